@@ -1,0 +1,204 @@
+"""Checkpoints (orbax): asynchronous, atomic, each one whole or passed over.
+
+A step under <workdir>/checkpoints/<step>/ holds the items
+
+  params       parameters
+  ema_params   their moving average
+  optimizer    {'step', 'opt_state'}
+  input        position of the input stream (grain)
+  config       the run's config and how many processes wrote it (JSON)
+
+apart, so that sampling reads the parameters it needs and nothing else.
+"""
+
+import logging
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from bitseg_jax.train_state import TrainState
+
+ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')
+
+
+def open_manager(
+  workdir: str | pathlib.Path, keep: int = 2
+) -> ocp.CheckpointManager:
+  """Opens <workdir>/checkpoints for saving; keeps the newest `keep` steps."""
+  return ocp.CheckpointManager(
+    _folder(workdir),
+    item_names=ITEMS,
+    options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+  )
+
+
+def save(
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: TrainState,
+  batches: grain.DatasetIterator,
+  config: dict[str, Any],
+) -> None:
+  """Starts saving a step in the background; it shows once it is whole."""
+  manager.save(
+    step,
+    args=ocp.args.Composite(
+      params=ocp.args.StandardSave(state.params),
+      ema_params=ocp.args.StandardSave(state.ema_params),
+      optimizer=ocp.args.StandardSave(
+        {'step': state.step, 'opt_state': state.opt_state}
+      ),
+      input=grain.checkpoint.CheckpointSave(batches),
+      config=ocp.args.JsonSave(
+        {'config': config, 'processes': jax.process_count()}
+      ),
+    ),
+  )
+
+
+def restore_newest(
+  manager: ocp.CheckpointManager,
+  abstract: TrainState,
+  batches: grain.DatasetIterator,
+) -> TrainState | None:
+  """Restores the newest step that is whole, and the input's position with it.
+
+  A damaged step is moved to <workdir>/damaged/ with a warning: its number
+  will be saved again.
+
+  Args:
+    manager: as from open_manager.
+    abstract: shapes, dtypes and shardings of the state.
+    batches: iterator whose position is set.
+
+  Returns:
+    The state, or None where no step was ever saved.
+
+  Raises:
+    ValueError: if another number of processes wrote the checkpoint.
+    RuntimeError: if there are steps, but none is whole.
+  """
+  steps = sorted(manager.all_steps(), reverse=True)
+  for step in steps:
+    try:
+      meta = _read(manager, step, config=ocp.args.JsonRestore())['config']
+      if meta['processes'] != jax.process_count():
+        break
+      items = _read(
+        manager,
+        step,
+        params=ocp.args.StandardRestore(abstract.params),
+        ema_params=ocp.args.StandardRestore(abstract.ema_params),
+        optimizer=ocp.args.StandardRestore(
+          {'step': abstract.step, 'opt_state': abstract.opt_state}
+        ),
+        input=grain.checkpoint.CheckpointRestore(batches),
+      )
+      return TrainState(
+        params=items['params'],
+        ema_params=items['ema_params'],
+        **items['optimizer'],
+      )
+    except Exception as error:  # what damage raises has no common type
+      _set_aside(manager, step, error)
+  else:
+    if steps:
+      raise RuntimeError(
+        f'none of the steps {steps} in {manager.directory} could be read; '
+        'they were moved aside, start again to train from the beginning'
+      )
+    return None
+  raise ValueError(
+    f'{manager.directory}/{step} was written by {meta["processes"]} processes, '
+    f'this run has {jax.process_count()}; resume with as many'
+  )
+
+
+def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Reads the config of the newest step whose config is readable.
+
+  Raises:
+    FileNotFoundError: if the workdir holds no such step.
+  """
+  return _newest(workdir, config=ocp.args.JsonRestore())[1]['config']['config']
+
+
+def read_params(
+  workdir: str | pathlib.Path, abstract: Any, kind: str = 'ema_params'
+) -> tuple[int, Any]:
+  """Reads the parameters of the newest whole step.
+
+  Args:
+    workdir: directory of the run.
+    abstract: shapes, dtypes and shardings of the parameters.
+    kind: 'ema_params' or 'params'.
+
+  Returns:
+    (step, parameters).
+
+  Raises:
+    FileNotFoundError: if the workdir holds no whole step.
+  """
+  step, items = _newest(workdir, **{kind: ocp.args.StandardRestore(abstract)})
+  return step, items[kind]
+
+
+def _newest(workdir, **items):
+  """(step, items) of the newest step whose items can be read."""
+  folder = _folder(workdir)
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f'no checkpoint: {folder} does not exist; give the --workdir of a run'
+    )
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with ocp.CheckpointManager(
+    folder, item_names=ITEMS, options=options
+  ) as manager:
+    for step in sorted(manager.all_steps(read=True), reverse=True):
+      try:
+        return step, _read(manager, step, **items)
+      except Exception as error:  # what damage raises has no common type
+        logging.warning(
+          'passing over %s/%s, which cannot be read: %s',
+          folder,
+          step,
+          _first_line(error),
+        )
+  raise FileNotFoundError(f'no whole checkpoint in {folder}')
+
+
+def _read(manager, step, **items):
+  return manager.restore(step, args=ocp.args.Composite(**items))
+
+
+def _set_aside(manager, step, error):
+  """Moves a damaged step out of the way of the run that writes it anew."""
+  source = pathlib.Path(manager.directory) / str(step)
+  target = pathlib.Path(manager.directory).parent / 'damaged' / str(step)
+  logging.warning(
+    'checkpoint %s is damaged (%s); moved to %s, trying an older one',
+    source,
+    _first_line(error),
+    target,
+  )
+  if jax.process_index() == 0:
+    target.parent.mkdir(exist_ok=True)
+    while target.exists():
+      target = target.with_name(target.name + '_')
+    source.rename(target)
+  multihost_utils.sync_global_devices('set_aside')
+  manager.reload()
+
+
+def _first_line(error):
+  text = str(error).strip() or type(error).__name__
+  return text.splitlines()[0][:200]
+
+
+def _folder(workdir):
+  # Orbax takes absolute paths only.
+  return pathlib.Path(workdir).absolute() / 'checkpoints'

@@ -1,0 +1,197 @@
+"""Codes as continuous channels: analog bits, one-hot, RGB (sec. 3.2).
+
+A code is an integer in [0, num_codes); -1 is a pixel without one. `encode`
+turns codes into the x of the diffusion, `decode` turns x_hat back.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+ENCODINGS = ('analog_bits', 'onehot', 'rgb')
+
+# The UniGS palette: every code is three base-5 digits, every digit a level.
+RGB_LEVELS = np.array([0, 64, 128, 192, 255], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+  """How codes become channels and come back.
+
+  Attributes:
+    num_codes: number of codes.
+    channels: number of channels C.
+    encode: codes int [..., H, W] -> float32 [..., H, W, C] in [-1, 1]; pixels
+      with code -1 become 0.
+    decode: x float [..., H, W, C] -> codes int32 [..., H, W].
+    probabilities: x float [..., H, W, C] in [-1, 1] -> float32
+      [..., H, W, num_codes], summing to 1.
+  """
+
+  num_codes: int
+  channels: int
+  encode: Callable[[jax.Array], jax.Array]
+  decode: Callable[[jax.Array], jax.Array]
+  probabilities: Callable[[jax.Array], jax.Array]
+
+
+def make_codec(encoding: str, num_codes: int) -> Codec:
+  """Returns the codec of an encoding.
+
+  Args:
+    encoding: 'analog_bits' (log2(num_codes) channels), 'onehot' (num_codes
+      channels) or 'rgb' (3 channels, at most 125 codes; its decode clusters
+      on the host and is not for use inside jit).
+    num_codes: number of codes; a power of two for analog bits.
+
+  Raises:
+    ValueError: if the encoding is unknown or cannot hold num_codes.
+  """
+  if num_codes < 2:
+    raise ValueError(f'num_codes is {num_codes}; it must be at least 2')
+  if encoding == 'analog_bits':
+    return _analog_bits(num_codes)
+  if encoding == 'onehot':
+    return _onehot(num_codes)
+  if encoding == 'rgb':
+    return _rgb(num_codes)
+  raise ValueError(
+    f'unknown encoding {encoding!r}; choose one of {", ".join(ENCODINGS)}'
+  )
+
+
+def _blank_ignored(x, codes):
+  return jnp.where(codes[..., None] >= 0, x, 0.0)
+
+
+def _analog_bits(num_codes):
+  num_bits = num_codes.bit_length() - 1
+  if 1 << num_bits != num_codes:
+    raise ValueError(
+      f'num_codes is {num_codes}; analog bits need a power of two'
+    )
+
+  def encode(codes):
+    # Least significant bit first, 0 -> -1 and 1 -> +1.
+    bits = (codes[..., None] >> jnp.arange(num_bits)) & 1
+    return _blank_ignored(2.0 * bits - 1, codes)
+
+  def decode(x):
+    bits = (jnp.asarray(x) > 0).astype(jnp.int32)
+    return jnp.sum(bits << jnp.arange(num_bits), axis=-1)
+
+  def probabilities(x):
+    # Eq. 3, prod_i (1 - |b_i - x_i| / 2), by doubling: after i bits p holds
+    # the 2^i partial products, so the work is that of the last product.
+    p = jnp.ones((*x.shape[:-1], 1), jnp.float32)
+    one = (1 + jnp.clip(x, -1, 1)) / 2
+    for i in range(num_bits):
+      bit = one[..., i : i + 1]
+      p = jnp.concatenate([p * (1 - bit), p * bit], axis=-1)
+    return p
+
+  return Codec(num_codes, num_bits, encode, decode, probabilities)
+
+
+def _onehot(num_codes):
+  def encode(codes):
+    return _blank_ignored(2 * jax.nn.one_hot(codes, num_codes) - 1, codes)
+
+  def decode(x):
+    return jnp.argmax(x, axis=-1).astype(jnp.int32)
+
+  def probabilities(x):
+    # The channels are independent in [-1, 1]; 1e-6 keeps the all -1 pixel
+    # from 0 / 0: it becomes uniform.
+    p = (1 + jnp.clip(x, -1, 1)) / 2 + 1e-6
+    return p / jnp.sum(p, axis=-1, keepdims=True)
+
+  return Codec(num_codes, num_codes, encode, decode, probabilities)
+
+
+def _rgb(num_codes):
+  if num_codes > len(RGB_LEVELS) ** 3:
+    raise ValueError(
+      f'num_codes is {num_codes}; the rgb encoding has '
+      f'{len(RGB_LEVELS) ** 3} colours, use fewer codes or another encoding'
+    )
+  digits = np.stack([np.arange(num_codes) // 5**i % 5 for i in range(3)], -1)
+  colors = RGB_LEVELS[digits]  # [num_codes, 3] in [0, 255]
+  scaled = colors / 127.5 - 1
+
+  def encode(codes):
+    return _blank_ignored(jnp.asarray(scaled)[jnp.maximum(codes, 0)], codes)
+
+  def decode(x):
+    pixels = (np.asarray(x, np.float32) + 1) * 127.5
+    images = pixels.reshape(-1, *pixels.shape[-3:])
+    decoded = [_dichotomy_codes(image, colors) for image in images]
+    return np.stack(decoded).reshape(pixels.shape[:-1])
+
+  def probabilities(x):
+    # Bilinear weights between the two nearest levels, as in Eq. 3 between
+    # -1 and +1; colours beyond num_codes are left out.
+    level = (jnp.clip(x, -1, 1) + 1) * 127.5
+    knots = jnp.asarray(RGB_LEVELS)
+    upper = jnp.clip(jnp.searchsorted(knots, level, side='right'), 1, 4)
+    part = (level - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
+    p = (1 - part)[..., None] * jax.nn.one_hot(upper - 1, 5)
+    p = p + part[..., None] * jax.nn.one_hot(upper, 5)  # [..., 3, 5]
+    joint = (
+      p[..., 2, :, None, None]
+      * p[..., 1, None, :, None]
+      * p[..., 0, None, None]
+    ).reshape(*x.shape[:-1], 125)[..., :num_codes] + 1e-6
+    return joint / jnp.sum(joint, axis=-1, keepdims=True)
+
+  return Codec(num_codes, 3, encode, decode, probabilities)
+
+
+def _dichotomy_codes(
+  image: np.ndarray, colors: np.ndarray, max_depth: int = 10
+) -> np.ndarray:
+  """UniGS's progressive dichotomy: splits colours until clusters are tight.
+
+  Args:
+    image: float [H, W, 3] in [0, 255].
+    colors: float [num_codes, 3] in [0, 255].
+    max_depth: how many times a cluster may be halved.
+
+  Returns:
+    int32 [H, W]: for every cluster, the largest first, the code of the
+    nearest colour, or a new number >= num_codes if a larger cluster has it:
+    clusters never merge.
+  """
+  pixels = image.reshape(-1, 3)
+  clusters = []
+  pending = [(np.arange(len(pixels)), 0)]
+  while pending:
+    index, depth = pending.pop()
+    members = pixels[index]
+    offset = members - members.mean(axis=0)
+    spread = np.linalg.norm(offset, axis=1).mean()
+    halves = ()
+    if spread > 10 and depth < max_depth and len(index) >= 20:
+      # Start 2-means at both ends of the principal axis: deterministic.
+      axis = np.linalg.svd(np.cov(offset.T))[0][:, 0]
+      ends = members[[np.argmin(offset @ axis), np.argmax(offset @ axis)]]
+      side = kmeans2(members, ends, iter=20, minit='matrix')[1]
+      halves = [index[side == k] for k in range(2)]
+    if len(halves) == 2 and all(len(half) for half in halves):
+      pending += [(half, depth + 1) for half in halves]
+    else:
+      clusters.append(index)
+  codes = np.empty(len(pixels), np.int32)
+  taken = set()
+  for index in sorted(clusters, key=len, reverse=True):
+    center = pixels[index].mean(axis=0)
+    code = int(np.argmin(np.linalg.norm(colors - center, axis=1)))
+    if code in taken:
+      code = len(colors) + len(taken)
+    taken.add(code)
+    codes[index] = code
+  return codes.reshape(image.shape[:2])

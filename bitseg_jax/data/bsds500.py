@@ -1,0 +1,72 @@
+"""BSDS500 as its authors ship it (BSR/BSDS500/data)."""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from bitseg_jax.data.source import Item, Source, SourceError
+
+_SPLITS = ('train', 'val', 'test')
+
+
+def open_source(source_dir: str | Path) -> Source:
+  """Lists BSDS500.
+
+  Args:
+    source_dir: holds images/SPLIT/*.jpg and groundTruth/SPLIT/*.mat for each
+      SPLIT of train, val, test that is there.
+
+  Returns:
+    The source; 4 to 9 annotators a photo.
+
+  Raises:
+    SourceError: the directory has another layout.
+  """
+  root = Path(source_dir)
+  splits: dict[str, list[Item]] = {}
+  problems: list[str] = []
+  for split in _SPLITS:
+    photos = {p.stem: p for p in (root / 'images' / split).glob('*.jpg')}
+    labels = {p.stem: p for p in (root / 'groundTruth' / split).glob('*.mat')}
+    problems += [
+      f'{photos[name]}: no {root / "groundTruth" / split / name}.mat for it'
+      for name in sorted(photos.keys() - labels.keys())
+    ]
+    problems += [
+      f'{labels[name]}: no {root / "images" / split / name}.jpg for it'
+      for name in sorted(labels.keys() - photos.keys())
+    ]
+    names = sorted(photos.keys() & labels.keys())
+    if names:
+      splits[split] = [Item(n, photos[n], (labels[n],)) for n in names]
+  if not splits:
+    raise SourceError(
+      f'{root}: no images/train/*.jpg with groundTruth/train/*.mat (nor val, '
+      'nor test); --source wants the directory BSR/BSDS500/data'
+    )
+  return Source(splits, load_id_maps, problems, notes=[])
+
+
+def load_id_maps(item: Item) -> list[np.ndarray]:
+  """Reads all annotators of one photo.
+
+  Args:
+    item: its only label is the .mat file.
+
+  Returns:
+    One int32 [H, W] an annotator: the file's id less 1, -1 = unlabelled.
+
+  Raises:
+    SourceError: the file is truncated or has another structure.
+  """
+  path = item.labels[0]
+  # scipy raises anything from ValueError to zlib.error on a damaged file
+  try:
+    cells = scipy.io.loadmat(path)['groundTruth'].ravel()
+    return [cell['Segmentation'][0, 0].astype(np.int32) - 1 for cell in cells]
+  except Exception as error:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise SourceError(
+      f'{path}: not a BSDS500 annotation ({reason}); download it again'
+    ) from error

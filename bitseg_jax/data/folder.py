@@ -1,0 +1,167 @@
+"""A folder of photos with id maps: how to bring one's own data."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bitseg_jax.data.source import Item, Source, SourceError, open_image
+
+PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
+SPLIT_SEED = 0
+_SPLITS = ('train', 'val', 'test')
+_ID_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B')
+
+
+def open_source(source_dir: str | Path) -> Source:
+  """Lists a folder dataset.
+
+  Args:
+    source_dir: holds images/NAME.jpg (or .png, ...) and labels/NAME.png, or
+      labels/ANNOTATOR/NAME.png for several annotators; train.txt, val.txt and
+      test.txt, where there are any, list the names of each split. Without
+      them the names are split 80/10/10 at random with seed 0.
+
+  Returns:
+    The source.
+
+  Raises:
+    SourceError: there is no images/ or labels/, or nothing in it.
+  """
+  root = Path(source_dir)
+  for name in ('images', 'labels'):
+    if not (root / name).is_dir():
+      raise SourceError(
+        f'{root}: no {name}/ in it; --source wants images/*.jpg and '
+        'labels/*.png (or labels/ANNOTATOR/*.png)'
+      )
+  photos = _by_stem(root / 'images', PHOTO_SUFFIXES)
+  if not photos:
+    raise SourceError(
+      f'{root / "images"}: no photo in it ({" ".join(PHOTO_SUFFIXES)})'
+    )
+  labels = _find_labels(root / 'labels')
+  splits, problems, notes = _make_splits(root, sorted(photos))
+  wanted = {name for names in splits.values() for name in names}
+  problems += [
+    f'{photos[name][0]}: {len(photos[name])} photos have this name; keep one'
+    for name in sorted(wanted)
+    if len(photos[name]) > 1
+  ]
+  problems += [
+    f'{photos[name][0]}: no {root / "labels" / name}.png for it'
+    for name in sorted(wanted - labels.keys())
+  ]
+  problems += [
+    f'{labels[name][0]}: no photo of this name in {root / "images"}'
+    for name in sorted(labels.keys() - photos.keys())
+  ]
+  good = {n for n in wanted if len(photos[n]) == 1 and n in labels}
+  items = {
+    split: [Item(n, photos[n][0], tuple(labels[n])) for n in names if n in good]
+    for split, names in splits.items()
+  }
+  items = {split: listed for split, listed in items.items() if listed}
+  return Source(items, load_id_maps, problems, notes)
+
+
+def load_id_maps(item: Item) -> list[np.ndarray]:
+  """Reads all annotators of one photo.
+
+  Args:
+    item: its labels are 8-bit, 16-bit or palette PNG files, 0 = unlabelled.
+
+  Returns:
+    One int32 [H, W] an annotator: the file's id less 1, -1 = unlabelled.
+
+  Raises:
+    SourceError: a file cannot be read, or holds colours in place of ids.
+  """
+  id_maps = []
+  for path in item.labels:
+    image = open_image(path)
+    if image.mode not in _ID_MODES:
+      raise SourceError(
+        f'{path}: has colours (mode {image.mode}) where ids should be; save '
+        'it as an 8-bit, 16-bit or palette PNG'
+      )
+    id_maps.append(np.asarray(image).astype(np.int32) - 1)
+  return id_maps
+
+
+def _by_stem(
+  directory: Path, suffixes: tuple[str, ...]
+) -> dict[str, list[Path]]:
+  found: dict[str, list[Path]] = {}
+  for path in sorted(directory.iterdir()):
+    if path.suffix.lower() in suffixes and not path.name.startswith('.'):
+      found.setdefault(path.stem, []).append(path)
+  return found
+
+
+def _find_labels(directory: Path) -> dict[str, list[Path]]:
+  """The label files of each name: labels/ itself, then each annotator's."""
+  found: dict[str, list[Path]] = {}
+  annotators = sorted(p for p in directory.iterdir() if p.is_dir())
+  for place in [directory, *annotators]:
+    for name, paths in _by_stem(place, ('.png',)).items():
+      found.setdefault(name, []).extend(paths)
+  return found
+
+
+def _make_splits(
+  root: Path, names: list[str]
+) -> tuple[dict[str, list[str]], list[str], list[str]]:
+  """Names of each split, the lines of problems and the lines of notes."""
+  lists = {s: root / f'{s}.txt' for s in _SPLITS}
+  lists = {split: path for split, path in lists.items() if path.is_file()}
+  if lists:
+    return _read_lists(lists, names)
+  order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
+  tenth = round(len(names) / 10)
+  bounds = [0, len(names) - 2 * tenth, len(names) - tenth, len(names)]
+  splits = {
+    split: [names[i] for i in np.sort(order[start:end])]
+    for split, start, end in zip(_SPLITS, bounds[:-1], bounds[1:], strict=True)
+  }
+  note = (
+    f'no train.txt, val.txt or test.txt in {root}: '
+    f'split 80/10/10 at random with seed {SPLIT_SEED}'
+  )
+  return splits, [], [note]
+
+
+def _read_lists(
+  lists: dict[str, Path], names: list[str]
+) -> tuple[dict[str, list[str]], list[str], list[str]]:
+  known = set(names)
+  splits: dict[str, list[str]] = {}
+  problems = []
+  for split, path in lists.items():
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    listed = [_to_name(line, known) for line in lines if line]
+    problems += [
+      f'{path}: lists {name}, and there is no such photo'
+      for name in listed
+      if name not in known
+    ]
+    splits[split] = sorted(known.intersection(listed))
+  counts = Counter(name for listed in splits.values() for name in listed)
+  shared = sorted(name for name, count in counts.items() if count > 1)
+  files = ', '.join(path.name for path in lists.values())
+  problems += [f'{name}: in more than one of {files}' for name in shared]
+  splits = {s: [n for n in ns if counts[n] == 1] for s, ns in splits.items()}
+  notes = []
+  if len(counts) < len(known):
+    notes.append(
+      f'{len(known) - len(counts)} of {len(known)} photos are in none of '
+      f'{files} and are left out'
+    )
+  return splits, problems, notes
+
+
+def _to_name(line: str, known: Iterable[str]) -> str:
+  """A listed name may carry a directory and a suffix; photo names have none."""
+  name = Path(line).name
+  return name if name in known else Path(line).stem

@@ -1,0 +1,146 @@
+"""Input pipeline (grain): records in, host batches out.
+
+A source is anything with len() and [i] -> {'name': str, 'image': uint8
+[H, W, 3], 'id_maps': list of int32 [H, W]}. A training batch holds
+
+  image  uint8 [B, S, S, 3]   padded with the mean colour
+  codes  int16 [B, S, S]      -1 where unlabelled or padding
+
+Bits are made on the device: ids are a tenth of their bytes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from bitseg_jax import palette as palettes
+from bitseg_jax.data import transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingExample(grain.transforms.RandomMap):
+  """Record -> training example; all randomness comes from grain's rng.
+
+  Attributes:
+    image_size: side S of the padded square.
+    num_codes: number of codes.
+    palette: int [S, S], or None for random codes at every visit.
+    overflow: what becomes of entities over num_codes, see palette.py.
+    augment: 'full', 'flip' or 'none', see transforms.augment.
+  """
+
+  image_size: int
+  num_codes: int
+  palette: np.ndarray | None
+  overflow: str = 'neighbour'
+  augment: str = 'full'
+
+  def random_map(
+    self, record: dict[str, Any], rng: np.random.Generator
+  ) -> dict[str, np.ndarray]:
+    """Draws an annotator, resizes, augments, pads, assigns codes."""
+    id_maps = record['id_maps']
+    id_map = id_maps[rng.integers(len(id_maps))]
+    image = record['image']
+    size = transforms.fit_longest_side(*id_map.shape, self.image_size)
+    image = transforms.resize_image(image, size)
+    id_map = transforms.resize_ids(id_map, size)
+    image, id_map = transforms.augment(image, id_map, rng, self.augment)
+    image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
+    if self.palette is None:
+      codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
+    else:
+      codes = palettes.assign_codes(id_map, self.palette, self.overflow)
+    return {'image': image, 'codes': codes.astype(np.int16)}
+
+
+def training_batches(
+  source: Sequence,
+  example: TrainingExample,
+  batch_size: int,
+  seed: int,
+  num_threads: int = 4,
+  num_workers: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.IterDataset:
+  """Endless shuffled batches; every epoch has a new order and new draws.
+
+  Batch k of all processes together is the same whatever their number: the
+  local batches are dealt out in turn, so process p has rows p of n.
+
+  Args:
+    source: random-access records.
+    example: record -> example.
+    batch_size: examples a batch over all processes.
+    seed: of order and augmentation.
+    num_threads: reader threads a process.
+    num_workers: reader processes; 0 reads in this one. The position of the
+      stream is tied to it.
+    process_index: which process this is.
+    process_count: number of processes.
+
+  Returns:
+    An iterable whose iterator has get_state and set_state.
+
+  Raises:
+    ValueError: if the source is empty or the batch does not divide.
+  """
+  if not len(source):
+    raise ValueError(f'{source!r} is empty; there is nothing to train on')
+  if batch_size % process_count:
+    raise ValueError(
+      f'batch_size is {batch_size}, which {process_count} processes do not '
+      f'divide; use a multiple of {process_count}'
+    )
+  dataset = (
+    grain.MapDataset.source(source)
+    .seed(seed)
+    .shuffle()
+    .repeat()
+    .random_map(example)
+    .batch(batch_size // process_count)
+  )[process_index::process_count].to_iter_dataset(
+    grain.ReadOptions(
+      num_threads=num_threads, prefetch_buffer_size=4 * num_threads
+    )
+  )
+  if num_workers:
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers)
+    )
+  return dataset
+
+
+def evaluation_example(
+  record: dict[str, Any], image_size: int
+) -> dict[str, Any]:
+  """Record -> example of evaluation: nothing random, every annotator.
+
+  Args:
+    record: as from a source.
+    image_size: side S of the padded square.
+
+  Returns:
+    name str, image uint8 [S, S, 3], size int32 [2] (height and width of the
+    resized photo in it), id_maps list of int32 [S, S], -1 where unlabelled or
+    padding.
+  """
+  image = record['image']
+  size = transforms.fit_longest_side(*image.shape[:2], image_size)
+  image = transforms.resize_image(image, size)
+  padded = [
+    transforms.pad_to_square(
+      image, transforms.resize_ids(id_map, size), image_size
+    )
+    for id_map in record['id_maps']
+  ]
+  return {
+    'name': record['name'],
+    'image': padded[0][0],
+    'size': np.array(size, np.int32),
+    'id_maps': [id_map for _, id_map in padded],
+  }

@@ -1,0 +1,106 @@
+"""One example as it is stored: photo as JPEG, id maps as 16-bit PNG.
+
+A stored value is compact id + 1; 0 = ignored.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bitseg_jax.data.source import Item, Source, SourceError, load_example
+
+MAX_IDS = 65_534
+JPEG_QUALITY = 95
+
+
+def encode(
+  source: Source, item: Item, longest_side: int
+) -> tuple[dict[str, Any], list[int]] | str:
+  """Reads one item of a source and turns it into a record.
+
+  Args:
+    source: where the item comes from.
+    item: which one.
+    longest_side: a larger photo shrinks to it (pixels), 0 = keep its size;
+      photos by area averaging, ids by the nearest pixel.
+
+  Returns:
+    The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
+    of entities of each map; or, if a file is at fault, the line saying so.
+  """
+  try:
+    example = load_example(source, item)
+    image, id_maps = _shrink(example['image'], example['id_maps'], longest_side)
+    pngs, num_entities = zip(
+      *(_encode_id_map(m, item.label(i)) for i, m in enumerate(id_maps)),
+      strict=True,
+    )
+  except SourceError as error:
+    return str(error)
+  if example['plain_jpeg'] and image is example['image']:
+    jpeg = item.photo.read_bytes()
+  else:
+    buffer = io.BytesIO()
+    # subsampling 0: halved colour would blur the borders between entities
+    Image.fromarray(image).save(
+      buffer, 'JPEG', quality=JPEG_QUALITY, subsampling=0
+    )
+    jpeg = buffer.getvalue()
+  record = {'name': example['name'], 'image': jpeg, 'id_maps': list(pngs)}
+  return record, list(num_entities)
+
+
+def decode(record: dict[str, Any]) -> dict[str, Any]:
+  """Turns a record back into an example.
+
+  Args:
+    record: as read from disk, {'name', 'image': JPEG, 'id_maps': PNGs}.
+
+  Returns:
+    {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps': list of int32
+    [H, W]}, ids 0, 1, ... without gaps, -1 = unlabelled.
+  """
+  with Image.open(io.BytesIO(record['image'])) as photo:
+    image = np.array(photo.convert('RGB'))
+  return {
+    'name': record['name'].decode(),
+    'image': image,
+    'id_maps': [_decode_id_map(png) for png in record['id_maps']],
+  }
+
+
+def _shrink(
+  image: np.ndarray, id_maps: list[np.ndarray], longest_side: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+  height, width = image.shape[:2]
+  if not longest_side or max(height, width) <= longest_side:
+    return image, id_maps
+  scale = longest_side / max(height, width)
+  size = max(1, round(width * scale)), max(1, round(height * scale))
+  small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+  nearest = Image.Resampling.NEAREST
+  return np.asarray(small), [
+    np.asarray(Image.fromarray(id_map).resize(size, nearest))
+    for id_map in id_maps
+  ]
+
+
+def _encode_id_map(id_map: np.ndarray, label: Any) -> tuple[bytes, int]:
+  ids = np.unique(id_map)
+  ids = ids[ids >= 0]
+  if not 1 <= len(ids) <= MAX_IDS:
+    raise SourceError(
+      f'{label}: an annotation with {len(ids)} ids; 1 to {MAX_IDS} can be '
+      'stored'
+    )
+  stored = np.searchsorted(ids, id_map, side='right').astype(np.uint16)
+  buffer = io.BytesIO()
+  Image.fromarray(stored).save(buffer, 'PNG')
+  return buffer.getvalue(), len(ids)
+
+
+def _decode_id_map(png: bytes) -> np.ndarray:
+  with Image.open(io.BytesIO(png)) as stored:
+    return np.asarray(stored).astype(np.int32) - 1

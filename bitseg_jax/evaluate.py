@@ -1,0 +1,337 @@
+"""Evaluation: samples for every image, scores, results JSON, gallery."""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from bitseg_jax import (
+  checkpoint,
+  experiment,
+  metrics,
+  sampler,
+  sharding,
+  viz,
+)
+from bitseg_jax.data import pipeline, transforms
+
+KINDS = {'ema_params': 'ema', 'params': 'raw'}
+
+
+class Scores(NamedTuple):
+  """Scores of every sample, and some samples to look at.
+
+  Attributes:
+    names: M image names.
+    ari: float [M, N], mean over annotators, one column a sample.
+    iou: float [M, N], likewise.
+    samples: for the first images, int32 [N, S, S]; their list may be shorter
+      than M.
+  """
+
+  names: list[str]
+  ari: np.ndarray
+  iou: np.ndarray
+  samples: list[np.ndarray]
+
+
+def make_sample_fn(
+  parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh
+) -> Callable[..., jax.Array]:
+  """Compiles the sampler.
+
+  Args:
+    parts: the experiment.
+    settings: the config's `sample` section.
+    mesh: devices; batches are split over them.
+
+  Returns:
+    sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
+    -> x_hat float32 [B, S, S, C]; padding beyond size is held at 0.
+  """
+
+  def sample_fn(params, image, size, keys):
+    along = jnp.arange(parts.image_size)
+    valid = (along[:, None] < size[:, 0, None, None]) & (
+      along < size[:, 1, None, None]
+    )
+    return sampler.sample(
+      sampler.guided(
+        parts.denoise,
+        params,
+        transforms.normalize_image(image),
+        settings.guidance_weight,
+      ),
+      keys,
+      (*valid.shape, parts.codec.channels),
+      parts.schedule,
+      num_steps=settings.num_steps,
+      method=settings.method,
+      variance=settings.variance,
+      valid_mask=valid,
+    )
+
+  split = sharding.split_on(mesh)
+  # Results on every device, so that any process can read its rows.
+  return jax.jit(
+    sample_fn,
+    in_shardings=(sharding.copied_on(mesh), split, split, split),
+    out_shardings=sharding.copied_on(mesh),
+  )
+
+
+def score_samples(
+  sample_fn: Callable[..., jax.Array],
+  params: Any,
+  decode: Callable[..., Any],
+  source: Sequence[dict[str, Any]],
+  image_size: int,
+  mesh: Mesh,
+  batch_size: int,
+  num_images: int = 0,
+  num_samples: int = 1,
+  num_shown: int = 0,
+  seed: int = 0,
+  description: str = 'eval',
+) -> Scores:
+  """Samples and scores the first images of a source, over all processes.
+
+  Sample n of image i depends on (seed, i, n) alone: neither on the batch
+  size nor on the devices.
+
+  Args:
+    sample_fn: as from make_sample_fn.
+    params: parameters for it.
+    decode: x_hat -> codes.
+    source: records.
+    image_size: side S.
+    mesh: devices.
+    batch_size: images a batch over all devices; the last one is filled up
+      with repeats that do not count.
+    num_images: how many; 0 for all.
+    num_samples: samples an image, N.
+    num_shown: keep the samples of this many first images.
+    seed: of the samples.
+    description: of the progress bar.
+
+  Returns:
+    The scores; the same on every process.
+  """
+  total = min(num_images or len(source), len(source))
+  world, rank = jax.process_count(), jax.process_index()
+  rows = batch_size // world  # of a batch, in this process
+  values = np.zeros((2, total, num_samples))
+  samples, names = [], []
+  progress = tqdm(
+    total=total * num_samples,
+    desc=description,
+    unit='sample',
+    disable=rank > 0,
+    mininterval=0.5 if sys.stderr.isatty() else 20,
+  )
+  for start in range(0, total, batch_size):
+    asked = [start + rank * rows + i for i in range(rows)]
+    mine = [i for i in asked if i < total]
+    examples = [
+      pipeline.evaluation_example(source[i], image_size) for i in mine
+    ]
+    # A process may have no image left in the last batch, but must take part.
+    filler = examples[:1] or [_blank_example(image_size)]
+    filled = examples + filler * (rows - len(mine))
+    image = np.stack([e['image'] for e in filled])
+    size = np.stack([e['size'] for e in filled])
+    decoded = []
+    for n in range(num_samples):
+      x_hat = sample_fn(
+        params,
+        *sharding.put_batch((image, size), mesh),
+        _sample_keys(seed, start, n, batch_size),
+      )
+      codes = np.asarray(decode(np.asarray(x_hat)[rank * rows :][: len(mine)]))
+      decoded.append(codes)
+      for i, example, code in zip(mine, examples, codes, strict=True):
+        values[:, i, n] = _mean_scores(example['id_maps'], code)
+      progress.update(min(batch_size, total - start))
+    for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
+      if i < num_shown:
+        samples.append(np.stack([codes[row] for codes in decoded]))
+    names += [source[i]['name'] for i in range(start, start + len(mine))]
+  progress.close()
+  if world > 1:
+    values = multihost_utils.process_allgather(values).sum(axis=0)
+  return Scores(names, values[0], values[1], samples)
+
+
+def _sample_keys(seed, start, n, count):
+  """Keys of sample n of the images start, start + 1, ...: [count]."""
+  key = jax.random.fold_in(jax.random.key(seed), n)
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(
+    start + jnp.arange(count)
+  )
+
+
+def _blank_example(image_size):
+  return {
+    'image': np.zeros((image_size, image_size, 3), np.uint8),
+    'size': np.array([1, 1], np.int32),
+  }
+
+
+def _mean_scores(id_maps, codes):
+  """(ARI, IoU) against each annotator, averaged."""
+  each = [metrics.scores(id_map, codes) for id_map in id_maps]
+  return [np.mean([s[name] for s in each]) for name in ('ari', 'iou')]
+
+
+def summarize(scores: Scores) -> dict[str, float]:
+  """Means over images: of all samples, and of the best one (an oracle).
+
+  Returns:
+    ari, iou: mean over images and samples. With several samples also
+    ari_oracle_best_of_N and iou_oracle_best_of_N, which look at the truth.
+    Images without a valid pixel are left out.
+  """
+  summary = {}
+  for name in ('ari', 'iou'):
+    values = getattr(scores, name)
+    values = values[~np.isnan(values).any(axis=1)]
+    summary[name] = float(np.mean(values)) if len(values) else None
+    if values.shape[1] > 1 and len(values):
+      oracle = f'{name}_oracle_best_of_{values.shape[1]}'
+      summary[oracle] = float(np.mean(np.max(values, axis=1)))
+  return summary
+
+
+def draw_gallery(
+  source: Sequence[dict[str, Any]],
+  scores: Scores,
+  image_size: int,
+  path: str | pathlib.Path,
+) -> None:
+  """Writes a PNG: photo, ground truth, samples in the truth's colours."""
+  rows = []
+  for i, samples in enumerate(scores.samples):
+    example = pipeline.evaluation_example(source[i], image_size)
+    height, width = example['size']
+    truth = example['id_maps'][0][:height, :width]
+    colors = viz.entity_colors(truth)
+    others = len(example['id_maps']) - 1
+    row = [
+      (example['image'][:height, :width], example['name']),
+      (
+        viz.colorize(truth, colors),
+        f'1 of {others + 1} annotators' if others else '',
+      ),
+    ]
+    for n, sample in enumerate(samples[:4]):
+      matched = viz.match_ids(truth, sample[:height, :width])
+      caption = f'ARI {scores.ari[i, n]:.2f}  IoU {scores.iou[i, n]:.2f}'
+      row.append((viz.colorize(matched, colors), caption))
+    rows.append(row)
+  if rows:
+    titles = [f'sample {n + 1}' for n in range(len(rows[0]) - 2)]
+    viz.gallery(rows, path, ['photo', 'ground truth', *titles])
+
+
+def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Evaluates the newest checkpoint of a workdir, EMA and raw weights.
+
+  Writes <workdir>/results.json and <workdir>/gallery.png.
+
+  Args:
+    config: the run's config, see checkpoint.read_config.
+    workdir: directory of the run.
+
+  Returns:
+    What results.json holds.
+
+  Raises:
+    FileNotFoundError: if there is no whole checkpoint, or no dataset.
+  """
+  workdir = pathlib.Path(workdir)
+  parts = experiment.build(config)
+  mesh = sharding.make_mesh()
+  source = experiment.open_source(config, 'eval')
+  sample_fn = make_sample_fn(parts, config.sample, mesh)
+  abstract = abstract_params(parts, mesh)
+  results = {}
+  for kind, name in KINDS.items():
+    step, params = checkpoint.read_params(workdir, abstract, kind)
+    scores = score_samples(
+      sample_fn,
+      params,
+      parts.codec.decode,
+      source,
+      parts.image_size,
+      mesh,
+      config.eval.batch_size,
+      config.eval.num_images,
+      config.eval.num_samples,
+      config.eval.gallery_images,
+      config.seed,
+      f'eval {name}',
+    )
+    results[name] = summarize(scores)
+    if name == 'ema' and jax.process_index() == 0:
+      draw_gallery(source, scores, parts.image_size, workdir / 'gallery.png')
+      per_image = {
+        image: {'ari': list(ari), 'iou': list(iou)}
+        for image, ari, iou in zip(
+          scores.names, scores.ari, scores.iou, strict=False
+        )
+      }
+  results = {
+    'step': step,
+    **results,
+    'num_images': len(scores.ari),
+    'num_samples': config.eval.num_samples,
+    'sample': config.sample.to_dict(),
+    'data': config.data.to_dict(),
+  }
+  if jax.process_index() == 0:
+    write_json(workdir / 'results.json', {**results, 'per_image': per_image})
+  return results
+
+
+def abstract_params(parts: experiment.Experiment, mesh: Mesh) -> Any:
+  """Shapes, dtypes and shardings of the parameters, without making them."""
+  shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding.copied_on(mesh)
+    ),
+    shapes,
+  )
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Writes JSON that appears whole or not at all."""
+  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary.write_text(json.dumps(content, indent=2) + '\n')
+  os.replace(temporary, path)
+
+
+def format_results(results: dict[str, Any]) -> str:
+  """A few lines for people."""
+  lines = [
+    f'step {results["step"]}, {results["num_images"]} images, '
+    f'{results["num_samples"]} samples an image'
+  ]
+  for name in KINDS.values():
+    numbers = ', '.join(
+      f'{key} {value:.4f}'
+      for key, value in results[name].items()
+      if value is not None
+    )
+    lines.append(f'  {name}: {numbers}')
+  return '\n'.join(lines)

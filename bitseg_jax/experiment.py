@@ -1,0 +1,228 @@
+"""From a config to the parts of a run; what cannot work is said here.
+
+Below this floor nothing knows of configs: functions take plain values.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from bitseg_jax import codec as codecs
+from bitseg_jax import diffusion, palette, sampler, schedule
+from bitseg_jax.data import builder, pipeline, transforms
+from bitseg_jax.data.procedural import ProceduralScenes
+from bitseg_jax.models.unet import UNet
+
+
+class Experiment(NamedTuple):
+  """The parts that a config describes.
+
+  Attributes:
+    image_size: side S of the padded square.
+    schedule: noise schedule.
+    codec: codes <-> channels.
+    palette: int [S, S], or None.
+    model: the network.
+    denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
+  """
+
+  image_size: int
+  schedule: schedule.Schedule
+  codec: codecs.Codec
+  palette: np.ndarray | None
+  model: UNet
+  denoise: Callable[..., jax.Array]
+
+  def init_params(self, key: jax.Array) -> Any:
+    """Draws the initial parameters."""
+    z_t = jnp.zeros((1, self.image_size, self.image_size, self.codec.channels))
+    return self.model.init(key, z_t, z_t[..., :1].repeat(3, -1), jnp.zeros(1))[
+      'params'
+    ]
+
+
+def build(config: ConfigDict) -> Experiment:
+  """Builds the parts of a config.
+
+  Raises:
+    ValueError: if the settings contradict each other, one clear line.
+  """
+  check(config)
+  codec = codecs.make_codec(config.codes.encoding, config.codes.num_codes)
+  noise = schedule.Schedule(
+    config.diffusion.schedule, config.diffusion.input_scale
+  )
+  model = UNet(
+    out_channels=codec.channels,
+    base_channels=config.model.base_channels,
+    channel_mults=tuple(config.model.channel_mults),
+    num_res_blocks=config.model.num_res_blocks,
+    attention_levels=tuple(config.model.attention_levels),
+    num_heads=config.model.num_heads,
+    dtype=jnp.dtype(config.model.dtype),
+  )
+  return Experiment(
+    image_size=config.data.image_size,
+    schedule=noise,
+    codec=codec,
+    palette=_palette(config.codes),
+    model=model,
+    denoise=diffusion.make_denoiser(
+      lambda params, *args: model.apply({'params': params}, *args),
+      noise,
+      config.diffusion.pred_type,
+      config.diffusion.tanh,
+    ),
+  )
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ValueError, one line, for settings that cannot work."""
+  diff, model, data = config.diffusion, config.model, config.data
+  one_of('data.source', data.source, ('tfds', 'procedural'))
+  one_of('data.augment', data.augment, transforms.AUGMENTATIONS)
+  one_of('codes.overflow', config.codes.overflow, palette.OVERFLOWS)
+  one_of('diffusion.pred_type', diff.pred_type, diffusion.PRED_TYPES)
+  one_of('diffusion.loss_weight', diff.loss_weight, schedule.LOSS_WEIGHTS)
+  one_of('model.dtype', model.dtype, ('float32', 'bfloat16'))
+  one_of('sample.method', config.sample.method, sampler.METHODS)
+  one_of('sample.variance', config.sample.variance, sampler.VARIANCES)
+  if diff.tanh and diff.pred_type != 'x':
+    raise ValueError(
+      f'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
+      f'{diff.pred_type!r} is not; set --config.diffusion.tanh=False'
+    )
+  codecs.make_codec(config.codes.encoding, config.codes.num_codes)
+  _palette(config.codes)
+  factor = 2 ** (len(model.channel_mults) - 1)
+  if data.image_size % factor:
+    raise ValueError(
+      f'config.data.image_size is {data.image_size}; with '
+      f'{len(model.channel_mults)} levels it must be a multiple of {factor}'
+    )
+  for level in model.attention_levels:
+    if not 0 <= level < len(model.channel_mults):
+      raise ValueError(
+        f'config.model.attention_levels names level {level}; there are levels '
+        f'0 to {len(model.channel_mults) - 1}'
+      )
+  for mult in model.channel_mults:
+    width = model.base_channels * mult
+    if width % min(32, width) or width % model.num_heads:
+      raise ValueError(
+        f'config.model: a level is {width} channels wide; widths over 32 must '
+        'be multiples of 32 (group norm), and of num_heads '
+        f'({model.num_heads})'
+      )
+  least = {
+    'train.batch_size': 1,
+    'train.num_steps': 1,
+    'train.log_every': 1,
+    'train.eval_every': 1,
+    'train.checkpoint_every': 1,
+    'train.keep_checkpoints': 1,
+    'sample.num_steps': 1,
+    'eval.batch_size': 1,
+    'eval.num_samples': 1,
+    'eval.num_images': 0,
+    'eval.during_training': 0,
+    'train.warmup_steps': 0,
+    'train.decay_steps': 0,
+  }
+  for name, bound in least.items():
+    section, key = name.split('.')
+    if config[section][key] < bound:
+      raise ValueError(
+        f'config.{name} is {config[section][key]}; it must be at least {bound}'
+      )
+  if config.train.warmup_steps + config.train.decay_steps > (
+    config.train.num_steps
+  ):
+    raise ValueError(
+      f'config.train: warmup_steps ({config.train.warmup_steps}) and '
+      f'decay_steps ({config.train.decay_steps}) do not fit in num_steps '
+      f'({config.train.num_steps})'
+    )
+  devices = jax.device_count()
+  for name in ('train', 'eval'):
+    if config[name].batch_size % devices:
+      raise ValueError(
+        f'config.{name}.batch_size is {config[name].batch_size}, which '
+        f'{devices} devices do not divide; use a multiple of {devices}'
+      )
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+  """Raises ValueError unless the value of a setting is among the choices."""
+  if value not in choices:
+    raise ValueError(
+      f'config.{name} is {value!r}; choose one of {", ".join(choices)}'
+    )
+
+
+def _palette(codes):
+  if codes.palette == 'none':
+    return None
+  return palette.make_palette(
+    codes.num_codes, codes.palette, codes.palette_seed
+  )
+
+
+def open_source(config: ConfigDict, split: str) -> Sequence[dict[str, Any]]:
+  """Opens the records of a split.
+
+  Args:
+    config: the run's config.
+    split: 'train' or 'eval'; the config names the dataset's own splits.
+
+  Returns:
+    Random-access records, see data/pipeline.py.
+
+  Raises:
+    ValueError or OSError, one line, if the dataset is not there.
+  """
+  data = config.data
+  if data.source == 'procedural':
+    # One stream, its head held out: no seed makes them overlap.
+    scenes = ProceduralScenes(
+      data.num_eval_scenes + data.num_scenes,
+      data.image_size,
+      data.max_entities,
+      config.seed,
+    )
+    held_out = range(data.num_eval_scenes)
+    rest = range(data.num_eval_scenes, len(scenes))
+    return Subset(scenes, held_out if split == 'eval' else rest)
+  name = data.train_split if split == 'train' else data.eval_split
+  return builder.open_split(data.dir, name)
+
+
+class Subset:
+  """The records of a source at some indices."""
+
+  def __init__(self, source: Sequence, indices: Sequence[int]):
+    self._source = source
+    self._indices = indices
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> Any:
+    return self._source[self._indices[index]]
+
+
+def training_example(
+  config: ConfigDict, codes: np.ndarray | None
+) -> pipeline.TrainingExample:
+  """Record -> training example, by a config and its palette."""
+  return pipeline.TrainingExample(
+    image_size=config.data.image_size,
+    num_codes=config.codes.num_codes,
+    palette=codes,
+    overflow=config.codes.overflow,
+    augment=config.data.augment,
+  )

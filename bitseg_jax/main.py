@@ -1,0 +1,83 @@
+"""Trains and evaluates: `python -m bitseg_jax.main --config=... --workdir=...`.
+
+--mode=train_and_eval (default), train, or eval (needs only --workdir).
+"""
+
+import logging
+import os
+import pathlib
+import sys
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from bitseg_jax import checkpoint, evaluate, train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file, such as configs/quickstart.py.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Directory of the run: checkpoints, logs, results.'
+)
+_MODE = flags.DEFINE_enum(
+  'mode', 'train_and_eval', ['train_and_eval', 'train', 'eval'], 'What to do.'
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  False,
+  'Join the other processes of a cluster that JAX knows (TPU pod, SLURM, ...).',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'host:port of process 0, to join without a cluster.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Number of processes, with --coordinator.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Number of this process from 0, with --coordinator.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs what the flags say; user errors end in one line and exit code 1."""
+  try:
+    if len(argv) > 1:
+      raise ValueError(f'unexpected argument {argv[1]!r}; flags begin with --')
+    run()
+  except (ValueError, OSError, train.NonFiniteLossError) as error:
+    if os.environ.get('BITSEG_TRACEBACK'):
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(1)
+
+
+def run() -> None:
+  """Reads the config, joins the other processes, trains, evaluates."""
+  logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)
+  logging.getLogger('absl').setLevel(logging.WARNING)
+  if not _WORKDIR.value:
+    raise ValueError('--workdir is missing; give the directory of the run')
+  if _DISTRIBUTED.value or _COORDINATOR.value:
+    jax.distributed.initialize(
+      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+  workdir = pathlib.Path(_WORKDIR.value)
+  config = _CONFIG.value
+  if _MODE.value == 'eval':
+    saved = ConfigDict(checkpoint.read_config(workdir))
+    if config is not None:  # its way of sampling and scoring counts
+      saved.sample, saved.eval = config.sample, config.eval
+    config = saved
+  elif config is None:
+    raise ValueError('--config is missing; try --config=configs/quickstart.py')
+  else:
+    workdir.mkdir(parents=True, exist_ok=True)
+    train.train(config, workdir)
+  if _MODE.value != 'train':
+    print(evaluate.format_results(evaluate.evaluate(config, workdir)))
+    print(f'results: {workdir}/results.json  gallery: {workdir}/gallery.png')
+
+
+if __name__ == '__main__':
+  app.run(main)

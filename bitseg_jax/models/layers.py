@@ -1,0 +1,126 @@
+"""Layers of the attn-UNet (sec. 4.1). Channels last, [B, H, W, C].
+
+Parameters, normalisation statistics and softmax are float32 whatever the
+compute dtype.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+zeros = nn.initializers.zeros_init()
+
+
+def time_features(
+  t: jax.Array, channels: int, max_period: float = 10.0
+) -> jax.Array:
+  """Features [cos(t f_k), sin(t f_k)], f_k = max_period^(-k / half).
+
+  Args:
+    t: times in [0, 1], float [B].
+    channels: even number of features; half = channels / 2 frequencies.
+    max_period: ratio of the highest to the lowest frequency, nearly.
+
+  Returns:
+    float32 [B, channels].
+  """
+  half = channels // 2
+  frequencies = max_period ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angles = t[:, None].astype(jnp.float32) * frequencies
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def group_norm(channels: int, name: str | None = None) -> nn.GroupNorm:
+  """Group normalisation in float32: 32 groups, or one a channel if fewer."""
+  return nn.GroupNorm(
+    num_groups=min(32, channels), epsilon=1e-5, dtype=jnp.float32, name=name
+  )
+
+
+class ResBlock(nn.Module):
+  """Residual block: norm-SiLU-conv, + time, norm-SiLU-conv (zero at start)."""
+
+  channels: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
+    """Maps x [B, H, W, C_in] and emb [B, E] to [B, H, W, channels]."""
+    h = nn.silu(group_norm(x.shape[-1], 'norm_in')(x))
+    h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name='conv_in')(h)
+    shift = nn.Dense(self.channels, dtype=self.dtype, name='time')(nn.silu(emb))
+    h = h + shift[:, None, None, :]
+    h = nn.silu(group_norm(self.channels, 'norm_out')(h))
+    h = nn.Conv(
+      self.channels,
+      (3, 3),
+      dtype=self.dtype,
+      kernel_init=zeros,
+      name='conv_out',
+    )(h)
+    if x.shape[-1] != self.channels:
+      x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name='skip')(x)
+    return x + h
+
+
+class AttentionBlock(nn.Module):
+  """Residual self-attention over all pixels, softmax in float32."""
+
+  num_heads: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x [B, H, W, C] to the same shape."""
+    b, height, width, c = x.shape
+    d = c // self.num_heads
+    h = group_norm(c, 'norm')(x).reshape(b, height * width, c)
+    qkv = nn.Dense(3 * c, dtype=self.dtype, name='qkv')(h)
+    # Head-major: within every head lie q, k and v, as in the official code.
+    q, k, v = jnp.moveaxis(
+      qkv.reshape(b, height * width, self.num_heads, 3, d), 3, 0
+    )
+    scale = d**-0.25  # on q and k alike: smaller products in low precision
+    logits = jnp.einsum(
+      'bqhd,bkhd->bhqk',
+      q * scale,
+      k * scale,
+      preferred_element_type=jnp.float32,
+    )
+    weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+    h = jnp.einsum('bhqk,bkhd->bqhd', weights, v).reshape(b, -1, c)
+    h = nn.Dense(c, dtype=self.dtype, kernel_init=zeros, name='out')(h)
+    return x + h.reshape(x.shape)
+
+
+class Downsample(nn.Module):
+  """Halves the resolution: a strided conv with one pixel of padding."""
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H / 2, W / 2, C]."""
+    # 'SAME' would pad at the end only: another grid than the official one.
+    return nn.Conv(
+      x.shape[-1],
+      (3, 3),
+      strides=2,
+      padding=1,
+      dtype=self.dtype,
+      name='conv',
+    )(x)
+
+
+class Upsample(nn.Module):
+  """Doubles the resolution: nearest neighbour, then a conv."""
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, 2 H, 2 W, C]."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    x = x.reshape(b, 2 * h, 2 * w, c)
+    return nn.Conv(c, (3, 3), dtype=self.dtype, name='conv')(x)

@@ -1,0 +1,103 @@
+"""The attn-UNet that denoises codes given an image (sec. 4.1)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from bitseg_jax.models import layers
+
+
+class UNet(nn.Module):
+  """UNet with residual blocks and self-attention on the deepest levels.
+
+  The stem, every block on the way down and every downsampling leave a skip;
+  on the way up each block takes concat(h, skip), one block a level more than
+  on the way down.
+
+  Attributes:
+    out_channels: channels of the codes, C.
+    base_channels: channels of the first level.
+    channel_mults: width of each level, in base_channels.
+    num_res_blocks: residual blocks a level on the way down.
+    attention_levels: levels (0 is full resolution) with attention after each
+      block. The middle has one attention between two blocks if any level has.
+    num_heads: attention heads.
+    dtype: compute dtype; parameters and the output are float32.
+  """
+
+  out_channels: int
+  base_channels: int = 64
+  channel_mults: Sequence[int] = (1, 2, 2, 4, 4)
+  num_res_blocks: int = 3
+  attention_levels: Sequence[int] = (3, 4)
+  num_heads: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, z_t: jax.Array, image: jax.Array, t: jax.Array
+  ) -> jax.Array:
+    """Predicts x, eps or v.
+
+    Args:
+      z_t: noisy codes, float [B, H, W, C]; H and W divisible by
+        2^(levels - 1).
+      image: normalised photograph, float [B, H, W, 3]; zeros for none.
+      t: time in [0, 1], float [B].
+
+    Returns:
+      float32 [B, H, W, C].
+    """
+    emb = layers.time_features(t, self.base_channels)
+    emb = nn.Dense(4 * self.base_channels, dtype=self.dtype, name='time_0')(emb)
+    emb = nn.Dense(4 * self.base_channels, dtype=self.dtype, name='time_1')(
+      nn.silu(emb)
+    )
+
+    def block(h, level, name):
+      width = self.base_channels * self.channel_mults[level]
+      h = layers.ResBlock(width, self.dtype, name=f'{name}_res')(h, emb)
+      if level in self.attention_levels:
+        h = layers.AttentionBlock(
+          self.num_heads, self.dtype, name=f'{name}_attn'
+        )(h)
+      return h
+
+    h = jnp.concatenate([z_t, image], axis=-1).astype(self.dtype)
+    h = nn.Conv(self.base_channels, (3, 3), dtype=self.dtype, name='stem')(h)
+    skips = [h]
+    deepest = len(self.channel_mults) - 1
+    for level in range(deepest + 1):
+      for i in range(self.num_res_blocks):
+        h = block(h, level, f'down_{level}_{i}')
+        skips.append(h)
+      if level < deepest:
+        h = layers.Downsample(self.dtype, name=f'down_{level}')(h)
+        skips.append(h)
+
+    width = h.shape[-1]
+    h = layers.ResBlock(width, self.dtype, name='middle_0_res')(h, emb)
+    if self.attention_levels:
+      h = layers.AttentionBlock(self.num_heads, self.dtype, name='middle_attn')(
+        h
+      )
+    h = layers.ResBlock(width, self.dtype, name='middle_1_res')(h, emb)
+
+    for level in reversed(range(deepest + 1)):
+      for i in range(self.num_res_blocks + 1):
+        h = jnp.concatenate([h, skips.pop()], axis=-1)
+        h = block(h, level, f'up_{level}_{i}')
+      if level > 0:
+        h = layers.Upsample(self.dtype, name=f'up_{level}')(h)
+
+    h = nn.silu(layers.group_norm(h.shape[-1], 'norm_out')(h))
+    h = nn.Conv(
+      self.out_channels,
+      (3, 3),
+      dtype=self.dtype,
+      kernel_init=layers.zeros,
+      name='conv_out',
+    )(h)
+    return h.astype(jnp.float32)

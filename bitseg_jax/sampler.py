@@ -1,0 +1,163 @@
+"""Ancestral (DDPM) and deterministic (DDIM) sampling as one scan (sec. 3.1)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitseg_jax import diffusion
+from bitseg_jax.schedule import Schedule, alpha_of, sigma_of
+
+METHODS = ('ddpm', 'ddim')
+VARIANCES = ('large', 'small')
+
+
+def ddpm_step(
+  z_t: jax.Array,
+  x_hat: jax.Array,
+  noise: jax.Array,
+  logsnr_t: jax.Array,
+  logsnr_s: jax.Array,
+  variance: str = 'large',
+) -> jax.Array:
+  """Draws z_s from p(z_s | z_t, x = x_hat), s < t.
+
+  Args:
+    z_t: noisy codes at t, float [..., C].
+    x_hat: predicted clean codes, shape of z_t.
+    noise: standard normal noise, shape of z_t.
+    logsnr_t: logsnr at t, broadcasts against z_t.
+    logsnr_s: logsnr at s (larger than at t), broadcasts against z_t.
+    variance: 'large' (sigma_t^2 c) or 'small' (sigma_s^2 c), with
+      c = 1 - SNR_t / SNR_s.
+
+  Returns:
+    z_s, shape of z_t.
+
+  Raises:
+    ValueError: if variance is unknown.
+  """
+  if variance not in VARIANCES:
+    raise ValueError(
+      f'unknown variance {variance!r}; choose one of {", ".join(VARIANCES)}'
+    )
+  ratio = jnp.exp(logsnr_t - logsnr_s)  # SNR_t / SNR_s
+  c = -jnp.expm1(logsnr_t - logsnr_s)
+  alpha_s = alpha_of(logsnr_s)
+  mean = alpha_s * (ratio * z_t / alpha_of(logsnr_t) + c * x_hat)
+  sigma = sigma_of(logsnr_t if variance == 'large' else logsnr_s)
+  return mean + sigma * jnp.sqrt(c) * noise
+
+
+def ddim_step(
+  z_t: jax.Array, x_hat: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array
+) -> jax.Array:
+  """Moves z_t to s along x_hat and the noise that x_hat leaves.
+
+  Args:
+    z_t: noisy codes at t, float [..., C].
+    x_hat: predicted clean codes, shape of z_t.
+    logsnr_t: logsnr at t, broadcasts against z_t.
+    logsnr_s: logsnr at s, broadcasts against z_t.
+
+  Returns:
+    z_s, shape of z_t.
+  """
+  eps = diffusion.to_eps(x_hat, z_t, alpha_of(logsnr_t), sigma_of(logsnr_t))
+  return diffusion.q_sample(x_hat, eps, alpha_of(logsnr_s), sigma_of(logsnr_s))
+
+
+def guided(
+  denoise: Callable[..., jax.Array],
+  params: Any,
+  image: jax.Array,
+  guidance_weight: float,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Binds parameters and image, with classifier-free guidance (sec. 3.1).
+
+  Args:
+    denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
+    params: parameters of the network.
+    image: normalised photographs, float [B, H, W, 3].
+    guidance_weight: w of diffusion.guide; 0 leaves the second branch out.
+
+  Returns:
+    (z_t, t) -> guided x_hat, both branches in one batch.
+  """
+  if guidance_weight == 0:
+    return lambda z_t, t: denoise(params, z_t, image, t)
+  images = jnp.concatenate([image, jnp.zeros_like(image)])
+
+  def denoise_both(z_t, t):
+    x_hat = denoise(
+      params, jnp.concatenate([z_t, z_t]), images, jnp.concatenate([t, t])
+    )
+    return diffusion.guide(*jnp.split(x_hat, 2), guidance_weight)
+
+  return denoise_both
+
+
+def sample(
+  denoise_fn: Callable[[jax.Array, jax.Array], jax.Array],
+  key: jax.Array,
+  shape: tuple[int, ...],
+  schedule: Schedule,
+  num_steps: int = 8,
+  method: str = 'ddpm',
+  variance: str = 'large',
+  valid_mask: jax.Array | None = None,
+) -> jax.Array:
+  """Draws codes by num_steps equidistant steps from t = 1 to t = 0.
+
+  Args:
+    denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat [B, H, W, C], with
+      guidance already in it.
+    key: one PRNG key, or B of them; with B keys every example's sample
+      depends on its own key alone, not on its batch.
+    shape: (B, H, W, C).
+    schedule: the noise schedule the network was trained with.
+    num_steps: evaluations of denoise_fn, at least 1.
+    method: 'ddpm' or 'ddim'.
+    variance: of the ddpm steps, 'large' or 'small'.
+    valid_mask: bool [B, H, W]; padding (False) is held at x = 0, as in
+      training.
+
+  Returns:
+    x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
+
+  Raises:
+    ValueError: if method, variance or num_steps is not one of the above.
+  """
+  if method not in METHODS:
+    raise ValueError(
+      f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
+    )
+  if num_steps < 1:
+    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
+  if key.ndim == 0:
+    key = jax.random.split(key, shape[0])
+
+  def noise(i):  # i = num_steps is the start, i < num_steps enters step i
+    draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:])
+    return jax.vmap(draw)(key)
+
+  def denoise(z_t, i):
+    x_hat = denoise_fn(z_t, jnp.full(shape[:1], i / num_steps, jnp.float32))
+    # Clipped after guidance, which overshoots; every step recomputes eps
+    # from the clipped x_hat (the official code keeps the old eps).
+    x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
+    return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
+
+  def step(z_t, i):
+    x_hat = denoise(z_t, i)
+    logsnr_t = schedule.logsnr(i / num_steps)
+    logsnr_s = schedule.logsnr((i - 1) / num_steps)
+    if method == 'ddim':
+      return ddim_step(z_t, x_hat, logsnr_t, logsnr_s), None
+    z_s = ddpm_step(z_t, x_hat, noise(i - 1), logsnr_t, logsnr_s, variance)
+    return z_s, None
+
+  steps = jnp.arange(num_steps, 1, -1)
+  z, _ = jax.lax.scan(step, noise(num_steps), steps)
+  return denoise(z, 1)

@@ -1,0 +1,86 @@
+"""Every setting there is, at the paper's values where the paper has one.
+
+The other configs in this folder are small differences to this one.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """Returns the base config; it names no dataset folder that exists yet."""
+  config = ConfigDict()
+  config.seed = 0
+  # Weights to start from: a workdir of another run ('' = random).
+  config.init_from = ''
+
+  config.data = ConfigDict()
+  # 'tfds': a folder written by bitseg_jax.prepare. 'procedural': no files.
+  config.data.source = 'tfds'
+  config.data.dir = 'datasets/entityseg'
+  config.data.train_split = 'train'
+  config.data.eval_split = 'val'
+  config.data.image_size = 128  # pixels, longest side; padded to a square
+  config.data.augment = 'full'  # 'full', 'flip' or 'none'
+  config.data.num_threads = 4  # readers a process
+  config.data.num_workers = 0  # extra reader processes (0: threads only)
+  # Of the procedural source only.
+  config.data.num_scenes = 1_000_000
+  config.data.num_eval_scenes = 200
+  config.data.max_entities = 6
+
+  config.codes = ConfigDict()
+  config.codes.encoding = 'analog_bits'  # analog_bits | onehot | rgb
+  config.codes.num_codes = 64
+  # similar | different | random | range | none
+  config.codes.palette = 'similar'
+  config.codes.palette_seed = 0  # of the random palette
+  config.codes.overflow = 'neighbour'  # neighbour | largest
+
+  config.diffusion = ConfigDict()
+  config.diffusion.schedule = 'cosine'  # cosine | linear | linear_simple
+  config.diffusion.input_scale = 0.1
+  config.diffusion.pred_type = 'x'  # x | eps | v
+  config.diffusion.tanh = True  # ends x-prediction
+  # sigmoid | uniform | SNR | SNR_plus1 | SNR_trunc
+  config.diffusion.loss_weight = 'sigmoid'
+  config.diffusion.loss_bias = -4.0
+  config.diffusion.decoupled = True
+  config.diffusion.cond_drop_rate = 0.05
+
+  config.model = ConfigDict()
+  config.model.base_channels = 64
+  config.model.channel_mults = (1, 2, 2, 4, 4)
+  config.model.num_res_blocks = 3
+  config.model.attention_levels = (3, 4)
+  config.model.num_heads = 4
+  config.model.dtype = 'float32'  # float32 | bfloat16
+
+  config.train = ConfigDict()
+  config.train.batch_size = 8  # over all devices
+  config.train.num_steps = 300_000
+  config.train.learning_rate = 1e-4
+  config.train.warmup_steps = 1_000
+  config.train.decay_steps = 50_000  # cosine to 0 at the end
+  config.train.beta1 = 0.9
+  config.train.beta2 = 0.999
+  config.train.weight_decay = 0.0
+  config.train.grad_clip = 1.0
+  config.train.ema_decay = 0.9999
+  config.train.log_every = 100
+  config.train.eval_every = 10_000
+  config.train.checkpoint_every = 5_000
+  config.train.keep_checkpoints = 2
+
+  config.sample = ConfigDict()
+  config.sample.num_steps = 8
+  config.sample.method = 'ddpm'  # ddpm | ddim
+  config.sample.variance = 'large'  # large | small (of ddpm)
+  config.sample.guidance_weight = 1.0  # 0: off
+
+  config.eval = ConfigDict()
+  config.eval.batch_size = 16  # over all devices
+  config.eval.num_images = 0  # 0: the whole split
+  config.eval.num_samples = 1  # an image
+  config.eval.during_training = 64  # images at every eval_every (0: none)
+  config.eval.gallery_images = 8
+  return config.lock()

@@ -1,0 +1,30 @@
+"""Procedural scenes at 32 px: minutes on two CPU cores, no files needed."""
+
+from configs import base
+
+
+def get_config():
+  """Returns the config."""
+  config = base.get_config()
+  config.data.source = 'procedural'
+  config.data.image_size = 32
+  config.data.augment = 'flip'
+  config.codes.num_codes = 16
+  config.model.base_channels = 32
+  config.model.channel_mults = (1, 2, 4)
+  config.model.num_res_blocks = 1
+  config.model.attention_levels = (2,)
+  config.model.num_heads = 2
+  config.train.batch_size = 16
+  config.train.num_steps = 1_500
+  config.train.learning_rate = 1e-3
+  config.train.warmup_steps = 50
+  config.train.decay_steps = 700
+  config.train.ema_decay = 0.995
+  config.train.log_every = 50
+  config.train.eval_every = 500
+  config.train.checkpoint_every = 500
+  config.eval.batch_size = 40
+  config.eval.num_samples = 3
+  config.eval.during_training = 40
+  return config
