@@ -121,6 +121,9 @@ def restore_newest(
 def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
   """Reads the config of the newest step whose config is readable.
 
+  Args:
+    workdir: directory of a run, or one step of it, see read_params.
+
   Raises:
     FileNotFoundError: if the workdir holds no such step.
   """
@@ -133,7 +136,8 @@ def read_params(
   """Reads the parameters of the newest whole step.
 
   Args:
-    workdir: directory of the run.
+    workdir: directory of the run, or its checkpoints/ folder; or
+      <workdir>/checkpoints/<step>, which reads this step and no other.
     abstract: shapes, dtypes and shardings of the parameters.
     kind: 'ema_params' or 'params'.
 
@@ -147,18 +151,20 @@ def read_params(
   return step, items[kind]
 
 
-def _newest(workdir, **items):
+def _newest(path, **items):
   """(step, items) of the newest step whose items can be read."""
-  folder = _folder(workdir)
+  folder, wanted = _locate(path)
   if not folder.is_dir():
     raise FileNotFoundError(
-      f'no checkpoint: {folder} does not exist; give the --workdir of a run'
+      f'no checkpoint: {folder} does not exist; give the workdir of a run'
     )
   options = ocp.CheckpointManagerOptions(read_only=True)
   with ocp.CheckpointManager(
     folder, item_names=ITEMS, options=options
   ) as manager:
-    for step in sorted(manager.all_steps(read=True), reverse=True):
+    for step in sorted(manager.all_steps(), reverse=True):
+      if wanted not in (None, step):
+        continue
       try:
         return step, _read(manager, step, **items)
       except Exception as error:  # what damage raises has no common type
@@ -168,7 +174,18 @@ def _newest(workdir, **items):
           step,
           _first_line(error),
         )
-  raise FileNotFoundError(f'no whole checkpoint in {folder}')
+  where = folder if wanted is None else folder / str(wanted)
+  raise FileNotFoundError(f'no whole checkpoint in {where}')
+
+
+def _locate(path):
+  """(checkpoints folder, step or None) of a workdir, or what is in it."""
+  path = pathlib.Path(path).absolute()
+  if path.parent.name == 'checkpoints' and path.name.isdigit():
+    return path.parent, int(path.name)
+  if path.name == 'checkpoints' and not _folder(path).is_dir():
+    return path, None
+  return _folder(path), None
 
 
 def _read(manager, step, **items):

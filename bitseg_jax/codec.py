@@ -141,11 +141,9 @@ def _rgb(num_codes):
     part = (level - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
     p = (1 - part)[..., None] * jax.nn.one_hot(upper - 1, 5)
     p = p + part[..., None] * jax.nn.one_hot(upper, 5)  # [..., 3, 5]
-    joint = (
-      p[..., 2, :, None, None]
-      * p[..., 1, None, :, None]
-      * p[..., 0, None, None]
-    ).reshape(*x.shape[:-1], 125)[..., :num_codes] + 1e-6
+    red, green, blue = (p[..., i, :] for i in range(3))
+    joint = jnp.einsum('...b,...g,...r->...bgr', blue, green, red)
+    joint = joint.reshape(*x.shape[:-1], -1)[..., :num_codes] + 1e-6
     return joint / jnp.sum(joint, axis=-1, keepdims=True)
 
   return Codec(num_codes, 3, encode, decode, probabilities)

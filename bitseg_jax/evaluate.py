@@ -116,8 +116,7 @@ def score_samples(
     source: records.
     image_size: side S.
     mesh: devices.
-    batch_size: images a batch over all devices; the last one is filled up
-      with repeats that do not count.
+    batch_size: images a batch; the last is filled up, which does not count.
     num_images: how many; 0 for all.
     num_samples: samples an image, N.
     num_shown: keep the samples of this many first images.
@@ -128,48 +127,57 @@ def score_samples(
     The scores; the same on every process.
   """
   total = min(num_images or len(source), len(source))
-  world, rank = jax.process_count(), jax.process_index()
-  rows = batch_size // world  # of a batch, in this process
   values = np.zeros((2, total, num_samples))
   samples, names = [], []
   progress = tqdm(
     total=total * num_samples,
     desc=description,
     unit='sample',
-    disable=rank > 0,
+    disable=jax.process_index() > 0,
     mininterval=0.5 if sys.stderr.isatty() else 20,
   )
+  rows = _local_rows(batch_size)
   for start in range(0, total, batch_size):
-    asked = [start + rank * rows + i for i in range(rows)]
-    mine = [i for i in asked if i < total]
     examples = [
-      pipeline.evaluation_example(source[i], image_size) for i in mine
+      pipeline.evaluation_example(source[i], image_size)
+      for i in range(start + rows.start, min(start + rows.stop, total))
     ]
-    # A process may have no image left in the last batch, but must take part.
-    filler = examples[:1] or [_blank_example(image_size)]
-    filled = examples + filler * (rows - len(mine))
-    image = np.stack([e['image'] for e in filled])
-    size = np.stack([e['size'] for e in filled])
-    decoded = []
+    batch = _fill(examples, len(rows), image_size, mesh)
+    decoded = np.empty((len(examples), num_samples, image_size, image_size))
     for n in range(num_samples):
-      x_hat = sample_fn(
-        params,
-        *sharding.put_batch((image, size), mesh),
-        _sample_keys(seed, start, n, batch_size),
-      )
-      codes = np.asarray(decode(np.asarray(x_hat)[rank * rows :][: len(mine)]))
-      decoded.append(codes)
-      for i, example, code in zip(mine, examples, codes, strict=True):
-        values[:, i, n] = _mean_scores(example['id_maps'], code)
+      keys = _sample_keys(seed, start, n, batch_size)
+      x_hat = np.asarray(sample_fn(params, *batch, keys))
+      decoded[:, n] = decode(x_hat[rows.start :][: len(examples)])
       progress.update(min(batch_size, total - start))
-    for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
+    for i, (example, codes) in enumerate(
+      zip(examples, decoded.astype(np.int32), strict=True),
+      start + rows.start,
+    ):
+      for n in range(num_samples):
+        values[:, i, n] = _mean_scores(example['id_maps'], codes[n])
+      names.append(example['name'])
       if i < num_shown:
-        samples.append(np.stack([codes[row] for codes in decoded]))
-    names += [source[i]['name'] for i in range(start, start + len(mine))]
+        samples.append(codes)
   progress.close()
-  if world > 1:
+  if jax.process_count() > 1:
     values = multihost_utils.process_allgather(values).sum(axis=0)
   return Scores(names, values[0], values[1], samples)
+
+
+def _local_rows(batch_size):
+  """Which rows of a batch are this process's."""
+  rows = batch_size // jax.process_count()
+  first = jax.process_index() * rows
+  return range(first, first + rows)
+
+
+def _fill(examples, rows, image_size, mesh):
+  """Global (image, size) of a batch, filled up with blank rows."""
+  image = np.zeros((rows, image_size, image_size, 3), np.uint8)
+  size = np.ones((rows, 2), np.int32)
+  for i, example in enumerate(examples):
+    image[i], size[i] = example['image'], example['size']
+  return sharding.put_batch((image, size), mesh)
 
 
 def _sample_keys(seed, start, n, count):
@@ -178,13 +186,6 @@ def _sample_keys(seed, start, n, count):
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(
     start + jnp.arange(count)
   )
-
-
-def _blank_example(image_size):
-  return {
-    'image': np.zeros((image_size, image_size, 3), np.uint8),
-    'size': np.array([1, 1], np.int32),
-  }
 
 
 def _mean_scores(id_maps, codes):

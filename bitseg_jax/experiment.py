@@ -13,9 +13,28 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import codec as codecs
 from bitseg_jax import diffusion, palette, sampler, schedule
-from bitseg_jax.data import builder, pipeline, transforms
+from bitseg_jax.data import builder, transforms
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models.unet import UNet
+
+LEAST = {
+  'train.batch_size': 1,
+  'train.num_steps': 1,
+  'train.warmup_steps': 0,
+  'train.decay_steps': 0,
+  'train.log_every': 1,
+  'train.eval_every': 1,
+  'train.checkpoint_every': 1,
+  'train.keep_checkpoints': 1,
+  'sample.num_steps': 1,
+  'eval.batch_size': 1,
+  'eval.num_images': 0,
+  'eval.num_samples': 1,
+  'eval.during_training': 0,
+  'model.base_channels': 2,
+  'model.num_res_blocks': 1,
+  'model.num_heads': 1,
+}
 
 
 class Experiment(NamedTuple):
@@ -82,70 +101,35 @@ def build(config: ConfigDict) -> Experiment:
 
 def check(config: ConfigDict) -> None:
   """Raises ValueError, one line, for settings that cannot work."""
-  diff, model, data = config.diffusion, config.model, config.data
+  diff, data = config.diffusion, config.data
   one_of('data.source', data.source, ('tfds', 'procedural'))
   one_of('data.augment', data.augment, transforms.AUGMENTATIONS)
   one_of('codes.overflow', config.codes.overflow, palette.OVERFLOWS)
   one_of('diffusion.pred_type', diff.pred_type, diffusion.PRED_TYPES)
   one_of('diffusion.loss_weight', diff.loss_weight, schedule.LOSS_WEIGHTS)
-  one_of('model.dtype', model.dtype, ('float32', 'bfloat16'))
+  one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
   one_of('sample.method', config.sample.method, sampler.METHODS)
   one_of('sample.variance', config.sample.variance, sampler.VARIANCES)
+  for name, least in LEAST.items():
+    section, key = name.split('.')
+    if config[section][key] < least:
+      raise ValueError(
+        f'config.{name} is {config[section][key]}; it must be at least {least}'
+      )
   if diff.tanh and diff.pred_type != 'x':
     raise ValueError(
-      f'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
+      'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
       f'{diff.pred_type!r} is not; set --config.diffusion.tanh=False'
     )
   codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   _palette(config.codes)
-  factor = 2 ** (len(model.channel_mults) - 1)
-  if data.image_size % factor:
+  _check_model(config.model, data.image_size)
+  settings = config.train
+  if settings.warmup_steps + settings.decay_steps > settings.num_steps:
     raise ValueError(
-      f'config.data.image_size is {data.image_size}; with '
-      f'{len(model.channel_mults)} levels it must be a multiple of {factor}'
-    )
-  for level in model.attention_levels:
-    if not 0 <= level < len(model.channel_mults):
-      raise ValueError(
-        f'config.model.attention_levels names level {level}; there are levels '
-        f'0 to {len(model.channel_mults) - 1}'
-      )
-  for mult in model.channel_mults:
-    width = model.base_channels * mult
-    if width % min(32, width) or width % model.num_heads:
-      raise ValueError(
-        f'config.model: a level is {width} channels wide; widths over 32 must '
-        'be multiples of 32 (group norm), and of num_heads '
-        f'({model.num_heads})'
-      )
-  least = {
-    'train.batch_size': 1,
-    'train.num_steps': 1,
-    'train.log_every': 1,
-    'train.eval_every': 1,
-    'train.checkpoint_every': 1,
-    'train.keep_checkpoints': 1,
-    'sample.num_steps': 1,
-    'eval.batch_size': 1,
-    'eval.num_samples': 1,
-    'eval.num_images': 0,
-    'eval.during_training': 0,
-    'train.warmup_steps': 0,
-    'train.decay_steps': 0,
-  }
-  for name, bound in least.items():
-    section, key = name.split('.')
-    if config[section][key] < bound:
-      raise ValueError(
-        f'config.{name} is {config[section][key]}; it must be at least {bound}'
-      )
-  if config.train.warmup_steps + config.train.decay_steps > (
-    config.train.num_steps
-  ):
-    raise ValueError(
-      f'config.train: warmup_steps ({config.train.warmup_steps}) and '
-      f'decay_steps ({config.train.decay_steps}) do not fit in num_steps '
-      f'({config.train.num_steps})'
+      f'config.train: warmup_steps ({settings.warmup_steps}) and decay_steps '
+      f'({settings.decay_steps}) do not fit in num_steps '
+      f'({settings.num_steps})'
     )
   devices = jax.device_count()
   for name in ('train', 'eval'):
@@ -153,6 +137,30 @@ def check(config: ConfigDict) -> None:
       raise ValueError(
         f'config.{name}.batch_size is {config[name].batch_size}, which '
         f'{devices} devices do not divide; use a multiple of {devices}'
+      )
+
+
+def _check_model(model, image_size):
+  levels = len(model.channel_mults)
+  factor = 2 ** (levels - 1)
+  if image_size % factor:
+    raise ValueError(
+      f'config.data.image_size is {image_size}; with {levels} levels it must '
+      f'be a multiple of {factor}'
+    )
+  for level in model.attention_levels:
+    if not 0 <= level < levels:
+      raise ValueError(
+        f'config.model.attention_levels names level {level}; there are levels '
+        f'0 to {levels - 1}'
+      )
+  attended = [*model.attention_levels, -1] if model.attention_levels else []
+  for level in attended:  # -1: the middle
+    width = model.base_channels * model.channel_mults[level]
+    if width % model.num_heads:
+      raise ValueError(
+        f'config.model: attention on {width} channels cannot be split into '
+        f'num_heads = {model.num_heads}'
       )
 
 
@@ -213,16 +221,3 @@ class Subset:
 
   def __getitem__(self, index: int) -> Any:
     return self._source[self._indices[index]]
-
-
-def training_example(
-  config: ConfigDict, codes: np.ndarray | None
-) -> pipeline.TrainingExample:
-  """Record -> training example, by a config and its palette."""
-  return pipeline.TrainingExample(
-    image_size=config.data.image_size,
-    num_codes=config.codes.num_codes,
-    palette=codes,
-    overflow=config.codes.overflow,
-    augment=config.data.augment,
-  )

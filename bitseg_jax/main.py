@@ -55,7 +55,9 @@ def main(argv: list[str]) -> None:
 def run() -> None:
   """Reads the config, joins the other processes, trains, evaluates."""
   logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)
-  logging.getLogger('absl').setLevel(logging.WARNING)
+  # Ours are the root logger's; libraries may speak of errors only.
+  for library in ('absl', 'jax'):
+    logging.getLogger(library).setLevel(logging.ERROR)
   if not _WORKDIR.value:
     raise ValueError('--workdir is missing; give the directory of the run')
   if _DISTRIBUTED.value or _COORDINATOR.value:
@@ -79,5 +81,14 @@ def run() -> None:
     print(f'results: {workdir}/results.json  gallery: {workdir}/gallery.png')
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the flags; a config key that is not there ends in one line."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    sys.exit(1)
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

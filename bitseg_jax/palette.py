@@ -34,7 +34,7 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
     raise ValueError(
       f'unknown palette order {order!r}; choose one of {", ".join(ORDERS)}'
     )
-  size = int(round(num_codes**0.5))
+  size = round(num_codes**0.5)
   if size * size != num_codes:
     raise ValueError(
       f'num_codes is {num_codes}, which fills no square palette; '

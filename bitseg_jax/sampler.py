@@ -111,23 +111,21 @@ def sample(
   """Draws codes by num_steps equidistant steps from t = 1 to t = 0.
 
   Args:
-    denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat [B, H, W, C], with
-      guidance already in it.
-    key: one PRNG key, or B of them; with B keys every example's sample
-      depends on its own key alone, not on its batch.
+    denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat, guided already.
+    key: one PRNG key, or B of them: then each sample depends on its own key
+      alone, not on its batch.
     shape: (B, H, W, C).
     schedule: the noise schedule the network was trained with.
     num_steps: evaluations of denoise_fn, at least 1.
     method: 'ddpm' or 'ddim'.
     variance: of the ddpm steps, 'large' or 'small'.
-    valid_mask: bool [B, H, W]; padding (False) is held at x = 0, as in
-      training.
+    valid_mask: bool [B, H, W]; padding (False) is held at x = 0.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
 
   Raises:
-    ValueError: if method, variance or num_steps is not one of the above.
+    ValueError: if method, variance or num_steps is none of these.
   """
   if method not in METHODS:
     raise ValueError(
@@ -144,8 +142,7 @@ def sample(
 
   def denoise(z_t, i):
     x_hat = denoise_fn(z_t, jnp.full(shape[:1], i / num_steps, jnp.float32))
-    # Clipped after guidance, which overshoots; every step recomputes eps
-    # from the clipped x_hat (the official code keeps the old eps).
+    # Guidance overshoots. Steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 

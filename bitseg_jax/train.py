@@ -1,5 +1,6 @@
-"""Training: one jitted, sharded step, and the loop around it."""
+"""Training: what a run starts from, and the loop around its steps."""
 
+import contextlib
 import logging
 import pathlib
 import signal
@@ -20,102 +21,20 @@ from tqdm import tqdm
 
 from bitseg_jax import (
   checkpoint,
-  diffusion,
   evaluate,
   experiment,
   sharding,
   train_state,
+  train_step,
 )
-from bitseg_jax.codec import Codec
-from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.schedule import Schedule, loss_weight
+from bitseg_jax.data import pipeline
 from bitseg_jax.train_state import TrainState
+from bitseg_jax.train_step import Metrics
 from bitseg_jax.writers import MetricWriter
-
-Metrics = dict[str, jax.Array]
 
 
 class NonFiniteLossError(RuntimeError):
   """The loss or its gradient became inf or nan."""
-
-
-def make_loss_fn(
-  denoise: Callable[..., jax.Array],
-  schedule: Schedule,
-  codec: Codec,
-  weight_kind: str = 'sigmoid',
-  weight_bias: float = -4.0,
-  decoupled: bool = True,
-  cond_drop_rate: float = 0.05,
-) -> Callable[..., jax.Array]:
-  """Returns loss_fn(params, batch, key) -> float32 [] (sec. 3.3).
-
-  The batch holds image uint8 [B, S, S, 3] and codes int [B, S, S]; -1 in
-  codes (padding, unlabelled) counts nowhere.
-  """
-
-  def loss_fn(params, batch, key):
-    key_t, key_eps, key_drop = jax.random.split(key, 3)
-    codes = batch['codes'].astype(jnp.int32)
-    x = codec.encode(codes)
-    image = transforms.normalize_image(batch['image'])
-    # Guidance needs the model without image too: a few see zeros instead.
-    keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
-    image = image * keep[:, None, None, None]
-    t = diffusion.stratified_times(key_t, len(x))
-    eps = jax.random.normal(key_eps, x.shape)
-    at_t = t[:, None, None, None]
-    z_t = diffusion.q_sample(x, eps, schedule.alpha(at_t), schedule.sigma(at_t))
-    x_hat = denoise(params, z_t, image, t)
-    weight = loss_weight(schedule, t, weight_kind, weight_bias, decoupled)
-    return jnp.mean(
-      diffusion.denoising_loss(x_hat, x, weight, valid=codes >= 0)
-    )
-
-  return loss_fn
-
-
-def make_train_step(
-  loss_fn: Callable[..., jax.Array],
-  optimizer: optax.GradientTransformation,
-  ema_decay: float,
-  mesh: Mesh,
-) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles one step of training over a mesh.
-
-  Args:
-    loss_fn: (params, batch, key) -> loss.
-    optimizer: as from train_state.make_optimizer.
-    ema_decay: final decay of the parameter average.
-    mesh: devices.
-
-  Returns:
-    step(state, batch, key) -> (state, {'loss', 'grad_norm'}); key is that of
-    the run, the step number is folded in. The state given is donated.
-  """
-
-  def step(state, batch, key):
-    key = jax.random.fold_in(key, state.step)
-    loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, key)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    new_state = TrainState(
-      step=state.step + 1,
-      params=params,
-      ema_params=train_state.update_ema(
-        state.ema_params, params, state.step, ema_decay
-      ),
-      opt_state=opt_state,
-    )
-    return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
-
-  copied = sharding.copied_on(mesh)
-  return jax.jit(
-    step,
-    in_shardings=(copied, sharding.split_on(mesh), copied),
-    out_shardings=copied,
-    donate_argnums=0,
-  )
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
@@ -134,70 +53,83 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
   source = experiment.open_source(config, 'train')
   eval_source = experiment.open_source(config, 'eval')
   mesh = sharding.make_mesh()
-  batches = iter(
-    pipeline.training_batches(
-      source,
-      experiment.training_example(config, parts.palette),
-      config.train.batch_size,
+  batches = iter(_training_batches(config, source, parts.palette))
+  learning_rate, optimizer = _optimizer(config.train)
+  step_fn = train_step.make_train_step(
+    _loss_fn(config.diffusion, parts), optimizer, config.train.ema_decay, mesh
+  )
+  with (
+    checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
+    contextlib.closing(
+      MetricWriter(workdir, enabled=jax.process_index() == 0)
+    ) as writer,
+  ):
+    state = start(config, workdir, parts, optimizer, manager, batches, mesh)
+    writer.write_hparams(config.to_dict())
+    loop(
+      config.train,
       config.seed,
-      config.data.num_threads,
-      config.data.num_workers,
-      jax.process_index(),
-      jax.process_count(),
+      state,
+      step_fn,
+      batches,
+      mesh,
+      writer=writer,
+      learning_rate=learning_rate,
+      save=lambda step, state: checkpoint.save(
+        manager, step, state, batches, _plain(config.to_dict())
+      ),
+      show=make_show_fn(config, workdir, parts, eval_source, mesh, writer),
+      last_saved=manager.latest_step,
+      stop_asked=stop_signal(manager),
     )
+
+
+def _training_batches(config, source, codes):
+  return pipeline.training_batches(
+    source,
+    pipeline.TrainingExample(
+      image_size=config.data.image_size,
+      num_codes=config.codes.num_codes,
+      palette=codes,
+      overflow=config.codes.overflow,
+      augment=config.data.augment,
+    ),
+    config.train.batch_size,
+    config.seed,
+    config.data.num_threads,
+    config.data.num_workers,
+    jax.process_index(),
+    jax.process_count(),
   )
+
+
+def _optimizer(settings):
+  """(learning rate by step, optimizer) of the config's `train` section."""
   learning_rate = train_state.learning_rate_schedule(
-    config.train.learning_rate,
-    config.train.num_steps,
-    config.train.warmup_steps,
-    config.train.decay_steps,
+    settings.learning_rate,
+    settings.num_steps,
+    settings.warmup_steps,
+    settings.decay_steps,
   )
-  optimizer = train_state.make_optimizer(
+  return learning_rate, train_state.make_optimizer(
     learning_rate,
-    config.train.beta1,
-    config.train.beta2,
-    config.train.weight_decay,
-    config.train.grad_clip,
+    settings.beta1,
+    settings.beta2,
+    settings.weight_decay,
+    settings.grad_clip,
   )
-  loss_fn = make_loss_fn(
+
+
+def _loss_fn(settings, parts):
+  return train_step.make_loss_fn(
     parts.denoise,
     parts.schedule,
     parts.codec,
-    config.diffusion.loss_weight,
-    config.diffusion.loss_bias,
-    config.diffusion.decoupled,
-    config.diffusion.cond_drop_rate,
+    settings.loss_weight,
+    settings.loss_bias,
+    settings.decoupled,
+    settings.cond_drop_rate,
   )
-  with checkpoint.open_manager(
-    workdir, config.train.keep_checkpoints
-  ) as manager:
-    state = start(config, workdir, parts, optimizer, manager, batches, mesh)
-    writer = MetricWriter(workdir, enabled=jax.process_index() == 0)
-    writer.write_hparams(config.to_dict())
-    show = make_show_fn(config, workdir, parts, eval_source, mesh, writer)
-    train_step = make_train_step(
-      loss_fn, optimizer, config.train.ema_decay, mesh
-    )
-    save = lambda step, state: checkpoint.save(
-      manager, step, state, batches, _plain(config)
-    )
-    try:
-      loop(
-        config.train,
-        config.seed,
-        state,
-        train_step,
-        batches,
-        mesh,
-        writer=writer,
-        learning_rate=learning_rate,
-        save=save,
-        show=show,
-        last_saved=lambda: manager.latest_step(),
-        stop_asked=stop_signal(manager),
-      )
-    finally:
-      writer.close()
 
 
 def start(config, workdir, parts, optimizer, manager, batches, mesh):
@@ -233,7 +165,7 @@ def start(config, workdir, parts, optimizer, manager, batches, mesh):
 
 def _check_same_model(config, saved, workdir):
   """A workdir holds one run: its weights and its input position fit it."""
-  ours = _plain(config)
+  ours = _plain(config.to_dict())
   for section in ('model', 'codes', 'data'):
     for name, value in ours[section].items():
       was = saved[section].get(name)
@@ -250,23 +182,18 @@ def _check_same_model(config, saved, workdir):
     )
 
 
-def _plain(config):
-  """The config as plain JSON values: tuples become lists."""
-  plain = lambda v: (
-    {k: plain(x) for k, x in v.items()}
-    if isinstance(v, dict)
-    else list(v)
-    if isinstance(v, tuple)
-    else v
-  )
-  return plain(config.to_dict())
+def _plain(value):
+  """The config as JSON would give it back: tuples become lists."""
+  if isinstance(value, dict):
+    return {name: _plain(item) for name, item in value.items()}
+  return list(value) if isinstance(value, tuple) else value
 
 
 def loop(
   settings: ConfigDict,
   seed: int,
   state: TrainState,
-  train_step: Callable[..., tuple[TrainState, Metrics]],
+  step_fn: Callable[..., tuple[TrainState, Metrics]],
   batches: Any,
   mesh: Mesh,
   writer: MetricWriter,
@@ -291,7 +218,7 @@ def loop(
   )
   pending, began = [], time.perf_counter()
   for step in range(first + 1, settings.num_steps + 1):
-    state, metrics = train_step(
+    state, metrics = step_fn(
       state, sharding.put_batch(next(batches), mesh), key
     )
     pending.append(metrics)

@@ -4,6 +4,8 @@ Parameters, normalisation statistics and softmax are float32 whatever the
 compute dtype.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -31,9 +33,12 @@ def time_features(
 
 
 def group_norm(channels: int, name: str | None = None) -> nn.GroupNorm:
-  """Group normalisation in float32: 32 groups, or one a channel if fewer."""
+  """Group normalisation in float32: 32 groups, or as many as divide C."""
   return nn.GroupNorm(
-    num_groups=min(32, channels), epsilon=1e-5, dtype=jnp.float32, name=name
+    num_groups=math.gcd(32, channels),
+    epsilon=1e-5,
+    dtype=jnp.float32,
+    name=name,
   )
 
 

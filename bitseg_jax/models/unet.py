@@ -39,16 +39,12 @@ class UNet(nn.Module):
   def __call__(
     self, z_t: jax.Array, image: jax.Array, t: jax.Array
   ) -> jax.Array:
-    """Predicts x, eps or v.
+    """Predicts x, eps or v: float32 [B, H, W, C].
 
     Args:
-      z_t: noisy codes, float [B, H, W, C]; H and W divisible by
-        2^(levels - 1).
+      z_t: noisy codes, float [B, H, W, C]; sides divisible by 2^(levels - 1).
       image: normalised photograph, float [B, H, W, 3]; zeros for none.
       t: time in [0, 1], float [B].
-
-    Returns:
-      float32 [B, H, W, C].
     """
     emb = layers.time_features(t, self.base_channels)
     emb = nn.Dense(4 * self.base_channels, dtype=self.dtype, name='time_0')(emb)

@@ -1,0 +1,256 @@
+"""Stop and resume through the real train loop, orbax and grain."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from bitseg_jax import checkpoint, evaluate, experiment, sharding, train
+
+SETTINGS = (
+  '--config.data.image_size=16',
+  '--config.model.base_channels=16',
+  '--config.model.channel_mults=(1,2)',
+  '--config.model.attention_levels=(1,)',
+  '--config.train.warmup_steps=1',
+  '--config.train.decay_steps=1',
+  '--config.train.log_every=1',
+  '--config.eval.during_training=0',
+)
+
+
+def start_main(workdir, *flags, environ=None):
+  """Starts `python -m bitseg_jax.main` on a tiny model."""
+  return subprocess.Popen(
+    [
+      sys.executable,
+      *('-m', 'bitseg_jax.main', '--config=configs/quickstart.py'),
+      *('--mode=train', f'--workdir={workdir}', *SETTINGS, *flags),
+    ],
+    env={**os.environ, **(environ or {})},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finish(process):
+  output, _ = process.communicate(timeout=600)
+  assert process.returncode == 0, output
+  return output
+
+
+def logged(workdir):
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  if not path.exists():
+    return []
+  lines = path.read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def params_of(config, workdir, kind='params'):
+  """(step, parameters) of the newest checkpoint, as numpy arrays."""
+  parts = experiment.build(config)
+  abstract = evaluate.abstract_params(parts, sharding.make_mesh())
+  step, params = checkpoint.read_params(workdir, abstract, kind)
+  return step, jax.tree.map(np.asarray, params)
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope='module')
+def flat(request):
+  """Patches of a config for the quickest model there is."""
+
+  def patch(config):
+    config.model.channel_mults = (1,)
+    config.model.attention_levels = ()
+    return config
+
+  return patch
+
+
+def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path / 'whole')
+  stopped = tmp_path / 'stopped'
+  ask_at_3 = lambda manager: lambda step: step == 3
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'stop_signal', ask_at_3)
+    train.train(config, stopped)
+  assert params_of(config, stopped)[0] == 3
+  train.train(config, stopped)
+  for kind in ('params', 'ema_params'):
+    step, whole = params_of(config, tmp_path / 'whole', kind)
+    assert step == config.train.num_steps
+    assert_equal(whole, params_of(config, stopped, kind)[1])
+  losses = lambda workdir: [line['loss'] for line in logged(workdir)]
+  assert losses(stopped) == losses(tmp_path / 'whole')
+  steps = [int(p.name) for p in (stopped / 'checkpoints').iterdir()]
+  assert sorted(steps) == [4, 6]  # keep_checkpoints
+
+
+@pytest.mark.parametrize('damage', ['empty', 'truncated', 'half_deleted'])
+def test_a_damaged_step_is_passed_over(
+  tiny_config, flat, tmp_path, damage, caplog
+):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  whole = params_of(config, tmp_path)[1]
+  newest = tmp_path / 'checkpoints' / '6'
+  data = [p for p in newest.rglob('*') if p.is_file() and 'params' in str(p)]
+  if damage == 'truncated':
+    largest = max(data, key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+  else:
+    victims = data if damage == 'half_deleted' else newest.rglob('*')
+    for path in [p for p in victims if p.is_file()]:
+      path.unlink()
+  assert params_of(config, tmp_path)[0] == 4  # reading moves nothing
+  assert newest.exists()
+  train.train(config, tmp_path)
+  assert 'is damaged' in caplog.text
+  assert (tmp_path / 'damaged' / '6').exists()
+  step, again = params_of(config, tmp_path)
+  assert step == 6
+  assert_equal(whole, again)
+
+
+def test_nothing_whole_is_an_error_not_a_fresh_start(
+  tiny_config, flat, tmp_path
+):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  for path in [p for p in tmp_path.rglob('params/*') if p.is_file()]:
+    path.unlink()
+  with pytest.raises(RuntimeError, match='none of the steps'):
+    train.train(config, tmp_path)
+
+
+def test_another_model_does_not_resume(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  config.model.base_channels = 32
+  with pytest.raises(ValueError, match='base_channels = 16, not 32'):
+    train.train(config, tmp_path)
+
+
+def test_init_from_takes_the_average_and_starts_at_step_0(
+  tiny_config, flat, tmp_path
+):
+  config = flat(tiny_config)
+  train.train(config, tmp_path / 'first')
+  config.init_from = str(tmp_path / 'first')
+  config.train.learning_rate = 0.0
+  train.train(config, tmp_path / 'second')
+  step, params = params_of(config, tmp_path / 'second')
+  assert step == config.train.num_steps
+  assert_equal(params, params_of(config, tmp_path / 'first', 'ema_params')[1])
+  config.init_from = str(tmp_path / 'nowhere')
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    train.train(config, tmp_path / 'third')
+
+
+def test_evaluation_needs_only_the_workdir(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  config = checkpoint.read_config(tmp_path)
+  results = evaluate.evaluate(train.ConfigDict(config), tmp_path)
+  saved = json.loads((tmp_path / 'results.json').read_text())
+  assert saved['ema'] == results['ema'] and saved['raw'] == results['raw']
+  assert len(saved['per_image']) == saved['num_images'] == 8
+  assert saved['step'] == 6
+  assert 'ari_oracle_best_of_2' in saved['ema']
+  assert (tmp_path / 'gallery.png').stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
+  steps = ('--config.train.num_steps=30', '--config.train.checkpoint_every=4')
+  finish(start_main(tmp_path / 'whole', *steps))
+  killed = tmp_path / 'killed'
+  rng = np.random.default_rng(0)
+  for victim in np.sort(rng.choice(np.arange(6, 28), 3, replace=False)):
+    process = start_main(killed, *steps)
+    while not logged(killed) or logged(killed)[-1]['step'] < victim:
+      assert process.poll() is None, process.communicate()[0]
+      time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+  output = finish(start_main(killed, *steps))
+  assert 'resuming' in output
+  config = train.ConfigDict(checkpoint.read_config(killed))
+  for kind in ('params', 'ema_params'):
+    step, params = params_of(config, killed, kind)
+    assert step == 30
+    assert_equal(params, params_of(config, tmp_path / 'whole', kind)[1])
+
+
+@pytest.mark.slow
+def test_many_devices_and_processes_train_alike(tmp_path):
+  steps = ('--config.train.num_steps=20', '--config.train.checkpoint_every=20')
+  eight = {'JAX_NUM_CPU_DEVICES': '8'}
+  finish(start_main(tmp_path / 'one', *steps))
+  finish(start_main(tmp_path / 'eight', *steps, environ=eight))
+  port = 20_000 + os.getpid() % 20_000
+  both = [
+    start_main(
+      tmp_path / 'two',
+      *steps,
+      f'--coordinator=localhost:{port}',
+      '--num_processes=2',
+      f'--process_id={i}',
+    )
+    for i in range(2)
+  ]
+  for process in both:
+    finish(process)
+  losses = lambda name: [line['loss'] for line in logged(tmp_path / name)]
+  one = losses('one')
+  assert len(one) == 20
+  np.testing.assert_allclose(losses('eight'), one, rtol=1e-5)
+  np.testing.assert_allclose(losses('two'), one, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+  steps = ('--config.train.num_steps=30', '--config.train.checkpoint_every=30')
+  process = start_main(tmp_path, *steps)
+  while not logged(tmp_path):
+    assert process.poll() is None, process.communicate()[0]
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  output = finish(process)
+  assert 'the same command goes on' in output
+  saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
+  assert len(saved) == 1 and 0 < saved[0] < 30
+  finish(start_main(tmp_path, *steps))
+  assert logged(tmp_path)[-1]['step'] == 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.train.batchsize=8', 'Did you mean "batch_size"'),
+    ('--config.data.source=tfds', 'bitseg_jax.prepare'),
+    ('--config.train.batch_size=eight', 'batch_size'),
+    ('--config=configs/nowhere.py', 'nowhere.py'),
+  ],
+)
+def test_wrong_input_ends_in_one_line(tmp_path, flag, message):
+  process = start_main(tmp_path, flag)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 1
+  assert message in output.splitlines()[-1]
+  assert 'Traceback' not in output

@@ -1,0 +1,92 @@
+"""The house rules that a machine can check: who imports whom, and how long."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path('bitseg_jax')
+FLOORS = [
+  {'__init__', 'schedule', 'codec', 'palette', 'metrics'},
+  {'diffusion', 'sampler', 'models', 'data'},
+  {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
+  {'experiment', 'evaluate', 'train', 'segmenter', 'photos'},
+  {'main', 'predict', 'prepare', 'baselines'},
+]
+ONLY_ROOM = {
+  'flax.linen': {'models'},
+  'orbax': {'checkpoint'},
+  'tensorflow_datasets': {'data'},
+  'tensorflow': set(),
+  'torch': set(),
+}
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+def room(path):
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def floor(name):
+  floors = [i for i, rooms in enumerate(FLOORS) if name in rooms]
+  assert floors, f'{name} has no floor: add it to FLOORS'
+  return floors[0]
+
+
+def imports(path):
+  """Full dotted names of what a file imports, wherever in it."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+@pytest.mark.parametrize('path', FILES, ids=str)
+def test_floors_import_downwards_only(path):
+  for name in imports(path):
+    first, *rest = name.split('.')
+    if first != 'bitseg_jax' or not rest:
+      continue
+    target = rest[0]
+    if (
+      not (PACKAGE / target).exists()
+      and not (PACKAGE / f'{target}.py').exists()
+    ):
+      target = '__init__'  # a name of the package itself
+    assert floor(target) <= floor(room(path)), f'{path} imports {name}'
+
+
+@pytest.mark.parametrize('path', FILES, ids=str)
+def test_libraries_stay_in_their_rooms(path):
+  for name in imports(path):
+    for library, rooms in ONLY_ROOM.items():
+      if name == library or name.startswith(library + '.'):
+        assert room(path) in rooms, f'{path} imports {name}'
+
+
+def code_lines(tree):
+  """Lines that hold code: no blank lines, comments or docstrings."""
+  lines, strings = set(), set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+      strings.update(range(node.lineno, node.end_lineno + 1))
+    elif hasattr(node, 'lineno') and not isinstance(
+      node, (ast.FunctionDef, ast.ClassDef)
+    ):
+      lines.update((node.lineno, node.end_lineno))
+  return len(lines - strings)
+
+
+def test_measures_of_the_house():
+  total = 0
+  for path in FILES:
+    text = path.read_text()
+    assert text.count('\n') <= 350, f'{path} has over 350 lines'
+    total += code_lines(ast.parse(text))
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.FunctionDef):
+        length = node.end_lineno - node.lineno + 1
+        assert length <= 60, f'{path}:{node.lineno} {node.name} has {length}'
+  assert total < 3500, f'{total} lines of code'

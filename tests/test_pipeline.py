@@ -1,0 +1,130 @@
+"""Input pipeline: determinism, uniqueness, processes, restoring."""
+
+import numpy as np
+import pytest
+
+from bitseg_jax import palette
+from bitseg_jax.data import pipeline
+from bitseg_jax.data.procedural import ProceduralScenes
+
+EXAMPLE = pipeline.TrainingExample(
+  image_size=16,
+  num_codes=16,
+  palette=palette.make_palette(16, 'similar'),
+  augment='full',
+)
+SOURCE = ProceduralScenes(12, size=16)
+
+
+def batches(seed=0, batch_size=8, source=SOURCE, **kwargs):
+  return iter(
+    pipeline.training_batches(
+      source, EXAMPLE, batch_size, seed, num_threads=2, **kwargs
+    )
+  )
+
+
+def take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def same(a, b):
+  return all(
+    np.array_equal(x[key], y[key])
+    for x, y in zip(a, b, strict=True)
+    for key in x
+  )
+
+
+def test_shapes_and_ranges():
+  (batch,) = take(batches(), 1)
+  assert batch['image'].shape == (8, 16, 16, 3)
+  assert batch['image'].dtype == np.uint8
+  assert batch['codes'].shape == (8, 16, 16)
+  assert batch['codes'].dtype == np.int16
+  assert batch['codes'].min() >= -1 and batch['codes'].max() < 16
+
+
+def test_the_seed_decides():
+  assert same(take(batches(3), 4), take(batches(3), 4))
+  assert not same(take(batches(3), 4), take(batches(4), 4))
+
+
+def test_every_epoch_sees_every_record_and_draws_anew():
+  class Numbered:
+    def __len__(self):
+      return 12
+
+    def __getitem__(self, i):
+      image = np.full((16, 16, 3), 20 * i, np.uint8)
+      return {'name': '', 'image': image, 'id_maps': [np.eye(16, dtype='i4')]}
+
+  plain = pipeline.TrainingExample(16, 16, EXAMPLE.palette, augment='none')
+  stream = iter(pipeline.training_batches(Numbered(), plain, 4, seed=0))
+  seen = [b['image'][:, 0, 0, 0] // 20 for b in take(stream, 6)]
+  first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+  np.testing.assert_array_equal(np.sort(first), np.arange(12))
+  np.testing.assert_array_equal(np.sort(second), np.arange(12))
+  assert np.any(first != second)
+  images = np.concatenate([b['image'] for b in take(batches(), 30)])
+  assert len({image.tobytes() for image in images}) > 0.7 * len(images)
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_share_the_batches_of_one(count):
+  whole = take(batches(), 3)
+  parts = [
+    take(batches(process_index=i, process_count=count), 3) for i in range(count)
+  ]
+  for k, batch in enumerate(whole):
+    for key in batch:
+      joined = np.concatenate([part[k][key] for part in parts])
+      np.testing.assert_array_equal(joined, batch[key])
+
+
+def test_a_restored_stream_goes_on_where_it_stopped():
+  stream = batches()
+  take(stream, 2)
+  state = stream.get_state()
+  expected = take(stream, 3)
+  other = batches()
+  other.set_state(state)
+  assert same(take(other, 3), expected)
+
+
+def test_every_annotator_is_drawn():
+  id_maps = [np.full((16, 16), -1, 'i4') for _ in range(4)]
+  for i in range(4):
+    id_maps[i][4 * i : 4 * i + 4] = 0
+  record = {
+    'name': '',
+    'image': np.zeros((16, 16, 3), 'u1'),
+    'id_maps': id_maps,
+  }
+  example = pipeline.TrainingExample(16, 16, EXAMPLE.palette, augment='none')
+  drawn = {
+    example.random_map(record, np.random.default_rng(i))['codes'].tobytes()
+    for i in range(40)
+  }
+  assert len(drawn) == 4
+
+
+def test_evaluation_keeps_all_annotators_and_is_not_random():
+  rng = np.random.default_rng(0)
+  record = {
+    'name': 'a',
+    'image': rng.integers(0, 255, (30, 60, 3), np.uint8),
+    'id_maps': [rng.integers(0, 9, (30, 60), np.int32) for _ in range(3)],
+  }
+  first, second = (pipeline.evaluation_example(record, 20) for _ in range(2))
+  assert same([{'image': first['image']}], [{'image': second['image']}])
+  assert first['size'].tolist() == [10, 20] and len(first['id_maps']) == 3
+  assert np.all(first['id_maps'][0][10:] == -1)
+  assert np.all(first['id_maps'][0][:10] >= 0)
+
+
+def test_impossible_streams_are_refused():
+  with pytest.raises(ValueError, match='nothing to train on'):
+    batches(source=[])
+  with pytest.raises(ValueError, match='do not divide'):
+    batches(batch_size=9, process_count=2)

@@ -1,0 +1,212 @@
+"""Training: every variant learns, state moves as it should, errors speak."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bitseg_jax import (
+  codec,
+  evaluate,
+  experiment,
+  palette,
+  schedule,
+  sharding,
+  train,
+  train_state,
+  train_step,
+)
+from bitseg_jax.data.procedural import ProceduralScenes
+
+VARIANTS = [
+  *({'diffusion.pred_type': p, 'diffusion.tanh': False} for p in ('eps', 'v')),
+  *({'diffusion.loss_weight': w} for w in schedule.LOSS_WEIGHTS),
+  *({'diffusion.schedule': s} for s in schedule.SCHEDULES[1:]),
+  *({'codes.encoding': e} for e in codec.ENCODINGS[1:]),
+  *({'codes.palette': o} for o in (*palette.ORDERS[1:], 'none')),
+]
+
+
+@pytest.fixture
+def flat_config(tiny_config):
+  """One level without attention: compiles in a few seconds."""
+  tiny_config.model.channel_mults = (1,)
+  tiny_config.model.attention_levels = ()
+  return tiny_config
+
+
+@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+def test_every_variant_learns(flat_config, variant):
+  for name, value in variant.items():
+    section, key = name.split('.')
+    flat_config[section][key] = value
+  parts = experiment.build(flat_config)
+  mesh = sharding.make_mesh()
+  loss_fn = train._loss_fn(flat_config.diffusion, parts)
+  optimizer = train_state.make_optimizer(3e-3)
+  step_fn = train_step.make_train_step(loss_fn, optimizer, 0.99, mesh)
+  batches = iter(
+    train._training_batches(
+      flat_config, ProceduralScenes(100, 16), parts.palette
+    )
+  )
+  state = train_state.create_state(
+    parts.init_params(jax.random.key(0)), optimizer
+  )
+  losses = []
+  for _ in range(40):
+    batch = sharding.put_batch(next(batches), mesh)
+    state, metrics = step_fn(state, batch, jax.random.key(1))
+    losses.append(float(metrics['loss']))
+  # Medians: the weights of Fig. 7 are spiky where t is near 0.
+  assert np.median(losses[-10:]) < 0.9 * np.median(losses[:10])
+
+
+def test_the_average_forgets_its_start_quickly():
+  ema, decay = {'w': jnp.zeros(())}, 0.9999
+  for step in range(100):
+    ema = train_state.update_ema(ema, {'w': jnp.ones(())}, step, decay)
+  assert ema['w'] > 0.99
+  held = train_state.update_ema(ema, {'w': jnp.zeros(())}, 10**7, decay)
+  np.testing.assert_allclose(held['w'], decay * ema['w'], rtol=1e-6)
+
+
+def test_learning_rate_rises_holds_and_falls_to_zero():
+  rate = train_state.learning_rate_schedule(2.0, 100, 10, 40)
+  np.testing.assert_allclose(rate(0), 0)
+  np.testing.assert_allclose(rate(5), 1)
+  np.testing.assert_allclose([rate(10), rate(60)], 2)
+  np.testing.assert_allclose(rate(80), 1, rtol=1e-6)
+  np.testing.assert_allclose(rate(100), 0, atol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+  optimizer = train_state.make_optimizer(1.0, grad_clip=1.0)
+  params = {'w': jnp.zeros(3)}
+  grads = {'w': jnp.array([3e4, 0.0, 4e4])}
+  clipped, _ = optax.clip_by_global_norm(1.0).update(grads, None)
+  _, state = optimizer.update(grads, optimizer.init(params), params)
+  first_moment = optax.tree.get(state, 'mu')['w']
+  np.testing.assert_allclose(first_moment, 0.1 * clipped['w'], rtol=1e-5)
+
+
+def test_dropped_images_are_not_seen(flat_config):
+  parts = experiment.build(flat_config)
+  loss_of = lambda rate: train_step.make_loss_fn(
+    lambda params, z_t, image, t: z_t + image.mean((1, 2, 3), keepdims=True),
+    parts.schedule,
+    parts.codec,
+    cond_drop_rate=rate,
+  )
+  codes = np.zeros((8, 16, 16), np.int16)
+  images = np.random.default_rng(0).integers(0, 255, (2, 8, 16, 16, 3), 'u1')
+  first, second = (
+    {'image': image, 'codes': codes} for image in (images[0], images[1])
+  )
+  key = jax.random.key(0)
+  assert loss_of(1.0)(None, first, key) == loss_of(1.0)(None, second, key)
+  assert loss_of(0.0)(None, first, key) != loss_of(0.0)(None, second, key)
+
+
+def test_unlabelled_pixels_do_not_train(flat_config):
+  parts = experiment.build(flat_config)
+  loss_fn = train._loss_fn(flat_config.diffusion, parts)
+  params = parts.init_params(jax.random.key(0))
+  batch = {
+    'image': np.zeros((4, 16, 16, 3), np.uint8),
+    'codes': np.full((4, 16, 16), -1, np.int16),
+  }
+  loss, grads = jax.value_and_grad(loss_fn)(params, batch, jax.random.key(0))
+  assert loss == 0
+  assert optax.global_norm(grads) == 0
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step():
+  fine, bad = (
+    {'loss': 1.0, 'grad_norm': 2.0},
+    {'loss': 1.0, 'grad_norm': np.inf},
+  )
+  assert train._collect([fine, fine], 10, lambda: 5) == fine
+  with pytest.raises(
+    train.NonFiniteLossError,
+    match='grad_norm is inf at step 9; the last good checkpoint is step 5',
+  ):
+    train._collect([fine, bad, fine], 10, lambda: 5)
+
+
+def test_evaluation_does_not_depend_on_the_batch(tiny_config):
+  parts = experiment.build(tiny_config)
+  mesh = sharding.make_mesh()
+  source = ProceduralScenes(5, 16)
+  sample_fn = evaluate.make_sample_fn(parts, tiny_config.sample, mesh)
+  params = parts.init_params(jax.random.key(0))
+  run = lambda batch_size: evaluate.score_samples(
+    sample_fn,
+    params,
+    parts.codec.decode,
+    source,
+    16,
+    mesh,
+    batch_size,
+    num_samples=2,
+    num_shown=5,
+  )
+  ragged, whole = run(4), run(5)
+  assert ragged.names == whole.names and len(whole.names) == 5
+  for a, b in zip(ragged.samples, whole.samples, strict=True):
+    assert (a == b).mean() > 0.99  # up to float rounding near a threshold
+  assert whole.ari.shape == (5, 2)
+  assert np.any(whole.samples[0][0] != whole.samples[0][1])
+
+
+def test_summary_means_and_oracle():
+  ari = np.array([[0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]])
+  summary = evaluate.summarize(evaluate.Scores([], ari, ari, []))
+  assert summary['ari'] == 0.5
+  assert summary['ari_oracle_best_of_2'] == 0.75
+
+
+WRONG = {
+  'model.attention_levels': ((5,), 'names level 5'),
+  'model.num_heads': (3, 'cannot be split'),
+  'model.dtype': ('float16', 'choose one of float32, bfloat16'),
+  'data.image_size': (17, 'multiple of 2'),
+  'data.augment': ('ful', 'choose one of full, flip, none'),
+  'codes.num_codes': (8, 'fills no square palette'),
+  'codes.encoding': ('bits', 'unknown encoding'),
+  'codes.palette': ('gray', 'unknown palette order'),
+  'diffusion.pred_type': ('eps', 'tanh bounds the output'),
+  'diffusion.schedule': ('cosin', 'unknown schedule'),
+  'diffusion.loss_weight': ('snr', 'choose one of sigmoid'),
+  'train.num_steps': (1, 'do not fit in num_steps'),
+  'train.batch_size': (0, 'at least 1'),
+  'sample.method': ('euler', 'choose one of ddpm, ddim'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_settings_that_cannot_work_get_one_line(tiny_config, name):
+  value, message = WRONG[name]
+  section, key = name.split('.')
+  tiny_config[section][key] = value
+  with pytest.raises(ValueError, match=message) as caught:
+    experiment.build(tiny_config)
+  assert '\n' not in str(caught.value)
+
+
+def test_batches_must_divide_over_the_devices(tiny_config, monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 3)
+  with pytest.raises(ValueError, match='3 devices do not divide'):
+    experiment.check(tiny_config)
+
+
+def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):
+  train_scenes, eval_scenes = (
+    {scene['image'].tobytes() for scene in source}
+    for source in (
+      experiment.open_source(tiny_config, split) for split in ('train', 'eval')
+    )
+  )
+  assert len(train_scenes) == 100 and len(eval_scenes) == 8
+  assert not train_scenes & eval_scenes

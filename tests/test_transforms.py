@@ -1,0 +1,97 @@
+"""Resizing, padding, augmentation: exact where they can be."""
+
+import numpy as np
+import pytest
+
+from bitseg_jax.data import transforms
+
+
+@pytest.fixture
+def photo():
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (24, 36, 3), np.uint8)
+  id_map = (np.arange(24)[:, None] // 6 * 10 + np.arange(36) // 9).astype('i4')
+  id_map[:2] = -1
+  return image, id_map
+
+
+@pytest.mark.parametrize(
+  ('size', 'expected'), [((300, 400), (96, 128)), ((7, 700), (1, 128))]
+)
+def test_longest_side(size, expected):
+  assert transforms.fit_longest_side(*size, 128) == expected
+
+
+def test_area_resize_is_the_mean_of_blocks(photo):
+  image, _ = photo
+  small = transforms.resize_image(image, (12, 12))
+  blocks = image.reshape(12, 2, 12, 3, 3).mean((1, 3))
+  np.testing.assert_allclose(small, blocks, atol=1)  # rounds twice
+
+
+def test_ids_survive_enlarging_and_shrinking(photo):
+  _, id_map = photo
+  large = transforms.resize_ids(id_map, (72, 108))
+  np.testing.assert_array_equal(large, id_map.repeat(3, 0).repeat(3, 1))
+  np.testing.assert_array_equal(transforms.resize_ids(large, (24, 36)), id_map)
+
+
+def test_padding_goes_to_the_bottom_and_right(photo):
+  image, id_map = photo
+  padded_image, padded_ids = transforms.pad_to_square(image, id_map, 40)
+  assert padded_image.shape == (40, 40, 3)
+  np.testing.assert_array_equal(padded_image[:24, :36], image)
+  np.testing.assert_array_equal(padded_ids[:24, :36], id_map)
+  assert np.all(padded_ids[24:] == -1) and np.all(padded_ids[:, 36:] == -1)
+  normal = transforms.normalize_image(padded_image)
+  assert np.abs(normal[24:]).max() < 0.01
+
+
+def test_normalized_images_have_the_right_statistics():
+  image = np.full((2, 2, 3), 255, np.uint8)
+  expected = (1 - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
+  np.testing.assert_allclose(
+    transforms.normalize_image(image)[0, 0], expected, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('kind', transforms.AUGMENTATIONS)
+def test_augmentation_follows_its_rng_and_keeps_its_input(photo, kind):
+  image, id_map = photo
+  before = image.copy(), id_map.copy()
+  draws = [
+    transforms.augment(image, id_map, np.random.default_rng(seed), kind)
+    for seed in [*range(20), 0]
+  ]
+  np.testing.assert_array_equal(image, before[0])
+  np.testing.assert_array_equal(id_map, before[1])
+  np.testing.assert_array_equal(draws[0][0], draws[-1][0])
+  np.testing.assert_array_equal(draws[0][1], draws[-1][1])
+  different = {new_image.tobytes() for new_image, _ in draws}
+  assert len(different) == {'none': 1, 'flip': 2}.get(kind, len(different))
+  if kind == 'full':
+    assert len(different) > 8
+  for new_image, new_ids in draws:
+    assert new_image.dtype == np.uint8 and new_image.shape == image.shape
+    assert new_ids.dtype == np.int32 and new_ids.shape == id_map.shape
+    assert set(np.unique(new_ids)) <= set(np.unique(id_map))
+
+
+def test_photo_and_ids_turn_together():
+  id_map = np.zeros((41, 41), np.int32)
+  id_map[5:12, 8:30] = 1
+  image = np.repeat(id_map[..., None] * 255, 3, -1).astype(np.uint8)
+  turned, ids = transforms.rotate(image, id_map, 17)
+  inside = ids >= 0
+  agree = (turned[..., 0] > 127) == (ids == 1)
+  assert agree[inside].mean() > 0.98
+  assert not inside.all()
+  back = transforms.rotate(turned, ids, -17)[1]
+  seen = back >= 0
+  assert (back == id_map)[seen].mean() > 0.97
+
+
+def test_half_a_turn_of_hue_is_the_complement():
+  red = np.full((4, 4, 3), (200, 40, 40), np.uint8)
+  turned = transforms._shift_hsv(red, np.array([90, 0, 0]))
+  np.testing.assert_allclose(turned[0, 0], (40, 200, 200), atol=4)
