@@ -80,7 +80,7 @@ def restore_newest(
 
   Raises:
     ValueError: if another number of processes wrote the checkpoint.
-    RuntimeError: if there are steps, but none is whole.
+    OSError: if there are steps, but none is whole.
   """
   steps = sorted(manager.all_steps(), reverse=True)
   for step in steps:
@@ -107,7 +107,7 @@ def restore_newest(
       _set_aside(manager, step, error)
   else:
     if steps:
-      raise RuntimeError(
+      raise OSError(
         f'none of the steps {steps} in {manager.directory} could be read; '
         'they were moved aside, start again to train from the beginning'
       )

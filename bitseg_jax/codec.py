@@ -130,7 +130,7 @@ def _rgb(num_codes):
     pixels = (np.asarray(x, np.float32) + 1) * 127.5
     images = pixels.reshape(-1, *pixels.shape[-3:])
     decoded = [_dichotomy_codes(image, colors) for image in images]
-    return np.stack(decoded).reshape(pixels.shape[:-1])
+    return np.array(decoded, np.int32).reshape(pixels.shape[:-1])
 
   def probabilities(x):
     # Bilinear weights between the two nearest levels, as in Eq. 3 between

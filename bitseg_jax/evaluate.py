@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from bitseg_jax import (
   checkpoint,
@@ -24,6 +22,7 @@ from bitseg_jax import (
   viz,
 )
 from bitseg_jax.data import pipeline, transforms
+from bitseg_jax.writers import progress_bar
 
 KINDS = {'ema_params': 'ema', 'params': 'raw'}
 
@@ -106,58 +105,45 @@ def score_samples(
 ) -> Scores:
   """Samples and scores the first images of a source, over all processes.
 
-  Sample n of image i depends on (seed, i, n) alone: neither on the batch
-  size nor on the devices.
+  Sample n of image i depends on (seed, i, n) alone.
 
   Args:
     sample_fn: as from make_sample_fn.
     params: parameters for it.
     decode: x_hat -> codes.
     source: records.
-    image_size: side S.
-    mesh: devices.
+    image_size, mesh: side S; devices.
     batch_size: images a batch; the last is filled up, which does not count.
-    num_images: how many; 0 for all.
-    num_samples: samples an image, N.
+    num_images, num_samples: images, 0 for all; samples an image, N.
     num_shown: keep the samples of this many first images.
-    seed: of the samples.
-    description: of the progress bar.
+    seed, description: of the samples; of the progress bar.
 
   Returns:
-    The scores; the same on every process.
+    The scores, the same on every process.
   """
   total = min(num_images or len(source), len(source))
   values = np.zeros((2, total, num_samples))
   samples, names = [], []
-  progress = tqdm(
-    total=total * num_samples,
-    desc=description,
-    unit='sample',
-    disable=jax.process_index() > 0,
-    mininterval=0.5 if sys.stderr.isatty() else 20,
-  )
+  progress = progress_bar(total * num_samples, description, 'sample')
   rows = _local_rows(batch_size)
   for start in range(0, total, batch_size):
+    mine = range(start + rows.start, min(start + rows.stop, total))
     examples = [
-      pipeline.evaluation_example(source[i], image_size)
-      for i in range(start + rows.start, min(start + rows.stop, total))
+      pipeline.evaluation_example(source[i], image_size) for i in mine
     ]
     batch = _fill(examples, len(rows), image_size, mesh)
-    decoded = np.empty((len(examples), num_samples, image_size, image_size))
+    decoded = []
     for n in range(num_samples):
       keys = _sample_keys(seed, start, n, batch_size)
       x_hat = np.asarray(sample_fn(params, *batch, keys))
-      decoded[:, n] = decode(x_hat[rows.start :][: len(examples)])
+      decoded.append(decode(x_hat[rows.start :][: len(mine)]))
       progress.update(min(batch_size, total - start))
-    for i, (example, codes) in enumerate(
-      zip(examples, decoded.astype(np.int32), strict=True),
-      start + rows.start,
-    ):
-      for n in range(num_samples):
-        values[:, i, n] = _mean_scores(example['id_maps'], codes[n])
+    for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
+      drawn = np.stack([codes[row] for codes in decoded])
+      values[:, i] = _mean_scores(example['id_maps'], drawn)
       names.append(example['name'])
       if i < num_shown:
-        samples.append(codes)
+        samples.append(drawn)
   progress.close()
   if jax.process_count() > 1:
     values = multihost_utils.process_allgather(values).sum(axis=0)
@@ -188,10 +174,13 @@ def _sample_keys(seed, start, n, count):
   )
 
 
-def _mean_scores(id_maps, codes):
-  """(ARI, IoU) against each annotator, averaged."""
-  each = [metrics.scores(id_map, codes) for id_map in id_maps]
-  return [np.mean([s[name] for s in each]) for name in ('ari', 'iou')]
+def _mean_scores(id_maps, samples):
+  """(ARI, IoU) of every sample, averaged over annotators: [2, N]."""
+  each = [[metrics.scores(a, b) for b in samples] for a in id_maps]
+  return [
+    np.mean([[s[name] for s in row] for row in each], axis=0)
+    for name in ('ari', 'iou')
+  ]
 
 
 def summarize(scores: Scores) -> dict[str, float]:
@@ -261,6 +250,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   """
   workdir = pathlib.Path(workdir)
   parts = experiment.build(config)
+  experiment.check_devices('eval.batch_size', config.eval.batch_size)
   mesh = sharding.make_mesh()
   source = experiment.open_source(config, 'eval')
   sample_fn = make_sample_fn(parts, config.sample, mesh)

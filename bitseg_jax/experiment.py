@@ -131,13 +131,6 @@ def check(config: ConfigDict) -> None:
       f'({settings.decay_steps}) do not fit in num_steps '
       f'({settings.num_steps})'
     )
-  devices = jax.device_count()
-  for name in ('train', 'eval'):
-    if config[name].batch_size % devices:
-      raise ValueError(
-        f'config.{name}.batch_size is {config[name].batch_size}, which '
-        f'{devices} devices do not divide; use a multiple of {devices}'
-      )
 
 
 def _check_model(model, image_size):
@@ -162,6 +155,16 @@ def _check_model(model, image_size):
         f'config.model: attention on {width} channels cannot be split into '
         f'num_heads = {model.num_heads}'
       )
+
+
+def check_devices(name: str, batch_size: int) -> None:
+  """Raises ValueError unless all devices get as much of each batch."""
+  devices = jax.device_count()
+  if batch_size % devices:
+    raise ValueError(
+      f'config.{name} is {batch_size}, which {devices} devices do not divide; '
+      f'use a multiple of {devices}'
+    )
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 import jax
 from absl import app, flags
@@ -48,8 +49,7 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError, train.NonFiniteLossError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(1)
+    fail(error)
 
 
 def run() -> None:
@@ -84,10 +84,15 @@ def run() -> None:
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags; a config key that is not there ends in one line."""
   try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(1)
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
+    fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+  """Ends the program with one line that says why."""
+  print('error:', ' '.join(str(error).split()), file=sys.stderr)
+  sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,11 @@
 """Photos and what became of them, on disk: find, read, write."""
 
 import glob
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from bitseg_jax import viz
@@ -90,19 +88,19 @@ def write(
   output = Path(output)
   output.mkdir(parents=True, exist_ok=True)
   labels = (result.id_map + 1).astype(np.uint16)
-  _save(labels, output / f'{name}_labels.png')
+  viz.save_png(labels, output / f'{name}_labels.png')
   size = photo.shape[:2]
   if max(size) > LONGEST_SIDE:
     size = transforms.fit_longest_side(*size, LONGEST_SIDE)
   photo = transforms.resize_image(photo, size)
   id_map = transforms.resize_ids(result.id_map, size)
-  _save(viz.overlay(photo, id_map), output / f'{name}_overlay.png')
+  viz.save_png(viz.overlay(photo, id_map), output / f'{name}_overlay.png')
   if len(result.samples) == 1:
     return
   uncertainty = transforms.resize_image(
     viz.uncertainty_map(result.uncertainty), size
   )
-  _save(uncertainty, output / f'{name}_uncertainty.png')
+  viz.save_png(uncertainty, output / f'{name}_uncertainty.png')
   colors = viz.entity_colors(id_map)
   cells = [(photo, 'photo'), (uncertainty, 'uncertainty')]
   for n, sample in enumerate(result.samples[:SHOWN_SAMPLES]):
@@ -112,12 +110,3 @@ def write(
     cells.append((viz.colorize(matched, colors), caption))
   rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
   viz.gallery(rows, output / f'{name}_samples.png', cell_size=240)
-
-
-def _save(picture, path):
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    Image.fromarray(picture).save(temporary, 'PNG')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

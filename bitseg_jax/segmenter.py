@@ -106,8 +106,6 @@ class Segmenter:
         f'kind is {kind!r}; choose one of {", ".join(evaluate.KINDS)}'
       )
     config = ConfigDict(checkpoint.read_config(path))
-    # Batches of the run need not fit the devices of this machine.
-    config.train.batch_size = config.eval.batch_size = jax.device_count()
     parts = experiment.build(config)
     abstract = evaluate.abstract_params(parts, sharding.make_mesh())
     _, params = checkpoint.read_params(path, abstract, kind)
@@ -141,9 +139,8 @@ class Segmenter:
         a channel.
       num_samples: N, samples a photo.
       seed: of the samples.
-      num_steps: steps of the sampler; None as the model was trained to be
-        evaluated.
-      guidance_weight: 0 is off; None likewise.
+      num_steps: steps of the sampler; None as in the config of the run.
+      guidance_weight: 0 is off; None as in the config of the run.
 
     Returns:
       One segmentation a photo.

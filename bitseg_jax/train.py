@@ -4,7 +4,6 @@ import contextlib
 import logging
 import pathlib
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +29,7 @@ from bitseg_jax import (
 from bitseg_jax.data import pipeline
 from bitseg_jax.train_state import TrainState
 from bitseg_jax.train_step import Metrics
-from bitseg_jax.writers import MetricWriter
+from bitseg_jax.writers import MetricWriter, progress_bar
 
 
 class NonFiniteLossError(RuntimeError):
@@ -50,6 +49,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
   """
   workdir = pathlib.Path(workdir)
   parts = experiment.build(config)
+  experiment.check_devices('train.batch_size', config.train.batch_size)
+  experiment.check_devices('eval.batch_size', config.eval.batch_size)
   source = experiment.open_source(config, 'train')
   eval_source = experiment.open_source(config, 'eval')
   mesh = sharding.make_mesh()
@@ -208,13 +209,9 @@ def loop(
   key = jax.device_put(
     jax.random.fold_in(jax.random.key(seed), 1), sharding.copied_on(mesh)
   )
-  progress = tqdm(
-    total=settings.num_steps * settings.batch_size,
-    initial=first * settings.batch_size,
-    desc='train',
-    unit='img',
-    disable=jax.process_index() > 0,
-    mininterval=0.5 if sys.stderr.isatty() else 20,
+  size = settings.batch_size
+  progress = progress_bar(
+    settings.num_steps * size, 'train', 'img', initial=first * size
   )
   pending, began = [], time.perf_counter()
   for step in range(first + 1, settings.num_steps + 1):

@@ -255,7 +255,19 @@ def gallery(
       where = left + cell_size // 2, top + picture.height + 3
       _write(draw, where, text, _CAPTION_SIZE, '#444444', cell_size)
     top += row_height + _GAP
-  _save(page, pathlib.Path(path))
+  save_png(np.asarray(page), path)
+
+
+def save_png(picture: np.ndarray, path: str | os.PathLike) -> None:
+  """Writes a picture, uint8 or uint16, that appears whole or not at all."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    Image.fromarray(picture).save(temporary, format='PNG')
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def _regions(id_map):
@@ -337,13 +349,3 @@ def _write(draw, where, text, size, color, width):
     text = text[:-1]
     shown = text + '...'
   draw.text(where, shown, fill=color, font=font, anchor='ma')
-
-
-def _save(page, path):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    page.save(temporary, format='PNG')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

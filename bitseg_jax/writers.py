@@ -1,16 +1,35 @@
-"""Metrics to a JSON-lines file and TensorBoard, by CLU's MetricWriter calls.
+"""Progress bars; metrics to JSON lines and TensorBoard.
 
-CLU's own writers import TensorFlow.
+The writer has the calls of CLU's MetricWriter, whose own import TensorFlow.
 """
 
 import json
+import math
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+def progress_bar(
+  total: int, description: str, unit: str, initial: int = 0
+) -> tqdm:
+  """Progress with rate and time left, shown by process 0 alone."""
+  return tqdm(
+    total=total,
+    desc=description,
+    unit=unit,
+    initial=initial,
+    disable=jax.process_index() > 0,
+    # A log file needs a line now and then, a terminal a living bar.
+    mininterval=0.5 if sys.stderr.isatty() else 20,
+  )
 
 
 class MetricWriter:
@@ -29,7 +48,8 @@ class MetricWriter:
     if not self._enabled:
       return
     values = {name: float(value) for name, value in scalars.items()}
-    line = {'step': step, 'time': round(time.time(), 3), **values}
+    finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    line = {'step': step, 'time': round(time.time(), 3), **finite}
     self._lines.write(json.dumps(line) + '\n')
     for name, value in values.items():
       self._board.add_scalar(name, value, step)

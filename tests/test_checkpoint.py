@@ -132,7 +132,7 @@ def test_nothing_whole_is_an_error_not_a_fresh_start(
   train.train(config, tmp_path)
   for path in [p for p in tmp_path.rglob('params/*') if p.is_file()]:
     path.unlink()
-  with pytest.raises(RuntimeError, match='none of the steps'):
+  with pytest.raises(OSError, match='none of the steps'):
     train.train(config, tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The attn-UNet that denoises codes given an image (sec. 4.1)."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -47,10 +48,8 @@ class UNet(nn.Module):
       t: time in [0, 1], float [B].
     """
     emb = layers.time_features(t, self.base_channels)
-    emb = nn.Dense(4 * self.base_channels, dtype=self.dtype, name='time_0')(emb)
-    emb = nn.Dense(4 * self.base_channels, dtype=self.dtype, name='time_1')(
-      nn.silu(emb)
-    )
+    wide = functools.partial(nn.Dense, emb.shape[-1] * 4, dtype=self.dtype)
+    emb = wide(name='time_1')(nn.silu(wide(name='time_0')(emb)))
 
     def block(h, level, name):
       width = self.base_channels * self.channel_mults[level]
