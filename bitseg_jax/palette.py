@@ -205,30 +205,39 @@ def _merge_into_neighbours(labels, area, num_codes):
 def _centroids(labels, count):
   """Mean pixel centres (row, column) of each entity, in [0, 1): [N, 2]."""
   height, width = labels.shape
-  flat = labels.ravel() + 1  # bin 0 collects the ignored pixels
-  area = np.bincount(flat, minlength=count + 1)[1:]
-  rows = np.repeat(np.arange(height) + 0.5, width)
-  columns = np.tile(np.arange(width) + 0.5, height)
-  sums = [
-    np.bincount(flat, weights, minlength=count + 1)[1:]
-    for weights in (rows, columns)
-  ]
+  bins = count + 1
+  shifted = labels + 1  # bin 0 collects the ignored pixels
+  # Counting by row and by column: weighted counts take four times as long.
+  by_row, by_column = (
+    np.bincount((shifted + lines * bins).ravel(), minlength=size * bins)
+    .reshape(size, bins)[:, 1:]
+    .astype(float)
+    for lines, size in (
+      (np.arange(height)[:, None], height),
+      (np.arange(width), width),
+    )
+  )
+  area = by_row.sum(axis=0)
+  sums = (
+    (np.arange(height) + 0.5) @ by_row,
+    (np.arange(width) + 0.5) @ by_column,
+  )
   return np.stack(sums, axis=-1) / area[:, None] / max(height, width)
 
 
 def _nearest_free_cells(centroids, palette):
   """Codes of the entities at these centroids, each code given once."""
   size = len(palette)
-  centers = (np.arange(size) + 0.5) / size
-  cells = np.minimum((centroids * size).astype(int), size - 1)
-  free = np.ones((size, size), bool)
-  codes = np.empty(len(centroids), np.int32)
-  for i, (row, column) in enumerate(cells.tolist()):
-    if not free[row, column]:
-      y, x = centroids[i]
-      distance = (centers[:, None] - y) ** 2 + (centers - x) ** 2
-      distance[~free] = np.inf
-      row, column = divmod(int(np.argmin(distance)), size)
-    free[row, column] = False
-    codes[i] = palette[row, column]
-  return codes
+  offsets = (np.arange(size) + 0.5) / size - centroids[..., None]
+  squares = offsets**2  # [N, 2, S]
+  distance = squares[:, 0, :, None] + squares[:, 1, None, :]
+  distance = distance.reshape(len(centroids), size * size)
+  cells = np.minimum((centroids * size).astype(int), size - 1) @ (size, 1)
+  cells = cells.tolist()
+  taken = set()
+  for i, cell in enumerate(cells):
+    if cell in taken:
+      cells[i] = cell = int(distance[i].argmin())
+    taken.add(cell)
+    distance[:, cell] = np.inf
+  return palette.ravel()[cells]

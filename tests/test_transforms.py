@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bitseg_jax.data import transforms
 
@@ -81,9 +82,9 @@ def test_photo_and_ids_turn_together():
   id_map = np.zeros((41, 41), np.int32)
   id_map[5:12, 8:30] = 1
   image = np.repeat(id_map[..., None] * 255, 3, -1).astype(np.uint8)
-  turned, ids = transforms.rotate(image, id_map, 17)
+  turned, ids = transforms.rotate(Image.fromarray(image), id_map, 17)
   inside = ids >= 0
-  agree = (turned[..., 0] > 127) == (ids == 1)
+  agree = (np.asarray(turned)[..., 0] > 127) == (ids == 1)
   assert agree[inside].mean() > 0.98
   assert not inside.all()
   back = transforms.rotate(turned, ids, -17)[1]
@@ -92,6 +93,50 @@ def test_photo_and_ids_turn_together():
 
 
 def test_half_a_turn_of_hue_is_the_complement():
-  red = np.full((4, 4, 3), (200, 40, 40), np.uint8)
+  red = Image.new('RGB', (4, 4), (200, 40, 40))
   turned = transforms._shift_hsv(red, np.array([90, 0, 0]))
-  np.testing.assert_allclose(turned[0, 0], (40, 200, 200), atol=4)
+  np.testing.assert_allclose(turned.getpixel((0, 0)), (40, 200, 200), atol=4)
+
+
+def test_a_box_is_cut_out_of_photo_and_ids_alike(photo):
+  image, id_map = photo
+  box = 0.25, 0.5, 0.75, 1.0  # rows 6:18, columns 18:36
+  cut = transforms.resize_image(image, (12, 18), box)
+  np.testing.assert_array_equal(cut, image[6:18, 18:])
+  cut = transforms.resize_ids(id_map, (12, 18), box)
+  np.testing.assert_array_equal(cut, id_map[6:18, 18:])
+  # A photo stored at half the size of its ids: the same place.
+  half = transforms.resize_image(image[::2, ::2], (6, 9), box)
+  np.testing.assert_array_equal(half, image[::2, ::2][3:9, 9:])
+
+
+def test_a_box_beyond_the_photo_is_unlabelled_there(photo):
+  image, id_map = photo
+  box = -0.5, -0.25, 1.5, 1.75  # twice the photo
+  wide = transforms.resize_image(image, (48, 72), box)
+  ids = transforms.resize_ids(id_map, (48, 72), box)
+  np.testing.assert_array_equal(wide[12:36, 9:45], image)
+  np.testing.assert_array_equal(ids[12:36, 9:45], id_map)
+  outside = np.ones((48, 72), bool)
+  outside[12:36, 9:45] = False
+  assert np.all(ids[outside] == -1)
+  assert np.all(wide[outside] == transforms.PAD_COLOR)
+  assert ids.max() == id_map.max()
+  speck = -8.0, -8.0, 8.0, 8.0  # smaller than a pixel of the result
+  assert transforms.resize_image(image, (1, 1), speck).shape == (1, 1, 3)
+
+
+def test_random_boxes_keep_their_area_and_aspect():
+  rng = np.random.default_rng(0)
+  boxes = [transforms.random_box(rng, (0.3, 2.0), 1.5) for _ in range(300)]
+  top, left, bottom, right = np.array(boxes).T
+  area, ratio = (bottom - top) * (right - left), (right - left) / (bottom - top)
+  assert 0.3 <= area.min() < 0.4 and 1.9 < area.max() <= 2
+  assert 1 / 1.5 <= ratio.min() < 0.72 and 1.4 < ratio.max() <= 1.5
+  for low, high in ((top, bottom), (left, right)):
+    small = high - low <= 1
+    assert np.all((low >= 0) & (high <= 1 + 1e-9) | ~small)
+    assert np.all((low <= 0) & (high >= 1 - 1e-9) | small)
+  state = rng.bit_generator.state
+  assert transforms.random_box(rng, (1.0, 1), 1) == transforms.WHOLE
+  assert rng.bit_generator.state == state  # off: the stream is as without

@@ -4,6 +4,8 @@ Every function returns new arrays. Images are uint8 [H, W, 3]; id maps int32
 [H, W] with -1 where nothing is labelled.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -16,6 +18,10 @@ IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
 PAD_COLOR = tuple(int(c) for c in np.round(IMAGE_MEAN * 255))
 
 AUGMENTATIONS = ('full', 'flip', 'none')
+
+# (top, left, bottom, right); 0 and 1 are the edges of the photo.
+Box = tuple[float, float, float, float]
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def normalize_image(image):
@@ -31,22 +37,83 @@ def fit_longest_side(
   return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes a photo to (height, width) by area averaging."""
-  if image.shape[:2] == tuple(size):
+def random_box(
+  rng: np.random.Generator, scale: Sequence[float], aspect: float
+) -> Box:
+  """Draws the part of a photo to train on: random resized crop, scale jitter.
+
+  Args:
+    rng: source of randomness; unused where scale is (1, 1) and aspect 1.
+    scale: least and most area of the part, as a share of the photo's. One over
+      1 reaches beyond the photo, which then looks smaller.
+    aspect: the photo's aspect ratio is multiplied by up to this, or divided.
+
+  Returns:
+    The box: it lies in the photo, or the photo in it, along each side.
+  """
+  if tuple(scale) == (1, 1) and aspect == 1:
+    return WHOLE
+  area, ratio = rng.uniform(*scale), aspect ** rng.uniform(-1, 1)
+  height, width = (area / ratio) ** 0.5, (area * ratio) ** 0.5
+  top, left = (rng.uniform(*sorted((0, 1 - n))) for n in (height, width))
+  return top, left, top + height, left + width
+
+
+def resize_image(
+  image: np.ndarray, size: tuple[int, int], box: Box = WHOLE
+) -> np.ndarray:
+  """Resizes a photo, or a box of it, to (height, width) by area averaging.
+
+  Beyond the photo's edges is the mean colour.
+  """
+  if image.shape[:2] == tuple(size) and box == WHOLE:
     return image
-  # Pillow's BOX filter is the area average; enlarging, bilinear is smoother.
-  shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-  method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-  return np.asarray(Image.fromarray(image).resize(size[::-1], method))
+  rows, top, bottom = _lines_inside(image.shape[0], size[0], *box[::2])
+  columns, left, right = _lines_inside(image.shape[1], size[1], *box[1::2])
+  height, width = rows.stop - rows.start, columns.stop - columns.start
+  resized = np.empty((*size, 3), np.uint8)
+  resized[:] = PAD_COLOR
+  if height and width:
+    # Pillow's BOX filter is the area average; enlarging, bilinear is smoother.
+    shrinks = bottom - top >= height and right - left >= width
+    resized[rows, columns] = Image.fromarray(image).resize(
+      (width, height),
+      Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR,
+      (left, top, right, bottom),
+    )
+  return resized
 
 
-def resize_ids(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes an id map to (height, width) by nearest neighbour."""
+def _lines_inside(length, count, low, high):
+  """(which of count lines lie on the photo, first and last pixel they cover)"""
+  centers = low + (np.arange(count) + 0.5) * (high - low) / count
+  first, last = np.searchsorted(centers, (0, 1)).tolist()
+  start, stop = (
+    length * (low + line * (high - low) / count) for line in (first, last)
+  )
+  return slice(first, last), max(start, 0), min(stop, length)
+
+
+def resize_ids(
+  id_map: np.ndarray, size: tuple[int, int], box: Box = WHOLE
+) -> np.ndarray:
+  """Resizes an id map, or a box of it, to (height, width) by nearest neighbour.
+
+  Beyond the photo's edges is IGNORE_ID.
+  """
   # Pixel centre to pixel centre, as Pillow's NEAREST.
-  rows = (np.arange(size[0]) + 0.5) * id_map.shape[0] / size[0]
-  columns = (np.arange(size[1]) + 0.5) * id_map.shape[1] / size[1]
-  return id_map[rows.astype(int)[:, None], columns.astype(int)]
+  rows, columns = (
+    (np.arange(count) + 0.5) * ((high - low) * length) / count + low * length
+    for length, count, low, high in zip(
+      id_map.shape, size, box[:2], box[2:], strict=True
+    )
+  )
+  resized = id_map.take(rows.astype(int), 0, mode='clip').take(
+    columns.astype(int), 1, mode='clip'
+  )
+  resized[(rows < 0) | (rows >= id_map.shape[0])] = IGNORE_ID
+  resized[:, (columns < 0) | (columns >= id_map.shape[1])] = IGNORE_ID
+  return resized
 
 
 def pad_to_square(
@@ -87,45 +154,44 @@ def augment(
     image, id_map = image[:, ::-1], id_map[:, ::-1]
   if kind == 'flip':
     return image, id_map
+  photo = Image.fromarray(np.ascontiguousarray(image))
   if rng.random() < 0.3:
-    image = _lookup(image, 255 * _RAMP ** rng.uniform(0.8, 1.2))
+    photo = _lookup(photo, 255 * _RAMP ** rng.uniform(0.8, 1.2))
   if rng.random() < 0.3:
     brightness, contrast = rng.uniform(-0.2, 0.2, 2)
-    image = _lookup(image, 255 * (_RAMP * (1 + contrast) + brightness))
+    photo = _lookup(photo, 255 * (_RAMP * (1 + contrast) + brightness))
   if rng.random() < 0.3:
-    image = _shift_hsv(image, rng.uniform(-1, 1, 3) * (20, 30, 20))
+    photo = _shift_hsv(photo, rng.uniform(-1, 1, 3) * (20, 30, 20))
   if rng.random() < 0.1:
-    image = np.clip(image + rng.uniform(-20, 20, 3).round(), 0, 255)
-    image = image.astype(np.uint8)
+    shift = rng.uniform(-20, 20, 3).round()
+    photo = _lookup(photo, 255 * _RAMP + shift[:, None])
   if rng.random() < 0.3:
-    image, id_map = rotate(image, id_map, rng.uniform(-20, 20))
-  return image, id_map
+    photo, id_map = rotate(photo, id_map, rng.uniform(-20, 20))
+  return np.asarray(photo), id_map
 
 
 _RAMP = np.arange(256) / 255
 
 
-def _lookup(image, table):
-  return np.clip(np.round(table), 0, 255).astype(np.uint8)[image]
+def _lookup(photo, tables):
+  """Puts every value through a table [256], or the one of its band [3, 256]."""
+  tables = np.clip(np.round(tables), 0, 255).astype(np.uint8)
+  return photo.point(np.broadcast_to(tables, (3, 256)).ravel().tolist())
 
 
-def _shift_hsv(image, shift):
+def _shift_hsv(photo, shift):
   """Adds to hue (of 180 steps a turn, wrapping), saturation and value."""
-  hsv = np.array(Image.fromarray(np.ascontiguousarray(image)).convert('HSV'))
-  hue = hsv[..., 0] + np.int16(round(shift[0] * 256 / 180))
-  rest = np.clip(hsv[..., 1:] + np.round(shift[1:]), 0, 255)
-  hsv = np.concatenate([(hue % 256)[..., None], rest], axis=-1)
-  return np.asarray(Image.fromarray(hsv.astype(np.uint8), 'HSV').convert('RGB'))
+  tables = np.arange(256) + np.round(shift[:, None] * [[256 / 180], [1], [1]])
+  tables[0] %= 256
+  return _lookup(photo.convert('HSV'), tables).convert('RGB')
 
 
 def rotate(
-  image: np.ndarray, id_map: np.ndarray, degrees: float
-) -> tuple[np.ndarray, np.ndarray]:
+  photo: Image.Image, id_map: np.ndarray, degrees: float
+) -> tuple[Image.Image, np.ndarray]:
   """Turns photo (bilinear) and id map (nearest) about the centre."""
-  turned = Image.fromarray(np.ascontiguousarray(image)).rotate(
-    degrees, Image.Resampling.BILINEAR, fillcolor=PAD_COLOR
-  )
+  turned = photo.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=PAD_COLOR)
   ids = Image.fromarray(np.ascontiguousarray(id_map)).rotate(
     degrees, Image.Resampling.NEAREST, fillcolor=IGNORE_ID
   )
-  return np.asarray(turned), np.asarray(ids)
+  return turned, np.asarray(ids)
