@@ -12,8 +12,9 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from bitseg_jax import evaluate, metrics
+from bitseg_jax import metrics
 from bitseg_jax.data import builder, pipeline
+from bitseg_jax.writers import write_json
 
 METRICS = ('ari', 'iou', 'covering', 'pri', 'voi_bits')
 
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> None:
     results = score_source(builder.open_split(f.data, f.split), f.image_size)
     if f.output:
       asked = {'data': f.data, 'split': f.split, 'image_size': f.image_size}
-      evaluate.write_json(Path(f.output), {**asked, 'methods': results})
+      write_json(Path(f.output), {**asked, 'methods': results})
   except ImportError as error:
     sys.exit(f"error: {error}; pip install scikit-image (extra 'baselines')")
   except (OSError, ValueError) as error:

@@ -22,6 +22,16 @@ from jax.experimental import multihost_utils
 
 from bitseg_jax.train_state import TrainState
 
+# Settings younger than some checkpoints, at what those did.
+YOUNGER = {
+  'data': {
+    'dirs': [],
+    'weights': [],
+    'crop_scale': [1.0, 1.0],
+    'crop_aspect': 1.0,
+  }
+}
+
 ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')
 
 
@@ -127,7 +137,11 @@ def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     FileNotFoundError: if the workdir holds no such step.
   """
-  return _newest(workdir, config=ocp.args.JsonRestore())[1]['config']['config']
+  saved = _newest(workdir, config=ocp.args.JsonRestore())[1]['config']['config']
+  return {
+    name: {**YOUNGER[name], **value} if name in YOUNGER else value
+    for name, value in saved.items()
+  }
 
 
 def read_params(

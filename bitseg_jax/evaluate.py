@@ -1,7 +1,5 @@
 """Evaluation: samples for every image, scores, results JSON, gallery."""
 
-import json
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +20,7 @@ from bitseg_jax import (
   viz,
 )
 from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.writers import progress_bar
+from bitseg_jax.writers import progress_bar, write_json
 
 KINDS = {'ema_params': 'ema', 'params': 'raw'}
 
@@ -236,14 +234,15 @@ def draw_gallery(
 def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a workdir, EMA and raw weights.
 
-  Writes <workdir>/results.json and <workdir>/gallery.png.
+  Writes <workdir>/results.json and <workdir>/gallery.png; of several datasets
+  each on its own, to gallery_NAME.png and to results.json under datasets/NAME.
 
   Args:
     config: the run's config, see checkpoint.read_config.
     workdir: directory of the run.
 
   Returns:
-    What results.json holds.
+    What results.json holds, without the scores of single images.
 
   Raises:
     FileNotFoundError: if there is no whole checkpoint, or no dataset.
@@ -252,15 +251,51 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   parts = experiment.build(config)
   experiment.check_devices('eval.batch_size', config.eval.batch_size)
   mesh = sharding.make_mesh()
-  source = experiment.open_source(config, 'eval')
+  sources = experiment.open_sources(config, 'eval')
   sample_fn = make_sample_fn(parts, config.sample, mesh)
   abstract = abstract_params(parts, mesh)
-  results = {}
+  params = {}
   for kind, name in KINDS.items():
-    step, params = checkpoint.read_params(workdir, abstract, kind)
-    scores = score_samples(
+    step, params[name] = checkpoint.read_params(workdir, abstract, kind)
+  found = {
+    name: _evaluate_source(
+      config,
+      parts,
       sample_fn,
       params,
+      source,
+      mesh,
+      workdir / (f'gallery_{name}.png' if len(sources) > 1 else 'gallery.png'),
+    )
+    for name, source in sources.items()
+  }
+  settings = {
+    'num_samples': config.eval.num_samples,
+    'sample': config.sample.to_dict(),
+    'data': config.data.to_dict(),
+  }
+  if len(found) == 1:
+    ((results, per_image),) = found.values()
+    results = {'step': step, **results, **settings}
+    whole = {**results, 'per_image': per_image}
+  else:
+    datasets = {name: results for name, (results, _) in found.items()}
+    results = {'step': step, 'datasets': datasets, **settings}
+    images = {name: {'per_image': per} for name, (_, per) in found.items()}
+    both = {name: {**datasets[name], **images[name]} for name in datasets}
+    whole = {**results, 'datasets': both}
+  if jax.process_index() == 0:
+    write_json(workdir / 'results.json', whole)
+  return results
+
+
+def _evaluate_source(config, parts, sample_fn, params, source, mesh, gallery):
+  """(summaries by kind and num_images, EMA scores by image) of one dataset."""
+  results, per_image = {}, {}
+  for name in KINDS.values():
+    scores = score_samples(
+      sample_fn,
+      params[name],
       parts.codec.decode,
       source,
       parts.image_size,
@@ -274,24 +309,14 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     )
     results[name] = summarize(scores)
     if name == 'ema' and jax.process_index() == 0:
-      draw_gallery(source, scores, parts.image_size, workdir / 'gallery.png')
+      draw_gallery(source, scores, parts.image_size, gallery)
       per_image = {
         image: {'ari': list(ari), 'iou': list(iou)}
         for image, ari, iou in zip(
           scores.names, scores.ari, scores.iou, strict=False
         )
       }
-  results = {
-    'step': step,
-    **results,
-    'num_images': len(scores.ari),
-    'num_samples': config.eval.num_samples,
-    'sample': config.sample.to_dict(),
-    'data': config.data.to_dict(),
-  }
-  if jax.process_index() == 0:
-    write_json(workdir / 'results.json', {**results, 'per_image': per_image})
-  return results
+  return {**results, 'num_images': len(scores.ari)}, per_image
 
 
 def abstract_params(parts: experiment.Experiment, mesh: Mesh) -> Any:
@@ -305,24 +330,19 @@ def abstract_params(parts: experiment.Experiment, mesh: Mesh) -> Any:
   )
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes JSON that appears whole or not at all."""
-  temporary = path.with_name(f'.{path.name}.tmp')
-  temporary.write_text(json.dumps(content, indent=2) + '\n')
-  os.replace(temporary, path)
-
-
 def format_results(results: dict[str, Any]) -> str:
   """A few lines for people."""
-  lines = [
-    f'step {results["step"]}, {results["num_images"]} images, '
-    f'{results["num_samples"]} samples an image'
-  ]
-  for name in KINDS.values():
-    numbers = ', '.join(
-      f'{key} {value:.4f}'
-      for key, value in results[name].items()
-      if value is not None
+  lines = []
+  for dataset, found in results.get('datasets', {'': results}).items():
+    lines.append(
+      f'{dataset + ", " if dataset else ""}step {results["step"]}, '
+      f'{found["num_images"]} images, {results["num_samples"]} samples an image'
     )
-    lines.append(f'  {name}: {numbers}')
+    for name in KINDS.values():
+      numbers = ', '.join(
+        f'{key} {value:.4f}'
+        for key, value in found[name].items()
+        if value is not None
+      )
+      lines.append(f'  {name}: {numbers}')
   return '\n'.join(lines)

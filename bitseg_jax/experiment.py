@@ -3,6 +3,8 @@
 Below this floor nothing knows of configs: functions take plain values.
 """
 
+import math
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +20,9 @@ from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models.unet import UNet
 
 LEAST = {
+  'data.crop_aspect': 1,
+  'data.num_threads': 1,
+  'data.num_workers': 0,
   'train.batch_size': 1,
   'train.num_steps': 1,
   'train.warmup_steps': 0,
@@ -124,6 +129,7 @@ def check(config: ConfigDict) -> None:
   codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   _palette(config.codes)
   _check_model(config.model, data.image_size)
+  _check_data(data)
   settings = config.train
   if settings.warmup_steps + settings.decay_steps > settings.num_steps:
     raise ValueError(
@@ -157,6 +163,29 @@ def _check_model(model, image_size):
       )
 
 
+def _check_data(data):
+  scale = tuple(data.crop_scale)
+  if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+    raise ValueError(
+      f'config.data.crop_scale is {scale}; give (least, most) area, such as '
+      '(0.3, 1.0)'
+    )
+  names = [pathlib.Path(path).name for path in data.dirs]
+  if len(set(names)) < len(names):
+    raise ValueError(
+      f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
+      'datasets and must differ'
+    )
+  if names and data.source == 'procedural':
+    raise ValueError('config.data.dirs needs config.data.source = tfds')
+  weights = data.weights
+  if weights and (len(weights) != len(names) or min(weights) <= 0):
+    raise ValueError(
+      f'config.data.weights are {tuple(weights)}; give one over 0 for each of '
+      f'the {len(names)} config.data.dirs, or ()'
+    )
+
+
 def check_devices(name: str, batch_size: int) -> None:
   """Raises ValueError unless all devices get as much of each batch."""
   devices = jax.device_count()
@@ -183,18 +212,20 @@ def _palette(codes):
   )
 
 
-def open_source(config: ConfigDict, split: str) -> Sequence[dict[str, Any]]:
-  """Opens the records of a split.
+def open_sources(
+  config: ConfigDict, split: str
+) -> dict[str, Sequence[dict[str, Any]]]:
+  """Opens the records of a split, of each dataset there is.
 
   Args:
     config: the run's config.
-    split: 'train' or 'eval'; the config names the dataset's own splits.
+    split: 'train' or 'eval'; the config names the datasets' own splits.
 
   Returns:
-    Random-access records, see data/pipeline.py.
+    Random-access records, see data/pipeline.py, by the dataset's name.
 
   Raises:
-    ValueError or OSError, one line, if the dataset is not there.
+    ValueError or OSError, one line, if a dataset is not there.
   """
   data = config.data
   if data.source == 'procedural':
@@ -207,9 +238,17 @@ def open_source(config: ConfigDict, split: str) -> Sequence[dict[str, Any]]:
     )
     held_out = range(data.num_eval_scenes)
     rest = range(data.num_eval_scenes, len(scenes))
-    return Subset(scenes, held_out if split == 'eval' else rest)
-  name = data.train_split if split == 'train' else data.eval_split
-  return builder.open_split(data.dir, name)
+    subset = Subset(scenes, held_out if split == 'eval' else rest)
+    return {'procedural': subset}
+  name, wanted_side = data.eval_split, 0
+  if split == 'train':
+    # A part of the photo is enlarged to image_size.
+    enlarged = (data.crop_aspect / min(data.crop_scale[0], 1)) ** 0.5
+    name, wanted_side = data.train_split, math.ceil(data.image_size * enlarged)
+  return {
+    pathlib.Path(path).name: builder.open_split(path, name, wanted_side)
+    for path in data.dirs or [data.dir]
+  }
 
 
 class Subset:

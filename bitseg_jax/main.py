@@ -78,7 +78,11 @@ def run() -> None:
     train.train(config, workdir)
   if _MODE.value != 'train':
     print(evaluate.format_results(evaluate.evaluate(config, workdir)))
-    print(f'results: {workdir}/results.json  gallery: {workdir}/gallery.png')
+    several = '_*' if len(config.data.dirs) > 1 else ''
+    print(
+      f'results: {workdir}/results.json  '
+      f'gallery: {workdir}/gallery{several}.png'
+    )
 
 
 def parse_flags(argv: list[str]) -> list[str]:

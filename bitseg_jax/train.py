@@ -51,10 +51,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
   parts = experiment.build(config)
   experiment.check_devices('train.batch_size', config.train.batch_size)
   experiment.check_devices('eval.batch_size', config.eval.batch_size)
-  source = experiment.open_source(config, 'train')
-  eval_source = experiment.open_source(config, 'eval')
+  sources = experiment.open_sources(config, 'train')
+  eval_sources = experiment.open_sources(config, 'eval')
   mesh = sharding.make_mesh()
-  batches = iter(_training_batches(config, source, parts.palette))
+  batches = iter(
+    _training_batches(config, list(sources.values()), parts.palette)
+  )
   learning_rate, optimizer = _optimizer(config.train)
   step_fn = train_step.make_train_step(
     _loss_fn(config.diffusion, parts), optimizer, config.train.ema_decay, mesh
@@ -64,6 +66,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
+    contextlib.closing(batches),
   ):
     state = start(config, workdir, parts, optimizer, manager, batches, mesh)
     writer.write_hparams(config.to_dict())
@@ -79,24 +82,27 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
       save=lambda step, state: checkpoint.save(
         manager, step, state, batches, _plain(config.to_dict())
       ),
-      show=make_show_fn(config, workdir, parts, eval_source, mesh, writer),
+      show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
       last_saved=manager.latest_step,
       stop_asked=stop_signal(manager),
     )
 
 
-def _training_batches(config, source, codes):
+def _training_batches(config, sources, codes):
   return pipeline.training_batches(
-    source,
+    sources,
     pipeline.TrainingExample(
       image_size=config.data.image_size,
       num_codes=config.codes.num_codes,
       palette=codes,
       overflow=config.codes.overflow,
       augment=config.data.augment,
+      crop_scale=tuple(config.data.crop_scale),
+      crop_aspect=config.data.crop_aspect,
     ),
     config.train.batch_size,
     config.seed,
+    tuple(config.data.weights),
     config.data.num_threads,
     config.data.num_workers,
     jax.process_index(),
@@ -274,36 +280,42 @@ def _collect(pending, step, last_saved):
   }
 
 
-def make_show_fn(config, workdir, parts, source, mesh, writer):
+def make_show_fn(config, workdir, parts, sources, mesh, writer):
   """Returns show(step, state): scores and pictures of the EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
   sample_fn = evaluate.make_sample_fn(parts, config.sample, mesh)
 
   def show(step, state):
-    scores = evaluate.score_samples(
-      sample_fn,
-      state.ema_params,
-      parts.codec.decode,
-      source,
-      parts.image_size,
-      mesh,
-      config.eval.batch_size,
-      num_images=config.eval.during_training,
-      num_shown=config.eval.gallery_images,
-      seed=config.seed,
-      description=f'eval at step {step}',
-    )
-    summary = evaluate.summarize(scores)
-    tqdm.write(
-      f'step {step}: '
-      + ', '.join(f'{name} {value:.4f}' for name, value in summary.items())
-    )
-    writer.write_scalars(step, {f'eval_{k}': v for k, v in summary.items()})
-    if jax.process_index() == 0 and scores.samples:
-      path = workdir / 'samples' / f'{step:07d}.png'
-      evaluate.draw_gallery(source, scores, parts.image_size, path)
-      writer.write_images(step, {'samples': np.asarray(Image.open(path))})
+    for dataset, source in sources.items():
+      suffix = f'_{dataset}' if len(sources) > 1 else ''
+      scores = evaluate.score_samples(
+        sample_fn,
+        state.ema_params,
+        parts.codec.decode,
+        source,
+        parts.image_size,
+        mesh,
+        config.eval.batch_size,
+        num_images=config.eval.during_training,
+        num_shown=config.eval.gallery_images,
+        seed=config.seed,
+        description=f'eval{suffix} at step {step}',
+      )
+      summary = {
+        f'eval{suffix}_{name}': value
+        for name, value in evaluate.summarize(scores).items()
+      }
+      tqdm.write(
+        f'step {step}: '
+        + ', '.join(f'{name} {value:.4f}' for name, value in summary.items())
+      )
+      writer.write_scalars(step, summary)
+      if jax.process_index() == 0 and scores.samples:
+        path = workdir / 'samples' / f'{step:07d}{suffix}.png'
+        evaluate.draw_gallery(source, scores, parts.image_size, path)
+        image = np.asarray(Image.open(path))
+        writer.write_images(step, {f'samples{suffix}': image})
     writer.flush()
 
   return show

@@ -1,10 +1,11 @@
-"""Progress bars; metrics to JSON lines and TensorBoard.
+"""Progress bars; JSON; metrics to JSON lines and TensorBoard.
 
 The writer has the calls of CLU's MetricWriter, whose own import TensorFlow.
 """
 
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -30,6 +31,13 @@ def progress_bar(
     # A log file needs a line now and then, a terminal a living bar.
     mininterval=0.5 if sys.stderr.isatty() else 20,
   )
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Writes JSON that appears whole or not at all."""
+  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary.write_text(json.dumps(content, indent=2) + '\n')
+  os.replace(temporary, path)
 
 
 class MetricWriter:

@@ -17,12 +17,23 @@ def get_config() -> ConfigDict:
   # 'tfds': a folder written by bitseg_jax.prepare. 'procedural': no files.
   config.data.source = 'tfds'
   config.data.dir = 'datasets/entityseg'
+  # Several prepared datasets, instead of dir, and how often each is drawn
+  # from: () = equally. They are trained on together and evaluated apart.
+  config.data.dirs = ()
+  config.data.weights = ()
   config.data.train_split = 'train'
   config.data.eval_split = 'val'
   config.data.image_size = 128  # pixels, longest side; padded to a square
   config.data.augment = 'full'  # 'full', 'flip' or 'none'
+  # Random resized crops: area of the part trained on, (least, most), as a
+  # share of the photo's; over 1 the photo is seen smaller. (1, 1): off.
+  config.data.crop_scale = (1.0, 1.0)
+  # The aspect ratio of that part is multiplied by up to this, or divided.
+  config.data.crop_aspect = 1.0
   config.data.num_threads = 4  # readers a process
-  config.data.num_workers = 0  # extra reader processes (0: threads only)
+  # Reader processes, started in some 10 s; 0: threads alone. The batches are
+  # the same, but a run must resume with as many.
+  config.data.num_workers = 0
   # Of the procedural source only.
   config.data.num_scenes = 1_000_000
   config.data.num_eval_scenes = 200

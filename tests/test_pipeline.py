@@ -19,7 +19,7 @@ SOURCE = ProceduralScenes(12, size=16)
 def batches(seed=0, batch_size=8, source=SOURCE, **kwargs):
   return iter(
     pipeline.training_batches(
-      source, EXAMPLE, batch_size, seed, num_threads=2, **kwargs
+      [source], EXAMPLE, batch_size, seed, num_threads=2, **kwargs
     )
   )
 
@@ -60,7 +60,7 @@ def test_every_epoch_sees_every_record_and_draws_anew():
       return {'name': '', 'image': image, 'id_maps': [np.eye(16, dtype='i4')]}
 
   plain = pipeline.TrainingExample(16, 16, EXAMPLE.palette, augment='none')
-  stream = iter(pipeline.training_batches(Numbered(), plain, 4, seed=0))
+  stream = iter(pipeline.training_batches([Numbered()], plain, 4, seed=0))
   seen = [b['image'][:, 0, 0, 0] // 20 for b in take(stream, 6)]
   first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
   np.testing.assert_array_equal(np.sort(first), np.arange(12))

@@ -48,7 +48,7 @@ def test_every_variant_learns(flat_config, variant):
   step_fn = train_step.make_train_step(loss_fn, optimizer, 0.99, mesh)
   batches = iter(
     train._training_batches(
-      flat_config, ProceduralScenes(100, 16), parts.palette
+      flat_config, [ProceduralScenes(100, 16)], parts.palette
     )
   )
   state = train_state.create_state(
@@ -205,7 +205,8 @@ def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):
   train_scenes, eval_scenes = (
     {scene['image'].tobytes() for scene in source}
     for source in (
-      experiment.open_source(tiny_config, split) for split in ('train', 'eval')
+      experiment.open_sources(tiny_config, split)['procedural']
+      for split in ('train', 'eval')
     )
   )
   assert len(train_scenes) == 100 and len(eval_scenes) == 8

@@ -228,14 +228,14 @@ def format_table(metadata: dict[str, Any]) -> str:
 class SplitReader:
   """Random access to the records of one split; safe to share and to pickle."""
 
-  def __init__(self, data_dir: str | Path, split: str):
+  def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
     metadata = read_metadata(data_dir)
     if split not in metadata['splits']:
       raise ValueError(
         f'{data_dir} has no split {split!r}; '
         f'it has {", ".join(metadata["splits"])}'
       )
-    self._arguments = (data_dir, split)
+    self._arguments = (data_dir, split, wanted_side)
     builder = tfds.builder_from_directory(dataset_path(data_dir))
     _check_files(builder.info.splits[split], dataset_path(data_dir))
     self._records = builder.as_data_source(
@@ -248,7 +248,7 @@ class SplitReader:
   def __getitem__(self, index: int) -> dict[str, Any]:
     if not 0 <= index < len(self):
       raise IndexError(f'record {index} of {len(self)}')
-    return record.decode(self._records[index])
+    return record.decode(self._records[index], self._arguments[2])
 
   def __repr__(self) -> str:
     return f'SplitReader{self._arguments!r}'
@@ -257,17 +257,21 @@ class SplitReader:
     return SplitReader, self._arguments
 
 
-def open_split(data_dir: str | Path, split: str) -> SplitReader:
+def open_split(
+  data_dir: str | Path, split: str, wanted_side: int = 0
+) -> SplitReader:
   """Opens one split of a prepared dataset, to read with grain or by index.
 
   Args:
     data_dir: directory given as output when it was prepared.
     split: train, val or test.
+    wanted_side: longest side (pixels) that photos will be shrunk to, see
+      record.decode; 0 = photos at full size.
 
   Returns:
-    A sequence of {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps': list
-    of int32 [H, W]}, one id map an annotator, its ids 0, 1, ... without gaps,
-    -1 = unlabelled.
+    A sequence of {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps':
+    sequence of int32 [H, W]}, one id map an annotator, decoded when asked for,
+    its ids 0, 1, ... without gaps, -1 = unlabelled.
 
   Raises:
     FileNotFoundError: there is no prepared dataset.

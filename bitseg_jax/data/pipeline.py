@@ -1,7 +1,8 @@
 """Input pipeline (grain): records in, host batches out.
 
 A source is anything with len() and [i] -> {'name': str, 'image': uint8
-[H, W, 3], 'id_maps': list of int32 [H, W]}. A training batch holds
+[h, w, 3], 'id_maps': sequence of int32 [H, W]}; the photo may be stored
+smaller than its id maps. A training batch holds
 
   image  uint8 [B, S, S, 3]   padded with the mean colour
   codes  int16 [B, S, S]      -1 where unlabelled or padding
@@ -10,11 +11,16 @@ Bits are made on the device: ids are a tenth of their bytes.
 """
 
 import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from bitseg_jax import palette as palettes
 from bitseg_jax.data import transforms
@@ -30,6 +36,7 @@ class TrainingExample(grain.transforms.RandomMap):
     palette: int [S, S], or None for random codes at every visit.
     overflow: what becomes of entities over num_codes, see palette.py.
     augment: 'full', 'flip' or 'none', see transforms.augment.
+    crop_scale, crop_aspect: see transforms.random_box; (1, 1) and 1 are off.
   """
 
   image_size: int
@@ -37,17 +44,23 @@ class TrainingExample(grain.transforms.RandomMap):
   palette: np.ndarray | None
   overflow: str = 'neighbour'
   augment: str = 'full'
+  crop_scale: tuple[float, float] = (1.0, 1.0)
+  crop_aspect: float = 1.0
 
   def random_map(
     self, record: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Draws an annotator, resizes, augments, pads, assigns codes."""
+    """Draws an annotator and a box, resizes, augments, pads, assigns codes."""
     id_maps = record['id_maps']
     id_map = id_maps[rng.integers(len(id_maps))]
-    image = record['image']
-    size = transforms.fit_longest_side(*id_map.shape, self.image_size)
-    image = transforms.resize_image(image, size)
-    id_map = transforms.resize_ids(id_map, size)
+    box = transforms.random_box(rng, self.crop_scale, self.crop_aspect)
+    size = transforms.fit_longest_side(
+      (box[2] - box[0]) * id_map.shape[0],
+      (box[3] - box[1]) * id_map.shape[1],
+      self.image_size,
+    )
+    image = transforms.resize_image(record['image'], size, box)
+    id_map = transforms.resize_ids(id_map, size, box)
     image, id_map = transforms.augment(image, id_map, rng, self.augment)
     image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
     if self.palette is None:
@@ -58,10 +71,11 @@ class TrainingExample(grain.transforms.RandomMap):
 
 
 def training_batches(
-  source: Sequence,
+  sources: Sequence[Sequence],
   example: TrainingExample,
   batch_size: int,
   seed: int,
+  weights: Sequence[float] = (),
   num_threads: int = 4,
   num_workers: int = 0,
   process_index: int = 0,
@@ -70,49 +84,70 @@ def training_batches(
   """Endless shuffled batches; every epoch has a new order and new draws.
 
   Batch k of all processes together is the same whatever their number: the
-  local batches are dealt out in turn, so process p has rows p of n.
+  local batches are dealt out in turn, so process p has rows p of n. It is the
+  same for any number of workers too, which deal out the batches likewise; only
+  the state of the iterator is tied to how many they are.
 
   Args:
-    source: random-access records.
+    sources: random-access records. Several are interleaved, each shuffled and
+      repeated on its own.
     example: record -> example.
     batch_size: examples a batch over all processes.
     seed: of order and augmentation.
+    weights: how often each source is drawn from, relative to the others and
+      to 1% of the least; () = all alike.
     num_threads: reader threads a process.
-    num_workers: reader processes; 0 reads in this one. The position of the
-      stream is tied to it.
+    num_workers: reader processes; 0 reads in this one.
     process_index: which process this is.
     process_count: number of processes.
 
   Returns:
-    An iterable whose iterator has get_state and set_state.
+    An iterable whose iterator has get_state, set_state and close.
 
   Raises:
-    ValueError: if the source is empty or the batch does not divide.
+    ValueError: if a source is empty or the batch does not divide.
   """
-  if not len(source):
-    raise ValueError(f'{source!r} is empty; there is nothing to train on')
+  for source in sources:
+    if not len(source):
+      raise ValueError(f'{source!r} is empty; there is nothing to train on')
   if batch_size % process_count:
     raise ValueError(
       f'batch_size is {batch_size}, which {process_count} processes do not '
       f'divide; use a multiple of {process_count}'
     )
+  shuffled = [
+    grain.MapDataset.source(source).seed(seed + i).shuffle().repeat()
+    for i, source in enumerate(sources)
+  ]
+  if len(shuffled) > 1:
+    mixed = grain.MapDataset.mix(shuffled, weights or [1] * len(shuffled))
+    shuffled = [mixed.seed(seed)]
   dataset = (
-    grain.MapDataset.source(source)
-    .seed(seed)
-    .shuffle()
-    .repeat()
-    .random_map(example)
-    .batch(batch_size // process_count)
+    shuffled[0].random_map(example).batch(batch_size // process_count)
   )[process_index::process_count].to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
     )
   )
   if num_workers:
+    if not flags.FLAGS.is_parsed():  # grain asks them; not all programs do
+      flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers)
+      grain.MultiprocessingOptions(num_workers=num_workers), _init_worker
     )
   return dataset
+
+
+def _init_worker(index: int, count: int) -> None:
+  """Leaves it to the main process to end: it saves first, and may be killed."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+
+  def end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def evaluation_example(
@@ -129,9 +164,8 @@ def evaluation_example(
     resized photo in it), id_maps list of int32 [S, S], -1 where unlabelled or
     padding.
   """
-  image = record['image']
-  size = transforms.fit_longest_side(*image.shape[:2], image_size)
-  image = transforms.resize_image(image, size)
+  size = transforms.fit_longest_side(*record['id_maps'][0].shape, image_size)
+  image = transforms.resize_image(record['image'], size)
   padded = [
     transforms.pad_to_square(
       image, transforms.resize_ids(id_map, size), image_size

@@ -30,7 +30,7 @@ def normalize_image(image):
 
 
 def fit_longest_side(
-  height: int, width: int, longest_side: int
+  height: float, width: float, longest_side: int
 ) -> tuple[int, int]:
   """Size (height, width) of a picture scaled to a longest side."""
   scale = longest_side / max(height, width)

@@ -1,0 +1,24 @@
+"""One model on photographs, clothing, street scenes and nuclei together.
+
+Prepared datasets/{bsds500,clothing,street,nuclei} are drawn from equally often
+(config.data.weights changes that) and evaluated each on its own. The model is
+the paper's; for one large GPU or TPU: bfloat16, batches of 256.
+"""
+
+from configs import bsds500
+
+
+def get_config():
+  """Returns the config."""
+  config = bsds500.get_config()
+  config.data.dirs = tuple(
+    f'datasets/{name}' for name in ('bsds500', 'clothing', 'street', 'nuclei')
+  )
+  config.data.crop_scale = (0.4, 1.2)
+  config.data.crop_aspect = 1.2
+  config.train.num_steps = 20_000
+  config.train.decay_steps = 7_000
+  config.train.ema_decay = 0.9995
+  config.train.eval_every = 2_000
+  config.eval.during_training = 32  # of each dataset
+  return config
