@@ -1,6 +1,7 @@
 """Stop and resume through the real train loop, orbax and grain."""
 
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -142,6 +143,29 @@ def test_another_model_does_not_resume(tiny_config, flat, tmp_path):
   config.model.base_channels = 32
   with pytest.raises(ValueError, match='base_channels = 16, not 32'):
     train.train(config, tmp_path)
+
+
+def test_another_number_of_workers_does_not_resume(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  config.data.num_workers = 2
+  with pytest.raises(ValueError, match='num_workers = 0, not 2') as caught:
+    train.train(config, tmp_path)
+  assert '\n' not in str(caught.value)
+  assert not multiprocessing.active_children()  # nothing was started
+
+
+def test_checkpoints_older_than_a_setting_resume(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  old = config.to_dict()
+  for name in checkpoint.YOUNGER['data']:
+    del old['data'][name]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'stop_signal', lambda manager: lambda step: step == 2)
+    patch.setattr(train, '_plain', lambda value: json.loads(json.dumps(old)))
+    train.train(config, tmp_path)
+  train.train(config, tmp_path)
+  assert logged(tmp_path)[-1]['step'] == config.train.num_steps
 
 
 def test_init_from_takes_the_average_and_starts_at_step_0(

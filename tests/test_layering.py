@@ -11,7 +11,7 @@ FLOORS = [
   {'diffusion', 'sampler', 'models', 'data'},
   {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
   {'experiment', 'evaluate', 'train', 'segmenter', 'photos'},
-  {'main', 'predict', 'prepare', 'baselines'},
+  {'main', 'predict', 'prepare', 'baselines', 'benchmark'},
 ]
 ONLY_ROOM = {
   'flax.linen': {'models'},

@@ -1,5 +1,10 @@
 """Input pipeline: determinism, uniqueness, processes, restoring."""
 
+import contextlib
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -90,6 +95,103 @@ def test_a_restored_stream_goes_on_where_it_stopped():
   other = batches()
   other.set_state(state)
   assert same(take(other, 3), expected)
+
+
+def cropped_batches(num_workers=0, seed=5):
+  """Batches of 4 from 12 records of one photo: only the draws differ."""
+  example = pipeline.TrainingExample(
+    16, 16, EXAMPLE.palette, crop_scale=(0.3, 1.5), crop_aspect=1.3
+  )
+  source = [ProceduralScenes(1, size=48)[0]] * 12
+  return contextlib.closing(
+    iter(
+      pipeline.training_batches(
+        [source], example, 4, seed, num_threads=2, num_workers=num_workers
+      )
+    )
+  )
+
+
+def test_workers_give_the_stream_that_threads_give_and_restore_it():
+  with cropped_batches() as stream:
+    expected = take(stream, 8)
+  images = np.concatenate([batch['image'] for batch in expected[:6]])
+  assert len({image.tobytes() for image in images}) == 24  # of two epochs
+  with cropped_batches(num_workers=2) as stream:
+    # Ctrl-C goes to all: the workers leave it to the main process to end.
+    seen = take(stream, 1)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+      os.kill(worker.pid, signal.SIGINT)
+      os.kill(worker.pid, signal.SIGTERM)
+    seen += take(stream, 3)  # amid the second epoch
+    state = stream.get_state()
+    seen += take(stream, 4)
+    assert same(seen, expected)
+    take(stream, 3)
+    stream.set_state(state)
+    assert same(take(stream, 4), expected[4:])
+
+
+def marked(value, count):
+  """Records whose photo and entity tell their source and number."""
+  return [
+    {
+      'name': '',
+      'image': np.full((8, 8, 3), (value, i, 0), np.uint8),
+      'id_maps': [np.zeros((8, 8), np.int32)],
+    }
+    for i in range(count)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('weights', 'shares'), [((), (1, 1)), ((1.0, 3.0), (1, 3)), ((2, 1), (2, 1))]
+)
+def test_mixtures_keep_to_their_weights(weights, shares):
+  plain = pipeline.TrainingExample(8, 16, EXAMPLE.palette, augment='none')
+  make = lambda **kwargs: iter(
+    pipeline.training_batches(
+      [marked(1, 10), marked(2, 30)], plain, 12, 0, weights, **kwargs
+    )
+  )
+  batches = take(make(), 10)
+  seen = np.concatenate([b['image'][:, 0, 0] for b in batches])
+  counts = np.bincount(seen[:, 0], minlength=3)[1:]
+  np.testing.assert_array_equal(counts * sum(shares), np.array(shares) * 120)
+  first = seen[seen[:, 0] == 1][:, 1]
+  for epoch in first[: len(first) // 10 * 10].reshape(-1, 10):
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(10))
+  halves = [take(make(process_index=i, process_count=2), 10) for i in range(2)]
+  for whole, *parts in zip(batches, *halves, strict=True):
+    joined = np.concatenate([part['image'] for part in parts])
+    np.testing.assert_array_equal(joined, whole['image'])
+  stream = make()
+  take(stream, 3)
+  state = stream.get_state()
+  again = make()
+  again.set_state(state)
+  assert same(take(again, 4), batches[3:7])
+
+
+def test_photos_stored_smaller_than_their_ids_train_alike():
+  scene = ProceduralScenes(1, size=64)[0]
+  half = {
+    **scene,
+    'image': scene['image'].reshape(32, 2, 32, 2, 3).mean((1, 3)),
+  }
+  half['image'] = half['image'].round().astype(np.uint8)
+  example = pipeline.TrainingExample(
+    16, 16, EXAMPLE.palette, 'neighbour', 'flip', (0.5, 1.5), 1.2
+  )
+  for i in range(20):
+    a, b = (
+      example.random_map(record, np.random.default_rng(i))
+      for record in (scene, half)
+    )
+    np.testing.assert_array_equal(a['codes'], b['codes'])
+    assert np.abs(a['image'].astype(int) - b['image']).mean() < 8
 
 
 def test_every_annotator_is_drawn():
