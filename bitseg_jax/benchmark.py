@@ -9,7 +9,6 @@ import os
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from bitseg_jax.data import builder, pipeline, record, transforms
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.writers import write_json
 
-BOX = Image.Resampling.BOX
 Rows = list[tuple[str, float, str]]  # name, value, unit
 
 
@@ -60,21 +58,22 @@ def measure_input(data: str, side: int) -> Rows:
     source = make_source(folder)
     item = source.splits['train'][0]
     stored = {**record.encode(source, item, 0)[0], 'name': b''}
-    decode = partial(record.decode, stored, side)
+    decode = lambda: record.decode(stored, side)
     image, id_maps = decode()['image'], decode()['id_maps']
     ids = id_maps[0]
     size = transforms.fit_longest_side(*ids.shape, side)
-    resize_image = partial(transforms.resize_image, image, size)
-    resize_ids = partial(transforms.resize_ids, ids, size)
-    small = resize_image(), resize_ids()
+    resize = lambda: (
+      transforms.resize_image(image, size),
+      transforms.resize_ids(ids, size),
+    )
+    small = resize()
     padded = transforms.pad_to_square(*small, side)[1]
+    plain = lambda: Image.open(item.photo).convert('RGB').resize(size[::-1])
     stages = {
-      'Pillow alone: decode whole, resize': lambda: (
-        Image.open(item.photo).convert('RGB').resize(size[::-1], BOX)
-      ),
+      'plain Pillow: decode, resize': plain,
       'decode photo': decode,
       'decode ids': lambda: id_maps[0],
-      'resize': lambda: (resize_image(), resize_ids()),
+      'resize': resize,
       'augment': lambda: transforms.augment(*small, rng, 'full'),
       'relabel + palette': lambda: palette.assign_codes(padded, codes),
       'all': lambda: example.random_map(decode(), rng),
@@ -93,15 +92,13 @@ def measure_input(data: str, side: int) -> Rows:
   return rows
 
 
-def samples_per_second(
-  source, example, num_workers: int, clock=time.perf_counter
-) -> float:
+def samples_per_second(source, example, workers, clock=time.perf_counter):
   """Rate of the training batches once started, one thread a process."""
   stream = pipeline.training_batches(
-    [source], example, 32, 0, num_threads=1, num_workers=num_workers
+    [source], example, 32, 0, num_threads=1, num_workers=workers
   )
   with contextlib.closing(iter(stream)) as batches:
-    for _ in range(10 + 10 * num_workers):  # read before the clock starts
+    for _ in range(10 + 10 * workers):  # read before the clock starts
       next(batches)
     began, count = clock(), 0
     while clock() - began < 5:
@@ -112,17 +109,24 @@ def samples_per_second(
 WHAT = {'input': measure_input}
 
 
+def run(what: str, data: str, image_size: int, output: str) -> None:
+  """Measures, prints the table, writes the JSON."""
+  if output and not Path(output).parent.is_dir():
+    raise FileNotFoundError(f'{output}: its directory does not exist')
+  rows = WHAT[what](data, image_size)
+  for name, value, unit in rows:
+    print(f'{name:<32}{value:>10.4g} {unit}')
+  if output:
+    asked = {'what': what, 'data': data, 'image_size': image_size}
+    write_json(Path(output), {**asked, 'rows': rows})
+
+
 def main(_) -> None:
   """Does what the flags say; user errors end in one line and exit code 1."""
   logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
   f = flags.FLAGS
   try:
-    rows = WHAT[f.what](f.data, f.image_size)
-    for name, value, unit in rows:
-      print(f'{name:<36}{value:>10.4g} {unit}')
-    if f.output:
-      asked = {'what': f.what, 'data': f.data, 'image_size': f.image_size}
-      write_json(Path(f.output), {**asked, 'rows': rows})
+    run(f.what, f.data, f.image_size, f.output)
   except (OSError, ValueError) as error:
     sys.exit(f'error: {error}')
 

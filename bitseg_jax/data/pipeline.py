@@ -115,15 +115,10 @@ def training_batches(
       f'batch_size is {batch_size}, which {process_count} processes do not '
       f'divide; use a multiple of {process_count}'
     )
-  shuffled = [
-    grain.MapDataset.source(source).seed(seed + i).shuffle().repeat()
-    for i, source in enumerate(sources)
-  ]
-  if len(shuffled) > 1:
-    mixed = grain.MapDataset.mix(shuffled, weights or [1] * len(shuffled))
-    shuffled = [mixed.seed(seed)]
   dataset = (
-    shuffled[0].random_map(example).batch(batch_size // process_count)
+    _shuffled(sources, weights, seed)
+    .random_map(example)
+    .batch(batch_size // process_count)
   )[process_index::process_count].to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
@@ -136,6 +131,18 @@ def training_batches(
       grain.MultiprocessingOptions(num_workers=num_workers), _init_worker
     )
   return dataset
+
+
+def _shuffled(sources, weights, seed):
+  """Endless records of all sources, interleaved by their weights."""
+  shuffled = [
+    grain.MapDataset.source(source).seed(seed + i).shuffle().repeat()
+    for i, source in enumerate(sources)
+  ]
+  if len(shuffled) == 1:
+    return shuffled[0]
+  weights = weights or [1] * len(shuffled)
+  return grain.MapDataset.mix(shuffled, weights).seed(seed)
 
 
 def _init_worker(index: int, count: int) -> None:
