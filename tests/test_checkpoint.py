@@ -12,8 +12,11 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from bitseg_jax import checkpoint, evaluate, experiment, sharding, train
+from bitseg_jax.data import builder
+from bitseg_jax.data.source import Item, Source
 
 SETTINGS = (
   '--config.data.image_size=16',
@@ -195,6 +198,38 @@ def test_evaluation_needs_only_the_workdir(tiny_config, flat, tmp_path):
   assert saved['step'] == 6
   assert 'ari_oracle_best_of_2' in saved['ema']
   assert (tmp_path / 'gallery.png').stat().st_size > 1000
+
+
+def test_several_datasets_train_with_workers_and_are_evaluated_apart(
+  tiny_config, flat, tmp_path
+):
+  for name, count in (('first', 5), ('second', 3)):
+    path = tmp_path / f'{name}.png'
+    Image.new('RGB', (24, 16), (90, 160, 40)).save(path)
+    items = [Item(f'{name}{i}', path, ('ids',)) for i in range(count)]
+    ids = np.arange(24, dtype=np.int32) // 12 + np.zeros((16, 1), np.int32)
+    source = Source({'train': items, 'val': items}, lambda _: [ids], [], [])  # noqa: B023
+    builder.write_dataset(source, tmp_path / name, 'made')
+  config = flat(tiny_config)
+  config.data.source = 'tfds'
+  config.data.dirs = (str(tmp_path / 'first'), str(tmp_path / 'second'))
+  config.data.weights = (1.0, 2.0)
+  config.data.num_workers = 2
+  config.data.crop_scale = (0.5, 1.5)
+  config.eval.during_training = 2
+  workdir = tmp_path / 'run'
+  train.train(config, workdir)
+  assert not multiprocessing.active_children()
+  config = train.ConfigDict(checkpoint.read_config(workdir))
+  results = evaluate.evaluate(config, workdir)
+  saved = json.loads((workdir / 'results.json').read_text())['datasets']
+  for name, count in (('first', 5), ('second', 3)):
+    assert saved[name]['num_images'] == len(saved[name]['per_image']) == count
+    assert saved[name]['ema'] == results['datasets'][name]['ema']
+    assert (workdir / f'gallery_{name}.png').stat().st_size > 1000
+    assert (workdir / f'samples/0000006_{name}.png').exists()
+  assert 'second, step 6, 3 images' in evaluate.format_results(results)
+  assert any('eval_second_ari' in line for line in logged(workdir))
 
 
 @pytest.mark.slow

@@ -94,8 +94,7 @@ def training_batches(
     example: record -> example.
     batch_size: examples a batch over all processes.
     seed: of order and augmentation.
-    weights: how often each source is drawn from, relative to the others and
-      to 1% of the least; () = all alike.
+    weights: how often each source is drawn from; () = all alike.
     num_threads: reader threads a process.
     num_workers: reader processes; 0 reads in this one.
     process_index: which process this is.
