@@ -10,7 +10,7 @@ FLOORS = [
   {'__init__', 'schedule', 'codec', 'palette', 'metrics'},
   {'diffusion', 'sampler', 'models', 'data'},
   {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
-  {'experiment', 'evaluate', 'train', 'segmenter', 'photos'},
+  {'experiment', 'evaluate', 'train', 'segmenter', 'photos', 'describe'},
   {'main', 'predict', 'prepare', 'baselines'},
 ]
 ONLY_ROOM = {

@@ -113,7 +113,7 @@ def _read_items(root: Path, path: Path, problems: list[str]) -> dict[str, Item]:
     where = f'{path}: annotations[{i}]'
     lacking = {'file_name', 'image_id', 'segments_info'} - annotation.keys()
     if lacking:
-      problems.append(f'{where} has no {sorted(lacking)[0]!r}')
+      problems.append(f'{where} has no {min(lacking)!r}')
       continue
     photo = photos.get(annotation['image_id'], '')
     found = [f / photo for f in (*folders, root / 'input_images')]

@@ -4,6 +4,7 @@ Annotations are painted by area, the largest first, so that small entities stay
 on top; of two as large, the one that comes later in the file.
 """
 
+import glob
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -131,7 +132,7 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
   for name, segmentation in annotation.entities:
     try:
       pixels.append(rle.decode(segmentation, height, width))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
       raise SourceError(f'{annotation}, annotation {name}: {error}') from error
   id_map = np.full(width * height, -1, np.int32)
   for i in sorted(range(len(pixels)), key=lambda i: -len(pixels[i])):
@@ -179,13 +180,16 @@ def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
   for i, image in enumerate(content['images']):
     lacking = {'file_name', 'height', 'width', 'id'} - image.keys()
     if lacking:
-      problems.append(f'{path}: images[{i}] has no {sorted(lacking)[0]!r}')
+      problems.append(f'{path}: images[{i}] has no {min(lacking)!r}')
       continue
     where = f'{path}, image {image["id"]}'
     if names[image['file_name']] > 1:
       problems.append(f'{where}: {image["file_name"]} is listed twice')
       continue
     height, width = image['height'], image['width']
+    if not (isinstance(height, int) and isinstance(width, int)):
+      problems.append(f'{where}: height {height!r} and width {width!r}')
+      continue
     own = entities.pop(image['id'], [])
     found[image['file_name']] = Annotation(where, height, width, own)
   if entities:
@@ -208,7 +212,8 @@ def _find_photo(name: str, places: list[Path]) -> Path | None:
     if (place / name).is_file():
       return place / name
   for place in places:
-    nested = sorted((place / name).parent.glob(f'*/{Path(name).name}'))
+    pattern = f'*/{glob.escape(Path(name).name)}'
+    nested = sorted((place / name).parent.glob(pattern))
     if nested:
       return nested[0]
   return None

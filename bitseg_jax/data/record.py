@@ -90,9 +90,11 @@ def _shrink(
 def _encode_id_map(id_map: np.ndarray, label: Any) -> tuple[bytes, int]:
   ids = np.unique(id_map)
   ids = ids[ids >= 0]
-  if not 1 <= len(ids) <= MAX_IDS:
+  if not len(ids):
+    raise SourceError(f'{label}: an annotation without any entity')
+  if len(ids) > MAX_IDS:
     raise SourceError(
-      f'{label}: an annotation with {len(ids)} ids; 1 to {MAX_IDS} can be '
+      f'{label}: an annotation with {len(ids)} ids; at most {MAX_IDS} can be '
       'stored'
     )
   stored = np.searchsorted(ids, id_map, side='right').astype(np.uint16)

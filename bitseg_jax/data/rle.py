@@ -27,6 +27,8 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
   """
   if isinstance(segmentation, dict):
     return _spread(*_parse_rle(segmentation, height, width))
+  if segmentation is None:
+    raise ValueError("has no 'segmentation'")
   if not isinstance(segmentation, list) or not segmentation:
     raise ValueError('the segmentation is neither polygons nor run lengths')
   parts = [_fill_polygon(polygon, height, width) for polygon in segmentation]
