@@ -3,17 +3,19 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from bitseg_jax import viz
-from bitseg_jax.data import builder
+from bitseg_jax.data import builder, record
 
 _BAR = 30  # characters
 _SHOWN = 9  # examples spread over the dataset, beside the outstanding ones
 _EXAMPLES_A_ROW = 3
+_CELL = 240  # pixels
+_DENSE = 200  # entities
 
 
 class Summary(NamedTuple):
@@ -69,13 +71,13 @@ def _summarize(data_dir: str | Path, split: str) -> Iterator[Summary]:
   reader = builder.open_split(data_dir, split)
 
   def summarize(index: int) -> Summary:
-    record = reader[index]
-    maps = record['id_maps']
+    example = reader[index]
+    maps = example['id_maps']
     return Summary(
       split,
       index,
-      record['name'],
-      record['image'].shape[:2],
+      example['name'],
+      example['image'].shape[:2],
       [int(id_map.max()) + 1 for id_map in maps],  # ids have no gaps
       [float(np.mean(id_map < 0)) for id_map in maps],
     )
@@ -113,38 +115,34 @@ def _draw_page(
 ) -> None:
   """Photos beside entities: some spread evenly, then those that stand out."""
   spread = np.linspace(0, len(summaries) - 1, _SHOWN).round().astype(int)
-  chosen = {int(i): '' for i in spread}
-  for why, key in {
-    'most entities': lambda s: max(s.entities),
-    'fewest entities': lambda s: -min(s.entities),
-    'most unlabelled': lambda s: max(s.unlabelled),
-  }.items():
-    chosen[max(range(len(summaries)), key=lambda i: key(summaries[i]))] = why
-  cells = []
-  readers = {s.split: None for s in summaries}
-  readers = {split: builder.open_split(data_dir, split) for split in readers}
-  for i, why in chosen.items():
+  maps = [
+    (i, k) for i, s in enumerate(summaries) for k in range(len(s.entities))
+  ]
+  entities = lambda m: summaries[m[0]].entities[m[1]]
+  unlabelled = lambda m: summaries[m[0]].unlabelled[m[1]]
+  chosen = {(i, 0): '' for i in spread.tolist()}  # image, annotator: why
+  chosen[max(maps, key=unlabelled)] = ''
+  chosen[min(maps, key=entities)] = 'fewest: '
+  chosen[max(maps, key=entities)] = 'most: '
+  splits = {summary.split for summary in summaries}
+  readers = {split: builder.open_split(data_dir, split) for split in splits}
+  cells: list[viz.Cell] = []
+  for (i, annotator), why in chosen.items():
     summary = summaries[i]
-    cells += _draw_example(readers[summary.split][summary.index], summary, why)
+    example = readers[summary.split][summary.index]
+    # drawn at the page's size, else thin contours and hatches fade
+    image, (id_map,) = record.shrink(
+      example['image'], [example['id_maps'][annotator]], _CELL
+    )
+    count = summary.entities[annotator]
+    caption = f'{why}{count} ' + ('entity' if count == 1 else 'entities')
+    if summary.unlabelled[annotator]:
+      caption += f', {summary.unlabelled[annotator]:.0%} unlabelled'
+    # contours of so many would leave nothing else to see
+    alone = count > _DENSE
+    overlay = viz.colorize(id_map) if alone else viz.overlay(image, id_map, 0.6)
+    title = f'{summary.split}: {summary.name}'
+    cells += [(image, title), (overlay, caption)]
   step = 2 * _EXAMPLES_A_ROW
   rows = [cells[i : i + step] for i in range(0, len(cells), step)]
-  viz.gallery(rows, path)
-
-
-def _draw_example(
-  record: dict[str, Any], summary: Summary, why: str
-) -> list[viz.Cell]:
-  # the annotator for whom it was chosen
-  most = int(np.argmax(summary.entities))
-  which = {
-    'fewest entities': int(np.argmin(summary.entities)),
-    'most entities': most,
-    'most unlabelled': int(np.argmax(summary.unlabelled)),
-  }.get(why, 0)
-  id_map = record['id_maps'][which]
-  caption = f'{summary.entities[which]} entities'
-  if summary.unlabelled[which]:
-    caption += f', {summary.unlabelled[which]:.0%} none'
-  picture = viz.overlay(record['image'], id_map, alpha=0.6)
-  title = why or f'{summary.split}: {summary.name}'
-  return [(record['image'], title), (picture, caption)]
+  viz.gallery(rows, path, cell_size=_CELL)

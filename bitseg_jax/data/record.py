@@ -32,7 +32,7 @@ def encode(
   """
   try:
     example = load_example(source, item)
-    image, id_maps = _shrink(example['image'], example['id_maps'], longest_side)
+    image, id_maps = shrink(example['image'], example['id_maps'], longest_side)
     pngs, num_entities = zip(
       *(_encode_id_map(m, item.label(i)) for i, m in enumerate(id_maps)),
       strict=True,
@@ -71,9 +71,19 @@ def decode(record: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _shrink(
+def shrink(
   image: np.ndarray, id_maps: list[np.ndarray], longest_side: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
+  """Shrinks a photo by area averaging and its ids by the nearest pixel.
+
+  Args:
+    image: uint8 [H, W, 3].
+    id_maps: int32 [H, W] each.
+    longest_side: pixels; a smaller photo stays as it is, and any does for 0.
+
+  Returns:
+    The image and the id maps.
+  """
   height, width = image.shape[:2]
   if not longest_side or max(height, width) <= longest_side:
     return image, id_maps
