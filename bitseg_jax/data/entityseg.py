@@ -178,6 +178,7 @@ def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
   found = {}
   names = Counter(image.get('file_name') for image in content['images'])
   for i, image in enumerate(content['images']):
+    own = entities.pop(image.get('id'), [])
     lacking = {'file_name', 'height', 'width', 'id'} - image.keys()
     if lacking:
       problems.append(f'{path}: images[{i}] has no {min(lacking)!r}')
@@ -190,7 +191,6 @@ def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
     if not (isinstance(height, int) and isinstance(width, int)):
       problems.append(f'{where}: height {height!r} and width {width!r}')
       continue
-    own = entities.pop(image['id'], [])
     found[image['file_name']] = Annotation(where, height, width, own)
   if entities:
     problems.append(
