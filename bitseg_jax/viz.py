@@ -24,8 +24,7 @@ _BASE_COLORS = """
 _NUM_COLORS = 40  # more than people tell apart, enough to leave a choice
 _CLEAR = 0.25  # neighbours that far apart are told apart at once
 _REUSE = 0.1  # how much nearer a colour may be if it is not in use yet
-_GREY = 52
-_HATCH = 84
+_GREY, _HATCH = 52, 84
 
 _MARGIN = 12
 _GAP = 6

@@ -251,15 +251,23 @@ def test_describe_counts_and_draws(tmp_path):
     assert page.width > 1000
 
 
-def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(28, 'No space left on device'),  # from TFDS
+    RuntimeError('write() failed: No space left on device; writing x; at 3'),
+  ],
+)
+def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd, error):
   def write(*arguments, **options):
-    raise OSError(28, 'No space left on device')
+    raise error
 
   monkeypatch.setattr(
     builder.EntitySegmentation, '_download_and_prepare', write
   )
   assert run(make_folder(tmp_path / 'in'), tmp_path / 'out') == 1
-  assert 'error: [Errno 28] No space left' in capfd.readouterr().err
+  errors = capfd.readouterr().err
+  assert 'No space left on device' in errors and 'Traceback' not in errors
   with pytest.raises(FileNotFoundError):
     builder.open_split(tmp_path / 'out', 'train')
 

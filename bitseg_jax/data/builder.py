@@ -185,6 +185,11 @@ def write_dataset(
       builder.download_and_prepare(download_dir=scratch)
     except SourceError as error:
       return builder.problems, str(error)
+    except RuntimeError as error:
+      # ArrayRecord's, for a full disk; any other is a bug and is told whole
+      if '() failed: ' not in str(error):
+        raise
+      return builder.problems, str(error).split(';')[0]
   return builder.problems, None
 
 
