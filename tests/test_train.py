@@ -36,7 +36,15 @@ def flat_config(tiny_config):
   return tiny_config
 
 
-@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+# The first is enough for every day; all take minutes.
+@pytest.mark.parametrize(
+  'variant',
+  [
+    VARIANTS[0],
+    *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS[1:]),
+  ],
+  ids=str,
+)
 def test_every_variant_learns(flat_config, variant):
   for name, value in variant.items():
     section, key = name.split('.')
