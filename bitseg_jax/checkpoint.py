@@ -104,9 +104,10 @@ def restore_newest(
       continue
     # Not before one was read: where none can be, the fault may lie elsewhere.
     _set_aside(manager, damaged)
-    optimizer = items.pop('optimizer')
     return TrainState(
-      params=items['params'], ema_params=items['ema_params'], **optimizer
+      params=items['params'],
+      ema_params=items['ema_params'],
+      **items['optimizer'],
     )
   else:
     if damaged:

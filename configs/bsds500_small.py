@@ -15,12 +15,12 @@ def get_config():
   config.data.dir = 'datasets/bsds500'
   config.data.image_size = 48
   config.data.augment = 'full'
-  config.train.num_steps = 2_800
+  config.train.num_steps = 1_600
   config.train.learning_rate = 1e-3
   config.train.warmup_steps = 100
-  config.train.decay_steps = 1_600
+  config.train.decay_steps = 1_100
   config.train.ema_decay = 0.998
-  config.train.eval_every = 700
+  config.train.eval_every = 500
   config.eval.batch_size = 20
   config.eval.num_samples = 3
   config.eval.during_training = 20

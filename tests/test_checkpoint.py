@@ -107,13 +107,14 @@ def test_a_damaged_step_is_passed_over(
   train.train(config, tmp_path)
   whole = params_of(config, tmp_path)[1]
   newest = tmp_path / 'checkpoints' / '6'
-  data = [p for p in newest.rglob('*') if p.is_file() and 'params' in str(p)]
+  data = [p for p in (newest / 'params').rglob('*') if p.is_file()]
   if damage == 'truncated':
     largest = max(data, key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
-  else:
-    victims = data if damage == 'half_deleted' else newest.rglob('*')
-    for path in [p for p in victims if p.is_file()]:
+  for path in {'empty': newest.rglob('*'), 'half_deleted': data}.get(
+    damage, ()
+  ):
+    if path.is_file():
       path.unlink()
   assert params_of(config, tmp_path)[0] == 4  # reading moves nothing
   assert newest.exists()
