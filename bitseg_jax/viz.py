@@ -218,8 +218,7 @@ def gallery(
     rows: lists of (uint8 [h, w, 3] or [h, w], caption); sizes may differ, rows
       may be shorter than others, a caption may be empty.
     path: the file to write.
-    titles: text above the columns, from the left; none if empty.
-    cell_size: pixels.
+    titles, cell_size: text above the columns, from the left; pixels.
 
   Raises:
     ValueError: there is no picture, a picture is not uint8, or there are more
