@@ -77,8 +77,8 @@ def restore_newest(
 ) -> TrainState | None:
   """Restores the newest step that is whole, and the input's position with it.
 
-  A damaged step is moved to <workdir>/damaged/ with a warning: its number
-  will be saved again.
+  A step that cannot be read is passed over with a warning and, once an older
+  one was read, moved to <workdir>/damaged/: its number will be saved again.
 
   Args:
     manager: as from open_manager.
@@ -92,8 +92,8 @@ def restore_newest(
     ValueError: if another number of processes wrote the checkpoint.
     OSError: if there are steps, but none is whole.
   """
-  steps = sorted(manager.all_steps(), reverse=True)
-  for step in steps:
+  damaged = []
+  for step in sorted(manager.all_steps(), reverse=True):
     try:
       meta = _read(manager, step, config=ocp.args.JsonRestore())['config']
       if meta['processes'] != jax.process_count():
@@ -108,18 +108,22 @@ def restore_newest(
         ),
         input=grain.checkpoint.CheckpointRestore(batches),
       )
-      return TrainState(
-        params=items['params'],
-        ema_params=items['ema_params'],
-        **items['optimizer'],
-      )
     except Exception as error:  # what damage raises has no common type
-      _set_aside(manager, step, error)
+      _warn(manager.directory, step, error)
+      damaged.append(step)
+      continue
+    # Not before one was read: where none can be, the fault may lie elsewhere.
+    _set_aside(manager, damaged)
+    return TrainState(
+      params=items['params'],
+      ema_params=items['ema_params'],
+      **items['optimizer'],
+    )
   else:
-    if steps:
+    if damaged:
       raise OSError(
-        f'none of the steps {steps} in {manager.directory} could be read; '
-        'they were moved aside, start again to train from the beginning'
+        f'none of the steps {damaged} in {manager.directory} can be read; to '
+        'begin anew, use another workdir'
       )
     return None
   raise ValueError(
@@ -182,12 +186,7 @@ def _newest(path, **items):
       try:
         return step, _read(manager, step, **items)
       except Exception as error:  # what damage raises has no common type
-        logging.warning(
-          'passing over %s/%s, which cannot be read: %s',
-          folder,
-          step,
-          _first_line(error),
-        )
+        _warn(folder, step, error)
   where = folder if wanted is None else folder / str(wanted)
   raise FileNotFoundError(f'no whole checkpoint in {where}')
 
@@ -206,28 +205,28 @@ def _read(manager, step, **items):
   return manager.restore(step, args=ocp.args.Composite(**items))
 
 
-def _set_aside(manager, step, error):
-  """Moves a damaged step out of the way of the run that writes it anew."""
-  source = pathlib.Path(manager.directory) / str(step)
-  target = pathlib.Path(manager.directory).parent / 'damaged' / str(step)
+def _set_aside(manager, steps):
+  """Moves damaged steps out of the way of the run that writes them anew."""
+  folder = pathlib.Path(manager.directory)
+  for step in steps:
+    target = folder.parent / 'damaged' / str(step)
+    logging.warning('moving damaged %s/%s to %s', folder, step, target)
+    if jax.process_index() == 0:
+      target.parent.mkdir(exist_ok=True)
+      while target.exists():
+        target = target.with_name(target.name + '_')
+      (folder / str(step)).rename(target)
+  if steps:
+    multihost_utils.sync_global_devices('set_aside')
+    manager.reload()
+
+
+def _warn(folder, step, error):
+  """One line on a step that is passed over."""
+  reason = ' '.join(str(error).split()) or type(error).__name__
   logging.warning(
-    'checkpoint %s is damaged (%s); moved to %s, trying an older one',
-    source,
-    _first_line(error),
-    target,
+    'passing over %s/%s, which cannot be read: %s', folder, step, reason[:200]
   )
-  if jax.process_index() == 0:
-    target.parent.mkdir(exist_ok=True)
-    while target.exists():
-      target = target.with_name(target.name + '_')
-    source.rename(target)
-  multihost_utils.sync_global_devices('set_aside')
-  manager.reload()
-
-
-def _first_line(error):
-  text = str(error).strip() or type(error).__name__
-  return text.splitlines()[0][:200]
 
 
 def _folder(workdir):

@@ -32,14 +32,13 @@ class Scores(NamedTuple):
     names: M image names.
     ari: float [M, N], mean over annotators, one column a sample.
     iou: float [M, N], likewise.
-    samples: for the first images, int32 [N, S, S]; their list may be shorter
-      than M.
+    samples: of some of this process's images, by index: int32 [N, S, S].
   """
 
   names: list[str]
   ari: np.ndarray
   iou: np.ndarray
-  samples: list[np.ndarray]
+  samples: dict[int, np.ndarray]
 
 
 def make_sample_fn(
@@ -121,7 +120,7 @@ def score_samples(
   """
   total = min(num_images or len(source), len(source))
   values = np.zeros((2, total, num_samples))
-  samples, names = [], []
+  names, samples = np.zeros((total, 200), np.uint8), {}
   progress = progress_bar(total * num_samples, description, 'sample')
   rows = _local_rows(batch_size)
   for start in range(0, total, batch_size):
@@ -139,13 +138,21 @@ def score_samples(
     for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
       drawn = np.stack([codes[row] for codes in decoded])
       values[:, i] = _mean_scores(example['id_maps'], drawn)
-      names.append(example['name'])
+      name = example['name'].encode()[:200]
+      names[i, : len(name)] = list(name)
       if i < num_shown:
-        samples.append(drawn)
+        samples[i] = drawn
   progress.close()
-  if jax.process_count() > 1:
-    values = multihost_utils.process_allgather(values).sum(axis=0)
-  return Scores(names, values[0], values[1], samples)
+  values, names = _over_processes(values), _over_processes(names)
+  names = [bytes(name).rstrip(b'\0').decode(errors='ignore') for name in names]
+  return Scores(names, *values, samples)
+
+
+def _over_processes(rows):
+  """All rows, where every process has filled in its own and left others 0."""
+  if jax.process_count() == 1:
+    return rows
+  return multihost_utils.process_allgather(rows).sum(axis=0, dtype=rows.dtype)
 
 
 def _local_rows(batch_size):
@@ -208,7 +215,7 @@ def draw_gallery(
 ) -> None:
   """Writes a PNG: photo, ground truth, samples in the truth's colours."""
   rows = []
-  for i, samples in enumerate(scores.samples):
+  for i, samples in scores.samples.items():
     example = pipeline.evaluation_example(source[i], image_size)
     height, width = example['size']
     truth = example['id_maps'][0][:height, :width]
@@ -313,7 +320,7 @@ def _evaluate_source(config, parts, sample_fn, params, source, mesh, gallery):
       per_image = {
         image: {'ari': list(ari), 'iou': list(iou)}
         for image, ari, iou in zip(
-          scores.names, scores.ari, scores.iou, strict=False
+          scores.names, scores.ari, scores.iou, strict=True
         )
       }
   return {**results, 'num_images': len(scores.ari)}, per_image

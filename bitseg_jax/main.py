@@ -65,6 +65,9 @@ def run() -> None:
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
   workdir = pathlib.Path(_WORKDIR.value)
+  if not jax.config.jax_compilation_cache_dir:
+    # What evaluation and the next start need is compiled once.
+    jax.config.update('jax_compilation_cache_dir', f'{workdir}/compiled')
   config = _CONFIG.value
   if _MODE.value == 'eval':
     saved = ConfigDict(checkpoint.read_config(workdir))
@@ -75,7 +78,8 @@ def run() -> None:
     raise ValueError('--config is missing; try --config=configs/quickstart.py')
   else:
     workdir.mkdir(parents=True, exist_ok=True)
-    train.train(config, workdir)
+    if not train.train(config, workdir):
+      return
   if _MODE.value != 'train':
     print(evaluate.format_results(evaluate.evaluate(config, workdir)))
     several = '_*' if len(config.data.dirs) > 1 else ''

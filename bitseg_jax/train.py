@@ -36,12 +36,15 @@ class NonFiniteLossError(RuntimeError):
   """The loss or its gradient became inf or nan."""
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains to config.train.num_steps, from where the workdir stands.
 
   Starts from, in this order: the newest whole checkpoint of the workdir; the
   EMA parameters of another workdir, config.init_from; random parameters.
-  SIGTERM or Ctrl-C saves a checkpoint and ends the process.
+  SIGTERM or Ctrl-C saves a checkpoint and ends it.
+
+  Returns:
+    Whether the last step was reached.
 
   Raises:
     ValueError, OSError: settings or data that cannot work, before compiling.
@@ -70,7 +73,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
   ):
     state = start(config, workdir, parts, optimizer, manager, batches, mesh)
     writer.write_hparams(config.to_dict())
-    loop(
+    state = loop(
       config.train,
       config.seed,
       state,
@@ -86,6 +89,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
       last_saved=manager.latest_step,
       stop_asked=stop_signal(manager),
     )
+  return int(state.step) == config.train.num_steps
 
 
 def _training_batches(config, sources, codes):

@@ -24,8 +24,7 @@ _BASE_COLORS = """
 _NUM_COLORS = 40  # more than people tell apart, enough to leave a choice
 _CLEAR = 0.25  # neighbours that far apart are told apart at once
 _REUSE = 0.1  # how much nearer a colour may be if it is not in use yet
-_GREY = 52
-_HATCH = 84
+_GREY, _HATCH = 52, 84
 
 _MARGIN = 12
 _GAP = 6
@@ -219,8 +218,7 @@ def gallery(
     rows: lists of (uint8 [h, w, 3] or [h, w], caption); sizes may differ, rows
       may be shorter than others, a caption may be empty.
     path: the file to write.
-    titles: text above the columns, from the left; none if empty.
-    cell_size: pixels.
+    titles, cell_size: text above the columns, from the left; pixels.
 
   Raises:
     ValueError: there is no picture, a picture is not uint8, or there are more

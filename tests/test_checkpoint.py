@@ -72,7 +72,7 @@ def assert_equal(a, b):
 
 
 @pytest.fixture(scope='module')
-def flat(request):
+def flat():
   """Patches of a config for the quickest model there is."""
 
   def patch(config):
@@ -90,9 +90,9 @@ def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
   ask_at_3 = lambda manager: lambda step: step == 3
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, 'stop_signal', ask_at_3)
-    train.train(config, stopped)
+    assert not train.train(config, stopped)
   assert params_of(config, stopped)[0] == 3
-  train.train(config, stopped)
+  assert train.train(config, stopped)
   for kind in ('params', 'ema_params'):
     step, whole = params_of(config, tmp_path / 'whole', kind)
     assert step == config.train.num_steps
@@ -111,18 +111,19 @@ def test_a_damaged_step_is_passed_over(
   train.train(config, tmp_path)
   whole = params_of(config, tmp_path)[1]
   newest = tmp_path / 'checkpoints' / '6'
-  data = [p for p in newest.rglob('*') if p.is_file() and 'params' in str(p)]
+  data = [p for p in (newest / 'params').rglob('*') if p.is_file()]
   if damage == 'truncated':
     largest = max(data, key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
-  else:
-    victims = data if damage == 'half_deleted' else newest.rglob('*')
-    for path in [p for p in victims if p.is_file()]:
+  for path in {'empty': newest.rglob('*'), 'half_deleted': data}.get(
+    damage, ()
+  ):
+    if path.is_file():
       path.unlink()
   assert params_of(config, tmp_path)[0] == 4  # reading moves nothing
   assert newest.exists()
   train.train(config, tmp_path)
-  assert 'is damaged' in caplog.text
+  assert 'cannot be read' in caplog.text
   assert (tmp_path / 'damaged' / '6').exists()
   step, again = params_of(config, tmp_path)
   assert step == 6
@@ -138,6 +139,7 @@ def test_nothing_whole_is_an_error_not_a_fresh_start(
     path.unlink()
   with pytest.raises(OSError, match='none of the steps'):
     train.train(config, tmp_path)
+  assert not (tmp_path / 'damaged').exists()
 
 
 def test_another_model_does_not_resume(tiny_config, flat, tmp_path):

@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import struct
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from bitseg_jax import prepare
-from bitseg_jax.data import builder, folder
+from bitseg_jax import describe, prepare
+from bitseg_jax.data import bsds500, builder, folder
 
 H, W = 24, 40
 
@@ -56,6 +58,20 @@ def compact(ids):
   return np.where(ids > 0, np.searchsorted(names, ids), -1)
 
 
+def save_deep_colours(path):
+  """A 16-bit RGB PNG, which Pillow reads and does not write."""
+
+  def chunk(name, data):
+    check = struct.pack('>I', zlib.crc32(name + data))
+    return struct.pack('>I', len(data)) + name + data + check
+
+  header = struct.pack('>IIBBBBB', W, H, 16, 2, 0, 0, 0)
+  rows = H * (b'\0' + bytes(range(6 * W % 256)) + bytes(6 * W - 6 * W % 256))
+  chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
+  signature = b'\x89PNG\r\n\x1a\n'
+  path.write_bytes(signature + b''.join(chunk(*c) for c in chunks))
+
+
 def make_folder(root, names='abcd'):
   for i, name in enumerate(names):
     save_photo(root / f'images/{name}.png', i)
@@ -65,7 +81,8 @@ def make_folder(root, names='abcd'):
 
 
 def run(source, output, dataset='folder', **options):
-  return prepare.prepare(dataset, str(source), str(output), **options)
+  output = output and str(output)
+  return prepare.prepare(dataset, str(source), output, **options)
 
 
 def read_all(output, split='train'):
@@ -164,6 +181,106 @@ def test_folder_keeps_annotators_wide_ids_and_palettes(tmp_path):
     np.testing.assert_array_equal(id_map, compact(ids))
 
 
+def test_colours_are_ids_of_24_bits(tmp_path):
+  ids = draw_ids(1).astype(int) * 70_001
+  colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+  save_photo(tmp_path / 'in/images/a.png')
+  save_label(tmp_path / 'in/labels/a.png', colours.astype(np.uint8))
+  opaque = np.dstack([colours, np.full((H, W), 255)]).astype(np.uint8)
+  save_label(tmp_path / 'in/labels/bob/a.png', opaque)
+  assert run(tmp_path / 'in', tmp_path / 'out') == 0
+  for id_map in read_all(tmp_path / 'out')['a']['id_maps']:
+    np.testing.assert_array_equal(id_map, compact(ids))
+
+
+def test_semantic_maps_are_cut_into_connected_parts(tmp_path):
+  semantic = np.array(
+    [
+      [1, 1, 0, 2, 2, 2],
+      [1, 0, 0, 0, 2, 1],
+      [0, 2, 0, 0, 1, 0],
+      [0, 2, 2, 0, 0, 0],
+    ]
+  )
+  parts = np.array(
+    [
+      [0, 0, -1, 2, 2, 2],
+      [0, -1, -1, -1, 2, 1],
+      [-1, 3, -1, -1, 1, -1],
+      [-1, 3, 3, -1, -1, -1],
+    ]
+  )
+  save_photo(tmp_path / 'in/images/a.png', 0, 32, 48)
+  blown = np.kron(semantic, np.ones((8, 8))).astype(np.uint8)
+  save_label(tmp_path / 'in/labels/a.png', blown)
+  assert run(tmp_path / 'in', tmp_path / 'out', connected=True) == 0
+  np.testing.assert_array_equal(
+    read_all(tmp_path / 'out')['a']['id_maps'][0],
+    np.kron(parts, np.ones((8, 8), int)),
+  )
+  assert run(tmp_path / 'in', tmp_path / 'out') == 1  # holds another reading
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
+def test_grey_and_cmyk_photos_are_kept(tmp_path, mode):
+  image = Image.new('RGB', (W, H), (90, 90, 90))
+  (tmp_path / 'in/images').mkdir(parents=True)
+  image.convert(mode).save(tmp_path / 'in/images/a.jpg', quality=95)
+  save_label(tmp_path / 'in/labels/a.png', draw_ids(0))
+  assert run(tmp_path / 'in', tmp_path / 'out', strict=True) == 0
+  stored = read_all(tmp_path / 'out')['a']['image']
+  assert stored.shape == (H, W, 3)
+  assert np.abs(stored.astype(int) - 90).max() <= 2
+
+
+def test_describe_counts_and_draws(tmp_path):
+  source = make_folder(tmp_path / 'in')
+  save_label(source / 'labels/bob/a.png', draw_ids(9))
+  many = np.arange(H * W).reshape(H, W).astype(np.uint16)
+  save_label(source / 'labels/b.png', many)
+  assert run(source, tmp_path / 'out') == 0
+  text = describe.describe(tmp_path / 'out')
+  maps = [m for r in read_all(tmp_path / 'out').values() for m in r['id_maps']]
+  share = np.mean([np.mean(m < 0) for m in maps])
+  assert f'most {H * W - 1}; 1 of 5 maps (20.0%) have more than 64' in text
+  assert '513-1024       1 #' in text
+  assert 'annotators an image: 1 to 2' in text
+  assert f'width {W} to {W} (median {W}), height {H} to {H}' in text
+  assert f'unlabelled: {share:.1%} of the pixels' in text
+  with Image.open(tmp_path / 'out/describe.png') as page:
+    assert page.width > 1000
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(28, 'No space left on device'),  # from TFDS
+    RuntimeError('write() failed: No space left on device; writing x; at 3'),
+  ],
+)
+def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd, error):
+  def write(*arguments, **options):
+    raise error
+
+  monkeypatch.setattr(
+    builder.EntitySegmentation, '_download_and_prepare', write
+  )
+  assert run(make_folder(tmp_path / 'in'), tmp_path / 'out') == 1
+  errors = capfd.readouterr().err
+  assert 'No space left on device' in errors and 'Traceback' not in errors
+  with pytest.raises(FileNotFoundError):
+    builder.open_split(tmp_path / 'out', 'train')
+
+
+def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
+  for split in ('train', 'test'):
+    save_photo(tmp_path / f'images/{split}/12.jpg')
+    save_mat(tmp_path / f'groundTruth/{split}/12.mat', [draw_ids(0)])
+  source = bsds500.open_source(tmp_path)
+  assert list(source.splits) == ['train']
+  assert 'test/12.jpg: in another split too' in source.problems[0]
+
+
 def test_exif_turned_photo_is_stored_upright(tmp_path):
   exif = Image.Exif()
   exif[0x0112] = 6  # show it turned by 90 degrees clockwise
@@ -231,6 +348,32 @@ def bad_colour_label(root):
   return 'labels/b.png'
 
 
+def bad_deep_colour_label(root):
+  save_deep_colours(root / 'labels/b.png')
+  return 'labels/b.png: 16 bits a channel'
+
+
+def bad_deep_colour_photo(root):
+  save_deep_colours(root / 'images/b.png')
+  return 'images/b.png: 16 bits a channel'
+
+
+def bad_empty_file(root):
+  (root / 'labels/b.png').write_bytes(b'')
+  return 'labels/b.png: unreadable image'
+
+
+def bad_float_photo(root):
+  (root / 'images/b.png').unlink()
+  Image.fromarray(np.ones((H, W), np.float32)).save(root / 'images/b.tif')
+  return 'images/b.tif: pixels of mode F'
+
+
+def bad_transparent_label(root):
+  save_label(root / 'labels/b.png', np.ones((H, W, 4), np.uint8))
+  return 'labels/b.png: pixels of mode RGBA'
+
+
 def bad_empty_label(root):
   save_label(root / 'labels/b.png', np.zeros((H, W), np.uint16))
   return 'labels/b.png'
@@ -274,6 +417,8 @@ def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
   assert [named in line for line in errors.splitlines()].count(True) == 1
   assert '1 problem' in errors and 'Traceback' not in errors
   assert sorted(read_all(tmp_path / 'out')) == ['a', 'c', 'd']
+  assert run(source, None) == 1  # checks only, and says the same
+  assert named in capfd.readouterr().err
 
 
 def test_damaged_mat_is_named_and_left_out(tmp_path, capfd):

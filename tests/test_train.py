@@ -36,7 +36,15 @@ def flat_config(tiny_config):
   return tiny_config
 
 
-@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+# The first is enough for every day; all take minutes.
+@pytest.mark.parametrize(
+  'variant',
+  [
+    VARIANTS[0],
+    *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS[1:]),
+  ],
+  ids=str,
+)
 def test_every_variant_learns(flat_config, variant):
   for name, value in variant.items():
     section, key = name.split('.')
@@ -154,15 +162,15 @@ def test_evaluation_does_not_depend_on_the_batch(tiny_config):
   )
   ragged, whole = run(4), run(5)
   assert ragged.names == whole.names and len(whole.names) == 5
-  for a, b in zip(ragged.samples, whole.samples, strict=True):
-    assert (a == b).mean() > 0.99  # up to float rounding near a threshold
+  for i in range(5):  # up to float rounding near a threshold
+    assert (ragged.samples[i] == whole.samples[i]).mean() > 0.99
   assert whole.ari.shape == (5, 2)
   assert np.any(whole.samples[0][0] != whole.samples[0][1])
 
 
 def test_summary_means_and_oracle():
   ari = np.array([[0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]])
-  summary = evaluate.summarize(evaluate.Scores([], ari, ari, []))
+  summary = evaluate.summarize(evaluate.Scores([], ari, ari, {}))
   assert summary['ari'] == 0.5
   assert summary['ari_oracle_best_of_2'] == 0.75
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from bitseg_jax.data.source import Item, Source, SourceError
-
-_SPLITS = ('train', 'val', 'test')
+from bitseg_jax.data.source import SPLITS, Item, Source, SourceError
 
 
 def open_source(source_dir: str | Path) -> Source:
@@ -26,9 +24,9 @@ def open_source(source_dir: str | Path) -> Source:
   root = Path(source_dir)
   splits: dict[str, list[Item]] = {}
   problems: list[str] = []
-  for split in _SPLITS:
-    photos = {p.stem: p for p in (root / 'images' / split).glob('*.jpg')}
-    labels = {p.stem: p for p in (root / 'groundTruth' / split).glob('*.mat')}
+  for split in SPLITS:
+    photos = _by_stem(root / 'images' / split, '.jpg')
+    labels = _by_stem(root / 'groundTruth' / split, '.mat')
     problems += [
       f'{photos[name]}: no {root / "groundTruth" / split / name}.mat for it'
       for name in sorted(photos.keys() - labels.keys())
@@ -38,6 +36,11 @@ def open_source(source_dir: str | Path) -> Source:
       for name in sorted(labels.keys() - photos.keys())
     ]
     names = sorted(photos.keys() & labels.keys())
+    # one photo in two splits would be trained on and tested on
+    before = {item.name for items in splits.values() for item in items}
+    twice = sorted(before.intersection(names))
+    problems += [f'{photos[name]}: in another split too' for name in twice]
+    names = [name for name in names if name not in twice]
     if names:
       splits[split] = [Item(n, photos[n], (labels[n],)) for n in names]
   if not splits:
@@ -70,3 +73,9 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
     raise SourceError(
       f'{path}: not a BSDS500 annotation ({reason}); download it again'
     ) from error
+
+
+def _by_stem(directory: Path, suffix: str) -> dict[str, Path]:
+  # iterdir, for glob finds nothing in a directory that may not be read
+  paths = directory.iterdir() if directory.is_dir() else ()
+  return {path.stem: path for path in paths if path.suffix == suffix}

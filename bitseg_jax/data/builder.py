@@ -43,6 +43,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     dataset: str,
     longest_side: int,
     strict: bool,
+    options: dict[str, Any],
     progress: tqdm,
     **kwargs: Any,
   ):
@@ -54,7 +55,10 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     self._counts: dict[str, tuple[Counter[int], Counter[int]]] = {}
     self._splits: dict[str, dict[str, Any]] = {}
     self._metadata = tfds.core.MetadataDict(
-      dataset=dataset, longest_side=longest_side, splits=self._splits
+      dataset=dataset,
+      longest_side=longest_side,
+      options=options,
+      splits=self._splits,
     )
     super().__init__(**kwargs)
 
@@ -88,17 +92,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
   def _examples(
     self, split: str, items: list[Item]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    cores = os.cpu_count() or 1
-    encode = partial(
-      record.encode, self._source, longest_side=self._longest_side
-    )
-    stream = (
-      grain.MapDataset.source(items)
-      .map(encode)
-      .to_iter_dataset(
-        grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
-      )
-    )
+    stream = _encode_all(self._source, items, self._longest_side)
     annotators, entities = self._counts[split] = Counter(), Counter()
     for result in stream:
       self._progress.update()
@@ -126,6 +120,21 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
       raise SourceError('there are problems, and --strict was given')
 
 
+def _encode_all(
+  source: Source, items: list[Item], longest_side: int
+) -> Iterator[Any]:
+  """What `record.encode` makes of each item, in order, on all cores."""
+  cores = os.cpu_count() or 1
+  encode = partial(record.encode, source, longest_side=longest_side)
+  return iter(
+    grain.MapDataset.source(items)
+    .map(encode)
+    .to_iter_dataset(
+      grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
+    )
+  )
+
+
 def dataset_path(data_dir: str | Path) -> Path:
   """Where a prepared dataset lies within the directory given as output."""
   return Path(data_dir) / _NAME / str(EntitySegmentation.VERSION)
@@ -137,6 +146,7 @@ def write_dataset(
   dataset: str,
   longest_side: int = 512,
   strict: bool = False,
+  options: dict[str, Any] | None = None,
 ) -> tuple[list[str], str | None]:
   """Writes a source as a prepared dataset, in place of one already there.
 
@@ -146,6 +156,7 @@ def write_dataset(
     dataset: the source's name, kept with the data.
     longest_side: larger photos shrink to it (pixels), 0 = keep their size.
     strict: write nothing if any item has a problem.
+    options: how the source was opened, kept with the data.
 
   Returns:
     One line for each item left out, and why nothing was written, else None.
@@ -165,6 +176,7 @@ def write_dataset(
       dataset,
       longest_side,
       strict,
+      options or {},
       progress,
       data_dir=Path(data_dir),
       file_format='array_record',
@@ -173,7 +185,28 @@ def write_dataset(
       builder.download_and_prepare(download_dir=scratch)
     except SourceError as error:
       return builder.problems, str(error)
+    except RuntimeError as error:
+      # ArrayRecord's, for a full disk; any other is a bug and is told whole
+      if '() failed: ' not in str(error):
+        raise
+      return builder.problems, str(error).split(';')[0]
   return builder.problems, None
+
+
+def check_source(source: Source, longest_side: int = 512) -> list[str]:
+  """Reads a whole source as `write_dataset` would, and writes nothing.
+
+  Args:
+    source: what to read.
+    longest_side: as in `write_dataset`.
+
+  Returns:
+    One line for each item that would be left out.
+  """
+  items = [item for listed in source.splits.values() for item in listed]
+  stream = _encode_all(source, items, longest_side) if items else ()
+  results = tqdm(stream, total=len(items), unit=' images', mininterval=1)
+  return source.problems + [r for r in results if isinstance(r, str)]
 
 
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
@@ -183,8 +216,8 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
     data_dir: directory given as output when it was prepared.
 
   Returns:
-    `dataset`, its source's name; `longest_side`; `splits`: for each split its
-    `images`, and how many images have so many annotators
+    `dataset`, its source's name; `longest_side`; `options`; `splits`: for each
+    split its `images`, and how many images have so many annotators
     (`annotators_per_image`) and how many maps so many entities
     (`entities_per_map`), both keyed by the number as a string.
 

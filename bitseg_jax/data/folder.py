@@ -5,16 +5,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
-from bitseg_jax.data.source import Item, Source, SourceError, open_image
+from bitseg_jax.data.source import (
+  SPLIT_SEED,
+  SPLITS,
+  Item,
+  Source,
+  SourceError,
+  read_label,
+  split_at_random,
+)
 
 PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
-SPLIT_SEED = 0
-_SPLITS = ('train', 'val', 'test')
-_ID_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B')
 
 
-def open_source(source_dir: str | Path) -> Source:
+def open_source(source_dir: str | Path, connected: bool = False) -> Source:
   """Lists a folder dataset.
 
   Args:
@@ -22,6 +28,8 @@ def open_source(source_dir: str | Path) -> Source:
       labels/ANNOTATOR/NAME.png for several annotators; train.txt, val.txt and
       test.txt, where there are any, list the names of each split. Without
       them the names are split 80/10/10 at random with seed 0.
+    connected: labels are semantic maps; each group of pixels of one id that
+      touch, be it at a corner, is an entity.
 
   Returns:
     The source.
@@ -63,31 +71,39 @@ def open_source(source_dir: str | Path) -> Source:
     for split, names in splits.items()
   }
   items = {split: listed for split, listed in items.items() if listed}
-  return Source(items, load_id_maps, problems, notes)
+  load = load_connected if connected else load_id_maps
+  return Source(items, load, problems, notes)
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
   """Reads all annotators of one photo.
 
   Args:
-    item: its labels are 8-bit, 16-bit or palette PNG files, 0 = unlabelled.
+    item: its labels are 8-bit, 16-bit, palette or RGB PNG files (id R + 256 G
+      + 65536 B), 0 = unlabelled.
 
   Returns:
     One int32 [H, W] an annotator: the file's id less 1, -1 = unlabelled.
 
   Raises:
-    SourceError: a file cannot be read, or holds colours in place of ids.
+    SourceError: a file cannot be read, or does not hold ids.
   """
-  id_maps = []
-  for path in item.labels:
-    image = open_image(path)
-    if image.mode not in _ID_MODES:
-      raise SourceError(
-        f'{path}: has colours (mode {image.mode}) where ids should be; save '
-        'it as an 8-bit, 16-bit or palette PNG'
-      )
-    id_maps.append(np.asarray(image).astype(np.int32) - 1)
-  return id_maps
+  return [read_label(path) - 1 for path in item.labels]
+
+
+def load_connected(item: Item) -> list[np.ndarray]:
+  """As `load_id_maps`, with each id cut into its connected parts."""
+  return [_connected(id_map) for id_map in load_id_maps(item)]
+
+
+def _connected(id_map: np.ndarray) -> np.ndarray:
+  parts = np.full(id_map.shape, -1, np.int32)
+  count = 0
+  for value in np.unique(id_map[id_map >= 0]):
+    labels, found = ndimage.label(id_map == value, np.ones((3, 3)))
+    parts = np.where(labels > 0, labels + (count - 1), parts)
+    count += found
+  return parts
 
 
 def _by_stem(
@@ -114,22 +130,15 @@ def _make_splits(
   root: Path, names: list[str]
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
   """Names of each split, the lines of problems and the lines of notes."""
-  lists = {s: root / f'{s}.txt' for s in _SPLITS}
+  lists = {s: root / f'{s}.txt' for s in SPLITS}
   lists = {split: path for split, path in lists.items() if path.is_file()}
   if lists:
     return _read_lists(lists, names)
-  order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
-  tenth = round(len(names) / 10)
-  bounds = [0, len(names) - 2 * tenth, len(names) - tenth, len(names)]
-  splits = {
-    split: [names[i] for i in np.sort(order[start:end])]
-    for split, start, end in zip(_SPLITS, bounds[:-1], bounds[1:], strict=True)
-  }
   note = (
     f'no train.txt, val.txt or test.txt in {root}: '
     f'split 80/10/10 at random with seed {SPLIT_SEED}'
   )
-  return splits, [], [note]
+  return split_at_random(names), [], [note]
 
 
 def _read_lists(

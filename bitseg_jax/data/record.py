@@ -33,7 +33,7 @@ def encode(
   """
   try:
     example = load_example(source, item)
-    image, id_maps = _shrink(example['image'], example['id_maps'], longest_side)
+    image, id_maps = shrink(example['image'], example['id_maps'], longest_side)
     pngs, num_entities = zip(
       *(_encode_id_map(m, item.label(i)) for i, m in enumerate(id_maps)),
       strict=True,
@@ -98,9 +98,19 @@ class IdMaps(Sequence):
       return np.subtract(np.asarray(stored), 1, dtype=np.int32)
 
 
-def _shrink(
+def shrink(
   image: np.ndarray, id_maps: list[np.ndarray], longest_side: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
+  """Shrinks a photo by area averaging and its ids by the nearest pixel.
+
+  Args:
+    image: uint8 [H, W, 3].
+    id_maps: int32 [H, W] each.
+    longest_side: pixels; a smaller photo stays as it is, and any does for 0.
+
+  Returns:
+    The image and the id maps.
+  """
   height, width = image.shape[:2]
   if not longest_side or max(height, width) <= longest_side:
     return image, id_maps
@@ -117,9 +127,11 @@ def _shrink(
 def _encode_id_map(id_map: np.ndarray, label: Any) -> tuple[bytes, int]:
   ids = np.unique(id_map)
   ids = ids[ids >= 0]
-  if not 1 <= len(ids) <= MAX_IDS:
+  if not len(ids):
+    raise SourceError(f'{label}: an annotation without any entity')
+  if len(ids) > MAX_IDS:
     raise SourceError(
-      f'{label}: an annotation with {len(ids)} ids; 1 to {MAX_IDS} can be '
+      f'{label}: an annotation with {len(ids)} ids; at most {MAX_IDS} can be '
       'stored'
     )
   stored = np.searchsorted(ids, id_map, side='right')

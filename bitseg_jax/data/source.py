@@ -4,14 +4,18 @@ A family is one module with one function, `open_source(source_dir) -> Source`.
 """
 
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+SPLITS = ('train', 'val', 'test')
+SPLIT_SEED = 0
 _EXIF_ORIENTATION = 0x0112
+_ID_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB')
 
 
 class SourceError(ValueError):
@@ -37,6 +41,7 @@ class Source(NamedTuple):
   load_id_maps: Callable[[Item], list[np.ndarray]]  # int32 [H, W], -1 = none
   problems: list[str]  # items left out when listing, one line each
   notes: list[str]  # what the user should know, one line each
+  shrinks_photos: bool = False  # photos may be larger than their annotation
 
 
 def open_image(path: Path) -> Image.Image:
@@ -55,6 +60,7 @@ def open_image(path: Path) -> Image.Image:
   # SyntaxError, struct.error, zlib.error, DecompressionBombError, ...
   try:
     image = Image.open(io.BytesIO(path.read_bytes()))
+    raw_mode = str(image.tile[0].args) if image.tile else ''
     image.load()
   except Exception as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
@@ -63,6 +69,11 @@ def open_image(path: Path) -> Image.Image:
     raise SourceError(
       f'{path}: unreadable image ({reason}); replace the file or remove it'
     ) from error
+  if image.mode in ('RGB', 'RGBA') and ';16' in raw_mode:
+    # Pillow drops the lower byte, and the ids or the dark tones with it
+    raise SourceError(
+      f'{path}: 16 bits a channel; save it with 8 bits a channel'
+    )
   return image
 
 
@@ -91,6 +102,79 @@ def read_photo(path: Path) -> tuple[np.ndarray, bool]:
   return image, plain_jpeg and not turned
 
 
+def read_label(path: Path) -> np.ndarray:
+  """Reads ids from an image file.
+
+  Args:
+    path: 8-bit, 16-bit or palette image, or colours R + 256 G + 65536 B.
+
+  Returns:
+    int32 [H, W], the ids as they are in the file.
+
+  Raises:
+    SourceError: the file cannot be read, or does not hold ids.
+  """
+  image = open_image(path)
+  if image.mode == 'RGBA' and image.getextrema()[3] == (255, 255):
+    image = image.convert('RGB')
+  if image.mode not in _ID_MODES:
+    raise SourceError(
+      f'{path}: pixels of mode {image.mode} where ids should be; save it as '
+      'an 8-bit, 16-bit, palette or RGB PNG'
+    )
+  ids = np.asarray(image).astype(np.int32)
+  return ids @ np.array([1, 256, 65536], np.int32) if ids.ndim == 3 else ids
+
+
+def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+  """Reads a JSON file that must hold lists under some keys.
+
+  Args:
+    path: the file.
+    keys: which keys.
+
+  Returns:
+    What it holds.
+
+  Raises:
+    SourceError: the file is no JSON, or has no list under one of the keys.
+  """
+  try:
+    content = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise SourceError(
+      f'{path}: not whole JSON ({error}); download it again'
+    ) from error
+  for key in keys:
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+      raise SourceError(f'{path}: no list {key!r} in it; download it again')
+  return content
+
+
+def split_at_random(names: Sequence[str]) -> dict[str, list[str]]:
+  """Splits sorted names 80/10/10 with seed 0; each part stays sorted."""
+  order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
+  tenth = round(len(names) / 10)
+  bounds = [0, len(names) - 2 * tenth, len(names) - tenth, len(names)]
+  return {
+    split: [names[i] for i in np.sort(order[start:end])]
+    for split, start, end in zip(SPLITS, bounds[:-1], bounds[1:], strict=True)
+  }
+
+
+def count_unlabelled(source: Source) -> Source:
+  """The same source, its unlabelled pixels one more entity of each map.
+
+  Source: what the official code does with them.
+  """
+
+  def load_id_maps(item: Item) -> list[np.ndarray]:
+    id_maps = source.load_id_maps(item)
+    return [np.where(m < 0, m.max() + 1, m) for m in id_maps]
+
+  return source._replace(load_id_maps=load_id_maps)
+
+
 def load_example(source: Source, item: Item) -> dict[str, Any]:
   """Reads one item of a source, checked.
 
@@ -109,6 +193,8 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
   id_maps = source.load_id_maps(item)
   if not id_maps:
     raise SourceError(f'{item.labels[0]}: holds no annotation')
+  if source.shrinks_photos and image.shape[:2] != id_maps[0].shape:
+    image, plain_jpeg = _shrink_photo(image, id_maps[0].shape), False
   height, width = image.shape[:2]
   for i, id_map in enumerate(id_maps):
     if id_map.shape != (height, width):
@@ -123,3 +209,13 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
     'plain_jpeg': plain_jpeg,
     'id_maps': id_maps,
   }
+
+
+def _shrink_photo(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """The photo at its annotation's size, or as it is if it is another view."""
+  scale = max(shape) / max(image.shape[:2])
+  away = np.abs(np.multiply(image.shape[:2], scale) - shape)
+  if scale > 1 or away.max() > 2:  # a rounded side is less than a pixel away
+    return image
+  size = shape[1], shape[0]
+  return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

@@ -1,0 +1,219 @@
+"""EntitySeg: photos in three folders, annotations in one JSON a split.
+
+Annotations are painted by area, the largest first, so that small entities stay
+on top; of two as large, the one that comes later in the file.
+"""
+
+import glob
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bitseg_jax.data import rle
+from bitseg_jax.data.source import (
+  SPLIT_SEED,
+  Item,
+  Source,
+  SourceError,
+  read_json,
+)
+
+_SCHEMES = ('entityseg_{}', 'entityv2_010203_entity_{}')
+_PLACES = ('.', 'annotations', 'annotations/entity_segmentation')
+
+
+class Annotation(NamedTuple):
+  """The entities of one photo, as the file has them."""
+
+  where: str  # file and image, for messages
+  height: int
+  width: int
+  entities: list[tuple[Any, Any]]  # id and segmentation, or None without one
+
+  def __str__(self) -> str:
+    return self.where
+
+
+def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
+  """Lists EntitySeg.
+
+  Args:
+    source_dir: holds, itself or in annotations/ or there in
+      entity_segmentation/, entityseg_{train,val}[_lr].json or
+      entityv2_010203_entity_{train,val}[_lr].json, low resolution preferred;
+      and, itself or in images/ or images_lr/, the photo folders
+      entity_01_11580, entity_02_11598 and entity_03_10049.
+    split: 'paper': 80/10/10 over all images, with seed 0 and all native
+      validation images in test; 'native': train and val as in the files.
+
+  Returns:
+    The source; photos shrink to the size that the JSON gives.
+
+  Raises:
+    SourceError: the directory has another layout, or a JSON is damaged.
+  """
+  root = Path(source_dir)
+  paths = _find_annotations(root, split)
+  low = any(path.stem.endswith('_lr') for path in paths.values())
+  problems: list[str] = []
+  items: dict[str, Item] = {}
+  natives: dict[str, list[str]] = {}
+  places = _photo_places(root, low)
+  for native, path in paths.items():
+    annotations = _read_annotations(path, problems)
+    natives[native] = list(annotations)
+    for name, annotation in annotations.items():
+      photo = _find_photo(name, places)
+      if name in items:
+        problems.append(f'{annotation}: in {paths["train"].name} as well')
+        del items[name]
+      elif photo is None:
+        problems.append(f'{annotation}: no photo {name} in {root}')
+      else:
+        items[name] = Item(name, photo, (annotation,))
+  if split == 'paper':
+    names = paper_split(natives['train'], natives['val'])
+  else:
+    names = natives
+  splits = {s: [items[n] for n in ns if n in items] for s, ns in names.items()}
+  splits = {s: listed for s, listed in splits.items() if listed}
+  note = (
+    f'{split} split of {" and ".join(path.name for path in paths.values())}'
+  )
+  return Source(splits, load_id_maps, problems, [note], shrinks_photos=True)
+
+
+def paper_split(
+  train: Iterable[str], val: Iterable[str]
+) -> dict[str, list[str]]:
+  """Splits file names 80/10/10, native validation images all in test.
+
+  Args:
+    train: names of the native training images.
+    val: names of the native validation images.
+
+  Returns:
+    Sorted names of train, val and test.
+
+  Source: the official data/entity/process_entity.py, and its very draws.
+  """
+  tenth = round(0.1 * len({*train, *val}))
+  draw = random.Random(SPLIT_SEED).sample
+  left = sorted(set(train) - set(val))
+  test = {*val, *draw(left, min(len(left), max(0, tenth - len(set(val)))))}
+  left = sorted(set(left) - test)
+  chosen = set(draw(left, min(len(left), tenth)))
+  return {
+    'train': sorted(set(left) - chosen),
+    'val': sorted(chosen),
+    'test': sorted(test),
+  }
+
+
+def load_id_maps(item: Item) -> list[np.ndarray]:
+  """Paints the entities of one photo.
+
+  Args:
+    item: its only label is an `Annotation`.
+
+  Returns:
+    One int32 [H, W]: place in the file's order, -1 where no entity is.
+
+  Raises:
+    SourceError: a segmentation is damaged or does not fit the image.
+  """
+  annotation = item.labels[0]
+  height, width = annotation.height, annotation.width
+  pixels = []
+  for name, segmentation in annotation.entities:
+    try:
+      pixels.append(rle.decode(segmentation, height, width))
+    except (ValueError, TypeError) as error:
+      raise SourceError(f'{annotation}, annotation {name}: {error}') from error
+  id_map = np.full(width * height, -1, np.int32)
+  for i in sorted(range(len(pixels)), key=lambda i: -len(pixels[i])):
+    id_map[pixels[i]] = i
+  return [np.ascontiguousarray(id_map.reshape(width, height).T)]
+
+
+def _find_annotations(root: Path, split: str) -> dict[str, Path]:
+  """The JSON of train and of val; the most complete, low resolution first."""
+  candidates = []
+  for suffix in ('_lr.json', '.json'):
+    for scheme in _SCHEMES:
+      for place in _PLACES:
+        paths = {
+          native: root / place / (scheme.format(native) + suffix)
+          for native in ('train', 'val')
+        }
+        candidates.append({s: p for s, p in paths.items() if p.is_file()})
+  found = max(candidates, key=len)
+  if not found:
+    raise SourceError(
+      f'{root}: no entityseg_train[_lr].json, _val[_lr].json or '
+      'entityv2_010203_entity_train[_lr].json, _val[_lr].json in it'
+    )
+  if split == 'paper' and len(found) < 2:
+    (only,) = found.values()
+    raise SourceError(
+      f'{root}: only {only.name} in it, and the split of the paper needs '
+      'train and val; add the other or pass --split=native'
+    )
+  return found
+
+
+def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
+  """The annotation of each file name; appends to the problems."""
+  content = read_json(path, ('images', 'annotations'))
+  entities = defaultdict(list)
+  for i, entity in enumerate(content['annotations']):
+    if 'image_id' not in entity:
+      raise SourceError(f"{path}: annotations[{i}] has no 'image_id'")
+    listed = entity.get('id', f'[{i}]'), entity.get('segmentation')
+    entities[entity['image_id']].append(listed)
+  found = {}
+  names = Counter(image.get('file_name') for image in content['images'])
+  for i, image in enumerate(content['images']):
+    own = entities.pop(image.get('id'), [])
+    lacking = {'file_name', 'height', 'width', 'id'} - image.keys()
+    if lacking:
+      problems.append(f'{path}: images[{i}] has no {min(lacking)!r}')
+      continue
+    where = f'{path}, image {image["id"]}'
+    if names[image['file_name']] > 1:
+      problems.append(f'{where}: {image["file_name"]} is listed twice')
+      continue
+    height, width = image['height'], image['width']
+    if not (isinstance(height, int) and isinstance(width, int)):
+      problems.append(f'{where}: height {height!r} and width {width!r}')
+      continue
+    found[image['file_name']] = Annotation(where, height, width, own)
+  if entities:
+    problems.append(
+      f'{path}: annotations of {len(entities)} images that it does not list, '
+      f'such as image {next(iter(entities))}'
+    )
+  return found
+
+
+def _photo_places(root: Path, low: bool) -> list[Path]:
+  """Directories that may hold the photo folders; small photos only for lr."""
+  names = ('images_lr', 'images', '.') if low else ('images', '.')
+  return [root / name for name in names if (root / name).is_dir()]
+
+
+def _find_photo(name: str, places: list[Path]) -> Path | None:
+  # an unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg
+  for place in places:
+    if (place / name).is_file():
+      return place / name
+  for place in places:
+    pattern = f'*/{glob.escape(Path(name).name)}'
+    nested = sorted((place / name).parent.glob(pattern))
+    if nested:
+      return nested[0]
+  return None

@@ -1,0 +1,85 @@
+"""Preparing a dataset from its source, told to the user line by line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from bitseg_jax.data import builder
+from bitseg_jax.data.families import open_source
+from bitseg_jax.data.source import SourceError
+
+
+def prepare(
+  dataset: str,
+  source: str,
+  output: str | None = None,
+  longest_side: int = 512,
+  strict: bool = False,
+  overwrite: bool = False,
+  **options: Any,
+) -> int:
+  """Writes the dataset in `source` to `output`, unless it is there already.
+
+  Args:
+    dataset: a name in `FAMILIES`.
+    source: directory that holds the dataset as it was downloaded.
+    output: directory to write to; None to read all of the source, say what is
+      wrong with it and write nothing.
+    longest_side: larger photos shrink to it (pixels), 0 = keep their size.
+    strict: write nothing if any item has a problem.
+    overwrite: delete the dataset in `output` first.
+    **options: see `families.open_source`.
+
+  Returns:
+    The exit code: 0 when the dataset is there or has no problem, else 1.
+  """
+  failure = None
+  try:
+    if output and builder.dataset_path(output).exists() and not overwrite:
+      return _keep(output, (dataset, longest_side, options))
+    for left in Path(output).glob('*/incomplete.*') if output else ():
+      print(f'{left} is left of an interrupted run and may be deleted')
+    opened = open_source(dataset, source, **options)
+    print(*opened.notes, sep='\n', end='\n' if opened.notes else '')
+    if output:
+      problems, failure = builder.write_dataset(
+        opened, output, dataset, longest_side, strict, options
+      )
+    else:
+      problems = builder.check_source(opened, longest_side)
+  except (SourceError, OSError) as error:
+    return fail(str(error))
+  except KeyboardInterrupt:
+    return fail(f'interrupted; nothing was written to {output}')
+  if problems:
+    print(f'{len(problems)} problems, left out:', file=sys.stderr)
+    print(*problems, sep='\n', file=sys.stderr)
+  if failure:
+    return fail(f'{failure}; nothing was written to {output}')
+  if not output:
+    total = sum(map(len, opened.splits.values()))
+    print(f'{total} items read, {len(problems)} problems')
+    return 1 if problems else 0
+  print(builder.format_table(builder.read_metadata(output)))
+  return 0
+
+
+def _keep(output: str, wanted: tuple) -> int:
+  held = builder.read_metadata(output)
+  # a dataset prepared before there were options has none
+  found = held['dataset'], held['longest_side'], held.get('options', {})
+  if found != wanted:
+    extra = ''.join(f', {name} {value}' for name, value in found[2].items())
+    return fail(
+      f'{output} already holds {found[0]} with longest side {found[1]}{extra}; '
+      'pass --overwrite or another --output'
+    )
+  print(f'{output} is already prepared (--overwrite to do it again)')
+  print(builder.format_table(held))
+  return 0
+
+
+def fail(reason: str) -> int:
+  """Prints why nothing was done; returns the exit code."""
+  print(f'error: {reason}', file=sys.stderr)
+  return 1
