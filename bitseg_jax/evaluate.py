@@ -260,7 +260,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   mesh = sharding.make_mesh()
   sources = experiment.open_sources(config, 'eval')
   sample_fn = make_sample_fn(parts, config.sample, mesh)
-  abstract = abstract_params(parts, mesh)
+  abstract = experiment.abstract_params(parts, mesh)
   params = {}
   for kind, name in KINDS.items():
     step, params[name] = checkpoint.read_params(workdir, abstract, kind)
@@ -324,17 +324,6 @@ def _evaluate_source(config, parts, sample_fn, params, source, mesh, gallery):
         )
       }
   return {**results, 'num_images': len(scores.ari)}, per_image
-
-
-def abstract_params(parts: experiment.Experiment, mesh: Mesh) -> Any:
-  """Shapes, dtypes and shardings of the parameters, without making them."""
-  shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding.copied_on(mesh)
-    ),
-    shapes,
-  )
 
 
 def format_results(results: dict[str, Any]) -> str:

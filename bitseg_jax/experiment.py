@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bitseg_jax import codec as codecs
-from bitseg_jax import diffusion, palette, sampler, schedule
+from bitseg_jax import diffusion, palette, sampler, schedule, sharding
 from bitseg_jax.data import builder, transforms
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models.unet import UNet
@@ -101,6 +102,17 @@ def build(config: ConfigDict) -> Experiment:
       config.diffusion.pred_type,
       config.diffusion.tanh,
     ),
+  )
+
+
+def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
+  """Shapes, dtypes and shardings of the parameters, without making them."""
+  shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding.copied_on(mesh)
+    ),
+    shapes,
   )
 
 

@@ -107,7 +107,7 @@ class Segmenter:
       )
     config = ConfigDict(checkpoint.read_config(path))
     parts = experiment.build(config)
-    abstract = evaluate.abstract_params(parts, sharding.make_mesh())
+    abstract = experiment.abstract_params(parts, sharding.make_mesh())
     _, params = checkpoint.read_params(path, abstract, kind)
     return cls(parts, params, config.sample, batch_size)
 

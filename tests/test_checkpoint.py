@@ -62,7 +62,7 @@ def logged(workdir):
 def params_of(config, workdir, kind='params'):
   """(step, parameters) of the newest checkpoint, as numpy arrays."""
   parts = experiment.build(config)
-  abstract = evaluate.abstract_params(parts, sharding.make_mesh())
+  abstract = experiment.abstract_params(parts, sharding.make_mesh())
   step, params = checkpoint.read_params(workdir, abstract, kind)
   return step, jax.tree.map(np.asarray, params)
 

@@ -234,7 +234,7 @@ def test_a_path_names_a_run_or_a_step(workdir):
   assert saved['train']['batch_size'] == 13
   saved['train']['batch_size'] = 8
   parts = experiment.build(ConfigDict(saved))
-  abstract = evaluate.abstract_params(parts, sharding.make_mesh())
+  abstract = experiment.abstract_params(parts, sharding.make_mesh())
   folder = workdir / 'checkpoints'
   for path, step in ((workdir, 2), (folder, 2), (folder / '1', 1)):
     assert checkpoint.read_params(path, abstract)[0] == step
