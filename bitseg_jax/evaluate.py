@@ -1,5 +1,6 @@
 """Evaluation: samples for every image, scores, results JSON, gallery."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -131,7 +132,7 @@ def score_samples(
     batch = _fill(examples, len(rows), image_size, mesh)
     decoded = []
     for n in range(num_samples):
-      keys = _sample_keys(seed, start, n, batch_size)
+      keys = _sample_keys(seed, start, n, batch_size, mesh)
       x_hat = np.asarray(sample_fn(params, *batch, keys))
       decoded.append(decode(x_hat[rows.start :][: len(mine)]))
       progress.update(min(batch_size, total - start))
@@ -171,12 +172,14 @@ def _fill(examples, rows, image_size, mesh):
   return sharding.put_batch((image, size), mesh)
 
 
-def _sample_keys(seed, start, n, count):
+@functools.partial(jax.jit, static_argnames=('count', 'mesh'))
+def _sample_keys(seed, start, n, count, mesh):
   """Keys of sample n of the images start, start + 1, ...: [count]."""
   key = jax.random.fold_in(jax.random.key(seed), n)
-  return jax.vmap(lambda i: jax.random.fold_in(key, i))(
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
     start + jnp.arange(count)
   )
+  return jax.lax.with_sharding_constraint(keys, sharding.split_on(mesh))
 
 
 def _mean_scores(id_maps, samples):

@@ -216,9 +216,10 @@ def loop(
 ) -> TrainState:
   """Steps until settings.num_steps; logs, shows samples, saves on the way."""
   first = int(state.step)
-  key = jax.device_put(
-    jax.random.fold_in(jax.random.key(seed), 1), sharding.copied_on(mesh)
-  )
+  key = jax.jit(
+    lambda: jax.random.fold_in(jax.random.key(seed), 1),
+    out_shardings=sharding.copied_on(mesh),
+  )()
   size = settings.batch_size
   progress = progress_bar(
     settings.num_steps * size, 'train', 'img', initial=first * size
