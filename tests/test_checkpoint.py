@@ -285,7 +285,10 @@ def test_many_devices_and_processes_train_alike(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
-  steps = ('--config.train.num_steps=30', '--config.train.checkpoint_every=30')
+  steps = (
+    '--config.train.num_steps=100',
+    '--config.train.checkpoint_every=100',
+  )
   process = start_main(tmp_path, *steps)
   while not logged(tmp_path):
     assert process.poll() is None, process.communicate()[0]
@@ -294,9 +297,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
   output = finish(process)
   assert 'the same command goes on' in output
   saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
-  assert len(saved) == 1 and 0 < saved[0] < 30
+  assert len(saved) == 1 and 0 < saved[0] < 100
   finish(start_main(tmp_path, *steps))
-  assert logged(tmp_path)[-1]['step'] == 30
+  assert logged(tmp_path)[-1]['step'] == 100
 
 
 @pytest.mark.slow
