@@ -29,7 +29,8 @@ YOUNGER = {
     'weights': [],
     'crop_scale': [1.0, 1.0],
     'crop_aspect': 1.0,
-  }
+  },
+  'model': {'patch_size': 1},
 }
 
 ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')

@@ -40,6 +40,7 @@ LEAST = {
   'model.base_channels': 2,
   'model.num_res_blocks': 1,
   'model.num_heads': 1,
+  'model.patch_size': 1,
 }
 
 
@@ -88,6 +89,7 @@ def build(config: ConfigDict) -> Experiment:
     num_res_blocks=config.model.num_res_blocks,
     attention_levels=tuple(config.model.attention_levels),
     num_heads=config.model.num_heads,
+    patch_size=config.model.patch_size,
     dtype=jnp.dtype(config.model.dtype),
   )
   return Experiment(
@@ -153,11 +155,11 @@ def check(config: ConfigDict) -> None:
 
 def _check_model(model, image_size):
   levels = len(model.channel_mults)
-  factor = 2 ** (levels - 1)
+  factor = model.patch_size * 2 ** (levels - 1)
   if image_size % factor:
     raise ValueError(
-      f'config.data.image_size is {image_size}; with {levels} levels it must '
-      f'be a multiple of {factor}'
+      f'config.data.image_size is {image_size}; with {levels} levels and '
+      f'patches of {model.patch_size} it must be a multiple of {factor}'
     )
   for level in model.attention_levels:
     if not 0 <= level < levels:

@@ -99,7 +99,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def fail(error: Exception) -> NoReturn:
   """Ends the program with one line that says why."""
-  print('error:', ' '.join(str(error).split()), file=sys.stderr)
+  text = str(error).replace('\\n', ' ')  # ml_collections' is a repr
+  print('error:', ' '.join(text.split()), file=sys.stderr)
   sys.exit(1)
 
 

@@ -22,7 +22,7 @@ def _define_flags() -> None:
   side = 'Shrink larger photos to this many pixels; 0 keeps their size.'
   flags.DEFINE_integer('longest_side', 512, side, lower_bound=0)
   switch('strict', False, 'Write nothing if any item is bad.')
-  switch('overwrite', False, 'Delete what is in output first.')
+  switch('overwrite', False, 'Replace what is in output.')
   switch('check', False, 'Read everything, report problems, write nothing.')
   switch('describe', False, 'Say what is in output, and draw a page of it.')
   enum('unlabelled', 'ignore', ['ignore', 'entity'], 'What such pixels are.')

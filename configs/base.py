@@ -64,6 +64,8 @@ def get_config() -> ConfigDict:
   config.model.num_res_blocks = 3
   config.model.attention_levels = (3, 4)
   config.model.num_heads = 4
+  # Pixels a side for one position of the first level; 2: a quarter the work.
+  config.model.patch_size = 1
   config.model.dtype = 'float32'  # float32 | bfloat16
 
   config.train = ConfigDict()

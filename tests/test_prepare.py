@@ -16,7 +16,7 @@ import scipy.io
 from PIL import Image
 
 from bitseg_jax import describe, prepare
-from bitseg_jax.data import bsds500, builder, folder
+from bitseg_jax.data import bsds500, builder, encoded, folder
 
 H, W = 24, 40
 
@@ -466,23 +466,74 @@ def test_second_run_keeps_the_dataset(tmp_path, capfd):
   assert read_all(output)['a']['image'].shape == (10, 16, 3)
 
 
-def test_interrupted_run_leaves_nothing_that_reads_as_whole(
-  tmp_path, monkeypatch, capfd
-):
-  write = builder.EntitySegmentation._download_and_prepare
+@pytest.fixture
+def dies_at(monkeypatch):
+  """Makes the encoding die as if by Ctrl-C at one photo; counts the others."""
+  encode, seen = encoded.record.encode, []
 
-  def write_then_die(self, **kwargs):
-    write(self, **kwargs)
-    raise KeyboardInterrupt
+  def arm(name):
+    seen.clear()
 
-  monkeypatch.setattr(
-    builder.EntitySegmentation, '_download_and_prepare', write_then_die
-  )
-  assert run(make_folder(tmp_path / 'in'), tmp_path / 'out') == 1
-  assert 'interrupted; nothing was written' in capfd.readouterr().err
+    def encode_or_die(source, item, longest_side):
+      if item.name == name:
+        raise KeyboardInterrupt
+      seen.append(item.name)
+      return encode(source, item, longest_side)
+
+    monkeypatch.setattr(encoded.record, 'encode', encode_or_die)
+    return seen
+
+  monkeypatch.setattr(encoded, 'BLOCK', 2)
+  return arm
+
+
+def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
+  source = make_folder(tmp_path / 'in', 'abcdefg')
+  order = [i.name for s in folder.open_source(source).splits.values() for i in s]
+  dies_at(order[4])
+  assert run(source, tmp_path / 'out') == 1
+  assert 'the same command goes on from here' in capfd.readouterr().err
   command = f'prepare --dataset=NAME --source=DIR --output={tmp_path / "out"}$'
   with pytest.raises(FileNotFoundError, match=command):
     builder.open_split(tmp_path / 'out', 'train')
+  seen = dies_at(None)
+  assert run(source, tmp_path / 'out') == 0
+  assert 'going on with the interrupted run' in capfd.readouterr().out
+  assert sorted(seen) == sorted(order[4:])
+  assert run(source, tmp_path / 'other') == 0
+  resumed, whole = read_all(tmp_path / 'out'), read_all(tmp_path / 'other')
+  assert resumed.keys() == whole.keys() == set('abcdefg')
+  for name, example in whole.items():
+    np.testing.assert_array_equal(resumed[name]['image'], example['image'])
+  left = [path.name for path in (tmp_path / 'out').iterdir()]
+  assert left == ['entity_segmentation']
+
+
+@pytest.mark.parametrize('change', ['file', 'setting'])
+def test_interrupted_run_is_of_no_use_to_another(
+  tmp_path, dies_at, change, capfd
+):
+  source = make_folder(tmp_path / 'in', 'abcd')
+  dies_at('d')
+  assert run(source, tmp_path / 'out') == 1
+  seen = dies_at(None)
+  if change == 'file':
+    os.utime(source / 'images/a.jpg', ns=(0, 0))
+  side = 16 if change == 'setting' else 512
+  assert run(source, tmp_path / 'out', longest_side=side) == 0
+  assert 'with other settings or other files' in capfd.readouterr().out
+  assert sorted(seen) == list('abcd')
+
+
+def test_old_dataset_stays_until_the_new_one_is_whole(tmp_path, dies_at):
+  source = make_folder(tmp_path / 'in', 'abcd')
+  assert run(source, tmp_path / 'out') == 0
+  dies_at('d')
+  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 1
+  assert read_all(tmp_path / 'out')['a']['image'].shape == (H, W, 3)
+  dies_at(None)
+  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 0
+  assert read_all(tmp_path / 'out')['a']['image'].shape == (10, 16, 3)
 
 
 def test_shard_cut_short_is_noticed(tmp_path):

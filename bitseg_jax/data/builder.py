@@ -1,13 +1,12 @@
 """The prepared dataset: ArrayRecord files written and read through TFDS.
 
 DIR/entity_segmentation/VERSION/ has that name only once everything is written:
-TFDS writes to a directory incomplete.* and renames it.
+until then all lies in DIR/unfinished-KEY, which the next run goes on with.
 """
 
 import contextlib
 import io
 import json
-import os
 import shlex
 import shutil
 import tempfile
@@ -18,14 +17,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import grain
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from bitseg_jax.data import record
+from bitseg_jax.data.encoded import encode_all, encode_blocks
 from bitseg_jax.data.source import Item, Source, SourceError
 
 _NAME = 'entity_segmentation'  # TFDS makes it from the class name
+UNFINISHED = 'unfinished-'
 _RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
 
 
@@ -45,6 +45,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     strict: bool,
     options: dict[str, Any],
     progress: tqdm,
+    encoded_dir: Path,
     **kwargs: Any,
   ):
     self.problems = list(source.problems)
@@ -52,6 +53,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     self._strict = strict
     self._longest_side = longest_side
     self._progress = progress
+    self._encoded_dir = encoded_dir
     self._counts: dict[str, tuple[Counter[int], Counter[int]]] = {}
     self._splits: dict[str, dict[str, Any]] = {}
     self._metadata = tfds.core.MetadataDict(
@@ -92,10 +94,15 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
   def _examples(
     self, split: str, items: list[Item]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    stream = _encode_all(self._source, items, self._longest_side)
+    stream = encode_blocks(
+      self._source,
+      items,
+      self._longest_side,
+      self._encoded_dir / split,
+      self._progress.update,
+    )
     annotators, entities = self._counts[split] = Counter(), Counter()
     for result in stream:
-      self._progress.update()
       if isinstance(result, str):
         self.problems.append(result)
         continue
@@ -120,21 +127,6 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
       raise SourceError('there are problems, and --strict was given')
 
 
-def _encode_all(
-  source: Source, items: list[Item], longest_side: int
-) -> Iterator[Any]:
-  """What `record.encode` makes of each item, in order, on all cores."""
-  cores = os.cpu_count() or 1
-  encode = partial(record.encode, source, longest_side=longest_side)
-  return iter(
-    grain.MapDataset.source(items)
-    .map(encode)
-    .to_iter_dataset(
-      grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
-    )
-  )
-
-
 def dataset_path(data_dir: str | Path) -> Path:
   """Where a prepared dataset lies within the directory given as output."""
   return Path(data_dir) / _NAME / str(EntitySegmentation.VERSION)
@@ -147,8 +139,11 @@ def write_dataset(
   longest_side: int = 512,
   strict: bool = False,
   options: dict[str, Any] | None = None,
+  key: str = '',
 ) -> tuple[list[str], str | None]:
   """Writes a source as a prepared dataset, in place of one already there.
+
+  The old one stays until the new one is whole.
 
   Args:
     source: what to write.
@@ -157,12 +152,17 @@ def write_dataset(
     longest_side: larger photos shrink to it (pixels), 0 = keep their size.
     strict: write nothing if any item has a problem.
     options: how the source was opened, kept with the data.
+    key: a call with the same one goes on where an interrupted one was; '' =
+      start anew. See `encoded.fingerprint`.
 
   Returns:
     One line for each item left out, and why nothing was written, else None.
   """
-  if dataset_path(data_dir).exists():
-    shutil.rmtree(dataset_path(data_dir))
+  unfinished = Path(data_dir) / f'{UNFINISHED}{key}'
+  if not key:
+    shutil.rmtree(unfinished, ignore_errors=True)
+  written = unfinished / 'written'
+  shutil.rmtree(written, ignore_errors=True)  # TFDS begins anew, and is quick
   total = sum(map(len, source.splits.values()))
   with contextlib.ExitStack() as stack:
     progress = stack.enter_context(
@@ -178,18 +178,25 @@ def write_dataset(
       strict,
       options or {},
       progress,
-      data_dir=Path(data_dir),
+      unfinished / 'encoded',
+      data_dir=written,
       file_format='array_record',
     )
     try:
       builder.download_and_prepare(download_dir=scratch)
     except SourceError as error:
+      shutil.rmtree(unfinished)
       return builder.problems, str(error)
     except RuntimeError as error:
       # ArrayRecord's, for a full disk; any other is a bug and is told whole
       if '() failed: ' not in str(error):
         raise
       return builder.problems, str(error).split(';')[0]
+  if dataset_path(data_dir).exists():
+    shutil.rmtree(dataset_path(data_dir))
+  dataset_path(data_dir).parent.mkdir(exist_ok=True)
+  dataset_path(written).rename(dataset_path(data_dir))
+  shutil.rmtree(unfinished)
   return builder.problems, None
 
 
@@ -204,7 +211,7 @@ def check_source(source: Source, longest_side: int = 512) -> list[str]:
     One line for each item that would be left out.
   """
   items = [item for listed in source.splits.values() for item in listed]
-  stream = _encode_all(source, items, longest_side) if items else ()
+  stream = encode_all(source, items, longest_side) if items else ()
   results = tqdm(stream, total=len(items), unit=' images', mininterval=1)
   return source.problems + [r for r in results if isinstance(r, str)]
 
@@ -310,7 +317,7 @@ def open_split(
     FileNotFoundError: there is no prepared dataset.
     ValueError: it has no such split, or its files are not whole.
   """
-  return SplitReader(data_dir, split)
+  return SplitReader(data_dir, split, wanted_side)
 
 
 def _check_files(split_info: tfds.core.SplitInfo, directory: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bitseg_jax.data import builder
+from bitseg_jax.data.encoded import fingerprint
 from bitseg_jax.data.families import open_source
 from bitseg_jax.data.source import SourceError
 
@@ -27,7 +28,7 @@ def prepare(
       wrong with it and write nothing.
     longest_side: larger photos shrink to it (pixels), 0 = keep their size.
     strict: write nothing if any item has a problem.
-    overwrite: delete the dataset in `output` first.
+    overwrite: replace the dataset in `output`, once the new one is whole.
     **options: see `families.open_source`.
 
   Returns:
@@ -37,20 +38,20 @@ def prepare(
   try:
     if output and builder.dataset_path(output).exists() and not overwrite:
       return _keep(output, (dataset, longest_side, options))
-    for left in Path(output).glob('*/incomplete.*') if output else ():
-      print(f'{left} is left of an interrupted run and may be deleted')
     opened = open_source(dataset, source, **options)
     print(*opened.notes, sep='\n', end='\n' if opened.notes else '')
     if output:
+      key = fingerprint(source, dataset, longest_side, options)
+      _tell_unfinished(output, key)
       problems, failure = builder.write_dataset(
-        opened, output, dataset, longest_side, strict, options
+        opened, output, dataset, longest_side, strict, options, key
       )
     else:
       problems = builder.check_source(opened, longest_side)
   except (SourceError, OSError) as error:
     return fail(str(error))
   except KeyboardInterrupt:
-    return fail(f'interrupted; nothing was written to {output}')
+    return fail('interrupted; the same command goes on from here')
   if problems:
     print(f'{len(problems)} problems, left out:', file=sys.stderr)
     print(*problems, sep='\n', file=sys.stderr)
@@ -62,6 +63,17 @@ def prepare(
     return 1 if problems else 0
   print(builder.format_table(builder.read_metadata(output)))
   return 0
+
+
+def _tell_unfinished(output: str, key: str) -> None:
+  for left in Path(output).glob(f'{builder.UNFINISHED}*'):
+    if left.name == f'{builder.UNFINISHED}{key}':
+      print(f'going on with the interrupted run in {left}')
+    else:
+      print(
+        f'{left} is of an interrupted run with other settings or other files; '
+        'it may be deleted'
+      )
 
 
 def _keep(output: str, wanted: tuple) -> int:

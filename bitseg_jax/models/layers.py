@@ -32,6 +32,24 @@ def time_features(
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
+def to_patches(x: jax.Array, size: int) -> jax.Array:
+  """Moves the pixels of each patch, [B, H, W, C], to the channels.
+
+  Returns:
+    [B, H / size, W / size, size^2 C], rows of a patch first.
+  """
+  b, h, w, c = x.shape
+  x = x.reshape(b, h // size, size, w // size, size, c)
+  return x.swapaxes(2, 3).reshape(b, h // size, w // size, size**2 * c)
+
+
+def from_patches(x: jax.Array, size: int) -> jax.Array:
+  """Undoes `to_patches`: [B, H, W, size^2 C] to [B, H size, W size, C]."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h, w, size, size, c // size**2)
+  return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
+
+
 def group_norm(channels: int, name: str | None = None) -> nn.GroupNorm:
   """Group normalisation in float32: 32 groups, or as many as divide C."""
   return nn.GroupNorm(

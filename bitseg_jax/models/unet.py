@@ -25,6 +25,8 @@ class UNet(nn.Module):
     attention_levels: levels (0 is full resolution) with attention after each
       block. The middle has one attention between two blocks if any level has.
     num_heads: attention heads.
+    patch_size: pixels a side that share one position of the first level; over
+      1 is cheaper and coarser (simple diffusion, Hoogeboom et al. 2023).
     dtype: compute dtype; parameters and the output are float32.
   """
 
@@ -34,6 +36,7 @@ class UNet(nn.Module):
   num_res_blocks: int = 3
   attention_levels: Sequence[int] = (3, 4)
   num_heads: int = 4
+  patch_size: int = 1
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -43,7 +46,8 @@ class UNet(nn.Module):
     """Predicts x, eps or v: float32 [B, H, W, C].
 
     Args:
-      z_t: noisy codes, float [B, H, W, C]; sides divisible by 2^(levels - 1).
+      z_t: noisy codes, float [B, H, W, C]; sides divisible by
+        patch_size * 2^(levels - 1).
       image: normalised photograph, float [B, H, W, 3]; zeros for none.
       t: time in [0, 1], float [B].
     """
@@ -61,6 +65,7 @@ class UNet(nn.Module):
       return h
 
     h = jnp.concatenate([z_t, image], axis=-1).astype(self.dtype)
+    h = layers.to_patches(h, self.patch_size)
     h = nn.Conv(self.base_channels, (3, 3), dtype=self.dtype, name='stem')(h)
     skips = [h]
     deepest = len(self.channel_mults) - 1
@@ -89,10 +94,10 @@ class UNet(nn.Module):
 
     h = nn.silu(layers.group_norm(h.shape[-1], 'norm_out')(h))
     h = nn.Conv(
-      self.out_channels,
+      self.out_channels * self.patch_size**2,
       (3, 3),
       dtype=self.dtype,
       kernel_init=layers.zeros,
       name='conv_out',
     )(h)
-    return h.astype(jnp.float32)
+    return layers.from_patches(h, self.patch_size).astype(jnp.float32)
