@@ -518,7 +518,7 @@ def test_interrupted_run_is_of_no_use_to_another(
   assert run(source, tmp_path / 'out') == 1
   seen = dies_at(None)
   if change == 'file':
-    os.utime(source / 'images/a.jpg', ns=(0, 0))
+    os.utime(source / 'images/a.png', ns=(0, 0))
   side = 16 if change == 'setting' else 512
   assert run(source, tmp_path / 'out', longest_side=side) == 0
   assert 'with other settings or other files' in capfd.readouterr().out
