@@ -1,4 +1,4 @@
-"""BSDS500 at 48 px in patches of 2: a model that two CPU cores train in an hour.
+"""BSDS500 at 48 px, in patches of 2: two CPU cores train it in an hour.
 
 16 codes: regions beyond the 16 largest join their neighbours.
 """

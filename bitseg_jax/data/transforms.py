@@ -1,4 +1,4 @@
-"""From a stored record to a training example: numpy and Pillow, host.
+"""From a stored record to a training example: numpy, Pillow, OpenCV; host.
 
 Every function returns new arrays. Images are uint8 [H, W, 3]; id maps int32
 [H, W] with -1 where nothing is labelled.
@@ -7,10 +7,13 @@ Every function returns new arrays. Images are uint8 [H, W, 3]; id maps int32
 import functools
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from bitseg_jax import IGNORE_ID
+
+cv2.setNumThreads(0)  # the readers are threads already
 
 # ImageNet statistics, of images scaled to [0, 1].
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -195,21 +198,26 @@ def _lookup(image, tables):
 
 def _shift_hsv(image, shift):
   """Adds to hue (of 180 steps a turn, wrapping), saturation and value."""
-  tables = np.arange(256) + np.round(shift[:, None] * [[256 / 180], [1], [1]])
-  tables[0] %= 256
-  hsv = Image.fromarray(np.ascontiguousarray(image)).convert('HSV')
-  shifted = _lookup(np.asarray(hsv), tables)
-  return np.asarray(Image.fromarray(shifted, 'HSV').convert('RGB'))
+  tables = np.arange(256) + np.round(shift[:, None])
+  tables[0] %= 180
+  hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+  return cv2.cvtColor(_lookup(hsv, tables), cv2.COLOR_HSV2RGB)
 
 
 def rotate(
   image: np.ndarray, id_map: np.ndarray, degrees: float
 ) -> tuple[np.ndarray, np.ndarray]:
   """Turns photo (bilinear) and id map (nearest) about the centre."""
-  turned = Image.fromarray(np.ascontiguousarray(image)).rotate(
-    degrees, Image.Resampling.BILINEAR, fillcolor=PAD_COLOR
+  height, width = id_map.shape
+  center = (width - 1) / 2, (height - 1) / 2
+  turn = functools.partial(
+    cv2.warpAffine,
+    M=cv2.getRotationMatrix2D(center, degrees, 1),
+    dsize=(width, height),
   )
-  ids = Image.fromarray(np.ascontiguousarray(id_map)).rotate(
-    degrees, Image.Resampling.NEAREST, fillcolor=IGNORE_ID
+  turned = turn(image, flags=cv2.INTER_LINEAR, borderValue=PAD_COLOR)
+  # OpenCV turns no int32; float32 holds every id there can be.
+  ids = turn(
+    id_map.astype(np.float32), flags=cv2.INTER_NEAREST, borderValue=IGNORE_ID
   )
-  return np.asarray(turned), np.asarray(ids)
+  return turned, ids.astype(np.int32)
