@@ -30,7 +30,8 @@ YOUNGER = {
     'crop_scale': [1.0, 1.0],
     'crop_aspect': 1.0,
   },
-  'model': {'patch_size': 1},
+  'model': {'patch_size': 1, 'remat': False},
+  'train': {'accumulate': 1, 'fsdp': 1},
 }
 
 ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')

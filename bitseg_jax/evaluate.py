@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import (
   checkpoint,
+  checks,
   experiment,
   metrics,
   sampler,
@@ -82,7 +83,7 @@ def make_sample_fn(
   # Results on every device, so that any process can read its rows.
   return jax.jit(
     sample_fn,
-    in_shardings=(sharding.copied_on(mesh), split, split, split),
+    in_shardings=(None, split, split, split),  # parameters lie as they are
     out_shardings=sharding.copied_on(mesh),
   )
 
@@ -259,7 +260,7 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   """
   workdir = pathlib.Path(workdir)
   parts = experiment.build(config)
-  experiment.check_devices('eval.batch_size', config.eval.batch_size)
+  checks.check_devices('eval.batch_size', config.eval.batch_size)
   mesh = sharding.make_mesh()
   sources = experiment.open_sources(config, 'eval')
   sample_fn = make_sample_fn(parts, config.sample, mesh)

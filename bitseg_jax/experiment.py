@@ -8,40 +8,27 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from bitseg_jax import (
+  checks,
+  diffusion,
+  palette,
+  schedule,
+  sharding,
+  train_state,
+  train_step,
+)
 from bitseg_jax import codec as codecs
-from bitseg_jax import diffusion, palette, sampler, schedule, sharding
-from bitseg_jax.data import builder, transforms
+from bitseg_jax.data import builder, pipeline
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models.unet import UNet
-
-LEAST = {
-  'data.crop_aspect': 1,
-  'data.num_threads': 1,
-  'data.num_workers': 0,
-  'train.batch_size': 1,
-  'train.num_steps': 1,
-  'train.warmup_steps': 0,
-  'train.decay_steps': 0,
-  'train.log_every': 1,
-  'train.eval_every': 1,
-  'train.checkpoint_every': 1,
-  'train.keep_checkpoints': 1,
-  'sample.num_steps': 1,
-  'eval.batch_size': 1,
-  'eval.num_images': 0,
-  'eval.num_samples': 1,
-  'eval.during_training': 0,
-  'model.base_channels': 2,
-  'model.num_res_blocks': 1,
-  'model.num_heads': 1,
-  'model.patch_size': 1,
-}
 
 
 class Experiment(NamedTuple):
@@ -77,7 +64,7 @@ def build(config: ConfigDict) -> Experiment:
   Raises:
     ValueError: if the settings contradict each other, one clear line.
   """
-  check(config)
+  checks.check(config)
   codec = codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   noise = schedule.Schedule(
     config.diffusion.schedule, config.diffusion.input_scale
@@ -90,6 +77,7 @@ def build(config: ConfigDict) -> Experiment:
     attention_levels=tuple(config.model.attention_levels),
     num_heads=config.model.num_heads,
     patch_size=config.model.patch_size,
+    remat=config.model.remat,
     dtype=jnp.dtype(config.model.dtype),
   )
   return Experiment(
@@ -110,112 +98,86 @@ def build(config: ConfigDict) -> Experiment:
 def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
   """Shapes, dtypes and shardings of the parameters, without making them."""
   shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding.copied_on(mesh)
+  return sharding.placed(shapes, mesh)
+
+
+def training_batches(
+  config: ConfigDict, sources: Sequence, codes: np.ndarray | None
+) -> grain.IterDataset:
+  """This process's batches of a run, see pipeline.training_batches."""
+  return pipeline.training_batches(
+    sources,
+    pipeline.TrainingExample(
+      image_size=config.data.image_size,
+      num_codes=config.codes.num_codes,
+      palette=codes,
+      overflow=config.codes.overflow,
+      augment=config.data.augment,
+      crop_scale=tuple(config.data.crop_scale),
+      crop_aspect=config.data.crop_aspect,
     ),
-    shapes,
+    config.train.batch_size,
+    config.seed,
+    tuple(config.data.weights),
+    config.data.num_threads,
+    config.data.num_workers,
+    jax.process_index(),
+    jax.process_count(),
   )
 
 
-def check(config: ConfigDict) -> None:
-  """Raises ValueError, one line, for settings that cannot work."""
-  diff, data = config.diffusion, config.data
-  one_of('data.source', data.source, ('tfds', 'procedural'))
-  one_of('data.augment', data.augment, transforms.AUGMENTATIONS)
-  one_of('codes.overflow', config.codes.overflow, palette.OVERFLOWS)
-  one_of('diffusion.pred_type', diff.pred_type, diffusion.PRED_TYPES)
-  one_of('diffusion.loss_weight', diff.loss_weight, schedule.LOSS_WEIGHTS)
-  one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
-  one_of('sample.method', config.sample.method, sampler.METHODS)
-  one_of('sample.variance', config.sample.variance, sampler.VARIANCES)
-  for name, least in LEAST.items():
-    section, key = name.split('.')
-    if config[section][key] < least:
-      raise ValueError(
-        f'config.{name} is {config[section][key]}; it must be at least {least}'
-      )
-  if diff.tanh and diff.pred_type != 'x':
-    raise ValueError(
-      'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
-      f'{diff.pred_type!r} is not; set --config.diffusion.tanh=False'
-    )
-  codecs.make_codec(config.codes.encoding, config.codes.num_codes)
-  _palette(config.codes)
-  _check_model(config.model, data.image_size)
-  _check_data(data)
-  settings = config.train
-  if settings.warmup_steps + settings.decay_steps > settings.num_steps:
-    raise ValueError(
-      f'config.train: warmup_steps ({settings.warmup_steps}) and decay_steps '
-      f'({settings.decay_steps}) do not fit in num_steps '
-      f'({settings.num_steps})'
-    )
+def make_optimizer(
+  settings: ConfigDict,
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  """(learning rate by step, optimizer) of the config's `train` section."""
+  learning_rate = train_state.learning_rate_schedule(
+    settings.learning_rate,
+    settings.num_steps,
+    settings.warmup_steps,
+    settings.decay_steps,
+  )
+  return learning_rate, train_state.make_optimizer(
+    learning_rate,
+    settings.beta1,
+    settings.beta2,
+    settings.weight_decay,
+    settings.grad_clip,
+  )
 
 
-def _check_model(model, image_size):
-  levels = len(model.channel_mults)
-  factor = model.patch_size * 2 ** (levels - 1)
-  if image_size % factor:
-    raise ValueError(
-      f'config.data.image_size is {image_size}; with {levels} levels and '
-      f'patches of {model.patch_size} it must be a multiple of {factor}'
-    )
-  for level in model.attention_levels:
-    if not 0 <= level < levels:
-      raise ValueError(
-        f'config.model.attention_levels names level {level}; there are levels '
-        f'0 to {levels - 1}'
-      )
-  attended = [*model.attention_levels, -1] if model.attention_levels else []
-  for level in attended:  # -1: the middle
-    width = model.base_channels * model.channel_mults[level]
-    if width % model.num_heads:
-      raise ValueError(
-        f'config.model: attention on {width} channels cannot be split into '
-        f'num_heads = {model.num_heads}'
-      )
+def make_loss(
+  settings: ConfigDict, parts: Experiment
+) -> tuple[Callable[..., train_step.Inputs], Callable[..., jax.Array]]:
+  """(corrupt_fn, loss_fn), see train_step, of the `diffusion` section."""
+  corrupt_fn = train_step.make_corrupt_fn(
+    parts.schedule, parts.codec, settings.cond_drop_rate
+  )
+  loss_fn = train_step.make_loss_fn(
+    parts.denoise,
+    parts.schedule,
+    settings.loss_weight,
+    settings.loss_bias,
+    settings.decoupled,
+  )
+  return corrupt_fn, loss_fn
 
 
-def _check_data(data):
-  scale = tuple(data.crop_scale)
-  if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-    raise ValueError(
-      f'config.data.crop_scale is {scale}; give (least, most) area, such as '
-      '(0.3, 1.0)'
-    )
-  names = [pathlib.Path(path).name for path in data.dirs]
-  if len(set(names)) < len(names):
-    raise ValueError(
-      f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
-      'datasets and must differ'
-    )
-  if names and data.source == 'procedural':
-    raise ValueError('config.data.dirs needs config.data.source = tfds')
-  weights = data.weights
-  if weights and (len(weights) != len(names) or min(weights) <= 0):
-    raise ValueError(
-      f'config.data.weights are {tuple(weights)}; give one over 0 for each of '
-      f'the {len(names)} config.data.dirs, or ()'
-    )
-
-
-def check_devices(name: str, batch_size: int) -> None:
-  """Raises ValueError unless all devices get as much of each batch."""
-  devices = jax.device_count()
-  if batch_size % devices:
-    raise ValueError(
-      f'config.{name} is {batch_size}, which {devices} devices do not divide; '
-      f'use a multiple of {devices}'
-    )
-
-
-def one_of(name: str, value: str, choices: Sequence[str]) -> None:
-  """Raises ValueError unless the value of a setting is among the choices."""
-  if value not in choices:
-    raise ValueError(
-      f'config.{name} is {value!r}; choose one of {", ".join(choices)}'
-    )
+def make_step_fn(
+  config: ConfigDict,
+  parts: Experiment,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  abstract: train_state.TrainState,
+) -> Callable[..., tuple[train_state.TrainState, train_step.Metrics]]:
+  """The compiled step of a run, see train_step.make_train_step."""
+  return train_step.make_train_step(
+    *make_loss(config.diffusion, parts),
+    optimizer,
+    config.train.ema_decay,
+    mesh,
+    sharding.shardings(abstract),
+    config.train.accumulate,
+  )
 
 
 def _palette(codes):

@@ -6,14 +6,12 @@
 import logging
 import os
 import pathlib
-import sys
-from typing import NoReturn
 
 import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from bitseg_jax import checkpoint, evaluate, train
+from bitseg_jax import checkpoint, cli, evaluate, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, such as configs/quickstart.py.'
@@ -49,7 +47,7 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError, train.NonFiniteLossError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise
-    fail(error)
+    cli.fail(error)
 
 
 def run() -> None:
@@ -89,20 +87,5 @@ def run() -> None:
     )
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the flags; a config key that is not there ends in one line."""
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
-    fail(error)
-
-
-def fail(error: Exception) -> NoReturn:
-  """Ends the program with one line that says why."""
-  text = str(error).replace('\\n', ' ')  # ml_collections' is a repr
-  print('error:', ' '.join(text.split()), file=sys.stderr)
-  sys.exit(1)
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=cli.parse_flags)

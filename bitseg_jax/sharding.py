@@ -1,4 +1,4 @@
-"""Mesh and placement: data parallel, one process or many."""
+"""Mesh and placement: data parallel, parameters whole or sharded (FSDP)."""
 
 from typing import Any
 
@@ -6,23 +6,72 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+_LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
 
-def make_mesh() -> Mesh:
-  """All devices of all processes along one axis, 'data'."""
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+  """All devices of all processes, [data, fsdp].
+
+  Args:
+    fsdp: devices that share one copy of the state; neighbours, between which
+      the way is shortest.
+
+  Raises:
+    ValueError: if that many do not divide the devices.
+  """
+  count = jax.device_count()
+  if count % fsdp:
+    raise ValueError(
+      f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
+    )
   # Auto axes: the compiler places the collectives; Linen needs them.
   return jax.make_mesh(
-    (jax.device_count(),), ('data',), axis_types=(AxisType.Auto,)
+    (count // fsdp, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2
   )
 
 
 def split_on(mesh: Mesh) -> NamedSharding:
-  """Placement of batches: rows split over the devices."""
-  return NamedSharding(mesh, PartitionSpec('data'))
+  """Placement of batches: rows split over all the devices."""
+  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def copied_on(mesh: Mesh) -> NamedSharding:
-  """Placement of state: a copy on every device."""
+  """Placement of small things: a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def placed(shapes: Any, mesh: Mesh) -> Any:
+  """Says where each array of a state lies.
+
+  An array is cut along its longest axis that the fsdp devices divide; small
+  ones, and all of them where fsdp is 1, are copied.
+
+  Args:
+    shapes: pytree of arrays or shapes.
+    mesh: the mesh.
+
+  Returns:
+    The same tree of jax.ShapeDtypeStruct with a sharding.
+  """
+  parts = mesh.shape['fsdp']
+
+  def place(leaf):
+    axes = [i for i, n in enumerate(leaf.shape) if n % parts == 0]
+    spec = [None] * len(leaf.shape)
+    if parts > 1 and axes and np.prod(leaf.shape) >= _LEAST_SHARDED:
+      spec[max(axes, key=lambda i: leaf.shape[i])] = 'fsdp'
+    return jax.ShapeDtypeStruct(
+      leaf.shape,
+      leaf.dtype,
+      sharding=NamedSharding(mesh, PartitionSpec(*spec)),
+    )
+
+  return jax.tree.map(place, shapes)
+
+
+def shardings(placed: Any) -> Any:
+  """The shardings alone of what `placed` returns."""
+  return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

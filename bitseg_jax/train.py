@@ -20,13 +20,12 @@ from tqdm import tqdm
 
 from bitseg_jax import (
   checkpoint,
+  checks,
   evaluate,
   experiment,
   sharding,
   train_state,
-  train_step,
 )
-from bitseg_jax.data import pipeline
 from bitseg_jax.train_state import TrainState
 from bitseg_jax.train_step import Metrics
 from bitseg_jax.writers import MetricWriter, progress_bar
@@ -52,18 +51,20 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """
   workdir = pathlib.Path(workdir)
   parts = experiment.build(config)
-  experiment.check_devices('train.batch_size', config.train.batch_size)
-  experiment.check_devices('eval.batch_size', config.eval.batch_size)
+  checks.check_devices(
+    'train.batch_size', config.train.batch_size, config.train.accumulate
+  )
+  checks.check_devices('eval.batch_size', config.eval.batch_size)
   sources = experiment.open_sources(config, 'train')
   eval_sources = experiment.open_sources(config, 'eval')
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(config.train.fsdp)
   batches = iter(
-    _training_batches(config, list(sources.values()), parts.palette)
+    experiment.training_batches(config, list(sources.values()), parts.palette)
   )
-  learning_rate, optimizer = _optimizer(config.train)
-  step_fn = train_step.make_train_step(
-    _loss_fn(config.diffusion, parts), optimizer, config.train.ema_decay, mesh
-  )
+  learning_rate, optimizer = experiment.make_optimizer(config.train)
+  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
+  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
+  step_fn = experiment.make_step_fn(config, parts, optimizer, mesh, abstract)
   with (
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
     contextlib.closing(
@@ -71,7 +72,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     ) as writer,
     contextlib.closing(batches),
   ):
-    state = start(config, workdir, parts, optimizer, manager, batches, mesh)
+    state = start(config, workdir, init, abstract, manager, batches)
     writer.write_hparams(config.to_dict())
     state = loop(
       config.train,
@@ -92,66 +93,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   return int(state.step) == config.train.num_steps
 
 
-def _training_batches(config, sources, codes):
-  return pipeline.training_batches(
-    sources,
-    pipeline.TrainingExample(
-      image_size=config.data.image_size,
-      num_codes=config.codes.num_codes,
-      palette=codes,
-      overflow=config.codes.overflow,
-      augment=config.data.augment,
-      crop_scale=tuple(config.data.crop_scale),
-      crop_aspect=config.data.crop_aspect,
-    ),
-    config.train.batch_size,
-    config.seed,
-    tuple(config.data.weights),
-    config.data.num_threads,
-    config.data.num_workers,
-    jax.process_index(),
-    jax.process_count(),
-  )
-
-
-def _optimizer(settings):
-  """(learning rate by step, optimizer) of the config's `train` section."""
-  learning_rate = train_state.learning_rate_schedule(
-    settings.learning_rate,
-    settings.num_steps,
-    settings.warmup_steps,
-    settings.decay_steps,
-  )
-  return learning_rate, train_state.make_optimizer(
-    learning_rate,
-    settings.beta1,
-    settings.beta2,
-    settings.weight_decay,
-    settings.grad_clip,
-  )
-
-
-def _loss_fn(settings, parts):
-  return train_step.make_loss_fn(
-    parts.denoise,
-    parts.schedule,
-    parts.codec,
-    settings.loss_weight,
-    settings.loss_bias,
-    settings.decoupled,
-    settings.cond_drop_rate,
-  )
-
-
-def start(config, workdir, parts, optimizer, manager, batches, mesh):
+def start(config, workdir, init, abstract, manager, batches):
   """State to begin with, see `train` for the order of what is tried."""
-  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
-  copied = sharding.copied_on(mesh)
-  key = jax.random.key(config.seed)
-  abstract = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=copied),
-    jax.eval_shape(init, key),
-  )
   if manager.all_steps():
     _check_same_model(config, checkpoint.read_config(workdir), workdir)
   state = checkpoint.restore_newest(manager, abstract, batches)
@@ -164,7 +107,9 @@ def start(config, workdir, parts, optimizer, manager, batches, mesh):
     )
     (workdir / 'parameters.txt').write_text(overview + '\n')
     logging.info('%s', overview.splitlines()[-1])
-  state = jax.jit(init, out_shardings=copied)(key)
+  state = jax.jit(init, out_shardings=sharding.shardings(abstract))(
+    jax.random.key(config.seed)
+  )
   if config.init_from:
     step, params = checkpoint.read_params(config.init_from, abstract.params)
     logging.info('starting from %s, step %d', config.init_from, step)

@@ -1,6 +1,7 @@
 """One jitted, sharded step of training: loss, gradient, update, average."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,58 +14,111 @@ from bitseg_jax.data import transforms
 from bitseg_jax.schedule import Schedule, loss_weight
 from bitseg_jax.train_state import TrainState
 
+Inputs = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
-def make_loss_fn(
-  denoise: Callable[..., jax.Array],
-  schedule: Schedule,
-  codec: Codec,
-  weight_kind: str = 'sigmoid',
-  weight_bias: float = -4.0,
-  decoupled: bool = True,
-  cond_drop_rate: float = 0.05,
-) -> Callable[..., jax.Array]:
-  """Returns loss_fn(params, batch, key) -> float32 [] (sec. 3.3).
+def make_corrupt_fn(
+  schedule: Schedule, codec: Codec, cond_drop_rate: float = 0.05
+) -> Callable[..., Inputs]:
+  """Returns corrupt_fn(batch, key) -> inputs of the loss (sec. 3.1).
 
-  The batch holds image uint8 [B, S, S, 3] and codes int [B, S, S]; -1 in
-  codes (padding, unlabelled) counts nowhere.
+  The batch holds image uint8 [B, S, S, 3] and codes int [B, S, S]. The inputs
+  are x and z_t [B, S, S, C], the normalised image [B, S, S, 3], t [B], and
+  valid, bool [B, S, S]: -1 in codes (padding, unlabelled) counts nowhere.
   """
 
-  def loss_fn(params, batch, key):
+  def corrupt_fn(batch, key):
     key_t, key_eps, key_drop = jax.random.split(key, 3)
     codes = batch['codes'].astype(jnp.int32)
     x = codec.encode(codes)
     image = transforms.normalize_image(batch['image'])
     # Guidance needs the model without image too: a few see zeros instead.
     keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
-    image = image * keep[:, None, None, None]
     t = diffusion.stratified_times(key_t, len(x))
     eps = jax.random.normal(key_eps, x.shape)
     at_t = t[:, None, None, None]
     z_t = diffusion.q_sample(x, eps, schedule.alpha(at_t), schedule.sigma(at_t))
-    x_hat = denoise(params, z_t, image, t)
+    return {
+      'x': x,
+      'z_t': z_t,
+      'image': image * keep[:, None, None, None],
+      't': t,
+      'valid': codes >= 0,
+    }
+
+  return corrupt_fn
+
+
+def make_loss_fn(
+  denoise: Callable[..., jax.Array],
+  schedule: Schedule,
+  weight_kind: str = 'sigmoid',
+  weight_bias: float = -4.0,
+  decoupled: bool = True,
+) -> Callable[..., jax.Array]:
+  """Returns loss_fn(params, inputs) -> float32 [] (sec. 3.3)."""
+
+  def loss_fn(params, inputs):
+    t = inputs['t']
+    x_hat = denoise(params, inputs['z_t'], inputs['image'], t)
     weight = loss_weight(schedule, t, weight_kind, weight_bias, decoupled)
     return jnp.mean(
-      diffusion.denoising_loss(x_hat, x, weight, valid=codes >= 0)
+      diffusion.denoising_loss(x_hat, inputs['x'], weight, inputs['valid'])
     )
 
   return loss_fn
 
 
+def accumulated(
+  loss_fn: Callable[..., jax.Array], params: Any, inputs: Inputs, parts: int
+) -> tuple[jax.Array, Any]:
+  """Loss and gradient of a batch, taken in parts one after the other.
+
+  Args:
+    loss_fn: (params, inputs) -> loss, a mean over the rows.
+    params: parameters.
+    inputs: pytree of arrays [B, ...].
+    parts: number of parts; divides B.
+
+  Returns:
+    (loss, gradient), those of the whole batch.
+  """
+  gradient_fn = jax.value_and_grad(loss_fn)
+  if parts == 1:
+    return gradient_fn(params, inputs)
+  # Every part takes rows of every device, so that none has to move.
+  split = jax.tree.map(
+    lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), inputs
+  )
+
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, gradient_fn(params, part)), None
+
+  zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+  total, _ = jax.lax.scan(add, zero, split)
+  return jax.tree.map(lambda value: value / parts, total)
+
+
 def make_train_step(
+  corrupt_fn: Callable[..., Inputs],
   loss_fn: Callable[..., jax.Array],
   optimizer: optax.GradientTransformation,
   ema_decay: float,
   mesh: Mesh,
+  state_shardings: Any = None,
+  accumulate: int = 1,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Compiles one step of training over a mesh.
 
   Args:
-    loss_fn: (params, batch, key) -> loss.
+    corrupt_fn: (batch, key) -> inputs.
+    loss_fn: (params, inputs) -> loss.
     optimizer: as from train_state.make_optimizer.
     ema_decay: final decay of the parameter average.
     mesh: devices.
+    state_shardings: where the state lies; None = a copy on every device.
+    accumulate: parts that a batch is taken in; all of them lead to one update.
 
   Returns:
     step(state, batch, key) -> (state, {'loss', 'grad_norm'}); key is that of
@@ -72,8 +126,8 @@ def make_train_step(
   """
 
   def step(state, batch, key):
-    key = jax.random.fold_in(key, state.step)
-    loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, key)
+    inputs = corrupt_fn(batch, jax.random.fold_in(key, state.step))
+    loss, grads = accumulated(loss_fn, state.params, inputs, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new_state = TrainState(
@@ -87,9 +141,10 @@ def make_train_step(
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
 
   copied = sharding.copied_on(mesh)
+  placement = state_shardings or copied
   return jax.jit(
     step,
-    in_shardings=(copied, sharding.split_on(mesh), copied),
-    out_shardings=copied,
+    in_shardings=(placement, sharding.split_on(mesh), copied),
+    out_shardings=(placement, copied),
     donate_argnums=0,
   )

@@ -67,9 +67,14 @@ def get_config() -> ConfigDict:
   # Pixels a side for one position of the first level; 2: a quarter the work.
   config.model.patch_size = 1
   config.model.dtype = 'float32'  # float32 | bfloat16
+  # Computes the blocks twice to keep less: for batches that do not fit.
+  config.model.remat = False
 
   config.train = ConfigDict()
   config.train.batch_size = 8  # over all devices
+  config.train.accumulate = 1  # parts of a batch, one after the other
+  # Devices that share one copy of parameters and optimizer state (FSDP).
+  config.train.fsdp = 1
   config.train.num_steps = 300_000
   config.train.learning_rate = 1e-4
   config.train.warmup_steps = 1_000

@@ -4,22 +4,44 @@ import json
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bitseg_jax import benchmark
+from bitseg_jax.benchmarks import device, host
 from bitseg_jax.data.source import load_example
 
 
 def test_its_photo_has_the_size_and_entities_that_it_says(tmp_path):
-  source = benchmark.make_source(tmp_path)
+  source = host.make_source(tmp_path)
   example = load_example(source, source.splits['train'][0])
   assert example['image'].shape == (750, 1000, 3)
   assert len(np.unique(example['id_maps'][0])) == 56
 
 
 def test_times_are_of_one_call():
-  milliseconds = benchmark.milliseconds(lambda: sum(range(20_000)), 5, 2)
+  milliseconds = host.milliseconds(lambda: sum(range(20_000)), 5, 2)
   assert 0.02 < milliseconds < 20
+
+
+def test_work_is_counted_as_on_paper():
+  a, b = jnp.zeros((32, 64)), jnp.zeros((64, 16))
+  assert device.flops_of(jnp.matmul, a, b) == 2 * 32 * 64 * 16
+
+
+def test_collectives_are_counted_with_their_bytes():
+  program = """
+    %r = f32[10,4]{1,0} all-reduce(%a), replica_groups={{0,1}}
+    %t = (f32[8]{0}, bf16[2,3]{1,0}) all-reduce(%b, %c), channel_id=2
+    %g = f32[] all-gather-start(%d)
+    %u = f32[10] add(%r, %all-reduce.2)
+  """
+  assert device.collectives(program) == {
+    'all-reduce': (2, 160 + 32 + 12),
+    'all-gather': (1, 4),
+  }
 
 
 def test_wrong_data_ends_in_one_line(tmp_path):
@@ -32,9 +54,29 @@ def test_wrong_data_ends_in_one_line(tmp_path):
   assert 'does not exist' in done.stderr
 
 
-def test_it_prints_and_writes_what_it_measures(tmp_path, monkeypatch, capsys):
-  monkeypatch.setitem(benchmark.WHAT, 'input', lambda *_: [('all', 2.5, 'ms')])
+def test_it_prints_writes_and_compares_what_it_measures(
+  tmp_path, tiny_config, monkeypatch, capsys
+):
   path = tmp_path / 'a.json'
-  benchmark.run('input', '', 128, str(path))
-  assert 'all' in capsys.readouterr().out
-  assert json.loads(path.read_text())['rows'] == [['all', 2.5, 'ms']]
+  for value, output in ((2.0, str(path)), (3.0, '')):
+    rows = [('all', value, 'ms')]
+    monkeypatch.setattr(benchmark, 'measure', lambda *_, rows=rows: rows)
+    compare = '' if output else str(path)
+    benchmark.run(['input'], tiny_config, '', output, compare)
+  assert 'x 1.50' in capsys.readouterr().out
+  assert ['all', 2.0, 'ms'] in json.loads(path.read_text())['rows']
+
+
+def test_unknown_measure_is_refused(tiny_config):
+  with pytest.raises(ValueError, match='choose among input, metrics'):
+    benchmark.run(['speed'], tiny_config)
+
+
+@pytest.mark.parametrize('what', ['train', 'sample', 'metrics'])
+def test_every_measure_gives_rows(tiny_config, what):
+  rows = benchmark.measure(what, tiny_config, '', peak=1e12)
+  assert rows and all(np.isfinite(value) for _, value, _ in rows)
+  names = [name for name, _, _ in rows]
+  assert len(set(names)) == len(names)
+  if what == 'train' and jax.device_count() == 1:
+    assert not any('all-reduce' in name for name in names)

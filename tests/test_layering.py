@@ -7,11 +7,15 @@ import pytest
 
 PACKAGE = pathlib.Path('bitseg_jax')
 FLOORS = [
-  {'__init__', 'schedule', 'codec', 'palette', 'metrics'},
-  {'diffusion', 'sampler', 'models', 'data'},
-  {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
-  {'experiment', 'evaluate', 'train', 'segmenter', 'photos', 'describe'},
-  {'main', 'predict', 'prepare', 'baselines', 'benchmark'},
+  set(room.split())
+  for room in (
+    '__init__ schedule codec palette metrics',
+    'diffusion sampler models data',
+    'sharding train_state train_step checkpoint writers viz cli',
+    'checks experiment evaluate train segmenter photos describe benchmarks '
+    'sweeps',
+    'main predict prepare baselines benchmark sweep',
+  )
 ]
 ONLY_ROOM = {
   'flax.linen': {'models'},

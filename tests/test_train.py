@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from bitseg_jax import (
+  checks,
   codec,
   evaluate,
   experiment,
@@ -56,11 +57,13 @@ def test_every_variant_learns(flat_config, variant):
     flat_config[section][key] = value
   parts = experiment.build(flat_config)
   mesh = sharding.make_mesh()
-  loss_fn = train._loss_fn(flat_config.diffusion, parts)
+  corrupt_fn, loss_fn = experiment.make_loss(flat_config.diffusion, parts)
   optimizer = train_state.make_optimizer(3e-3)
-  step_fn = train_step.make_train_step(loss_fn, optimizer, 0.99, mesh)
+  step_fn = train_step.make_train_step(
+    corrupt_fn, loss_fn, optimizer, 0.99, mesh
+  )
   batches = iter(
-    train._training_batches(
+    experiment.training_batches(
       flat_config, [ProceduralScenes(100, 16)], parts.palette
     )
   )
@@ -71,7 +74,7 @@ def test_every_variant_learns(flat_config, variant):
   batch = sharding.put_batch(next(batches), mesh)
   mean_loss = jax.jit(
     lambda params: jax.lax.map(
-      lambda key: loss_fn(params, batch, key),
+      lambda key: loss_fn(params, corrupt_fn(batch, key)),
       jax.random.split(jax.random.key(2), 16),
     ).mean()
   )
@@ -112,33 +115,43 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 def test_dropped_images_are_not_seen(flat_config):
   parts = experiment.build(flat_config)
-  loss_of = lambda rate: train_step.make_loss_fn(
-    lambda params, z_t, image, t: z_t + image.mean((1, 2, 3), keepdims=True),
-    parts.schedule,
-    parts.codec,
-    cond_drop_rate=rate,
-  )
+  seen = lambda rate, batch: train_step.make_corrupt_fn(
+    parts.schedule, parts.codec, cond_drop_rate=rate
+  )(batch, jax.random.key(0))['image']
   codes = np.zeros((8, 16, 16), np.int16)
   images = np.random.default_rng(0).integers(0, 255, (2, 8, 16, 16, 3), 'u1')
   first, second = (
     {'image': image, 'codes': codes} for image in (images[0], images[1])
   )
-  key = jax.random.key(0)
-  assert loss_of(1.0)(None, first, key) == loss_of(1.0)(None, second, key)
-  assert loss_of(0.0)(None, first, key) != loss_of(0.0)(None, second, key)
+  assert (seen(1.0, first) == seen(1.0, second)).all()
+  assert (seen(0.0, first) != seen(0.0, second)).any()
 
 
 def test_unlabelled_pixels_do_not_train(flat_config):
   parts = experiment.build(flat_config)
-  loss_fn = train._loss_fn(flat_config.diffusion, parts)
+  corrupt_fn, loss_fn = experiment.make_loss(flat_config.diffusion, parts)
   params = parts.init_params(jax.random.key(0))
   batch = {
     'image': np.zeros((4, 16, 16, 3), np.uint8),
     'codes': np.full((4, 16, 16), -1, np.int16),
   }
-  loss, grads = jax.value_and_grad(loss_fn)(params, batch, jax.random.key(0))
+  inputs = corrupt_fn(batch, jax.random.key(0))
+  loss, grads = jax.value_and_grad(loss_fn)(params, inputs)
   assert loss == 0
   assert optax.global_norm(grads) == 0
+
+
+@pytest.mark.parametrize('parts', [2, 4])
+def test_a_batch_taken_in_parts_has_the_same_gradient(parts):
+  rng = np.random.default_rng(0)
+  params = {'w': jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}
+  inputs = {'x': jnp.asarray(rng.normal(size=(8, 5)), jnp.float32)}
+  loss_fn = lambda params, inputs: jnp.mean((inputs['x'] @ params['w']) ** 2)
+  whole = train_step.accumulated(loss_fn, params, inputs, 1)
+  in_parts = train_step.accumulated(loss_fn, params, inputs, parts)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, in_parts
+  )
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step():
@@ -224,7 +237,7 @@ def test_settings_that_cannot_work_get_one_line(tiny_config, name):
 def test_batches_must_divide_over_the_devices(monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 3)
   with pytest.raises(ValueError, match='3 devices do not divide'):
-    experiment.check_devices('train.batch_size', 8)
+    checks.check_devices('train.batch_size', 8)
 
 
 def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
 
 GOLDEN = np.load('third_party/towardsdiff/unet.npz')
@@ -149,3 +150,48 @@ def test_bfloat16_is_near_float32_and_returns_float32(small):
   full = apply({'params': params}, *args)
   assert low.dtype == jnp.float32
   assert 0 < np.abs(low - full).max() < 0.1 * np.abs(full).max()
+
+
+def test_patches_come_back_where_they_were():
+  x = jnp.arange(2 * 8 * 12 * 3.0).reshape(2, 8, 12, 3)
+  patches = layers.to_patches(x, 4)
+  assert patches.shape == (2, 2, 3, 48)
+  np.testing.assert_array_equal(patches[1, 1, 2].reshape(4, 4, 3), x[1, 4:, 8:])
+  np.testing.assert_array_equal(layers.from_patches(patches, 4), x)
+
+
+@pytest.fixture(scope='module')
+def tiny():
+  """A tiny model with patches, its parameters and a batch."""
+  model = UNet(
+    4, 8, (1, 2), 1, attention_levels=(1,), num_heads=1, patch_size=2
+  )
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8, 4))
+  args = x, x[..., :3], jnp.array([0.2, 0.9])
+  params = jax.tree.map(
+    lambda w: w + 0.1, model.init(jax.random.key(0), *args)['params']
+  )
+  return model, params, args
+
+
+def test_with_patches_the_output_has_the_shape_of_the_input(tiny):
+  model, params, args = tiny
+  assert params['conv_out']['kernel'].shape[-1] == 16
+  assert model.apply({'params': params}, *args).shape == args[0].shape
+
+
+def test_computing_blocks_twice_changes_no_gradient(tiny):
+  model, params, args = tiny
+  gradient = lambda remat: jax.jit(
+    jax.grad(
+      lambda p: (
+        model.clone(remat=remat).apply({'params': p}, *args) ** 2
+      ).sum()
+    )
+  )(params)
+  plain, twice = gradient(False), gradient(True)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    plain,
+    twice,
+  )

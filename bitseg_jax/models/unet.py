@@ -27,6 +27,8 @@ class UNet(nn.Module):
     num_heads: attention heads.
     patch_size: pixels a side that share one position of the first level; over
       1 is cheaper and coarser (simple diffusion, Hoogeboom et al. 2023).
+    remat: compute the blocks again for the gradient instead of keeping what
+      they computed: slower, in less memory.
     dtype: compute dtype; parameters and the output are float32.
   """
 
@@ -37,6 +39,7 @@ class UNet(nn.Module):
   attention_levels: Sequence[int] = (3, 4)
   num_heads: int = 4
   patch_size: int = 1
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -55,13 +58,17 @@ class UNet(nn.Module):
     wide = functools.partial(nn.Dense, emb.shape[-1] * 4, dtype=self.dtype)
     emb = wide(name='time_1')(nn.silu(wide(name='time_0')(emb)))
 
+    kept = nn.remat if self.remat else lambda module: module
+    res_block = kept(layers.ResBlock)
+    attention = functools.partial(
+      kept(layers.AttentionBlock), self.num_heads, self.dtype
+    )
+
     def block(h, level, name):
       width = self.base_channels * self.channel_mults[level]
-      h = layers.ResBlock(width, self.dtype, name=f'{name}_res')(h, emb)
+      h = res_block(width, self.dtype, name=f'{name}_res')(h, emb)
       if level in self.attention_levels:
-        h = layers.AttentionBlock(
-          self.num_heads, self.dtype, name=f'{name}_attn'
-        )(h)
+        h = attention(name=f'{name}_attn')(h)
       return h
 
     h = jnp.concatenate([z_t, image], axis=-1).astype(self.dtype)
@@ -78,12 +85,10 @@ class UNet(nn.Module):
         skips.append(h)
 
     width = h.shape[-1]
-    h = layers.ResBlock(width, self.dtype, name='middle_0_res')(h, emb)
+    h = res_block(width, self.dtype, name='middle_0_res')(h, emb)
     if self.attention_levels:
-      h = layers.AttentionBlock(self.num_heads, self.dtype, name='middle_attn')(
-        h
-      )
-    h = layers.ResBlock(width, self.dtype, name='middle_1_res')(h, emb)
+      h = attention(name='middle_attn')(h)
+    h = res_block(width, self.dtype, name='middle_1_res')(h, emb)
 
     for level in reversed(range(deepest + 1)):
       for i in range(self.num_res_blocks + 1):

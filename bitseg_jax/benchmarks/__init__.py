@@ -1,0 +1,1 @@
+"""What bitseg_jax.benchmark measures, on the host and on the device."""

@@ -1,0 +1,199 @@
+"""Benchmarks of what the device does: forward pass, training, sampling, codes.
+
+Rates are given beside that of a matrix product measured in the same run: the
+share of it says how good a program is, whatever the machine.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from bitseg_jax import evaluate, experiment, sharding, train_state
+from bitseg_jax.benchmarks.host import Rows
+from bitseg_jax.data.procedural import ProceduralScenes
+
+_COLLECTIVES = 'all-reduce|reduce-scatter|all-gather|all-to-all'
+_BYTES = {'f32': 4, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'pred': 1}
+
+
+def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
+  """Median time of a call, warmed up, of as many as the budget allows."""
+  jax.block_until_ready(call())
+  times = []
+  while len(times) < least or (sum(times) < budget and len(times) < 100):
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    times.append(time.perf_counter() - began)
+  return float(np.median(times))
+
+
+def matmul_rate(dtype: str) -> float:
+  """FLOP/s of a square matrix product on all the devices together."""
+  side = 2048 if jax.default_backend() == 'cpu' else 8192
+  mesh = sharding.make_mesh()
+  draw = lambda key: jax.random.normal(
+    key, (jax.device_count(), side, side), dtype
+  )
+  matrices = jax.jit(draw, out_shardings=sharding.split_on(mesh))(
+    jax.random.key(0)
+  )
+  product = jax.jit(lambda a: a @ a)
+  flops = 2 * side**3 * jax.device_count()
+  return flops / seconds(lambda: product(matrices), least=10, budget=3)
+
+
+def compile_program(function: Callable, *args: Any) -> tuple[Any, float]:
+  """(the compiled program, seconds that compiling took)."""
+  lowered = function.lower(*args)
+  began = time.perf_counter()
+  return lowered.compile(), time.perf_counter() - began
+
+
+def flops_of(function: Callable, *args: Any) -> float:
+  """Floating-point operations of a function, before any optimisation."""
+  return jax.jit(function).lower(*args).cost_analysis()['flops']
+
+
+def collectives(program: str) -> dict[str, tuple[int, int]]:
+  """Counts what devices exchange in a compiled program.
+
+  Args:
+    program: HLO text, as `compiled.as_text()` gives it.
+
+  Returns:
+    For each kind of collective (how many, bytes of their results).
+  """
+  counts, sizes = Counter(), Counter()
+  pattern = rf' = (.*?) ({_COLLECTIVES})(?:-start)?\('
+  for result, kind in re.findall(pattern, program):
+    counts[kind] += 1
+    for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', result):
+      values = np.prod([int(n) for n in shape.split(',') if n], dtype=int)
+      sizes[kind] += int(values) * _BYTES.get(dtype, 8)
+  return {kind: (counts[kind], sizes[kind]) for kind in counts}
+
+
+def memory_of(program: Any) -> float:
+  """GiB a device needs for a program: arguments, results, temporaries."""
+  need = program.memory_analysis()
+  return (
+    need.argument_size_in_bytes
+    + need.output_size_in_bytes
+    - need.alias_size_in_bytes
+    + need.temp_size_in_bytes
+  ) / 2**30
+
+
+def _rate_rows(name, unit, count, took, flops, peak):
+  return [
+    (f'{name}: {unit}', count / took, f'{unit}/s'),
+    (f'{name}: rate', flops / took / 1e12, 'TFLOP/s'),
+    (f'{name}: share of matmul', 100 * flops / took / peak, '%'),
+  ]
+
+
+def _batch(config, parts, mesh):
+  """One training batch of procedural scenes, on the devices."""
+  size = parts.image_size
+  scenes = ProceduralScenes(64, size, 12)
+  batches = experiment.training_batches(config, [scenes], parts.palette)
+  return sharding.put_batch(next(iter(batches)), mesh)
+
+
+def measure_train(config: ConfigDict, peak: float) -> Rows:
+  """Times forward pass and training step at config.train.batch_size.
+
+  Args:
+    config: the run's config.
+    peak: FLOP/s to compare with, see matmul_rate.
+
+  Returns:
+    The rows of the table.
+  """
+  parts, mesh = (
+    experiment.build(config),
+    sharding.make_mesh(config.train.fsdp),
+  )
+  _, optimizer = experiment.make_optimizer(config.train)
+  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
+  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
+  state = jax.jit(init, out_shardings=sharding.shardings(abstract))(
+    jax.random.key(0)
+  )
+  batch, key = _batch(config, parts, mesh), jax.random.key(1)
+  corrupt_fn, _ = experiment.make_loss(config.diffusion, parts)
+  inputs = jax.jit(corrupt_fn)(batch, key)
+  args = state.params, inputs['z_t'], inputs['image'], inputs['t']
+  size = config.train.batch_size
+  flops = flops_of(parts.denoise, *args)
+  forward, _ = compile_program(jax.jit(parts.denoise), *args)
+  rows = [('forward: work', flops / size / 1e9, 'GFLOP/image')]
+  took = seconds(lambda: forward(*args))
+  rows += _rate_rows('forward', 'images', size, took, flops, peak)
+  step_fn = experiment.make_step_fn(config, parts, optimizer, mesh, abstract)
+  program, compiling = compile_program(step_fn, state, batch, key)
+
+  def step():
+    nonlocal state
+    state, values = program(state, batch, key)
+    return values
+
+  # Forward, and backward by inputs and by weights: three times the work.
+  rows += _rate_rows('train', 'images', size, seconds(step), 3 * flops, peak)
+  rows += [
+    ('train: memory of a device', memory_of(program), 'GiB'),
+    ('train: compiling', compiling, 's'),
+  ]
+  for kind, (count, nbytes) in collectives(program.as_text()).items():
+    rows += [
+      (f'train: {kind} a step', count, ''),
+      (f'train: {kind} a step, bytes', nbytes / 2**20, 'MiB'),
+    ]
+  return rows
+
+
+def measure_sample(config: ConfigDict, peak: float) -> Rows:
+  """Times the guided sampler at config.eval.batch_size, and its decoding."""
+  parts, mesh = experiment.build(config), sharding.make_mesh()
+  sample_fn = evaluate.make_sample_fn(parts, config.sample, mesh)
+  params = jax.jit(parts.init_params)(jax.random.key(0))
+  rows_of_batch = config.eval.batch_size
+  side = parts.image_size
+  scenes = ProceduralScenes(rows_of_batch, side, 12)
+  image = np.stack([scenes[i]['image'] for i in range(rows_of_batch)])
+  sizes = np.full((rows_of_batch, 2), side, np.int32)
+  args = (
+    params,
+    *sharding.put_batch((image, sizes), mesh),
+    jax.random.split(jax.random.key(1), rows_of_batch),
+  )
+  z_t = jnp.zeros((1, side, side, parts.codec.channels))
+  once = flops_of(
+    parts.denoise, params, z_t, jnp.zeros((1, side, side, 3)), jnp.zeros(1)
+  )
+  branches = 2 if config.sample.guidance_weight else 1
+  flops = once * branches * config.sample.num_steps * rows_of_batch
+  program, compiling = compile_program(sample_fn, *args)
+  took = seconds(lambda: program(*args))
+  rows = _rate_rows('sample', 'samples', rows_of_batch, took, flops, peak)
+  x_hat = jnp.tanh(
+    jax.random.normal(jax.random.key(2), (8, side, side, parts.codec.channels))
+  )
+  probabilities = jax.jit(parts.codec.probabilities)
+  return [
+    *rows,
+    ('sample: memory of a device', memory_of(program), 'GiB'),
+    ('sample: compiling', compiling, 's'),
+    (
+      'code probabilities of 8 images',
+      1e3 * seconds(lambda: probabilities(x_hat), budget=2),
+      'ms',
+    ),
+  ]

@@ -1,0 +1,122 @@
+"""Benchmarks of what the host does: input pipeline and metrics."""
+
+import contextlib
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bitseg_jax import metrics, palette
+from bitseg_jax.data import builder, pipeline, record, transforms
+from bitseg_jax.data.source import Item, Source
+
+Rows = list[tuple[str, float, str]]  # name, value, unit
+
+
+def milliseconds(function, repeats: int = 50, calls: int = 10) -> float:
+  """Median over repeats of the mean CPU time of some calls."""
+  times = []
+  for _ in range(repeats):
+    began = time.process_time()  # what else runs here does not count
+    for _ in range(calls):
+      function()
+    times.append((time.process_time() - began) / calls)
+  return 1e3 * float(np.median(times))
+
+
+def make_source(folder: str, num_entities: int = 56) -> Source:
+  """A noisy 1000x750 JPEG, cells around random points, as many records."""
+  rng = np.random.default_rng(0)
+  y, x = np.mgrid[:750, :1000].astype(np.float32)
+  ids = _cells(rng, 750, 1000, num_entities)
+  photo = rng.integers(60, 196, (num_entities, 3))[ids]
+  photo = photo + 20 * np.sin(x / 7 + y / 11)[..., None]
+  photo = photo + np.clip(rng.normal(0, 6, photo.shape), -40, 40)
+  path = Path(folder) / 'photo.jpg'
+  Image.fromarray(photo.astype(np.uint8)).save(path, quality=90)
+  items = [Item(str(i), path, ('ids',)) for i in range(256)]
+  return Source({'train': items}, lambda item: [ids.astype(np.int32)], [], [])
+
+
+def _cells(rng, height, width, count):
+  """Id map of the pixels nearest to each of some random points."""
+  y, x = np.mgrid[:height, :width].astype(np.float32)
+  points = rng.uniform(0, 1, (count, 2)) * (height, width)
+  return np.argmin([(y - p) ** 2 + (x - q) ** 2 for p, q in points], axis=0)
+
+
+def measure_input(side: int, data: str = '') -> Rows:
+  """Times the stages of one sample, and all of them with reader processes.
+
+  Args:
+    side: pixels of the padded square.
+    data: prepared dataset to read from; '' makes one of 160 px.
+
+  Returns:
+    The rows of the table.
+  """
+  codes = palette.make_palette(64, 'similar')
+  example = pipeline.TrainingExample(side, 64, codes)
+  rng = np.random.default_rng(0)
+  with tempfile.TemporaryDirectory() as folder:
+    source = make_source(folder)
+    item = source.splits['train'][0]
+    stored = {**record.encode(source, item, 0)[0], 'name': b''}
+    decode = lambda: record.decode(stored, side)
+    image, id_maps = decode()['image'], decode()['id_maps']
+    ids = id_maps[0]
+    size = transforms.fit_longest_side(*ids.shape, side)
+    resize = lambda: (
+      transforms.resize_image(image, size),
+      transforms.resize_ids(ids, size),
+    )
+    small = resize()
+    padded = transforms.pad_to_square(*small, side)[1]
+    plain = lambda: Image.open(item.photo).convert('RGB').resize(size[::-1])
+    stages = {
+      'plain Pillow: decode, resize': plain,
+      'decode photo': decode,
+      'decode ids': lambda: id_maps[0],
+      'resize': resize,
+      'augment': lambda: transforms.augment(*small, rng, 'full'),
+      'relabel + palette': lambda: palette.assign_codes(padded, codes),
+      'all': lambda: example.random_map(decode(), rng),
+    }
+    rows = [(name, milliseconds(f), 'ms') for name, f in stages.items()]
+    if not data:
+      data = folder
+      with contextlib.redirect_stderr(io.StringIO()):
+        builder.write_dataset(source, data, 'benchmark', longest_side=160)
+    prepared = builder.open_split(data, 'train', side)
+    rate = samples_per_second(prepared, example, 0, time.process_time)
+    rows.append(('prepared records, of CPU time', rate, 'samples/s'))
+    for workers in sorted({0, 1, 2, os.cpu_count() or 1}):
+      rate = samples_per_second(prepared, example, workers)
+      rows.append((f'prepared records, {workers} workers', rate, 'samples/s'))
+  return rows
+
+
+def samples_per_second(source, example, workers, clock=time.perf_counter):
+  """Rate of the training batches once started, one thread a process."""
+  stream = pipeline.training_batches(
+    [source], example, 32, 0, num_threads=1, num_workers=workers
+  )
+  with contextlib.closing(iter(stream)) as batches:
+    for _ in range(10 + 10 * workers):  # read before the clock starts
+      next(batches)
+    began, count = clock(), 0
+    while clock() - began < 5:
+      count += len(next(batches)['image'])
+    return count / (clock() - began)
+
+
+def measure_metrics(side: int) -> Rows:
+  """Times ARI and IoU of one image: 24 entities against 30 segments."""
+  rng = np.random.default_rng(0)
+  true, pred = (_cells(rng, side, side, count) for count in (24, 30))
+  score = lambda: metrics.scores(true, pred)
+  return [('ARI + IoU of an image', milliseconds(score), 'ms')]

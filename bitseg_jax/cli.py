@@ -1,0 +1,21 @@
+"""How a command ends when its user asked for what cannot be."""
+
+import sys
+from typing import NoReturn
+
+from absl import flags
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the flags; a config key that is not there ends in one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
+    fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+  """Ends the program with one line that says why."""
+  text = str(error).replace('\\n', ' ')  # ml_collections' is a repr
+  print('error:', ' '.join(text.split()), file=sys.stderr)
+  sys.exit(1)

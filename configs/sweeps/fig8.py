@@ -1,0 +1,9 @@
+"""Figure 8: eps-prediction, or x without tanh, leaves noisy specks."""
+
+X_LABEL = ''
+ROWS = {
+  'x, tanh': {},
+  'x, no tanh': {'diffusion.tanh': False},
+  'eps': {'diffusion.pred_type': 'eps', 'diffusion.tanh': False},
+}
+PAPER = {}

@@ -1,0 +1,114 @@
+"""Experiments train once what is asked for often, and say what came out."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from bitseg_jax import sweep as door
+from bitseg_jax import sweeps
+from configs.sweeps import sizes
+
+NAMES = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
+ABC = sweeps.Sweep(
+  'abc',
+  'Three rows',
+  {'a': {}, 'b': {'codes.palette': 'none'}, 'c': {'sample.num_steps': 2}},
+  {'a': (0.6, 0.4), 'b': (0.5, 0.3)},
+  '',
+)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+  """Training and evaluation that only note what they were asked for."""
+  seen = {'train': [], 'evaluate': []}
+
+  def train(config, workdir):
+    seen['train'].append(workdir.name)
+    return config.seed != 13
+
+  def evaluate(config, workdir):
+    seen['evaluate'].append(workdir.name)
+    steps = config.sample.num_steps
+    ari = 0.1 * config.seed + steps / 100
+    found = {'ema': {'ari': ari, 'iou': ari / 2}}
+    sweeps.write_json(workdir / 'results.json', found)
+    (workdir / 'gallery.png').touch()
+
+  monkeypatch.setattr(sweeps.train, 'train', train)
+  monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
+  return seen
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('size', sizes.SIZES)
+def test_every_row_of_the_paper_can_run_at_every_size(name, size):
+  sweep = door.open_sweep(name)
+  assert sweep.paper.keys() <= sweep.rows.keys()
+  for overrides in sweep.rows.values():
+    sweeps.configured(sizes.SIZES[size](), overrides, seed=1)
+
+
+def test_what_was_trained_is_shared_and_done_only_once(tmp_path, counted):
+  base = sizes.tiny()
+  for _ in range(2):
+    assert sweeps.run(ABC, base, [0, 1], tmp_path, say=lambda _: None)
+  assert len(counted['train']) == len(set(counted['train'])) == 4
+  assert len(counted['evaluate']) == 6
+  other = ABC._replace(name='other', rows={'same': {}})
+  assert sweeps.run(other, base, [0], tmp_path, say=lambda _: None)
+  assert len(counted['train']) == 4 and len(counted['evaluate']) == 6
+  assert len(list(tmp_path.glob('runs/*/gallery-*.png'))) == 6
+
+
+def test_a_stopped_training_is_not_taken_for_done(tmp_path, counted):
+  base = sizes.tiny()
+  say = lambda _: None
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say)
+  assert len(counted['train']) == 3 and len(counted['evaluate']) == 3
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say)
+  assert len(counted['train']) == 4  # the one that was stopped, again
+
+
+def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):
+  sweeps.run(ABC, sizes.tiny(), [1, 2], tmp_path, say=lambda _: None)
+  text = (tmp_path / 'abc.md').read_text()
+  assert '| a | 0.230 ± 0.071 | 0.115 ± 0.035 | 2 | 0.600 | 0.400 |' in text
+  assert '| c | 0.170 ± 0.071 | 0.085 ± 0.035 | 2 | - | - |' in text
+  assert '- b < a: does not hold (+0.000 ± 0.071 ARI)' in text
+  assert (tmp_path / 'abc.png').stat().st_size > 1000
+
+
+def test_orderings_are_those_of_the_paper():
+  scores = {'a': {0: (0.7, 0), 1: (0.5, 0)}, 'b': {0: (0.1, 0)}, 'c': {}}
+  assert sweeps.compare_orderings(ABC, scores) == [
+    '- b < a: holds (+0.500 ARI)'
+  ]
+
+
+def test_a_row_that_sets_no_key_is_refused():
+  with pytest.raises(ValueError, match=r"sets 'model\.depth', which is no key"):
+    sweeps.configured(sizes.tiny(), {'model.depth': 3}, 0)
+
+
+def test_unknown_sweep_is_refused_with_the_known_ones():
+  with pytest.raises(ValueError, match='choose one of fig3, fig4'):
+    door.open_sweep('table9')
+
+
+@pytest.mark.slow
+def test_a_real_sweep_from_training_to_table(tmp_path, tiny_config):
+  rows = {'8 steps': {}, '2 steps': {'sample.num_steps': 2}}
+  sweep = ABC._replace(rows=rows, paper={})
+  tiny_config.train.update(num_steps=2, checkpoint_every=2, warmup_steps=0)
+  folder = pathlib.Path(tmp_path)
+  assert sweeps.run(sweep, tiny_config, [0], folder)
+  scores = [
+    sweeps.score_of(
+      sweeps.run_row(sweeps.configured(tiny_config, o, 0), folder)
+    )
+    for o in rows.values()
+  ]
+  assert np.isfinite(scores).all()
+  assert len(list(folder.glob('runs/*'))) == 1
