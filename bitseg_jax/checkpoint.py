@@ -32,6 +32,8 @@ YOUNGER = {
   },
   'model': {'patch_size': 1, 'remat': False},
   'train': {'accumulate': 1, 'fsdp': 1},
+  'diffusion': {'loss': 'squared', 'size_power': 0.0},
+  'sample': {'guidance_interval': [0.0, 1.0], 'time_difference': 0.0},
 }
 
 ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')

@@ -29,6 +29,8 @@ LEAST = {
   'eval.num_images': 0,
   'eval.num_samples': 1,
   'eval.during_training': 0,
+  'diffusion.size_power': 0,
+  'sample.time_difference': 0,
   'model.base_channels': 2,
   'model.num_res_blocks': 1,
   'model.num_heads': 1,
@@ -44,6 +46,7 @@ def check(config: ConfigDict) -> None:
   one_of('codes.overflow', config.codes.overflow, palette.OVERFLOWS)
   one_of('diffusion.pred_type', diff.pred_type, diffusion.PRED_TYPES)
   one_of('diffusion.loss_weight', diff.loss_weight, schedule.LOSS_WEIGHTS)
+  one_of('diffusion.loss', diff.loss, diffusion.LOSSES)
   one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
   one_of('sample.method', config.sample.method, sampler.METHODS)
   one_of('sample.variance', config.sample.variance, sampler.VARIANCES)
@@ -57,6 +60,13 @@ def check(config: ConfigDict) -> None:
     raise ValueError(
       'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
       f'{diff.pred_type!r} is not; set --config.diffusion.tanh=False'
+    )
+  if diff.loss == 'cross_entropy' and (
+    not diff.tanh or config.codes.encoding == 'rgb'
+  ):
+    raise ValueError(
+      "config.diffusion.loss = 'cross_entropy' takes x_hat for probabilities "
+      'of bits: it needs tanh, and an encoding of -1 and +1'
     )
   codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   if config.codes.palette != 'none':

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from bitseg_jax.schedule import Schedule
 
+LOSSES = ('squared', 'cross_entropy')
 PRED_TYPES = ('x', 'eps', 'v')
 
 
@@ -98,24 +99,63 @@ def stratified_times(key: jax.Array, batch_size: int) -> jax.Array:
 
 
 def denoising_loss(
-  x_hat: jax.Array, x: jax.Array, weight: jax.Array, valid: jax.Array
+  x_hat: jax.Array,
+  x: jax.Array,
+  weight: jax.Array,
+  valid: jax.Array,
+  pixel_weight: jax.Array | None = None,
+  kind: str = 'squared',
 ) -> jax.Array:
-  """Weighted squared error of x_hat on valid pixels (sec. 3.3).
+  """Weighted error of x_hat on valid pixels (sec. 3.3).
 
   Args:
     x_hat: predicted codes, float [B, H, W, C].
     x: clean codes, float [B, H, W, C].
     weight: w(t), float [B].
     valid: bool [B, H, W]; False pixels (padding, unlabelled) do not count.
+    pixel_weight: float [B, H, W], what each pixel counts; None = alike.
+    kind: 'squared', or 'cross_entropy' of bits -1 and +1, where (1 + x_hat) /
+      2 is the probability of +1 (Eq. 3).
 
   Returns:
     float32 [B]: for each image the error summed over channels, averaged over
     its valid pixels and weighted; 0 for an image without a valid pixel.
+
+  Raises:
+    ValueError: if kind is unknown.
   """
-  error = jnp.sum(jnp.square(x_hat - x), axis=-1, dtype=jnp.float32)
-  count = jnp.sum(valid, axis=(1, 2))
-  total = jnp.sum(jnp.where(valid, error, 0.0), axis=(1, 2))
-  return weight * total / jnp.maximum(count, 1)
+  if kind == 'squared':
+    error = jnp.square(x_hat - x)
+  elif kind == 'cross_entropy':
+    # A float32 tanh reaches 1: its logarithm has to be kept finite.
+    error = -jnp.log(jnp.maximum((1 + x * x_hat) / 2, 1e-6))
+  else:
+    raise ValueError(
+      f'unknown loss {kind!r}; choose one of {", ".join(LOSSES)}'
+    )
+  error = jnp.sum(error, axis=-1, dtype=jnp.float32)
+  if pixel_weight is None:
+    pixel_weight = 1.0
+  counts = jnp.where(valid, pixel_weight, 0.0)
+  total = jnp.sum(jnp.where(valid, error, 0.0) * counts, axis=(1, 2))
+  count = jnp.sum(counts, axis=(1, 2))
+  return weight * total / jnp.where(count > 0, count, 1.0)
+
+
+def size_weights(codes: jax.Array, num_codes: int, power: float) -> jax.Array:
+  """What each pixel counts: the area of its entity to the power of -power.
+
+  Args:
+    codes: int [B, H, W], -1 where ignored.
+    num_codes: number of codes.
+    power: 0 = all pixels alike, 1 = all entities alike.
+
+  Returns:
+    float32 [B, H, W], 0 where ignored.
+  """
+  member = jax.nn.one_hot(codes, num_codes)  # -1 is no code: all 0
+  area = jnp.sum(member, axis=(1, 2), keepdims=True)
+  return jnp.sum(member * jnp.maximum(area, 1.0) ** -power, axis=-1)
 
 
 def make_denoiser(

@@ -69,6 +69,7 @@ def make_sample_fn(
         params,
         transforms.normalize_image(image),
         settings.guidance_weight,
+        tuple(settings.guidance_interval),
       ),
       keys,
       (*valid.shape, parts.codec.channels),
@@ -77,6 +78,7 @@ def make_sample_fn(
       method=settings.method,
       variance=settings.variance,
       valid_mask=valid,
+      time_difference=settings.time_difference,
     )
 
   split = sharding.split_on(mesh)

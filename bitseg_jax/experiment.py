@@ -150,7 +150,7 @@ def make_loss(
 ) -> tuple[Callable[..., train_step.Inputs], Callable[..., jax.Array]]:
   """(corrupt_fn, loss_fn), see train_step, of the `diffusion` section."""
   corrupt_fn = train_step.make_corrupt_fn(
-    parts.schedule, parts.codec, settings.cond_drop_rate
+    parts.schedule, parts.codec, settings.cond_drop_rate, settings.size_power
   )
   loss_fn = train_step.make_loss_fn(
     parts.denoise,
@@ -158,6 +158,7 @@ def make_loss(
     settings.loss_weight,
     settings.loss_bias,
     settings.decoupled,
+    settings.loss,
   )
   return corrupt_fn, loss_fn
 

@@ -1,4 +1,4 @@
-"""Ancestral (DDPM) and deterministic (DDIM) sampling as one scan (sec. 3.1)."""
+"""Ancestral (DDPM) and deterministic sampling as one scan (sec. 3.1)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from bitseg_jax import diffusion
 from bitseg_jax.schedule import Schedule, alpha_of, sigma_of
 
-METHODS = ('ddpm', 'ddim')
+METHODS = ('ddpm', 'ddim', 'dpmpp')
 VARIANCES = ('large', 'small')
 
 
@@ -68,11 +68,41 @@ def ddim_step(
   return diffusion.q_sample(x_hat, eps, alpha_of(logsnr_s), sigma_of(logsnr_s))
 
 
+def dpmpp_step(
+  z_t: jax.Array,
+  x_hat: jax.Array,
+  x_before: jax.Array,
+  logsnr_t: jax.Array,
+  logsnr_s: jax.Array,
+  logsnr_before: jax.Array,
+) -> jax.Array:
+  """Moves z_t to s along x_hat extrapolated from the step before.
+
+  DPM-Solver++(2M), Lu et al. 2022, algorithm 2. With x_before = x_hat it is
+  ddim_step.
+
+  Args:
+    z_t: noisy codes at t, float [..., C].
+    x_hat: predicted clean codes at t, shape of z_t.
+    x_before: those predicted one step before, at a larger t.
+    logsnr_t: logsnr at t, broadcasts against z_t.
+    logsnr_s: logsnr at s, likewise.
+    logsnr_before: logsnr at the time of x_before, at most logsnr_t.
+
+  Returns:
+    z_s, shape of z_t.
+  """
+  last = jnp.maximum(logsnr_t - logsnr_before, 1e-6)
+  ahead = x_hat + (logsnr_s - logsnr_t) / (2 * last) * (x_hat - x_before)
+  return ddim_step(z_t, ahead, logsnr_t, logsnr_s)
+
+
 def guided(
   denoise: Callable[..., jax.Array],
   params: Any,
   image: jax.Array,
   guidance_weight: float,
+  interval: tuple[float, float] = (0.0, 1.0),
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Binds parameters and image, with classifier-free guidance (sec. 3.1).
 
@@ -81,6 +111,7 @@ def guided(
     params: parameters of the network.
     image: normalised photographs, float [B, H, W, 3].
     guidance_weight: w of diffusion.guide; 0 leaves the second branch out.
+    interval: (least, most) t at which to guide (Kynkaanniemi et al. 2024).
 
   Returns:
     (z_t, t) -> guided x_hat, both branches in one batch.
@@ -93,7 +124,9 @@ def guided(
     x_hat = denoise(
       params, jnp.concatenate([z_t, z_t]), images, jnp.concatenate([t, t])
     )
-    return diffusion.guide(*jnp.split(x_hat, 2), guidance_weight)
+    within = (t >= interval[0]) & (t <= interval[1])
+    weight = jnp.where(within, guidance_weight, 0.0)[:, None, None, None]
+    return diffusion.guide(*jnp.split(x_hat, 2), weight)
 
   return denoise_both
 
@@ -107,6 +140,7 @@ def sample(
   method: str = 'ddpm',
   variance: str = 'large',
   valid_mask: jax.Array | None = None,
+  time_difference: float = 0.0,
 ) -> jax.Array:
   """Draws codes by num_steps equidistant steps from t = 1 to t = 0.
 
@@ -117,9 +151,11 @@ def sample(
     shape: (B, H, W, C).
     schedule: the noise schedule the network was trained with.
     num_steps: evaluations of denoise_fn, at least 1.
-    method: 'ddpm' or 'ddim'.
+    method: 'ddpm', 'ddim' or 'dpmpp'.
     variance: of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; padding (False) is held at x = 0.
+    time_difference: steps go to less noise than the next evaluation is told,
+      by so many steps (Chen et al. 2023, asymmetric time intervals).
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
@@ -146,15 +182,23 @@ def sample(
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 
-  def step(z_t, i):
+  def step(carry, i):
+    z_t, x_before = carry
     x_hat = denoise(z_t, i)
-    logsnr_t = schedule.logsnr(i / num_steps)
-    logsnr_s = schedule.logsnr((i - 1) / num_steps)
+    at = lambda k: schedule.logsnr(k / num_steps)
+    logsnr_t = at(i)
+    logsnr_s = at(jnp.maximum(i - 1 - time_difference, 0))
     if method == 'ddim':
-      return ddim_step(z_t, x_hat, logsnr_t, logsnr_s), None
-    z_s = ddpm_step(z_t, x_hat, noise(i - 1), logsnr_t, logsnr_s, variance)
-    return z_s, None
+      z_s = ddim_step(z_t, x_hat, logsnr_t, logsnr_s)
+    elif method == 'dpmpp':
+      x_before = jnp.where(i == num_steps, x_hat, x_before)
+      logsnr_before = at(jnp.minimum(i + 1, num_steps))
+      z_s = dpmpp_step(z_t, x_hat, x_before, logsnr_t, logsnr_s, logsnr_before)
+    else:
+      z_s = ddpm_step(z_t, x_hat, noise(i - 1), logsnr_t, logsnr_s, variance)
+    return (z_s, x_hat), None
 
+  start = noise(num_steps)
   steps = jnp.arange(num_steps, 1, -1)
-  z, _ = jax.lax.scan(step, noise(num_steps), steps)
+  (z, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
   return denoise(z, 1)

@@ -19,13 +19,17 @@ Metrics = dict[str, jax.Array]
 
 
 def make_corrupt_fn(
-  schedule: Schedule, codec: Codec, cond_drop_rate: float = 0.05
+  schedule: Schedule,
+  codec: Codec,
+  cond_drop_rate: float = 0.05,
+  size_power: float = 0.0,
 ) -> Callable[..., Inputs]:
   """Returns corrupt_fn(batch, key) -> inputs of the loss (sec. 3.1).
 
   The batch holds image uint8 [B, S, S, 3] and codes int [B, S, S]. The inputs
   are x and z_t [B, S, S, C], the normalised image [B, S, S, 3], t [B], and
-  valid, bool [B, S, S]: -1 in codes (padding, unlabelled) counts nowhere.
+  valid, bool [B, S, S]: -1 in codes (padding, unlabelled) counts nowhere. With
+  size_power also pixel_weight, see diffusion.size_weights.
   """
 
   def corrupt_fn(batch, key):
@@ -39,13 +43,18 @@ def make_corrupt_fn(
     eps = jax.random.normal(key_eps, x.shape)
     at_t = t[:, None, None, None]
     z_t = diffusion.q_sample(x, eps, schedule.alpha(at_t), schedule.sigma(at_t))
-    return {
+    inputs = {
       'x': x,
       'z_t': z_t,
       'image': image * keep[:, None, None, None],
       't': t,
       'valid': codes >= 0,
     }
+    if size_power:
+      inputs['pixel_weight'] = diffusion.size_weights(
+        codes, codec.num_codes, size_power
+      )
+    return inputs
 
   return corrupt_fn
 
@@ -56,6 +65,7 @@ def make_loss_fn(
   weight_kind: str = 'sigmoid',
   weight_bias: float = -4.0,
   decoupled: bool = True,
+  kind: str = 'squared',
 ) -> Callable[..., jax.Array]:
   """Returns loss_fn(params, inputs) -> float32 [] (sec. 3.3)."""
 
@@ -63,9 +73,15 @@ def make_loss_fn(
     t = inputs['t']
     x_hat = denoise(params, inputs['z_t'], inputs['image'], t)
     weight = loss_weight(schedule, t, weight_kind, weight_bias, decoupled)
-    return jnp.mean(
-      diffusion.denoising_loss(x_hat, inputs['x'], weight, inputs['valid'])
+    losses = diffusion.denoising_loss(
+      x_hat,
+      inputs['x'],
+      weight,
+      inputs['valid'],
+      inputs.get('pixel_weight'),
+      kind,
     )
+    return jnp.mean(losses)
 
   return loss_fn
 

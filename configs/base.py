@@ -56,6 +56,10 @@ def get_config() -> ConfigDict:
   config.diffusion.loss_weight = 'sigmoid'
   config.diffusion.loss_bias = -4.0
   config.diffusion.decoupled = True
+  config.diffusion.loss = 'squared'  # squared | cross_entropy (of bits)
+  # Pixels of an entity count as its area to the power of minus this: 0 pixels
+  # count alike, 1 entities do.
+  config.diffusion.size_power = 0.0
   config.diffusion.cond_drop_rate = 0.05
 
   config.model = ConfigDict()
@@ -91,9 +95,12 @@ def get_config() -> ConfigDict:
 
   config.sample = ConfigDict()
   config.sample.num_steps = 8
-  config.sample.method = 'ddpm'  # ddpm | ddim
+  config.sample.method = 'ddpm'  # ddpm | ddim | dpmpp
   config.sample.variance = 'large'  # large | small (of ddpm)
   config.sample.guidance_weight = 1.0  # 0: off
+  config.sample.guidance_interval = (0.0, 1.0)  # of t
+  # Steps go further than the network is told, by so many steps.
+  config.sample.time_difference = 0.0
 
   config.eval = ConfigDict()
   config.eval.batch_size = 16  # over all devices

@@ -125,3 +125,79 @@ def test_unknown_names_are_refused():
   for wrong in ({'method': 'euler'}, {'variance': 'mid'}, {'num_steps': 0}):
     with pytest.raises(ValueError):
       sampler.sample(*arguments, **wrong)
+
+
+def test_without_a_step_before_dpmpp_is_ddim():
+  z_t, x_hat = jax.random.normal(jax.random.key(0), (2, *SHAPE))
+  times = SCHEDULE.logsnr(0.7), SCHEDULE.logsnr(0.4)
+  np.testing.assert_allclose(
+    sampler.dpmpp_step(z_t, x_hat, x_hat, *times, SCHEDULE.logsnr(0.9)),
+    sampler.ddim_step(z_t, x_hat, *times),
+    atol=1e-5,
+  )
+
+
+def test_dpmpp_nears_the_exact_flow_faster_than_ddim():
+  # Data N(0, 0.3^2): the best x_hat is linear in z_t, the flow scales z.
+  schedule, spread = Schedule('cosine', 1.0), 0.3
+
+  def denoise(z_t, t):
+    alpha, sigma = (
+      f(t)[:, None, None, None] for f in (schedule.alpha, schedule.sigma)
+    )
+    shrink = alpha * spread**2 / ((alpha * spread) ** 2 + sigma**2)
+    return shrink * z_t
+
+  run = lambda method, n: sampler.sample(
+    denoise, jax.random.key(0), (1, 4, 4, 1), schedule, n, method
+  )
+  exact = run('ddim', 2000)
+  error = {m: np.abs(run(m, 20) - exact).max() for m in ('ddim', 'dpmpp')}
+  assert error['dpmpp'] < 0.3 * error['ddim']
+
+
+def test_guidance_acts_within_its_interval():
+  denoise = lambda params, z_t, image, t: (
+    image.mean(-1, keepdims=True) + 0 * z_t
+  )
+  image = jnp.ones((3, 2, 2, 3))
+  at = jnp.array([0.1, 0.5, 0.9])
+  x_hat = sampler.guided(denoise, None, image, 2.0, (0.3, 0.7))(image, at)
+  np.testing.assert_allclose(x_hat[:, 0, 0, 0], [1, 3, 1])
+
+
+@pytest.mark.parametrize('method', sampler.METHODS)
+def test_asymmetric_steps_still_end_at_the_truth(method):
+  truth = jnp.sign(jax.random.normal(jax.random.key(1), SHAPE))
+  out = sampler.sample(
+    lambda z_t, t: truth,
+    jax.random.key(0),
+    SHAPE,
+    SCHEDULE,
+    method=method,
+    time_difference=1.0,
+  )
+  np.testing.assert_allclose(out, truth)
+
+
+def test_asymmetric_steps_hand_on_less_noise():
+  seen = []
+  for difference in (0.0, 1.0):
+
+    def denoise(z_t, t, kept=seen):
+      jax.debug.callback(lambda z: kept.append(float(z.std())), z_t)
+      return 0 * z_t
+
+    sampler.sample(
+      denoise,
+      jax.random.key(0),
+      (4, 16, 16, 2),
+      SCHEDULE,
+      num_steps=4,
+      method='ddim',
+      time_difference=difference,
+    )
+    jax.effects_barrier()
+  plain, asymmetric = np.reshape(seen, (2, 4))
+  assert plain[0] == asymmetric[0]
+  assert (asymmetric[1:] < plain[1:]).all()
