@@ -197,7 +197,8 @@ check_flags() {
   die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
 }
 
-start() { setup && data && run; }
+resume() { data && run; }
+start() { setup && resume; }
 
 # Looks after a run on a VM that is there; 0 once it has ended.
 look_after() {
@@ -210,7 +211,7 @@ look_after() {
   case " $states " in
     *' running '*) say "$name: running" ;;
     *' new '*) try start ;;
-    *' ready '* | *' lost '* | ' 75 ') try run ;; # 75: stopped, and saved
+    *' ready '* | *' lost '* | ' 75 ') try resume ;; # 75: stopped, saved
     ' 0 ') return 0 ;;
     *) die "the run failed ($states): launch/tpu_vm.sh logs --name=$name" \
       "--zone=$zone tells why; the VM is still there, and costs" ;;
