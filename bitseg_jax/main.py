@@ -39,7 +39,11 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-  """Runs what the flags say; user errors end in one line and exit code 1."""
+  """Runs what the flags say.
+
+  User errors end in one line and exit code 1. A run that was told to stop, and
+  saved, ends with os.EX_TEMPFAIL (75), so that what started it can go on.
+  """
   try:
     if len(argv) > 1:
       raise ValueError(f'unexpected argument {argv[1]!r}; flags begin with --')
@@ -77,7 +81,7 @@ def run() -> None:
   else:
     workdir.mkdir(parents=True, exist_ok=True)
     if not train.train(config, workdir):
-      return
+      sys.exit(os.EX_TEMPFAIL)
   if _MODE.value != 'train':
     print(evaluate.format_results(evaluate.evaluate(config, workdir)))
     several = '_*' if len(config.data.dirs) > 1 else ''

@@ -45,9 +45,9 @@ def start_main(workdir, *flags, environ=None):
   )
 
 
-def finish(process):
+def finish(process, code=0):
   output, _ = process.communicate(timeout=600)
-  assert process.returncode == 0, output
+  assert process.returncode == code, output
   return output
 
 
@@ -294,7 +294,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     assert process.poll() is None, process.communicate()[0]
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
-  output = finish(process)
+  output = finish(process, os.EX_TEMPFAIL)
   assert 'the same command goes on' in output
   saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
   assert len(saved) == 1 and 0 < saved[0] < 100

