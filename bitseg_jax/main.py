@@ -6,6 +6,7 @@
 import logging
 import os
 import pathlib
+import sys
 
 import jax
 from absl import app, flags

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -71,6 +71,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
     contextlib.closing(batches),
+    stop_signal(manager) as stop_asked,
   ):
     state = start(config, workdir, init, abstract, manager, batches)
     writer.write_hparams(config.to_dict())
@@ -88,7 +89,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       ),
       show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
       last_saved=manager.latest_step,
-      stop_asked=stop_signal(manager),
+      stop_asked=stop_asked,
     )
   return int(state.step) == config.train.num_steps
 
@@ -271,20 +272,25 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
   return show
 
 
-def stop_signal(manager) -> Callable[[int], bool]:
-  """Returns stop_asked(step): whether SIGTERM or Ctrl-C has come.
+@contextlib.contextmanager
+def stop_signal(manager) -> Iterator[Callable[[int], bool]]:
+  """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
 
   With several processes all must stop at the same step: orbax agrees on it.
   """
   if jax.process_count() > 1:
-    return manager.reached_preemption
-  asked = []
+    yield manager.reached_preemption
+    return
+  asked, names = [], (signal.SIGTERM, signal.SIGINT)
 
   def note(number, frame):
     asked.append(number)
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in names:
       signal.signal(name, signal.SIG_DFL)  # a second one ends at once
 
-  for name in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(name, note)
-  return lambda step: bool(asked)
+  before = [signal.signal(name, note) for name in names]
+  try:
+    yield lambda step: bool(asked)
+  finally:
+    for name, handler in zip(names, before, strict=True):
+      signal.signal(name, handler)

@@ -78,6 +78,7 @@ class MetricWriter:
     """Makes everything written so far readable by others."""
     if self._enabled:
       self._lines.flush()
+      os.fsync(self._lines.fileno())  # a mounted bucket waits for it
       self._board.flush()
 
   def close(self) -> None:

@@ -1,5 +1,6 @@
 """Stop and resume through the real train loop, orbax and grain."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -83,13 +84,26 @@ def flat():
   return patch
 
 
+def stop_at(at):
+  """In place of train.stop_signal: as if a signal came during one step."""
+  return lambda manager: contextlib.nullcontext(lambda step: step == at)
+
+
+def test_a_signal_after_training_does_what_it_did_before():
+  before = signal.getsignal(signal.SIGTERM)
+  with train.stop_signal(None) as stop_asked:
+    assert not stop_asked(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert stop_asked(1)
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
   config = flat(tiny_config)
   train.train(config, tmp_path / 'whole')
   stopped = tmp_path / 'stopped'
-  ask_at_3 = lambda manager: lambda step: step == 3
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'stop_signal', ask_at_3)
+    patch.setattr(train, 'stop_signal', stop_at(3))
     assert not train.train(config, stopped)
   assert params_of(config, stopped)[0] == 3
   assert train.train(config, stopped)
@@ -163,10 +177,11 @@ def test_another_number_of_workers_does_not_resume(tiny_config, flat, tmp_path):
 def test_checkpoints_older_than_a_setting_resume(tiny_config, flat, tmp_path):
   config = flat(tiny_config)
   old = config.to_dict()
-  for name in checkpoint.YOUNGER['data']:
-    del old['data'][name]
+  for section, settings in checkpoint.YOUNGER.items():
+    for name in settings:
+      del old[section][name]
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'stop_signal', lambda manager: lambda step: step == 2)
+    patch.setattr(train, 'stop_signal', stop_at(2))
     patch.setattr(train, '_plain', lambda value: json.loads(json.dumps(old)))
     train.train(config, tmp_path)
   train.train(config, tmp_path)
