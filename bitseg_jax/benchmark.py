@@ -94,7 +94,7 @@ def main(_) -> None:
 
 if __name__ == '__main__':
   config_flags.DEFINE_config_file('config', 'configs/main.py', 'Its model.')
-  flags.DEFINE_list('what', WHAT, f'What to measure: {", ".join(WHAT)}.')
+  flags.DEFINE_list('what', list(WHAT), f'What to measure: {", ".join(WHAT)}.')
   flags.DEFINE_string('data', '', 'Prepared dataset; one is made without it.')
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
   flags.DEFINE_string('compare', '', 'JSON of another run: prints the ratios.')

@@ -163,10 +163,6 @@ def sample(
   Raises:
     ValueError: if method, variance or num_steps is none of these.
   """
-  if method not in METHODS:
-    raise ValueError(
-      f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
-    )
   if num_steps < 1:
     raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
   if key.ndim == 0:
@@ -182,23 +178,35 @@ def sample(
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 
+  move = _make_move(schedule, num_steps, method, variance, time_difference)
+
   def step(carry, i):
     z_t, x_before = carry
     x_hat = denoise(z_t, i)
-    at = lambda k: schedule.logsnr(k / num_steps)
-    logsnr_t = at(i)
-    logsnr_s = at(jnp.maximum(i - 1 - time_difference, 0))
-    if method == 'ddim':
-      z_s = ddim_step(z_t, x_hat, logsnr_t, logsnr_s)
-    elif method == 'dpmpp':
-      x_before = jnp.where(i == num_steps, x_hat, x_before)
-      logsnr_before = at(jnp.minimum(i + 1, num_steps))
-      z_s = dpmpp_step(z_t, x_hat, x_before, logsnr_t, logsnr_s, logsnr_before)
-    else:
-      z_s = ddpm_step(z_t, x_hat, noise(i - 1), logsnr_t, logsnr_s, variance)
-    return (z_s, x_hat), None
+    return (move(i, z_t, x_hat, x_before, noise(i - 1)), x_hat), None
 
   start = noise(num_steps)
   steps = jnp.arange(num_steps, 1, -1)
   (z, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
   return denoise(z, 1)
+
+
+def _make_move(schedule, num_steps, method, variance, time_difference):
+  """Returns move(i, z_t, x_hat, x_before, noise) -> z_s, from t = i / n."""
+  if method not in METHODS:
+    raise ValueError(
+      f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
+    )
+  at = lambda i: schedule.logsnr(i / num_steps)
+
+  def move(i, z_t, x_hat, x_before, noise):
+    times = at(i), at(jnp.maximum(i - 1 - time_difference, 0))
+    if method == 'ddim':
+      return ddim_step(z_t, x_hat, *times)
+    if method == 'ddpm':
+      return ddpm_step(z_t, x_hat, noise, *times, variance)
+    x_before = jnp.where(i == num_steps, x_hat, x_before)
+    before = at(jnp.minimum(i + 1, num_steps))
+    return dpmpp_step(z_t, x_hat, x_before, *times, before)
+
+  return move

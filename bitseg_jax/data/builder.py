@@ -164,13 +164,7 @@ def write_dataset(
   written = unfinished / 'written'
   shutil.rmtree(written, ignore_errors=True)  # TFDS begins anew, and is quick
   total = sum(map(len, source.splits.values()))
-  with contextlib.ExitStack() as stack:
-    progress = stack.enter_context(
-      tqdm(total=total, unit=' images', mininterval=1)
-    )
-    # TFDS makes an empty download directory and prints a size it cannot know
-    scratch = stack.enter_context(tempfile.TemporaryDirectory())
-    stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+  with tqdm(total=total, unit=' images', mininterval=1) as progress:
     builder = EntitySegmentation(
       source,
       dataset,
@@ -183,7 +177,7 @@ def write_dataset(
       file_format='array_record',
     )
     try:
-      builder.download_and_prepare(download_dir=scratch)
+      _run_quietly(builder)
     except SourceError as error:
       shutil.rmtree(unfinished)
       return builder.problems, str(error)
@@ -192,12 +186,21 @@ def write_dataset(
       if '() failed: ' not in str(error):
         raise
       return builder.problems, str(error).split(';')[0]
-  if dataset_path(data_dir).exists():
-    shutil.rmtree(dataset_path(data_dir))
-  dataset_path(data_dir).parent.mkdir(exist_ok=True)
-  dataset_path(written).rename(dataset_path(data_dir))
+  final = dataset_path(data_dir)
+  shutil.rmtree(final, ignore_errors=True)
+  final.parent.mkdir(exist_ok=True)
+  dataset_path(written).rename(final)
   shutil.rmtree(unfinished)
   return builder.problems, None
+
+
+def _run_quietly(builder):
+  # TFDS makes an empty download directory and prints a size it cannot know
+  with (
+    tempfile.TemporaryDirectory() as scratch,
+    contextlib.redirect_stdout(io.StringIO()),
+  ):
+    builder.download_and_prepare(download_dir=scratch)
 
 
 def check_source(source: Source, longest_side: int = 512) -> list[str]:

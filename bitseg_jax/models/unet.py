@@ -58,6 +58,7 @@ class UNet(nn.Module):
     wide = functools.partial(nn.Dense, emb.shape[-1] * 4, dtype=self.dtype)
     emb = wide(name='time_1')(nn.silu(wide(name='time_0')(emb)))
 
+    conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
     kept = nn.remat if self.remat else lambda module: module
     res_block = kept(layers.ResBlock)
     attention = functools.partial(
@@ -73,7 +74,7 @@ class UNet(nn.Module):
 
     h = jnp.concatenate([z_t, image], axis=-1).astype(self.dtype)
     h = layers.to_patches(h, self.patch_size)
-    h = nn.Conv(self.base_channels, (3, 3), dtype=self.dtype, name='stem')(h)
+    h = conv(self.base_channels, name='stem')(h)
     skips = [h]
     deepest = len(self.channel_mults) - 1
     for level in range(deepest + 1):
@@ -98,11 +99,6 @@ class UNet(nn.Module):
         h = layers.Upsample(self.dtype, name=f'up_{level}')(h)
 
     h = nn.silu(layers.group_norm(h.shape[-1], 'norm_out')(h))
-    h = nn.Conv(
-      self.out_channels * self.patch_size**2,
-      (3, 3),
-      dtype=self.dtype,
-      kernel_init=layers.zeros,
-      name='conv_out',
-    )(h)
+    channels = self.out_channels * self.patch_size**2
+    h = conv(channels, kernel_init=layers.zeros, name='conv_out')(h)
     return layers.from_patches(h, self.patch_size).astype(jnp.float32)
