@@ -7,11 +7,22 @@ import pytest
 
 PACKAGE = pathlib.Path('bitseg_jax')
 FLOORS = [
-  {'__init__', 'schedule', 'codec', 'palette', 'metrics'},
+  {
+    '__init__',
+    'schedule',
+    'codec',
+    'palette',
+    'metrics',
+    'metrics_boundary',
+    'metrics_panoptic',
+    'metrics_sets',
+    'metrics_uncertainty',
+  },
   {'diffusion', 'sampler', 'models', 'data'},
   {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
-  {'experiment', 'evaluate', 'train', 'segmenter', 'photos', 'describe'},
-  {'main', 'predict', 'prepare', 'baselines', 'benchmark'},
+  {'experiment', 'evaluate', 'train', 'segmenter', 'photos', 'describe'}
+  | {'predictions', 'scoring'},
+  {'main', 'predict', 'prepare', 'baselines', 'benchmark', 'score'},
 ]
 ONLY_ROOM = {
   'flax.linen': {'models'},
