@@ -151,8 +151,8 @@ def contested_area(
 
   A pixel is contested if its disagreement is over 0.5: if the entities that
   two annotators put it into overlap, on average, with an IoU under one half,
-  which would be no match (as in panoptic quality). So lines drawn a pixel apart
-  do not make a pixel contested, while other entities do.
+  which would be no match (as in panoptic quality). That is so inside a region
+  that one cuts up and another does not, and between borders drawn apart.
 
   Args:
     uncertainty: float [H, W], higher is less certain, such as disagreement of
