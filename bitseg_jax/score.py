@@ -5,14 +5,17 @@ python -m bitseg_jax.score --data=DIR --split=val --predictions=DIR \\
 
 Files go by the names of the images:
 
-  labels  NAME_labels.png (as bitseg_jax.predict writes) or NAME.png: 8 or 16
-          bits, 0 = no segment; or NAME.npy, integers [H, W], -1 = no segment.
-          Several samples: NAME_0.png, NAME_1.png, ...; a folder NAME/; or .npy
-          [N, H, W]
-  masks   NAME.json: [{"segmentation": COCO run lengths, "score": number}, ...],
-          which may overlap (SAM's "predicted_iou" counts as score); or, as
-          --predictions=FILE.json, one such list of all images, each with its
-          "image_id" or "file_name"
+  labels   NAME_labels.png (as bitseg_jax.predict writes) or NAME.png: 8 or 16
+           bits, 0 = no segment; or NAME.npy, integers [H, W], -1 = no segment.
+           Several samples: NAME_0.png, NAME_1.png, ...; a folder NAME/; or .npy
+           [N, H, W]
+  samples  NAME_sample_1.png, ...: those that predict writes beside its labels
+  masks    NAME.json: [{"segmentation": COCO run lengths, "score": number},...],
+           which may overlap (SAM's "predicted_iou" counts as score); or, as
+           --predictions=FILE.json, one such list of all images, each with its
+           "image_id" or "file_name"
+
+Without --format, labels are looked for, then masks.
 """
 
 import sys
@@ -20,7 +23,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from bitseg_jax import predictions, scoring
+from bitseg_jax import saved, scoring
 from bitseg_jax.data import builder
 from bitseg_jax.writers import write_json
 
@@ -34,11 +37,11 @@ def _define_flags() -> None:
   place = 'Directory or JSON file; repeat it for several methods.'
   flags.DEFINE_multi_string('predictions', None, place)
   enum = flags.DEFINE_enum
-  enum('format', 'any', list(predictions.FORMATS), 'What to look for.')
+  enum('format', 'any', list(saved.FORMATS), 'What to look for, see above.')
   pixels = 'Pixels in no segment: one more segment, or left out of the scores.'
   enum('unclaimed', 'segment', ['segment', 'ignore'], pixels)
   top = 'Mask on top: of the highest score, or of the smallest area.'
-  enum('order', 'score', list(predictions.ORDERS), top)
+  enum('order', 'score', list(saved.ORDERS), top)
   side = 'Longest side to compare at; 0 is the size of the annotation.'
   flags.DEFINE_integer('image_size', 0, side, lower_bound=0)
   without = 'Count an image without prediction as one region.'

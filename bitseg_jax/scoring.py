@@ -15,7 +15,7 @@ from bitseg_jax import (
   metrics_panoptic,
   metrics_sets,
   metrics_uncertainty,
-  predictions,
+  saved,
 )
 from bitseg_jax.data import transforms
 
@@ -181,8 +181,8 @@ def score_methods(
 
   Args:
     source: records.
-    places: directory or file of each method, see predictions.find.
-    form, order: see predictions.
+    places: directory or file of each method, see saved.find.
+    form, order: see saved.
     unclaimed: see score_image.
     image_size: longest side to compare at, ids of both resized by nearest
       neighbour; 0 is the size of the annotation.
@@ -195,7 +195,7 @@ def score_methods(
     ValueError, OSError: predictions are missing, damaged or of other sizes.
   """
   names = [source[i]['name'] for i in range(len(source))]
-  found = {place: predictions.find(place, names, form) for place in places}
+  found = {place: saved.find(place, names, form) for place in places}
   for place, parts in found.items():
     _check_missing(place, names, parts, allow_missing)
   rows = {place: {} for place in found}
@@ -211,7 +211,7 @@ def score_methods(
       for place, parts in found.items():
         samples, missing = [np.zeros(shape, np.int32)], name not in parts
         if not missing:
-          samples = predictions.load(parts[name], shape, order)
+          samples = saved.load(parts[name], shape, order)
           _check_count(counts.setdefault(place, len(samples)), samples, name)
         sets = len(samples) > 1 or missing
         rows[place][name] = score_image(samples, annotations, unclaimed, sets)

@@ -21,7 +21,7 @@ FLOORS = [
   {'diffusion', 'sampler', 'models', 'data'},
   {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
   {'experiment', 'evaluate', 'train', 'segmenter', 'photos', 'describe'}
-  | {'predictions', 'scoring'},
+  | {'saved', 'scoring'},
   {'main', 'predict', 'prepare', 'baselines', 'benchmark', 'score'},
 ]
 ONLY_ROOM = {

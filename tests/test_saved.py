@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitseg_jax import predictions
+from bitseg_jax import saved
 from bitseg_jax.data.source import SourceError
 
 IDS = np.array([[0, 0, 1, 1], [300, 300, 1, -1], [300, 300, 1, -1]])
@@ -36,9 +36,7 @@ def box(rows, columns, **entries):
 
 
 def load(place, name='12', shape=SHAPE, form='any', order='score'):
-  return predictions.load(
-    predictions.find(place, [name], form)[name], shape, order
-  )
+  return saved.load(saved.find(place, [name], form)[name], shape, order)
 
 
 @pytest.mark.parametrize('file', ['12_labels.png', '12.png', '12.npy'])
@@ -61,12 +59,12 @@ def test_eight_bits_and_colours_are_labels_too(tmp_path):
   np.testing.assert_array_equal(load(tmp_path, 'b', (2, 2))[0], ids + 511)
 
 
-@pytest.mark.parametrize('way', ['numbered', 'folder', 'array'])
+@pytest.mark.parametrize('way', ['from 0', 'from 1', 'folder', 'array'])
 def test_several_samples(tmp_path, way):
   samples = [np.roll(IDS, k, axis=1) for k in range(11)]
   for k, sample in enumerate(samples):
-    if way == 'numbered':
-      write_png(tmp_path / f'12_{k}.png', sample)
+    if way.startswith('from'):
+      write_png(tmp_path / f'12_{k + int(way[-1])}.png', sample)
     if way == 'folder':
       write_png(tmp_path / '12' / f'{k}.png', sample)
   if way == 'array':
@@ -77,25 +75,37 @@ def test_several_samples(tmp_path, way):
 @pytest.mark.parametrize('file', ['a/12.jpg.png', 'a/12.png', '12.png'])
 def test_names_may_lose_suffix_and_folders(tmp_path, file):
   write_png(tmp_path / file)
-  assert list(predictions.find(tmp_path, ['a/12.jpg', 'b/x'])) == ['a/12.jpg']
+  assert list(saved.find(tmp_path, ['a/12.jpg', 'b/x'])) == ['a/12.jpg']
 
 
 def test_one_file_is_of_one_image(tmp_path):
   write_png(tmp_path / '12.png')
   with pytest.raises(SourceError, match='of image a/12 and of image b/12'):
-    predictions.find(tmp_path, ['a/12', 'b/12'])
+    saved.find(tmp_path, ['a/12', 'b/12'])
   write_png(tmp_path / '7_0.png')  # sample of 7, or all there is of 7_0?
   with pytest.raises(SourceError, match='of image 7 and of image 7_0'):
-    predictions.find(tmp_path, ['7', '7_0'])
+    saved.find(tmp_path, ['7', '7_0'])
 
 
 def test_two_predictions_need_a_choice(tmp_path):
   write_png(tmp_path / '12.png')
   (tmp_path / '12.json').write_text('[]')
-  with pytest.raises(SourceError, match=r'12\.png and .*12\.json are both'):
-    load(tmp_path)
-  np.testing.assert_array_equal(load(tmp_path, form='labels')[0], IDS)
+  np.testing.assert_array_equal(load(tmp_path)[0], IDS)
   assert (load(tmp_path, form='masks')[0] == -1).all()
+  for other in '12_labels.png', '12_0.png', '12/a.png':
+    write_png(tmp_path / other)
+    with pytest.raises(SourceError, match=r'are both there for image 12'):
+      load(tmp_path)
+    (tmp_path / other).unlink()
+
+
+def test_samples_beside_labels(tmp_path):
+  samples = [np.roll(IDS, k, axis=1) for k in range(3)]
+  write_png(tmp_path / '12_labels.png')
+  for k, sample in enumerate(samples, 1):
+    write_png(tmp_path / f'12_sample_{k}.png', sample)
+  np.testing.assert_array_equal(load(tmp_path), [IDS])
+  np.testing.assert_array_equal(load(tmp_path, form='samples'), samples)
 
 
 MASKS = [
@@ -127,7 +137,7 @@ def test_masks_are_painted_in_order(tmp_path, order, expected, way):
   (found,) = load(place, '000012', order=order)
   assert found.tolist() == expected
   if way == 'results':
-    assert list(predictions.find(path, ['000012', 'x/13', '14'])) == [
+    assert list(saved.find(path, ['000012', 'x/13', '14'])) == [
       '000012',
       'x/13',
     ]
@@ -185,6 +195,6 @@ def test_results_without_a_name_are_refused(tmp_path):
   path = tmp_path / 'all.json'
   path.write_text(json.dumps([box(0, 0, score=1)]))
   with pytest.raises(SourceError, match="entry 0 has neither 'image_id'"):
-    predictions.find(path, ['12'])
+    saved.find(path, ['12'])
   with pytest.raises(FileNotFoundError, match='no such directory'):
-    predictions.find(tmp_path / 'none', ['12'])
+    saved.find(tmp_path / 'none', ['12'])

@@ -12,9 +12,19 @@ from bitseg_jax.data import rle, transforms
 from bitseg_jax.data.folder import PHOTO_SUFFIXES
 from bitseg_jax.data.source import SourceError, read_label
 
-_LABELS = '_labels.png', '.png', '.npy'
-_MASKS = ('.json',)
-FORMATS = {'any': _LABELS + _MASKS, 'labels': _LABELS, 'masks': _MASKS}
+# What an image's file may end in, by format, as far as there is one file; and
+# what comes before the number where there are several, and their suffixes.
+_ENDINGS = {
+  'labels': ('_labels.png', '.png', '.npy'),
+  'samples': ('.npy',),
+  'masks': ('.json',),
+}
+_NUMBERED = {
+  'labels': ('_', ('.png', '.npy')),
+  'samples': ('_sample_', ('.png', '.npy')),
+  'masks': ('_', ('.json',)),
+}
+FORMATS = 'any', *_ENDINGS
 ORDERS = 'score', 'area'
 
 # A file, or masks with where they came from.
@@ -27,11 +37,12 @@ def find(
   """Finds what a method predicted for each image.
 
   Args:
-    place: directory with NAME_labels.png, NAME.png, NAME.npy or NAME.json; for
-      several samples an image NAME_0.png, NAME_1.png, ... or a folder NAME/.
-      Or a JSON file in the results format of COCO, of all images.
+    place: directory, or a JSON file in the results format of COCO.
     names: of the images; a suffix of the photo and leading folders may lack.
-    form: 'labels' (images and arrays), 'masks' (JSON) or 'any'.
+    form: 'labels': NAME_labels.png, NAME.png or NAME.npy; or several samples,
+      NAME_0.png, NAME_1.png, ... or a folder NAME/. 'samples': the same, but
+      NAME_sample_1.png, ... as predict writes them beside its labels. 'masks':
+      NAME.json. 'any': labels, or else masks.
 
   Returns:
     The parts for `load`, by name; without the images that have none.
@@ -48,7 +59,11 @@ def find(
     raise FileNotFoundError(f'{place}: no such directory, nor a JSON file')
   found, owners = {}, {}
   for name in names:
-    parts = _find_files(place, name, FORMATS[form])
+    if form == 'any':
+      parts = _find_files(place, name, 'labels')
+      parts = parts or _find_files(place, name, 'masks')
+    else:
+      parts = _find_files(place, name, form)
     for part in parts:
       owner = owners.setdefault(part, name)
       if owner != name:
@@ -90,14 +105,15 @@ def load(
   return samples
 
 
-def _find_files(root: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
+def _find_files(root: Path, name: str, form: str) -> list[Path]:
   stem = name
   if Path(name).suffix.lower() in PHOTO_SUFFIXES:
     stem = str(Path(name).with_suffix(''))
+  link, suffixes = _NUMBERED[form]
   for base in dict.fromkeys((name, stem, Path(name).name, Path(stem).name)):
-    ways = [[path] for s in suffixes if (path := root / f'{base}{s}').is_file()]
-    for suffix in suffixes:
-      ways.append(_count_up(root, base, suffix))
+    paths = [root / f'{base}{ending}' for ending in _ENDINGS[form]]
+    ways = [[path] for path in paths if path.is_file()]
+    ways += [_count_up(f'{root / base}{link}', suffix) for suffix in suffixes]
     if (root / base).is_dir():
       inside = [p for p in (root / base).iterdir() if p.suffix in suffixes]
       ways.append(sorted(inside, key=lambda p: (len(p.name), p.name)))
@@ -105,17 +121,18 @@ def _find_files(root: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
     if len(ways) > 1:
       raise SourceError(
         f'{ways[0][0]} and {ways[1][0]} are both there for image {name}; keep '
-        'one, or give --format'
+        'one of them'
       )
     if ways:
       return ways[0]
   return []
 
 
-def _count_up(root: Path, base: str, suffix: str) -> list[Path]:
-  """base_0, base_1, ... as long as they are there."""
+def _count_up(start: str, suffix: str) -> list[Path]:
+  """start0, start1, ... (or from 1) as long as they are there."""
   paths: list[Path] = []
-  while (path := root / f'{base}_{len(paths)}{suffix}').is_file():
+  number = 0 if Path(f'{start}0{suffix}').is_file() else 1
+  while (path := Path(f'{start}{number + len(paths)}{suffix}')).is_file():
     paths.append(path)
   return paths
 
