@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from bitseg_jax import IGNORE_ID
 
 IdMaps = np.ndarray | Sequence[np.ndarray]
+REGION_SCORES = 'ari', 'iou', 'covering', 'pri', 'voi_bits'
 
 
 def contingency(
@@ -79,6 +80,21 @@ def scores(
   """
   table, _, _ = contingency(true, pred, valid)
   return {'ari': _ari(table), 'iou': _matched_iou(table)}
+
+
+def region_scores(table: np.ndarray) -> dict[str, float]:
+  """All region scores of one contingency table: prediction, one annotator.
+
+  Args:
+    table: counts [E, S] as from contingency.
+
+  Returns:
+    ari, iou, covering, pri, voi_bits; all nan for an empty table.
+  """
+  if not table.size:
+    return dict.fromkeys(REGION_SCORES, float('nan'))
+  each = _ari, _matched_iou, _covering, _rand, _voi
+  return {n: score(table) for n, score in zip(REGION_SCORES, each, strict=True)}
 
 
 def adjusted_rand_index(
@@ -147,7 +163,7 @@ def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
   for pred in _id_maps(preds_or_pred, 'preds_or_pred'):
     covered = pixels = 0.0
     for table in _tables(pred, annotations):
-      covered += table.sum(axis=1) @ iou_matrix(table).max(axis=1)
+      covered += table.sum() * _covering(table)
       pixels += table.sum()
     coverings.append(covered / pixels if pixels else np.nan)
   return float(np.mean(coverings))
@@ -191,13 +207,7 @@ def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
 
   Source: Meila, "Comparing clusterings", 2007.
   """
-  bits = []
-  for table in _tables(pred, annotations):
-    joint = _entropy(table)
-    of_true, of_pred = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
-    # Rounding may leave a difference of equal entropies just under zero.
-    bits.append(max(2 * joint - of_true - of_pred, 0.0))
-  return _mean(bits)
+  return _mean([_voi(table) for table in _tables(pred, annotations)])
 
 
 def generalized_energy_distance(
@@ -297,6 +307,16 @@ def _matched_iou(table):
     return float('nan')
   iou = iou_matrix(table)
   return float(iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou))
+
+
+def _covering(table):
+  return float(table.sum(axis=1) @ iou_matrix(table).max(axis=1) / table.sum())
+
+
+def _voi(table):
+  of_true, of_pred = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+  # Rounding may leave a difference of equal entropies just under zero.
+  return max(2 * _entropy(table) - of_true - of_pred, 0.0)
 
 
 def _entropy(counts):

@@ -1,0 +1,85 @@
+"""Scores predictions that any method left on disk, on a prepared dataset.
+
+python -m bitseg_jax.score --data=DIR --split=val --predictions=DIR \\
+  [--predictions=DIR ...] [--output=FILE.json]
+
+Files go by the names of the images:
+
+  labels   NAME_labels.png (as bitseg_jax.predict writes) or NAME.png: 8 or 16
+           bits, 0 = no segment; or NAME.npy, integers [H, W], -1 = no segment.
+           Several samples: NAME_0.png, NAME_1.png, ...; a folder NAME/; or .npy
+           [N, H, W]
+  samples  NAME_sample_1.png, ...: those that predict writes beside its labels
+  masks    NAME.json: [{"segmentation": COCO run lengths, "score": number},...],
+           which may overlap (SAM's "predicted_iou" counts as score); or, as
+           --predictions=FILE.json, one such list of all images, each with its
+           "image_id" or "file_name"
+
+Without --format, labels are looked for, then masks.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from bitseg_jax import saved, scoring
+from bitseg_jax.data import builder
+from bitseg_jax.writers import write_json
+
+_PHOTO_SIDE = 8  # photos are not looked at: decoded as small as they can be
+_ASKED = 'format', 'unclaimed', 'order', 'image_size', 'allow_missing'
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
+  flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
+  place = 'Directory or JSON file; repeat it for several methods.'
+  flags.DEFINE_multi_string('predictions', None, place)
+  enum = flags.DEFINE_enum
+  enum('format', 'any', list(saved.FORMATS), 'What to look for, see above.')
+  pixels = 'Pixels in no segment: one more segment, or left out of the scores.'
+  enum('unclaimed', 'segment', ['segment', 'ignore'], pixels)
+  top = 'Mask on top: of the highest score, or of the smallest area.'
+  enum('order', 'score', list(saved.ORDERS), top)
+  side = 'Longest side to compare at; 0 is the size of the annotation.'
+  flags.DEFINE_integer('image_size', 0, side, lower_bound=0)
+  without = 'Count an image without prediction as one region.'
+  flags.DEFINE_bool('allow_missing', False, without)
+  flags.DEFINE_string('output', '', 'JSON file to write as well.')
+  flags.mark_flags_as_required(['data', 'split', 'predictions'])
+
+
+def main(argv: list[str]) -> None:
+  """Does what the flags say; user errors end in one line and exit code 1."""
+  logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
+  f = flags.FLAGS
+  try:
+    if len(argv) > 1:
+      raise ValueError(f'{argv[1]} is no flag; write --data=DIR --split=val')
+    if not Path(f.output).parent.is_dir():
+      raise FileNotFoundError(f'{f.output}: its directory does not exist')
+    results = scoring.score_methods(
+      builder.open_split(f.data, f.split, _PHOTO_SIDE),
+      dict.fromkeys(f.predictions),
+      f.format,
+      f.unclaimed,
+      f.order,
+      f.image_size,
+      f.allow_missing,
+    )
+    if f.output:
+      asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
+      write_json(Path(f.output), {**asked, 'methods': results})
+  except (OSError, ValueError) as error:
+    sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('error: interrupted; nothing was written')
+  size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
+  print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
+  print(scoring.format_table(results))
+
+
+if __name__ == '__main__':
+  _define_flags()
+  app.run(main)
