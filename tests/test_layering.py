@@ -7,10 +7,13 @@ import pytest
 
 PACKAGE = pathlib.Path('bitseg_jax')
 FLOORS = [
-  {'__init__', 'schedule', 'codec', 'palette', 'metrics'},
-  {'diffusion', 'sampler', 'models', 'data'},
-  {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'},
-  {'experiment', 'evaluate', 'train', 'segmenter', 'photos', 'describe'},
+  {'__init__', 'schedule', 'codec', 'palette', 'metrics', 'consensus'}
+  | {'exported_loader'},
+  {'diffusion', 'sampler', 'models', 'data', 'tiles', 'upsample'},
+  {'sharding', 'train_state', 'train_step', 'checkpoint', 'writers', 'viz'}
+  | {'photos', 'segmentation'},
+  {'experiment', 'evaluate', 'train', 'segmenter', 'describe'}
+  | {'exporting', 'outputs', 'prediction'},
   {'main', 'predict', 'prepare', 'baselines', 'benchmark'},
 ]
 ONLY_ROOM = {
