@@ -14,7 +14,7 @@ from bitseg_jax import metrics
 
 # Pixels with the same ids in all samples move as one, an atom. So many atoms
 # are clustered, the largest; smaller ones then join the segment they fit best.
-MAX_ATOMS = 4096
+MAX_ATOMS = 1024
 _MAX_ROUNDS = 20
 _MAX_SWEEPS = 20
 

@@ -46,11 +46,12 @@ def predict(
     kinds: some of outputs.KINDS; None for labels, overlay and, of several
       samples, uncertainty.
     overwrite: segment anew what is there.
-    **settings: of Segmenter.segment_batch.
+    **settings: of Segmenter.segment_batch, see prediction.DEFAULTS.
 
   Returns:
     The exit code: 0 when every photo was segmented, else 1.
   """
+  settings = {**prediction.DEFAULTS, **settings}
   try:
     kinds = kinds or outputs.default_kinds(settings['num_samples'])
     outputs.check_kinds(kinds)
@@ -102,15 +103,9 @@ def main(argv: list[str]) -> int:
     return _fail(f"{argv[1]} is no flag; quote patterns: --input='DIR/*.jpg'")
   logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant
   f = flags.FLAGS
-  names = ('num_samples', 'seed', 'num_steps', 'guidance_weight', 'method')
+  settings = {name: f[name].value for name in prediction.DEFAULTS}
   return predict(
-    f.checkpoint,
-    f.input,
-    f.output,
-    f.outputs,
-    f.overwrite,
-    tile=f.tile,
-    **{name: f[name].value for name in names},
+    f.checkpoint, f.input, f.output, f.outputs, f.overwrite, **settings
   )
 
 

@@ -16,6 +16,16 @@ from bitseg_jax.data.source import SourceError
 from bitseg_jax.segmenter import Segmenter
 from bitseg_jax.writers import progress_bar, write_json
 
+# Arguments of Segmenter.segment_batch beside the photos.
+DEFAULTS = {
+  'num_samples': 1,
+  'seed': 0,
+  'num_steps': None,
+  'guidance_weight': None,
+  'method': 'consensus',
+  'tile': None,
+}
+
 
 def predict(
   segmenter: Segmenter,
@@ -36,7 +46,7 @@ def predict(
     found: the photos.
     output: directory to write to.
     kinds: some of outputs.KINDS.
-    settings: arguments of Segmenter.segment_batch beside the photos.
+    settings: as DEFAULTS, all of them.
     checkpoint: where the model is from.
     overwrite: segment anew what is there.
 

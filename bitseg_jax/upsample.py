@@ -27,7 +27,7 @@ def memberships(
       RGB codec makes, have none: their sample counts as certain.
 
   Returns:
-    float32 [h, w, K], summing to 1 or less, largest at the id in id_map.
+    float32 [h, w, K] in [0, 1], largest at the id in id_map.
   """
   count = int(id_map.max()) + 1
   total = np.zeros((*id_map.shape, count), np.float32)
