@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from bitseg_jax.data import source
 from bitseg_jax.data.folder import PHOTO_SUFFIXES
 
+# Of those that the reader may not know it says so, rather than nothing.
+SUFFIXES = (*PHOTO_SUFFIXES, '.avif', '.gif', '.heic', '.heif', '.jp2', '.ppm')
 _LONGEST_NAME = 200  # bytes; file systems end at 255, and endings follow
 
 
@@ -53,7 +55,7 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
     if not candidates:
       raise ValueError(
         f'{one}: no photo there; give --input a photo, a folder with photos '
-        f'({" ".join(PHOTO_SUFFIXES)}), or a quoted pattern'
+        f'({" ".join(SUFFIXES)}), or a quoted pattern'
       )
     outside = [c for c in candidates if not _lies_in(c[0], output)]
     if not outside:
@@ -61,7 +63,8 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
         f'{one} lies in the output directory {output}; write elsewhere'
       )
     for path, name in outside:
-      key = os.path.realpath(path)
+      # Of a link it is the name that counts.
+      key = os.path.realpath(path.parent), path.name
       if key not in seen:
         seen.add(key)
         found.append((path, name))
@@ -77,7 +80,7 @@ def _candidates(one: str) -> Iterator[tuple[Path, Path]]:
       folders[:] = sorted(f for f in folders if f[0] != '.')
       for name in sorted(names):
         path = Path(folder, name)
-        if path.suffix.lower() in PHOTO_SUFFIXES and name[0] != '.':
+        if path.suffix.lower() in SUFFIXES and name[0] != '.':
           yield path, path.relative_to(root)
   elif os.path.lexists(root):  # a name may well hold [ or *
     yield root, Path(root.name)

@@ -94,6 +94,7 @@ def _define_flags() -> None:
   flags.DEFINE_float('guidance_weight', None, 'Of the sampler; 0 is off.')
   flags.DEFINE_enum('method', METHODS[0], METHODS, 'From samples to a result.')
   flags.DEFINE_integer('tile', None, 'Cut larger photos into tiles, pixels.')
+  flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
   flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 

@@ -24,6 +24,7 @@ DEFAULTS = {
   'guidance_weight': None,
   'method': 'consensus',
   'tile': None,
+  'follow_edges': True,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bitseg_jax import consensus, tiles, upsample
+from bitseg_jax.data import transforms
 
 METHODS = ('consensus', 'medoid')
 
@@ -43,26 +44,38 @@ class Segmentation:
 def from_samples(
   codes: np.ndarray,
   probabilities: Callable[[int], np.ndarray],
-  size: tuple[int, int],
+  photo: np.ndarray,
   method: str = 'consensus',
+  follow_edges: bool = True,
 ) -> Segmentation:
   """Makes a segmentation of a photo, or of a tile.
 
   Args:
     codes: int32 [N, h, w], decoded samples.
     probabilities: n -> float32 [h, w, C], of the codes in sample n.
-    size: (H, W) of the photo.
+    photo: uint8 [H, W, 3].
     method: one of METHODS.
+    follow_edges: whether borders follow the photo's edges between the model's
+      pixels, see upsample.follow_edges.
 
   Returns:
     The segmentation.
   """
+  size = photo.shape[:2]
+  # Not the photo itself, which `sample` would keep in memory.
+  longest = max(codes.shape[1:]) * upsample.GUIDE_SCALE
+  guide = photo
+  if max(size) > longest:
+    guide_size = transforms.fit_longest_side(*size, longest)
+    guide = transforms.resize_image(photo, guide_size)
 
   def enlarge(id_map, numbers):
     """Id map at the photo's size, and which of its ids came through."""
     membership = upsample.memberships(
       id_map, codes[numbers], (probabilities(n) for n in numbers)
     )
+    if follow_edges:
+      membership = upsample.follow_edges(membership, guide)
     return _compact(upsample.upsample_ids(membership, size))
 
   numbers = list(range(len(codes)))

@@ -115,10 +115,18 @@ class Segmenter:
     guidance_weight: float | None = None,
     method: str = 'consensus',
     tile: int | None = None,
+    follow_edges: bool = True,
   ) -> Segmentation:
     """Segments one photo, see `segment_batch`."""
     return self.segment_batch(
-      [image], num_samples, seed, num_steps, guidance_weight, method, tile
+      [image],
+      num_samples,
+      seed,
+      num_steps,
+      guidance_weight,
+      method,
+      tile,
+      follow_edges,
     )[0]
 
   def segment_batch(
@@ -130,6 +138,7 @@ class Segmenter:
     guidance_weight: float | None = None,
     method: str = 'consensus',
     tile: int | None = None,
+    follow_edges: bool = True,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
 
@@ -144,6 +153,8 @@ class Segmenter:
         consensus.py.
       tile: cuts larger photos into overlapping tiles with sides of so many
         pixels, each segmented by itself, see tiles.py; None: never.
+      follow_edges: whether borders follow the photo's edges between the
+        model's pixels, see upsample.py.
 
     Returns:
       One segmentation a photo.
@@ -172,7 +183,7 @@ class Segmenter:
     ]
     drawn = self._draw(parts, num_samples, seed, sample_fn)
     results = (
-      segmentation.from_samples(*one, part.shape[:2], method)
+      segmentation.from_samples(*one, part, method, follow_edges)
       for one, part in zip(drawn, parts, strict=True)
     )
     return [

@@ -67,3 +67,32 @@ def test_codes_without_probability_count_as_certain():
   ids = np.array([[0, 1], [0, 1]])
   found = upsample.memberships(ids, codes, np.full((1, 2, 2, 4), 0.25))
   np.testing.assert_allclose(found[..., 1], ids, atol=1e-6)
+
+
+def test_borders_follow_the_photo():
+  """An edge of the photo within a pixel of the model."""
+  photo = np.full((32, 32, 3), 20, np.uint8)
+  photo[:, 14:] = 220  # at 3.5 pixels of the model, which has it at 4
+  ids = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 8, axis=0)
+  membership = np.eye(2, dtype=np.float32)[ids]
+  found = upsample.follow_edges(membership, photo)
+  assert found.shape == (32, 32, 2)
+  np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
+  away = np.delete(np.arange(32), [14, 15])  # of no colour of the model
+  np.testing.assert_array_equal(
+    found.argmax(axis=-1)[:, away], (photo[..., 0] > 100)[:, away]
+  )
+  # Without an edge to follow it stays where the model has it.
+  blank = upsample.follow_edges(membership, np.zeros_like(photo))
+  np.testing.assert_array_equal(
+    blank.argmax(axis=-1), ids.repeat(4, 0).repeat(4, 1)
+  )
+
+
+def test_small_photos_and_many_segments_need_no_more_memory():
+  membership = draw_membership(0, 16, 16, 4)
+  small = np.zeros((12, 12, 3), np.uint8)
+  assert upsample.follow_edges(membership, small) is membership
+  membership = np.zeros((64, 64, 1024), np.float32)
+  large = np.zeros((600, 600, 3), np.uint8)
+  assert upsample.follow_edges(membership, large) is membership
