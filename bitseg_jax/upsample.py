@@ -12,8 +12,8 @@ from bitseg_jax.data import transforms
 
 GUIDE_SCALE = 4  # photos steer up to so many times the model's size ...
 _GUIDE_VALUES = 1 << 22  # ... if there are no more memberships than these then
-_SPACE = 0.7  # standard deviation of a neighbour's weight, in its pixels
-_COLOR = 40.0  # and in colour, of 255
+_SPACE = 1.0  # standard deviation of a neighbour's weight, in its pixels
+_COLOR = 25.0  # and in colour, of 255
 _BAND_PIXELS = 1 << 22  # so many are worked on at once
 
 
@@ -57,7 +57,7 @@ def memberships(
 def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
   """Enlarges memberships so that their borders follow the photo's.
 
-  A new pixel has the mean of the 3 x 3 old ones around it, weighted by how near
+  A new pixel has the mean of the 5 x 5 old ones around it, weighted by how near
   they are and how like it in colour.
 
   Args:
@@ -87,8 +87,8 @@ def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
   )
   total = np.zeros((*size, membership.shape[-1]), np.float32)
   weights = np.zeros((*size, 1), np.float32)
-  for step in np.ndindex(3, 3):
-    rows, columns = np.rint(y) + step[0] - 1, np.rint(x) + step[1] - 1
+  for step in np.ndindex(5, 5):
+    rows, columns = np.rint(y) + step[0] - 2, np.rint(x) + step[1] - 2
     apart = ((rows - y) ** 2)[:, None] + (columns - x) ** 2
     rows = rows.clip(0, height - 1).astype(int)[:, None]
     columns = columns.clip(0, width - 1).astype(int)

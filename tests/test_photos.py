@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_odd_files_are_refused_in_one_line(tmp_path):
   Image.new('L', (4, 4)).save(tmp_path / 'bomb.png')
   bomb = bytearray((tmp_path / 'bomb.png').read_bytes())
   bomb[16:24] = struct.pack('>II', 30000, 30000)
+  bomb[29:33] = struct.pack('>I', zlib.crc32(bomb[12:29]))
   (tmp_path / 'bomb.png').write_bytes(bomb)
   os.mkfifo(tmp_path / 'pipe.jpg')
   (tmp_path / 'loop.jpg').symlink_to(tmp_path / 'loop.jpg')

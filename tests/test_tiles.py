@@ -52,6 +52,6 @@ def test_what_differs_in_the_overlap_stays_apart():
   boxes = [(0, 0, 4, 8), (0, 4, 4, 12)]
   left, right = np.zeros((4, 8), int), np.zeros((4, 8), int)
   left[:2] = 1  # two rows and two rows
-  right[:, :2] = 1  # two columns of the four that overlap
+  right[:, :3] = 1  # three columns of the four that overlap
   merged = tiles.merge_ids([left, right], boxes)
   assert len(np.unique(merged)) == 4
