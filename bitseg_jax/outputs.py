@@ -244,9 +244,11 @@ def _write_pictures(stem, photo, result, kinds):
     size = transforms.fit_longest_side(*size, LONGEST_SIDE)
   photo = transforms.resize_image(photo, size)
   id_map = transforms.resize_ids(result.id_map, size)
-  uncertainty = transforms.resize_image(
-    viz.uncertainty_map(result.uncertainty), size
+  # Shrunk before it is painted: large photos need as little as small ones.
+  shrunk = Image.fromarray(result.uncertainty).resize(
+    size[::-1], Image.Resampling.BOX
   )
+  uncertainty = viz.uncertainty_map(np.asarray(shrunk))
   if 'overlay' in kinds or 'sheet' in kinds:
     viz.save_png(viz.overlay(photo, id_map), f'{stem}_overlay.png')
   if 'contours' in kinds:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,7 +149,10 @@ def read(path: Path) -> np.ndarray:
     raise source.SourceError(f'{path}: {reason}, so no photo')
   if not path.stat().st_size:
     raise source.SourceError(f'{path}: empty file')
-  image = source.open_image(path, high_byte=True)
+  with warnings.catch_warnings():
+    # Large photos are meant; far larger ones Pillow refuses.
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+    image = source.open_image(path, high_byte=True)
   try:
     return to_rgb(image)
   except ValueError as error:

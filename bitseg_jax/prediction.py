@@ -58,13 +58,16 @@ def predict(
     OSError: the output cannot be written.
   """
   output, began, entries = Path(output), time.perf_counter(), {}
+  # What the run's config says and the same asked for are no different.
+  sampler = segmenter.sampler_settings(
+    settings['num_steps'], settings['guidance_weight']
+  )
   made_with = {
     'checkpoint': os.path.abspath(checkpoint),
     'step': segmenter.step,
     **settings,
-    **segmenter.sampler_settings(
-      settings['num_steps'], settings['guidance_weight']
-    ),
+    'num_steps': sampler['num_steps'],
+    'guidance_weight': sampler['guidance_weight'],
   }
   at_once = max(1, segmenter.batch_size // settings['num_samples'])
   finished = False
