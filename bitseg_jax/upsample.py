@@ -5,6 +5,8 @@ staircases. So each pixel's membership in every segment is interpolated, first
 along the photo's edges, and the largest wins.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from PIL import Image
 
@@ -18,18 +20,20 @@ _BAND_PIXELS = 1 << 22  # so many are worked on at once
 
 
 def memberships(
-  id_map: np.ndarray, codes: np.ndarray, probabilities: np.ndarray
+  id_map: np.ndarray, codes: np.ndarray, probabilities: Iterable[np.ndarray]
 ) -> np.ndarray:
   """How likely each pixel lies in each segment, by the samples' probabilities.
 
   In sample n pixel i has code c with probability p_n(i = c) (Eq. 3), and of the
   pixels that were given this code a share lies in segment k: summed over codes,
-  mean over samples.
+  mean over samples. Several samples differ in more than where borders run, and
+  their mean alone would wash small segments away: what was decided at the
+  model's size counts as much as all of them.
 
   Args:
     id_map: int [h, w], ids 0, ..., K - 1: one of the samples or a consensus.
     codes: int [N, h, w], decoded samples.
-    probabilities: float [N, h, w, C] of the codes; codes from C on, which the
+    probabilities: N times float [h, w, C], of the codes; codes from C on, which the
       RGB codec makes, have none: their sample counts as certain.
 
   Returns:
@@ -48,7 +52,9 @@ def memberships(
     else:
       total += p[..., :num_codes] @ shared
   total /= len(codes)
-  # What was decided at the model's size stays, by however little.
+  if len(codes) > 1:
+    total = (total + np.eye(count, dtype=np.float32)[id_map]) / 2
+  # What was decided stays, by however little.
   top = total.max(axis=-1, keepdims=True) + 1e-3
   np.put_along_axis(total, id_map[..., None], top, axis=-1)
   return total / top.clip(1)
