@@ -33,8 +33,8 @@ def memberships(
   Args:
     id_map: int [h, w], ids 0, ..., K - 1: one of the samples or a consensus.
     codes: int [N, h, w], decoded samples.
-    probabilities: N times float [h, w, C], of the codes; codes from C on, which the
-      RGB codec makes, have none: their sample counts as certain.
+    probabilities: N times float [h, w, C], of the codes; codes from C on, which
+      the RGB codec makes, have none: their sample counts as certain.
 
   Returns:
     float32 [h, w, K] in [0, 1], largest at the id in id_map.
