@@ -44,14 +44,14 @@ class Scores(NamedTuple):
 
 
 def make_sample_fn(
-  parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh
+  parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh | None
 ) -> Callable[..., jax.Array]:
   """Compiles the sampler.
 
   Args:
     parts: the experiment.
     settings: the config's `sample` section.
-    mesh: devices; batches are split over them.
+    mesh: devices; batches are split over them. None: for export.
 
   Returns:
     sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
@@ -81,6 +81,8 @@ def make_sample_fn(
       time_difference=settings.time_difference,
     )
 
+  if mesh is None:
+    return jax.jit(sample_fn)
   split = sharding.split_on(mesh)
   # Results on every device, so that any process can read its rows.
   return jax.jit(

@@ -2,80 +2,79 @@
 
 python -m bitseg_jax.predict --checkpoint=DIR --input='DIR/*.jpg' --output=DIR
 
-For every photo NAME.*, in the output directory:
+--input may be given several times: photos, folders (with all that is in them),
+or patterns. The output keeps their folders. --outputs chooses among
 
-  NAME_labels.png       at the photo's size, 16 bits: segment id + 1, for 0 is
-                        'unlabelled' in the labels that bitseg_jax.prepare reads
-  NAME_overlay.png      the segments in colour over the photo
-  NAME_uncertainty.png  if there are several samples: where they disagree, from
-                        black over purple to yellow
-  NAME_samples.png      if there are several samples: up to ten side by side
+  labels       16-bit PNG at the photo's size: segment id + 1
+  overlay      the segments in colour over the photo
+  contours     their borders alone over the photo
+  uncertainty  where samples disagree; of one sample, where it is unsure
+  samples      all samples: labels of each, and a picture of ten side by side
+  panoptic     COCO panoptic: panoptic.json and panoptic/
+  rle          COCO instances with run lengths and confidence: rle.json
+  sheet        all overlays on pages: sheet_1.png, ...
 
-All but the labels are pictures for people, of at most 1024 pixels.
+Always written are NAME.json (size, area, box and confidence of the segments)
+and summary.json. Photos that are done are passed over when it is started again
+with the same settings. The exit code is 1 if a file could not be read.
 """
 
 import os
 import sys
-import time
 
 from absl import app, flags, logging
-from tqdm import tqdm
 
-from bitseg_jax import photos
+from bitseg_jax import outputs, photos, prediction
+from bitseg_jax.segmentation import METHODS
 from bitseg_jax.segmenter import Segmenter
 
 
 def predict(
   checkpoint: str,
-  inputs: str,
+  inputs: list[str],
   output: str,
-  num_samples: int = 1,
-  seed: int = 0,
-  num_steps: int | None = None,
-  guidance_weight: float | None = None,
+  kinds: list[str] | None = None,
+  overwrite: bool = False,
+  **settings,
 ) -> int:
-  """Segments photos and writes what the module docstring says.
+  """Segments photos; says how it went.
 
   Args:
     checkpoint: workdir of a run, or <workdir>/checkpoints/<step>.
-    inputs: a photo, a directory of photos, or a glob pattern (** goes deep).
-    output: directory to write to; results that are there are replaced.
-    num_samples: samples a photo.
-    seed: of the samples.
-    num_steps: of the sampler; None as in the checkpoint's config.
-    guidance_weight: likewise; 0 is off.
+    inputs: photos, folders of photos, or glob patterns.
+    output: directory to write to.
+    kinds: some of outputs.KINDS; None for labels, overlay and, of several
+      samples, uncertainty.
+    overwrite: segment anew what is there.
+    **settings: of Segmenter.segment_batch, see prediction.DEFAULTS.
 
   Returns:
     The exit code: 0 when every photo was segmented, else 1.
   """
-  began, done = time.perf_counter(), 0
-  options = num_samples, seed, num_steps, guidance_weight
-  interval = 0.5 if sys.stderr.isatty() else 20
+  settings = {**prediction.DEFAULTS, **settings}
   try:
-    paths = photos.find(inputs, output)
+    kinds = kinds or outputs.default_kinds(settings['num_samples'])
+    outputs.check_kinds(kinds)
+    found = photos.find(inputs, output)
     segmenter = Segmenter.from_checkpoint(checkpoint)
-    at_once = max(1, segmenter.batch_size // max(1, num_samples))
-    with tqdm(total=len(paths), unit='photo', mininterval=interval) as progress:
-      for start in range(0, len(paths), at_once):
-        group = paths[start : start + at_once]
-        read = photos.read(group)
-        results = segmenter.segment_batch(list(read.values()), *options)
-        for (path, photo), result in zip(read.items(), results, strict=True):
-          photos.write(output, path.stem, photo, result)
-          done += 1
-        progress.update(len(group))
+    summary = prediction.predict(
+      segmenter, found, output, kinds, settings, checkpoint, overwrite
+    )
   except (ValueError, OSError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise
     return _fail(str(error))
   except KeyboardInterrupt:
-    return _fail(f'interrupted; {done} photos are done in {output}')
-  seconds = (time.perf_counter() - began) / max(done, 1)
+    return _fail(f'interrupted; start again to go on in {output}')
+  states = [photo['status'] for photo in summary['photos']]
+  done, there, failed = map(states.count, ('done', 'there', 'failed'))
   print(
-    f'{done} of {len(paths)} photos segmented into {output}'
-    + f', {seconds:.2f} s each with loading and compiling' * bool(done)
+    f'{done} of {len(states)} photos segmented into {output}'
+    + f' in {summary["seconds"]:.0f} s, compiling included' * bool(done)
+    + f'; {there} were there' * bool(there)
+    + f'; {failed} could not be read' * bool(failed)
   )
-  return 0 if done == len(paths) else 1
+  return 1 if failed else 0
 
 
 def _fail(reason: str) -> int:
@@ -85,12 +84,17 @@ def _fail(reason: str) -> int:
 
 def _define_flags() -> None:
   flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or a step of it.')
-  flags.DEFINE_string('input', None, 'Photo, directory of them, or pattern.')
+  flags.DEFINE_multi_string('input', None, 'Photo, folder of them, or pattern.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
+  flags.DEFINE_list('outputs', None, ','.join(outputs.KINDS))
+  flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   flags.DEFINE_integer('num_samples', 1, 'Samples a photo.', lower_bound=1)
   flags.DEFINE_integer('seed', 0, 'Of the samples.')
   flags.DEFINE_integer('num_steps', None, 'Of the sampler.', lower_bound=1)
   flags.DEFINE_float('guidance_weight', None, 'Of the sampler; 0 is off.')
+  flags.DEFINE_enum('method', METHODS[0], METHODS, 'From samples to a result.')
+  flags.DEFINE_integer('tile', None, 'Cut larger photos into tiles, pixels.')
+  flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
   flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 
@@ -100,14 +104,9 @@ def main(argv: list[str]) -> int:
     return _fail(f"{argv[1]} is no flag; quote patterns: --input='DIR/*.jpg'")
   logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant
   f = flags.FLAGS
+  settings = {name: f[name].value for name in prediction.DEFAULTS}
   return predict(
-    f.checkpoint,
-    f.input,
-    f.output,
-    f.num_samples,
-    f.seed,
-    f.num_steps,
-    f.guidance_weight,
+    f.checkpoint, f.input, f.output, f.outputs, f.overwrite, **settings
   )
 
 

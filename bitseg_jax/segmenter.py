@@ -1,39 +1,32 @@
 """A trained model behind one object: photos in, segmentations out."""
 
+import functools
 import itertools
 import pathlib
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image, ImageOps
+from PIL import Image
 
-from bitseg_jax import checkpoint, evaluate, experiment, metrics, sharding
-from bitseg_jax.data import pipeline, transforms
+from bitseg_jax import (
+  checkpoint,
+  evaluate,
+  experiment,
+  exporting,
+  photos,
+  segmentation,
+  sharding,
+  tiles,
+)
+from bitseg_jax.data import pipeline
+from bitseg_jax.segmentation import Segmentation
 
 Photo = np.ndarray | Image.Image
-
-
-class Segmentation(NamedTuple):
-  """What a photo was cut into, at the photo's own size.
-
-  Attributes:
-    id_map: int32 [H, W], ids 0, 1, ... without gaps. With several samples it
-      is their medoid: the one with the highest mean ARI with the others (the
-      first of equals; of two samples the first).
-    samples: int32 [N, H, W], likewise; ids of one sample mean nothing in
-      another.
-    uncertainty: float32 [H, W] in [0, 1]. Of one sample: 1 - the probability
-      of the likeliest code (Eq. 3). Of several: how much they disagree, see
-      `disagreement`.
-  """
-
-  id_map: np.ndarray
-  samples: np.ndarray
-  uncertainty: np.ndarray
 
 
 class Segmenter:
@@ -42,7 +35,7 @@ class Segmenter:
   The result depends on photo, seed and settings alone: every batch has the
   same size, filled up where photos are missing, and sample n of every photo
   starts from the same noise. So the sampler is compiled once for each
-  (num_steps, guidance_weight) and then kept.
+  (num_steps, guidance_weight) and then kept. Threads may share a segmenter.
   """
 
   def __init__(
@@ -51,6 +44,7 @@ class Segmenter:
     params: Any,
     settings: ConfigDict,
     batch_size: int | None = None,
+    step: int | None = None,
   ):
     """Keeps the parts; see `from_checkpoint`, which gathers them.
 
@@ -61,6 +55,7 @@ class Segmenter:
       batch_size: samples drawn at once over all devices, rounded up to a
         multiple of their number. None: 1 a device on CPU, where more is no
         faster, else 8.
+      step: of the checkpoint, for those who want to know.
 
     Raises:
       ValueError: if batch_size is not positive.
@@ -75,9 +70,9 @@ class Segmenter:
     self._settings = settings
     self._mesh = sharding.make_mesh()
     self._sample_fns = {}
-    self._confidence = jax.jit(
-      lambda x_hat: jnp.max(parts.codec.probabilities(x_hat), axis=-1)
-    )
+    self._lock = threading.Lock()
+    self._probabilities = jax.jit(parts.codec.probabilities)
+    self.step = step
 
   @classmethod
   def from_checkpoint(
@@ -108,8 +103,8 @@ class Segmenter:
     config = ConfigDict(checkpoint.read_config(path))
     parts = experiment.build(config)
     abstract = experiment.abstract_params(parts, sharding.make_mesh())
-    _, params = checkpoint.read_params(path, abstract, kind)
-    return cls(parts, params, config.sample, batch_size)
+    step, params = checkpoint.read_params(path, abstract, kind)
+    return cls(parts, params, config.sample, batch_size, step)
 
   def segment(
     self,
@@ -118,10 +113,20 @@ class Segmenter:
     seed: int = 0,
     num_steps: int | None = None,
     guidance_weight: float | None = None,
+    method: str = 'consensus',
+    tile: int | None = None,
+    follow_edges: bool = True,
   ) -> Segmentation:
     """Segments one photo, see `segment_batch`."""
     return self.segment_batch(
-      [image], num_samples, seed, num_steps, guidance_weight
+      [image],
+      num_samples,
+      seed,
+      num_steps,
+      guidance_weight,
+      method,
+      tile,
+      follow_edges,
     )[0]
 
   def segment_batch(
@@ -131,50 +136,114 @@ class Segmenter:
     seed: int = 0,
     num_steps: int | None = None,
     guidance_weight: float | None = None,
+    method: str = 'consensus',
+    tile: int | None = None,
+    follow_edges: bool = True,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
 
     Args:
-      images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images with 8 bits
-        a channel.
+      images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images, see
+        photos.to_rgb.
       num_samples: N, samples a photo.
       seed: of the samples.
       num_steps: steps of the sampler; None as in the config of the run.
       guidance_weight: 0 is off; None as in the config of the run.
+      method: how several samples become one: 'consensus' or 'medoid', see
+        consensus.py.
+      tile: cuts larger photos into overlapping tiles with sides of so many
+        pixels, each segmented by itself, see tiles.py; None: never.
+      follow_edges: whether borders follow the photo's edges between the
+        model's pixels, see upsample.py.
 
     Returns:
       One segmentation a photo.
 
     Raises:
-      ValueError: a photo is none of the above, or a number is not positive.
+      ValueError: a photo is none of the above, a number is not positive, or
+        the method unknown.
     """
     _at_least_one('num_samples', num_samples)
+    if tile is not None and tile < self._parts.image_size:
+      raise ValueError(
+        f'tile is {tile}; it must be at least {self._parts.image_size}, the '
+        'size that the model works at'
+      )
+    if method not in segmentation.METHODS:
+      raise ValueError(
+        f'method is {method!r}; choose one of {", ".join(segmentation.METHODS)}'
+      )
     sample_fn = self._sample_fn(num_steps, guidance_weight)
-    photos = [_to_rgb(image) for image in images]
-    examples = [self._example(photo) for photo in photos]
-    drawn = [([], []) for _ in photos]  # codes and confidence, by sample
-    jobs = list(itertools.product(range(len(photos)), range(num_samples)))
+    images = [_to_rgb(image) for image in images]
+    boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
+    parts = [
+      image[top:bottom, left:right]
+      for image, cuts in zip(images, boxes, strict=True)
+      for top, left, bottom, right in cuts
+    ]
+    drawn = self._draw(parts, num_samples, seed, sample_fn)
+    results = (
+      segmentation.from_samples(*one, part, method, follow_edges)
+      for one, part in zip(drawn, parts, strict=True)
+    )
+    return [
+      segmentation.join(list(itertools.islice(results, len(cuts))), cuts)
+      for cuts in boxes
+    ]
+
+  def export(
+    self,
+    path: str | pathlib.Path,
+    num_steps: int | None = None,
+    guidance_weight: float | None = None,
+  ) -> None:
+    """Writes sampler and parameters for programs without this package.
+
+    Args:
+      path: folder to write to, see exporting.py.
+      num_steps, guidance_weight: as in `segment_batch`.
+
+    Raises:
+      ValueError: the codec decodes on the host, so it cannot be exported.
+    """
+    settings = self.sampler_settings(num_steps, guidance_weight)
+    exporting.export(self._parts, self._params, ConfigDict(settings), path)
+
+  def _draw(self, images, num_samples, seed, sample_fn) -> list[tuple]:
+    """(codes, probabilities) of each image for segmentation.from_samples."""
+    examples = [self._example(image) for image in images]
+    drawn = [([], []) for _ in images]  # codes and x_hat, by sample
+    jobs = list(itertools.product(range(len(images)), range(num_samples)))
     for start in range(0, len(jobs), self.batch_size):
       batch = jobs[start : start + self.batch_size]
       filled = batch + batch[:1] * (self.batch_size - len(batch))
       rows = [examples[i] for i, _ in filled]
-      x_hat = sample_fn(
-        self._params,
-        *sharding.put_batch(
-          tuple(np.stack([e[k] for e in rows]) for k in ('image', 'size')),
-          self._mesh,
-        ),
-        _keys(seed, [n for _, n in filled]),
+      x_hat = np.asarray(
+        sample_fn(
+          self._params,
+          *sharding.put_batch(
+            tuple(np.stack([e[k] for e in rows]) for k in ('image', 'size')),
+            self._mesh,
+          ),
+          _keys(seed, [n for _, n in filled]),
+        )
       )
-      codes = np.asarray(self._parts.codec.decode(np.asarray(x_hat)))
-      confidence = np.asarray(self._confidence(x_hat))
+      codes = np.asarray(self._parts.codec.decode(x_hat))
       for row, (i, _) in enumerate(batch):
         height, width = examples[i]['size']
-        for kept, values in zip(drawn[i], (codes, confidence), strict=True):
-          kept.append(values[row, :height, :width])
+        drawn[i][0].append(codes[row, :height, :width])
+        drawn[i][1].append(x_hat[row])
+
+    def probabilities(x_hats, size, n):
+      # All of one shape, for it to be compiled once.
+      return np.asarray(self._probabilities(x_hats[n]))[: size[0], : size[1]]
+
     return [
-      _assemble(np.stack(codes), confidence[0], photo.shape[:2])
-      for photo, (codes, confidence) in zip(photos, drawn, strict=True)
+      (
+        np.stack(codes),
+        functools.partial(probabilities, x_hats, example['size']),
+      )
+      for example, (codes, x_hats) in zip(examples, drawn, strict=True)
     ]
 
   def _example(self, photo):
@@ -183,81 +252,27 @@ class Segmenter:
     record = {'name': '', 'image': photo, 'id_maps': [blank]}
     return pipeline.evaluation_example(record, self._parts.image_size)
 
-  def _sample_fn(self, num_steps, guidance_weight) -> Callable[..., jax.Array]:
-    settings = ConfigDict(self._settings.to_dict())
+  def sampler_settings(
+    self, num_steps: int | None = None, guidance_weight: float | None = None
+  ) -> dict[str, Any]:
+    """The sampler's settings; what is None is as in the config of the run."""
+    settings = self._settings.to_dict()
     if num_steps is not None:
-      settings.num_steps = num_steps
+      settings['num_steps'] = num_steps
     if guidance_weight is not None:
-      settings.guidance_weight = float(guidance_weight)
-    _at_least_one('num_steps', settings.num_steps)
-    key = settings.num_steps, settings.guidance_weight
-    if key not in self._sample_fns:
-      self._sample_fns[key] = evaluate.make_sample_fn(
-        self._parts, settings, self._mesh
-      )
-    return self._sample_fns[key]
+      settings['guidance_weight'] = float(guidance_weight)
+    _at_least_one('num_steps', settings['num_steps'])
+    return settings
 
-
-def disagreement(id_maps: np.ndarray) -> np.ndarray:
-  """How differently segmentations see each pixel, whatever their ids.
-
-  1 - the IoU of the two segments a pixel lies in, mean over pairs of maps.
-
-  Args:
-    id_maps: integers [N, H, W], N at least 2, without IGNORE_ID.
-
-  Returns:
-    float32 [H, W] in [0, 1], 0 where a pixel's segments are the same in all.
-  """
-  pairs = list(itertools.combinations(id_maps, 2))
-  agreed = np.zeros(id_maps[0].shape)
-  for first, second in pairs:
-    table, rows, columns = metrics.contingency(first, second)
-    iou = metrics.iou_matrix(table)
-    agreed += iou[
-      np.searchsorted(rows, first), np.searchsorted(columns, second)
-    ]
-  return (1 - agreed / len(pairs)).astype(np.float32)
-
-
-def medoid(id_maps: np.ndarray) -> int:
-  """Index of the map with the highest mean ARI with the others.
-
-  Args:
-    id_maps: integers [N, H, W], without IGNORE_ID.
-
-  Returns:
-    Which one; the first of equals.
-  """
-  total = np.zeros(len(id_maps))
-  for i, j in itertools.combinations(range(len(id_maps)), 2):
-    total[[i, j]] += metrics.adjusted_rand_index(id_maps[i], id_maps[j])
-  return int(total.argmax())
-
-
-def _assemble(codes, confidence, size):
-  """Segmentation at a photo's size of codes [N, h, w] at the model's."""
-  if len(codes) == 1:
-    uncertainty = 1 - confidence
-  else:
-    uncertainty = disagreement(codes)
-  samples = np.stack([_compact(transforms.resize_ids(c, size)) for c in codes])
-  # One channel of float32: Pillow interpolates it as it is.
-  resized = Image.fromarray(uncertainty).resize(
-    size[::-1], Image.Resampling.BILINEAR
-  )
-  return Segmentation(
-    id_map=samples[medoid(codes)],
-    samples=samples,
-    uncertainty=np.clip(np.asarray(resized), 0, 1),
-  )
-
-
-def _compact(id_map):
-  """Renames ids to 0, 1, ... in their order."""
-  # Codes are small, photos large: counting is much faster than sorting.
-  present = np.bincount(id_map.ravel()) > 0
-  return (np.cumsum(present) - 1).astype(np.int32)[id_map]
+  def _sample_fn(self, num_steps, guidance_weight) -> Callable[..., jax.Array]:
+    settings = self.sampler_settings(num_steps, guidance_weight)
+    key = settings['num_steps'], settings['guidance_weight']
+    with self._lock:
+      if key not in self._sample_fns:
+        self._sample_fns[key] = evaluate.make_sample_fn(
+          self._parts, ConfigDict(settings), self._mesh
+        )
+      return self._sample_fns[key]
 
 
 def _keys(seed, samples):
@@ -268,12 +283,7 @@ def _keys(seed, samples):
 def _to_rgb(image):
   """Photo as uint8 [H, W, 3]."""
   if isinstance(image, Image.Image):
-    if image.mode.startswith(('I', 'F')):
-      raise ValueError(
-        f'image has mode {image.mode}, more than 8 bits a channel; convert it '
-        'to 8 bits'
-      )
-    image = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    return photos.to_rgb(image)
   image = np.asarray(image)
   if image.ndim == 2:
     image = np.repeat(image[..., None], 3, axis=-1)

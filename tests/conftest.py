@@ -2,10 +2,15 @@
 
 import os
 
+import grain
 import jax
 import numpy as np
+import optax
 import pytest
+from ml_collections import ConfigDict
+from PIL import Image
 
+from bitseg_jax import checkpoint, experiment, train_state
 from configs import quickstart
 
 
@@ -49,3 +54,44 @@ def tiny_config():
   config.eval.num_samples = 2
   config.eval.during_training = 0
   return config
+
+
+@pytest.fixture(scope='session')
+def random_run(tmp_path_factory):
+  """Steps 1 and 2 of a run whose weights are random throughout."""
+  config = ConfigDict(quickstart.get_config().to_dict())
+  config.data.image_size = 16
+  config.model.base_channels = 32
+  config.model.channel_mults = (1,)  # compiles fastest
+  config.model.attention_levels = ()
+  config.sample.num_steps = 2
+  parts = experiment.build(config)
+  # No test machine has devices for it; segmenting must not mind.
+  config.train.batch_size = 13
+
+  def weights(seed):
+    # The initial ones end in zeros: nothing would come of photo or noise.
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
+    draw = lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32)
+    return jax.tree.map(draw, shapes)
+
+  folder = tmp_path_factory.mktemp('run')
+  batches = iter(grain.MapDataset.range(4).to_iter_dataset())
+  with checkpoint.open_manager(folder) as manager:
+    for step in (1, 2):
+      state = train_state.create_state(weights(step), optax.sgd(0.1))
+      state = state.replace(ema_params=weights(step + 10))
+      checkpoint.save(manager, step, state, batches, config.to_dict())
+  return folder
+
+
+@pytest.fixture(scope='session')
+def draw_photo():
+  """draw_photo(seed, height, width): coarse random blocks to react to."""
+
+  def draw(seed, height, width):
+    colors = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    return np.asarray(Image.fromarray(colors).resize((width, height), 0))
+
+  return draw

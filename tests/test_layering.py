@@ -9,12 +9,13 @@ PACKAGE = pathlib.Path('bitseg_jax')
 FLOORS = [
   set(room.split())
   for room in (
-    '__init__ schedule codec palette metrics metrics_boundary metrics_panoptic '
-    'metrics_sets metrics_uncertainty',
-    'diffusion sampler models data',
-    'sharding train_state train_step checkpoint writers viz cli',
-    'checks experiment evaluate train segmenter photos describe benchmarks '
-    'sweeps saved scoring',
+    '__init__ schedule codec palette consensus exported_loader metrics '
+    'metrics_boundary metrics_panoptic metrics_sets metrics_uncertainty',
+    'diffusion sampler models data tiles upsample',
+    'sharding train_state train_step checkpoint writers viz cli photos '
+    'segmentation',
+    'checks experiment evaluate train segmenter exporting outputs prediction '
+    'describe benchmarks sweeps saved scoring',
     'main predict prepare baselines benchmark sweep score',
   )
 ]

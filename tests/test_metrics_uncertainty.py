@@ -144,3 +144,22 @@ def test_contested_pixels_are_those_of_other_entities():
   between = aside != whole
   assert between.sum() == 20
   assert area(between.astype(float), [whole, aside]) == 1
+
+
+def test_disagreement_looks_at_regions_not_ids():
+  halves = np.repeat([[0, 0, 1, 1]], 4, axis=0)
+  renamed = 700 - 9 * halves
+  np.testing.assert_array_equal(
+    uncertainty.disagreement(np.stack([halves, renamed, halves])), 0
+  )
+  # Left: 8 pixels in 16; so right. One map against two that agree.
+  whole = np.zeros_like(halves)
+  np.testing.assert_allclose(uncertainty.disagreement([halves, whole]), 0.5)
+  np.testing.assert_allclose(
+    uncertainty.disagreement([halves, whole, renamed]), 1 / 3
+  )
+  # Where a segment is the same in all, it is certain.
+  quarters = halves.copy()
+  quarters[:2, :2] = 2
+  unsure = uncertainty.disagreement([halves, quarters])
+  np.testing.assert_array_equal(unsure > 0, halves == 0)

@@ -44,17 +44,19 @@ class Source(NamedTuple):
   shrinks_photos: bool = False  # photos may be larger than their annotation
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, high_byte: bool = False) -> Image.Image:
   """Reads and decodes a whole image file.
 
   Args:
     path: the file.
+    high_byte: of colours with 16 bits a channel take the higher 8 bits.
 
   Returns:
     The decoded image, its pixels not yet turned by EXIF.
 
   Raises:
-    SourceError: the file is missing, truncated or no image.
+    SourceError: the file is missing, truncated or no image, or has colours of
+      16 bits a channel.
   """
   # Pillow raises another type for each format and kind of damage: OSError,
   # SyntaxError, struct.error, zlib.error, DecompressionBombError, ...
@@ -69,7 +71,7 @@ def open_image(path: Path) -> Image.Image:
     raise SourceError(
       f'{path}: unreadable image ({reason}); replace the file or remove it'
     ) from error
-  if image.mode in ('RGB', 'RGBA') and ';16' in raw_mode:
+  if image.mode in ('RGB', 'RGBA') and ';16' in raw_mode and not high_byte:
     # Pillow drops the lower byte, and the ids or the dark tones with it
     raise SourceError(
       f'{path}: 16 bits a channel; save it with 8 bits a channel'

@@ -1,0 +1,38 @@
+"""Runs what Segmenter.export wrote; needs jax and numpy, nothing else."""
+
+import pathlib
+
+import numpy as np
+from jax import export
+
+PAD_COLOR = (124, 116, 104)  # what lies outside of the photo
+
+
+def load(folder):
+  """Reads an exported sampler.
+
+  Returns:
+    sample(photos, seed=0, number=0) -> list of int32 [h, w], the code of every
+    pixel. Photos are uint8 [h, w, 3], their longest side as in size.txt.
+  """
+  folder = pathlib.Path(folder)
+  exported = export.deserialize((folder / 'sampler.jax').read_bytes())
+  side = int((folder / 'size.txt').read_text())
+  with np.load(folder / 'params.npz') as file:
+    params = [file[str(i)] for i in range(len(file.files))]
+
+  def sample(photos, seed=0, number=0):
+    images = np.full((len(photos), side, side, 3), PAD_COLOR, np.uint8)
+    sizes = np.array([photo.shape[:2] for photo in photos], np.int32)
+    for image, photo, (height, width) in zip(
+      images, photos, sizes, strict=True
+    ):
+      image[:height, :width] = photo
+    numbers = np.full(len(photos), number, np.int32)
+    codes = exported.call(params, images, sizes, np.int32(seed), numbers)
+    return [
+      c[:height, :width]
+      for c, (height, width) in zip(np.asarray(codes), sizes, strict=True)
+    ]
+
+  return sample

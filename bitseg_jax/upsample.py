@@ -1,0 +1,181 @@
+"""From the model's size to the photo's: numpy and Pillow, host.
+
+Ids cannot be interpolated, and copied from the nearest pixel they end in
+staircases. So each pixel's membership in every segment is interpolated, first
+along the photo's edges, and the largest wins.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from bitseg_jax.data import transforms
+
+GUIDE_SCALE = 4  # photos steer up to so many times the model's size ...
+_GUIDE_VALUES = 1 << 22  # ... if there are no more memberships than these then
+_SPACE = 1.0  # standard deviation of a neighbour's weight, in its pixels
+_COLOR = 25.0  # and in colour, of 255
+_BAND_PIXELS = 1 << 22  # so many are worked on at once
+
+
+def memberships(
+  id_map: np.ndarray, codes: np.ndarray, probabilities: Iterable[np.ndarray]
+) -> np.ndarray:
+  """How likely each pixel lies in each segment, by the samples' probabilities.
+
+  In sample n pixel i has code c with probability p_n(i = c) (Eq. 3), and of the
+  pixels that were given this code a share lies in segment k: summed over codes,
+  mean over samples. Several samples differ in more than where borders run, and
+  their mean alone would wash small segments away: what was decided at the
+  model's size counts as much as all of them.
+
+  Args:
+    id_map: int [h, w], ids 0, ..., K - 1: one of the samples or a consensus.
+    codes: int [N, h, w], decoded samples.
+    probabilities: N times float [h, w, C], of the codes; codes from C on, which
+      the RGB codec makes, have none: their sample counts as certain.
+
+  Returns:
+    float32 [h, w, K] in [0, 1], largest at the id in id_map.
+  """
+  count = int(id_map.max()) + 1
+  total = np.zeros((*id_map.shape, count), np.float32)
+  for sample, p in zip(codes, probabilities, strict=True):
+    num_codes = int(sample.max()) + 1
+    joint = sample.astype(np.int64) * count + id_map
+    shared = np.bincount(joint.ravel(), minlength=num_codes * count)
+    shared = shared.reshape(num_codes, count).astype(np.float32)
+    shared /= np.maximum(shared.sum(axis=1, keepdims=True), 1)
+    if num_codes > p.shape[-1]:
+      total += shared[sample]
+    else:
+      total += p[..., :num_codes] @ shared
+  total /= len(codes)
+  if len(codes) > 1:
+    total = (total + np.eye(count, dtype=np.float32)[id_map]) / 2
+  # What was decided stays, by however little.
+  top = total.max(axis=-1, keepdims=True) + 1e-3
+  np.put_along_axis(total, id_map[..., None], top, axis=-1)
+  return total / top.clip(1)
+
+
+def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
+  """Enlarges memberships so that their borders follow the photo's.
+
+  A new pixel has the mean of the 5 x 5 old ones around it, weighted by how near
+  they are and how like it in colour.
+
+  Args:
+    membership: float32 [h, w, K] in [0, 1].
+    photo: uint8 [H, W, 3] of any size.
+
+  Returns:
+    float32 [h', w', K], h' up to GUIDE_SCALE times h, less for many segments,
+    and never beyond the photo.
+
+  Source: Kopf et al., "Joint bilateral upsampling", 2007.
+  """
+  height, width, _ = membership.shape
+  scale = min(
+    GUIDE_SCALE,
+    (_GUIDE_VALUES / membership.size) ** 0.5,
+    max(photo.shape[:2]) / max(height, width),
+  )
+  if scale <= 1:
+    return membership
+  size = round(height * scale), round(width * scale)
+  guide = transforms.resize_image(photo, size).astype(np.float32)
+  colors = transforms.resize_image(photo, (height, width)).astype(np.float32)
+  y, x = (
+    (np.arange(n) + 0.5) * old / n - 0.5
+    for n, old in zip(size, (height, width), strict=True)
+  )
+  total = np.zeros((*size, membership.shape[-1]), np.float32)
+  weights = np.zeros((*size, 1), np.float32)
+  for step in np.ndindex(5, 5):
+    rows, columns = np.rint(y) + step[0] - 2, np.rint(x) + step[1] - 2
+    apart = ((rows - y) ** 2)[:, None] + (columns - x) ** 2
+    rows = rows.clip(0, height - 1).astype(int)[:, None]
+    columns = columns.clip(0, width - 1).astype(int)
+    unlike = ((colors[rows, columns] - guide) ** 2).sum(axis=-1)
+    weight = np.exp(-apart / (2 * _SPACE**2) - unlike / (2 * _COLOR**2))
+    # Where all are unlike, the nearest count.
+    weight = (weight + 1e-6 * np.exp(-apart))[..., None].astype(np.float32)
+    total += weight * membership[rows, columns]
+    weights += weight
+  return total / weights
+
+
+def upsample_ids(membership: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Interpolates memberships bilinearly and takes the largest.
+
+  Works band by band and looks at each segment only where it can win, so that it
+  needs memory for a few planes of one band, however many segments there are.
+
+  Args:
+    membership: float32 [h, w, K] in [0, 1].
+    size: (H, W) to come to.
+
+  Returns:
+    int32 [H, W], which of the K; the first of equals.
+  """
+  height, width = size
+  best_ids = np.zeros(size, np.int32)
+  # The winner at a point has at least the share 1 / K of the largest possible
+  # total in one of the pixels around it.
+  least = membership.sum(axis=-1).min() / membership.shape[-1]
+  planes = np.moveaxis(membership, -1, 0)
+  windows = [_window(plane >= least, size) for plane in planes]
+  step = max(1, _BAND_PIXELS // width)
+  for start in range(0, height, step):
+    stop = min(start + step, height)
+    best = np.full((stop - start, width), -1, np.float32)
+    for k, (plane, window) in enumerate(zip(planes, windows, strict=True)):
+      top, left, bottom, right = window
+      top, bottom = max(top, start), min(bottom, stop)
+      if top >= bottom or left >= right:
+        continue
+      patch = _resize_part(plane, size, (top, left, bottom, right))
+      there = slice(top - start, bottom - start), slice(left, right)
+      wins = patch > best[there]
+      best[there][wins] = patch[wins]
+      best_ids[start:stop][there][wins] = k
+  return best_ids
+
+
+def upsample_values(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Interpolates float32 [h, w] in [0, 1] bilinearly to [H, W]."""
+  whole = 0, 0, *size
+  return np.clip(_resize_part(values, size, whole), 0, 1)
+
+
+def _window(inside, size):
+  """(top, left, bottom, right) at the new size of what is near some pixels."""
+  window = []
+  for axis in (1, 0):
+    lines = np.flatnonzero(inside.any(axis=axis))
+    scale = size[1 - axis] / inside.shape[1 - axis]
+    if len(lines):
+      reach = max(scale, 1)  # of the bilinear filter, at the new size
+      first = int(np.floor(lines[0] * scale - reach))
+      last = int(np.ceil((lines[-1] + 1) * scale + reach))
+      window.append((max(first, 0), min(last, size[1 - axis])))
+    else:
+      window.append((0, 0))
+  (top, bottom), (left, right) = window
+  return top, left, bottom, right
+
+
+def _resize_part(plane, size, part):
+  """A part of what a plane would be at another size: float32."""
+  top, left, bottom, right = part
+  rows, columns = plane.shape[0] / size[0], plane.shape[1] / size[1]
+  # One channel of float32: Pillow interpolates it as it is.
+  image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+  resized = image.resize(
+    (right - left, bottom - top),
+    Image.Resampling.BILINEAR,
+    (left * columns, top * rows, right * columns, bottom * rows),
+  )
+  return np.asarray(resized)

@@ -1,0 +1,245 @@
+"""Many photos: files written, stopping and going on, and what is bad."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax import outputs, predict, prediction, viz
+from bitseg_jax.data import coco_panoptic, rle
+from bitseg_jax.segmenter import Segmenter
+
+ALL = list(outputs.KINDS)
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch, model):
+  """All tests share what is compiled; one asks for a wrong checkpoint."""
+  load = Segmenter.from_checkpoint
+  monkeypatch.setattr(
+    Segmenter,
+    'from_checkpoint',
+    lambda path: load(path) if path == 'nowhere' else model,
+  )
+
+
+@pytest.fixture
+def folder(tmp_path, draw_photo):
+  """Three photos, one in a folder of its own."""
+  inputs = tmp_path / 'in'
+  (inputs / 'deep').mkdir(parents=True)
+  for i, name in enumerate(['a.png', 'b.jpg', 'deep/a.png']):
+    Image.fromarray(draw_photo(i, 30 + i, 47)).save(inputs / name)
+  return inputs
+
+
+def run(inputs, output, *args, **settings):
+  settings = {'num_samples': 2, 'seed': 5, **settings}
+  return predict.predict('run', [str(inputs)], str(output), *args, **settings)
+
+
+def read_summary(output):
+  return json.loads((output / 'summary.json').read_text())
+
+
+def files(output):
+  found = (path for path in output.rglob('*') if path.is_file())
+  return sorted(path.relative_to(output).as_posix() for path in found)
+
+
+def test_everything_that_can_be_written(folder, model, tmp_path):
+  output = tmp_path / 'out'
+  assert run(folder, output, ALL) == 0
+  names = ['a', 'b', 'deep/a']
+  expected = ['summary.json', 'panoptic.json', 'rle.json', 'sheet_1.png']
+  for name in names:
+    expected += [f'{name}.json', *outputs.file_names(name, ALL, 2)]
+  assert files(output) == sorted(expected)
+  for name, path in zip(names, ['a.png', 'b.jpg', 'deep/a.png'], strict=True):
+    image = Image.open(folder / path)
+    result = model.segment(image, num_samples=2, seed=5)
+    labels = Image.open(output / f'{name}_labels.png')
+    assert labels.mode == 'I;16'
+    np.testing.assert_array_equal(np.asarray(labels), result.id_map + 1)
+    for n in range(2):
+      sample = np.asarray(Image.open(output / f'{name}_sample_{n + 1}.png'))
+      np.testing.assert_array_equal(sample, result.samples[n] + 1)
+    for kind in ('overlay', 'contours', 'uncertainty'):
+      picture = Image.open(output / f'{name}_{kind}.png')
+      assert (picture.mode, picture.size) == ('RGB', image.size)
+    segments = outputs.read_record(output, name)['segments']
+    assert [s['id'] for s in segments] == list(range(1, len(segments) + 1))
+    np.testing.assert_allclose(
+      [s['confidence'] for s in segments], result.confidence, atol=1e-4
+    )
+
+
+def test_coco_files_agree_with_the_labels(folder, tmp_path):
+  output = tmp_path / 'out'
+  run(folder / 'a.png', output, ['labels', 'panoptic', 'rle'])
+  labels = np.asarray(Image.open(output / 'a_labels.png')).astype(int)
+  Image.open(folder / 'a.png').save(output / 'panoptic' / 'a_photo.png')
+
+  panoptic = json.loads((output / 'panoptic.json').read_text())
+  (image,) = panoptic['images']
+  assert (image['width'], image['height']) == labels.shape[::-1]
+  assert image['file_name'] == 'a.png'
+  (annotation,) = panoptic['annotations']
+  assert annotation['image_id'] == image['id']
+  png = np.asarray(Image.open(output / 'panoptic' / annotation['file_name']))
+  np.testing.assert_array_equal(png @ [1, 256, 65536], labels)
+  (category,) = panoptic['categories']
+  assert category['isthing'] == 1
+
+  lengths = json.loads((output / 'rle.json').read_text())
+  assert lengths['images'] == panoptic['images']
+  for segment, info in zip(
+    lengths['annotations'], annotation['segments_info'], strict=True
+  ):
+    y, x = np.nonzero(labels == info['id'])
+    left, top, width, height = info['bbox']
+    assert (left, top) == (x.min(), y.min())
+    assert (left + width, top + height) == (x.max() + 1, y.max() + 1)
+    assert info['area'] == segment['area'] == len(y)
+    assert info['bbox'] == segment['bbox']
+    inside = rle.decode(segment['segmentation'], *labels.shape)
+    assert set(inside) == set(x * labels.shape[0] + y)
+    assert 0 < segment['score'] <= 1
+    assert segment['category_id'] == info['category_id'] == category['id']
+
+  # What this package reads is what it wrote.
+  (output / 'images').mkdir()
+  Image.open(folder / 'a.png').save(output / 'images' / 'a.png')
+  source = coco_panoptic.open_source(output)
+  assert not source.problems
+  ((item,),) = [items for items in source.splits.values() if items]
+  np.testing.assert_array_equal(source.load_id_maps(item)[0], labels)
+
+
+def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
+  output = tmp_path / 'out'
+  done = []
+  write = outputs.write
+  monkeypatch.setattr(
+    outputs, 'write', lambda *a: done.append(a[1]) or write(*a)
+  )
+
+  def again(*args, **settings):
+    done.clear()
+    assert run(folder, output, *args, **settings) == 0
+    return done
+
+  names = ['a', 'b', 'deep/a']
+  assert again() == names
+  before = {name: (output / name).read_bytes() for name in files(output)}
+  assert again() == []
+  assert '3 were there' in capsys.readouterr().out
+  assert [p['status'] for p in read_summary(output)['photos']] == ['there'] * 3
+  assert again(['labels']) == []
+  (output / 'b_overlay.png').unlink()
+  assert again() == ['b']
+  (output / 'a.json').write_text('{')
+  assert again() == ['a']
+  for name in sorted(before.keys() - {'summary.json', 'a.json', 'b.json'}):
+    assert (output / name).read_bytes() == before[name]
+  assert again(overwrite=True) == names
+  assert again(seed=6) == names
+  assert again(method='medoid', seed=6) == names
+  Image.new('RGB', (20, 30)).save(folder / 'b.jpg')
+  assert again(method='medoid', seed=6) == ['b']
+  assert again(['rle'], method='medoid', seed=6) == names
+  assert again(['rle'], method='medoid', seed=6) == []
+
+
+def test_bad_files_are_named_and_the_others_done(folder, tmp_path, capsys):
+  (folder / 'broken.jpg').write_bytes((folder / 'b.jpg').read_bytes()[:400])
+  (folder / 'empty.png').touch()
+  output = tmp_path / 'out'
+  assert run(folder, output) == 1
+  out, err = capsys.readouterr()
+  assert out.startswith('3 of 5 photos segmented into')
+  assert '2 could not be read' in out
+  skipped = [line for line in err.splitlines() if 'skipped: ' in line]
+  assert len(skipped) == 2
+  assert 'broken.jpg: unreadable' in skipped[0]
+  assert 'empty.png: empty file' in skipped[1]
+  summary = read_summary(output)
+  assert summary['finished']
+  by_photo = {photo['photo']: photo for photo in summary['photos']}
+  assert len(by_photo) == 5
+  assert 'empty file' in by_photo[str(folder / 'empty.png')]['reason']
+  good = by_photo[str(folder / 'deep' / 'a.png')]
+  assert (good['width'], good['height']) == (47, 32)
+  assert good['num_segments'] > 1
+  assert good['seconds'] > 0
+  assert summary['made_with']['step'] == 2
+  assert summary['made_with']['num_steps'] == 2  # of the run's config
+
+
+def test_interrupted_it_leaves_whole_files(
+  folder, tmp_path, monkeypatch, capsys
+):
+  output = tmp_path / 'out'
+  save, calls = viz.save_png, []
+
+  def save_then_stop(picture, path):
+    calls.append(path)
+    if len(calls) == 5:  # within the second photo
+      raise KeyboardInterrupt
+    save(picture, path)
+
+  monkeypatch.setattr(viz, 'save_png', save_then_stop)
+  assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 1
+  assert 'interrupted; start again to go on' in capsys.readouterr().err
+  summary = read_summary(output)
+  assert not summary['finished']
+  assert [photo['status'] for photo in summary['photos']] == ['done']
+  panoptic = json.loads((output / 'panoptic.json').read_text())
+  assert len(panoptic['images']) == 1
+  monkeypatch.setattr(viz, 'save_png', save)
+  assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 0
+  states = [photo['status'] for photo in read_summary(output)['photos']]
+  assert states == ['there', 'done', 'done']
+  assert not [name for name in files(output) if name.endswith('tmp')]
+
+
+def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
+  photo = draw_photo(0, 20, 1100)
+  outputs.write(tmp_path, 'a', photo, model.segment(photo), ALL, {'photo': 'a'})
+  for kind in ('overlay', 'contours', 'uncertainty'):
+    picture = Image.open(tmp_path / f'a_{kind}.png')
+    assert picture.size == (outputs.LONGEST_SIDE, 19)
+  assert Image.open(tmp_path / 'a_labels.png').size == (1100, 20)
+
+
+def test_one_sample_needs_no_uncertainty():
+  assert outputs.default_kinds(1) == ['labels', 'overlay']
+  assert outputs.default_kinds(2) == ['labels', 'overlay', 'uncertainty']
+
+
+def test_refused_before_it_starts(tmp_path, capsys):
+  def refuse(checkpoint, *args):
+    output = str(tmp_path / 'out')
+    inputs = [str(tmp_path / 'a.jpg')]
+    assert predict.predict(checkpoint, inputs, output, *args) == 1
+    out, err = capsys.readouterr()
+    assert out == ''
+    assert err.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+    return err
+
+  assert 'no photo there' in refuse('run')
+  Image.new('RGB', (4, 4)).save(tmp_path / 'a.jpg')
+  assert 'nowhere' in refuse('nowhere')
+  assert "has 'masks'; choose from labels," in refuse('run', ['masks'])
+
+
+def test_flags_have_the_defaults_of_the_segmenter(model):
+  signature = Segmenter.segment_batch.__defaults__
+  assert tuple(prediction.DEFAULTS.values()) == signature
