@@ -344,9 +344,7 @@ def format_results(results: dict[str, Any]) -> str:
     )
     for name in KINDS.values():
       numbers = ', '.join(
-        f'{key} {value:.4f}'
-        for key, value in found[name].items()
-        if value is not None
+        f'{key} {v:.4f}' for key, v in found[name].items() if v is not None
       )
       lines.append(f'  {name}: {numbers}')
   return '\n'.join(lines)
