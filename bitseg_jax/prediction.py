@@ -58,29 +58,16 @@ def predict(
     OSError: the output cannot be written.
   """
   output, began, entries = Path(output), time.perf_counter(), {}
-  # What the run's config says and the same asked for are no different.
-  sampler = segmenter.sampler_settings(
-    settings['num_steps'], settings['guidance_weight']
-  )
-  made_with = {
-    'checkpoint': os.path.abspath(checkpoint),
-    'step': segmenter.step,
-    **settings,
-    'num_steps': sampler['num_steps'],
-    'guidance_weight': sampler['guidance_weight'],
-  }
+  made_with = _made_with(segmenter, checkpoint, settings)
   at_once = max(1, segmenter.batch_size // settings['num_samples'])
-  finished = False
   try:
     output.mkdir(parents=True, exist_ok=True)
     with progress_bar(len(found), 'predict', 'photo') as progress:
-      todo = _read(
-        found, output, kinds, made_with, overwrite, entries, progress
-      )
+      noted = entries, progress
+      todo = _todo(found, output, kinds, made_with, overwrite, *noted)
       while group := list(itertools.islice(todo, at_once)):
         start = time.perf_counter()
-        images = [image for _, _, image in group]
-        results = segmenter.segment_batch(images, **settings)
+        results = segmenter.segment_batch([i for *_, i in group], **settings)
         for (name, about, image), result in zip(group, results, strict=True):
           outputs.write(output, name, image, result, kinds, about)
           entries[name] = _entry('done', outputs.read_record(output, name))
@@ -88,23 +75,36 @@ def predict(
         seconds = (time.perf_counter() - start) / len(group)
         for name, _, _ in group:
           entries[name]['seconds'] = round(seconds, 3)
-    finished = True
   finally:
-    names = [photo.name for photo in found if photo.name in entries]
+    in_order = [p.name for p in found if p.name in entries]
     summary = {
-      'finished': finished,
+      'finished': len(entries) == len(found),
       'seconds': round(time.perf_counter() - began, 1),
       'outputs': list(kinds),
       'made_with': made_with,
-      'photos': [entries[name] for name in names],
+      'photos': [entries[name] for name in in_order],
     }
-    good = [name for name in names if entries[name]['status'] != 'failed']
-    _write_collections(output, good, kinds)
+    _write_collections(output, in_order, kinds, entries)
     write_json(output / 'summary.json', summary)
   return summary
 
 
-def _read(
+def _made_with(segmenter, checkpoint, settings):
+  """All that a photo's segmentation depends on beside the photo."""
+  # What the run's config says and the same asked for are no different.
+  sampler = segmenter.sampler_settings(
+    settings['num_steps'], settings['guidance_weight']
+  )
+  return {
+    'checkpoint': os.path.abspath(checkpoint),
+    'step': segmenter.step,
+    **settings,
+    'num_steps': sampler['num_steps'],
+    'guidance_weight': sampler['guidance_weight'],
+  }
+
+
+def _todo(
   found, output, kinds, made_with, overwrite, entries, progress
 ) -> Iterator[tuple[str, dict[str, Any], np.ndarray]]:
   """(name, its record so far, pixels) of what is to be done; notes the rest."""
@@ -154,7 +154,8 @@ def _entry(status, record):
   }
 
 
-def _write_collections(output, names, kinds):
+def _write_collections(output, names, kinds, entries):
+  names = [name for name in names if entries[name]['status'] != 'failed']
   if 'panoptic' in kinds:
     outputs.write_panoptic(output, names)
   if 'rle' in kinds:

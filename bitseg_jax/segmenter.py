@@ -166,8 +166,7 @@ class Segmenter:
     _at_least_one('num_samples', num_samples)
     if tile is not None and tile < self._parts.image_size:
       raise ValueError(
-        f'tile is {tile}; it must be at least {self._parts.image_size}, the '
-        'size that the model works at'
+        f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
       )
     if method not in segmentation.METHODS:
       raise ValueError(
