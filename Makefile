@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # only where this jaxlib knows it: an unknown flag would end the program.
 CPU_FLAG := --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT
 
-.PHONY: install demo test test-slow lint lock clean
+.PHONY: install demo bench test test-slow lint lock clean
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -26,13 +26,20 @@ ifneq ($(ACCELERATOR),cpu)
 endif
 	touch $@
 
-# DEMO_FLAGS shortens or changes it, such as --config.train.num_steps=100.
-demo: install
-	@flags="$$XLA_FLAGS $(CPU_FLAG)"; \
+# Runs a module with the flag where this jaxlib takes it.
+RUN = flags="$$XLA_FLAGS $(CPU_FLAG)"; \
 	XLA_FLAGS="$$flags" $(BIN)/python -c 'import jax; jax.devices()' \
 	  2>/dev/null || flags="$$XLA_FLAGS"; \
-	XLA_FLAGS="$$flags" $(BIN)/python -m bitseg_jax.main \
+	XLA_FLAGS="$$flags" $(BIN)/python -m
+
+# DEMO_FLAGS shortens or changes it, such as --config.train.num_steps=100.
+demo: install
+	@$(RUN) bitseg_jax.main \
 	  --config=configs/quickstart.py --workdir=$(WORKDIR) $(DEMO_FLAGS)
+
+# BENCH_FLAGS such as --what=train --config.model.dtype=bfloat16.
+bench: install
+	@$(RUN) bitseg_jax.benchmark $(BENCH_FLAGS)
 
 test: install
 	$(BIN)/python -m pytest
