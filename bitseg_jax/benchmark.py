@@ -6,7 +6,6 @@ python -m bitseg_jax.benchmark [--what=input,metrics,train,sample]
 """
 
 import json
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +67,6 @@ def run(
     measured = measure(name, config, data, peak)
     _show(measured, old)
     rows += measured
-  most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-  rows.append(('peak memory of the process', most, 'GiB'))
-  _show(rows[-1:], old)
   if output:
     about = {'what': what, 'devices': devices, 'config': config.to_dict()}
     write_json(Path(output), {**about, 'rows': rows})

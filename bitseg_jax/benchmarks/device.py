@@ -4,6 +4,8 @@ Rates are given beside that of a matrix product measured in the same run: the
 share of it says how good a program is, whatever the machine.
 """
 
+import contextlib
+import pathlib
 import re
 import time
 from collections import Counter
@@ -38,13 +40,17 @@ def matmul_rate(dtype: str) -> float:
   """FLOP/s of a square matrix product on all the devices together."""
   side = 2048 if jax.default_backend() == 'cpu' else 8192
   mesh = sharding.make_mesh()
+  rows = sharding.split_on(mesh)
   draw = lambda key: jax.random.normal(
-    key, (jax.device_count(), side, side), dtype
+    key, (jax.device_count() * side, side), dtype
   )
-  matrices = jax.jit(draw, out_shardings=sharding.split_on(mesh))(
-    jax.random.key(0)
+  matrices = jax.jit(draw, out_shardings=rows)(jax.random.key(0))
+  # Each device its own product: a batched one is several times slower on CPU.
+  product = jax.jit(
+    jax.shard_map(
+      lambda a: a @ a, mesh=mesh, in_specs=rows.spec, out_specs=rows.spec
+    )
   )
-  product = jax.jit(lambda a: a @ a)
   flops = 2 * side**3 * jax.device_count()
   return flops / seconds(lambda: product(matrices), least=10, budget=3)
 
@@ -89,6 +95,25 @@ def memory_of(program: Any) -> float:
     - need.alias_size_in_bytes
     + need.temp_size_in_bytes
   ) / 2**30
+
+
+def reset_peak() -> None:
+  """Forgets the process's peak memory so far, where the system can."""
+  with contextlib.suppress(OSError):
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+
+
+def peak_rows(name: str) -> Rows:
+  """Peak memory since reset_peak: the device's own count, or the process's."""
+  counted = jax.devices()[0].memory_stats()
+  if counted:  # of the whole program so far: it cannot be reset
+    peak = counted['peak_bytes_in_use'] / 2**30
+    return [(f'{name}: peak memory of a device so far', peak, 'GiB')]
+  status = pathlib.Path('/proc/self/status')
+  if not status.exists():
+    return []
+  peak = re.search(r'VmHWM:\s*(\d+) kB', status.read_text())
+  return [(f'{name}: peak memory', int(peak[1]) / 2**20, 'GiB')]
 
 
 def _rate_rows(name, unit, count, took, flops, peak):
@@ -145,10 +170,12 @@ def measure_train(config: ConfigDict, peak: float) -> Rows:
     state, values = program(state, batch, key)
     return values
 
+  reset_peak()
   # Forward, and backward by inputs and by weights: three times the work.
   rows += _rate_rows('train', 'images', size, seconds(step), 3 * flops, peak)
+  rows += peak_rows('train')
   rows += [
-    ('train: memory of a device', memory_of(program), 'GiB'),
+    ('train: memory, says the compiler', memory_of(program), 'GiB'),
     ('train: compiling', compiling, 's'),
   ]
   for kind, (count, nbytes) in collectives(program.as_text()).items():
@@ -181,15 +208,17 @@ def measure_sample(config: ConfigDict, peak: float) -> Rows:
   branches = 2 if config.sample.guidance_weight else 1
   flops = once * branches * config.sample.num_steps * rows_of_batch
   program, compiling = compile_program(sample_fn, *args)
+  reset_peak()
   took = seconds(lambda: program(*args))
-  rows = _rate_rows('sample', 'samples', rows_of_batch, took, flops, peak)
+  rows = peak_rows('sample')
+  rows += _rate_rows('sample', 'samples', rows_of_batch, took, flops, peak)
   x_hat = jnp.tanh(
     jax.random.normal(jax.random.key(2), (8, side, side, parts.codec.channels))
   )
   probabilities = jax.jit(parts.codec.probabilities)
   return [
     *rows,
-    ('sample: memory of a device', memory_of(program), 'GiB'),
+    ('sample: memory, says the compiler', memory_of(program), 'GiB'),
     ('sample: compiling', compiling, 's'),
     (
       'code probabilities of 8 images',
