@@ -9,6 +9,7 @@ segmented one after another.
 """
 
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 
-from bitseg_jax import cli, page
+from bitseg_jax import cli
 from bitseg_jax.segmenter import Segmenter
 
 
@@ -39,7 +40,7 @@ def serve(
   """
   # Both before the model is loaded, which takes a while.
   try:
-    import gradio  # noqa: F401
+    from bitseg_jax import page_layout  # not all who have this have gradio
   except ImportError as error:
     raise ImportError(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
@@ -52,7 +53,7 @@ def serve(
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     results = Path(folder, 'results')
-    blocks = page.build(segmenter, checkpoint, results, max_pixels)
+    blocks = page_layout.build(segmenter, checkpoint, results, max_pixels)
     blocks.queue(max_size=32).launch(
       server_name=host,
       server_port=port,
@@ -63,6 +64,7 @@ def serve(
       show_error=True,
       quiet=True,
       footer_links=[],
+      css=page_layout.CSS,
       prevent_thread_lock=True,
     )
     print(f'ready: http://{host}:{port}', flush=True)
@@ -91,6 +93,8 @@ def _define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Runs `serve` on the flags."""
   del argv
+  # For files to be deleted however it is stopped.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant
   f = flags.FLAGS
   try:
@@ -100,7 +104,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  # Before gradio is imported: it reports its use otherwise.
-  os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
   _define_flags()
   app.run(main, flags_parser=cli.parse_flags)

@@ -1,4 +1,4 @@
-"""The demo page: what it shows, what it hands out, how it is laid out."""
+"""What the demo page shows and hands out; page_layout.py is how it looks."""
 
 import base64
 import html
@@ -20,10 +20,6 @@ from bitseg_jax.segmenter import Segmenter
 
 _KINDS = ('labels', 'overlay', 'uncertainty')
 _SAMPLE_SIDE = 512
-_HINT = 'Choose a photo.'
-# Few, for each pair of them is compiled, and then kept.
-_STEPS = {2, 4, 8, 16, 32}
-_GUIDANCE = {0.0, 0.5, 1.0, 2.0, 4.0}
 _KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
 
 # Labels by CSS alone: no script, and a tap does what a mouse does.
@@ -96,7 +92,7 @@ def inspect(path: str | None, max_pixels: int) -> tuple[str, np.ndarray | None]:
     HTML with one line for the page, and a picture, uint8 [h, w, 3], if it can.
   """
   if path is None:
-    return note(_HINT), None
+    return note('Choose a photo.'), None
   try:
     photo = read_photo(path, max_pixels)
   except SourceError as error:
@@ -131,29 +127,25 @@ def segment(
   Raises:
     ValueError: a setting is none that the segmenter takes.
   """
+  if settings['seed'] is None:
+    raise ValueError('seed is empty; give a whole number')
   began = time.perf_counter()
   result = segmenter.segment(photo, **settings)
   seconds = time.perf_counter() - began
-  own = _make_folder(folder)
   made_with = {'checkpoint': checkpoint, 'step': segmenter.step, **settings}
   about = {'photo': name, 'made_with': made_with}
-  stem = Path(name).stem
-  outputs.write(own, stem, photo, result, _KINDS, about)
-  files = [own / f'{stem}_{kind}.png' for kind in _KINDS]
-  files.append(own / f'{stem}.json')
-  archive = own / f'{stem}.zip'
-  with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
-    for file in files:
-      out.write(file, file.name)
-  with Image.open(own / f'{stem}_overlay.png') as image:
+  stem = _make_folder(folder) / Path(name).stem
+  files = _write_files(stem, photo, result, about)
+  with Image.open(f'{stem}_overlay.png') as image:
     overlay = np.asarray(image.convert('RGB'))
   count = len(result.confidence)
+  entities = f'{count} entit{"y" if count == 1 else "ies"}'
   return Result(
-    note(f'{count} entit{"y" if count == 1 else "ies"} in {seconds:.1f} s.'),
+    note(f'{name}: {entities} in {seconds:.1f} s.'),
     entities_html(overlay, result),
     sample_pictures(result),
-    str(own / f'{stem}_uncertainty.png'),
-    [str(file) for file in (*files, archive)],
+    f'{stem}_uncertainty.png',
+    files,
   )
 
 
@@ -171,8 +163,9 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
   jpeg = io.BytesIO()
   Image.fromarray(picture).save(jpeg, 'JPEG', quality=90)
   data = base64.b64encode(jpeg.getvalue()).decode()
-  line = max(height, width) / 30
-  where = f'x="0" y="{height + line:.1f}" font-size="{0.8 * line:.1f}"'
+  line = max(height, width) / 24
+  # Above the picture, where it is seen without scrolling.
+  where = f'x="0" y="{-0.4 * line:.1f}" font-size="{0.7 * line:.1f}"'
   shares = np.bincount(result.id_map.ravel()) / result.id_map.size
   paths = _paths(transforms.resize_ids(result.id_map, (height, width)))
   groups = [
@@ -183,7 +176,7 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
   ]
   return (
     f'<style>{_STYLE}</style><svg class="entities" '
-    f'viewBox="0 0 {width} {height + 1.4 * line:.1f}">'
+    f'viewBox="0 {-line:.1f} {width} {height + line:.1f}">'
     f'<image width="{width}" height="{height}" '
     f'href="data:image/jpeg;base64,{data}"/>'
     f'<text class="hint" {where}>Point at an entity for its area and '
@@ -204,107 +197,21 @@ def sample_pictures(result: Segmentation) -> list[viz.Cell]:
   return cells
 
 
-def build(
-  segmenter: Segmenter, checkpoint: str, folder: Path, max_pixels: int
-) -> Any:
-  """Lays out the page and connects it.
-
-  Args:
-    segmenter: the model.
-    checkpoint: where it is from.
-    folder: for the files of results.
-    max_pixels: of a photo.
-
-  Returns:
-    The page, a gradio.Blocks.
-
-  Raises:
-    ImportError: gradio is not installed.
-  """
-  import gradio as gr  # only who wants the page has it
-
-  with gr.Blocks(title='bitseg_jax', analytics_enabled=False) as blocks:
-    gr.Markdown(
-      '# Segment a photo\nSamples differ where the model is unsure; together '
-      f'they make the result. The model: step {segmenter.step} of '
-      f'{html.escape(checkpoint)}.'
-    )
-    with gr.Row():
-      with gr.Column(scale=1, min_width=280):
-        photo = gr.File(label='Photo', height=140)
-        settings = _settings(gr, segmenter.sampler_settings())
-        button = gr.Button('Segment', variant='primary', interactive=False)
-        status = gr.HTML(note(_HINT))
-        preview = gr.Image(show_label=False, interactive=False, buttons=[])
-      with gr.Column(scale=3), gr.Tabs():
-        shown = _results(gr)
-    private = {'api_visibility': 'private'}
-
-    @photo.change(inputs=photo, outputs=[status, preview, button], **private)
-    def check(path):
-      message, picture = inspect(path, max_pixels)
-      return message, picture, gr.Button(interactive=picture is not None)
-
-    # One at a time: a second would make both slower.
-    @button.click(
-      inputs=[photo, *settings],
-      outputs=[status, *shown],
-      concurrency_limit=1,
-      **private,
-    )
-    def run(path, num_samples, num_steps, guidance_weight, seed):
-      settings = {
-        'num_samples': num_samples,
-        'num_steps': num_steps,
-        'guidance_weight': guidance_weight,
-        'seed': seed,
-      }
-      try:
-        photo = read_photo(path, max_pixels)
-        name = Path(path).name
-        return segment(segmenter, photo, name, folder, checkpoint, settings)
-      except ValueError as error:
-        return note(str(error), bad=True), None, None, None, None
-
-  return blocks
-
-
-def _settings(gr, usual):
-  """Inputs for number of samples, steps, guidance and seed."""
-  steps, guidance = usual['num_steps'], usual['guidance_weight']
-  samples = gr.Slider(1, 16, 4, step=1, precision=0, label='Samples')
-  with gr.Row():
-    narrow = {'min_width': 80}
-    choices = sorted({*_STEPS, steps})
-    num_steps = gr.Dropdown(choices, value=steps, label='Steps', **narrow)
-    choices = sorted({*_GUIDANCE, guidance})
-    weight = gr.Dropdown(choices, value=guidance, label='Guidance', **narrow)
-    most = 2**31 - 1
-    seed = gr.Number(
-      0, label='Seed', precision=0, minimum=0, maximum=most, **narrow
-    )
-  return [samples, num_steps, weight, seed]
-
-
-def _results(gr):
-  """Outputs in the order of Result, without its message."""
-  with gr.Tab('Segmentation'):
-    entities = gr.HTML(min_height=400)
-  with gr.Tab('Samples'):
-    samples = gr.Gallery(columns=4, show_label=False)
-  with gr.Tab('Uncertainty'):
-    gr.Markdown('Black: certain. Yellow: unsure.')
-    uncertainty = gr.Image(show_label=False, interactive=False)
-  with gr.Tab('Files'):
-    files = gr.File(show_label=False, file_count='multiple', interactive=False)
-  return [entities, samples, uncertainty, files]
-
-
 def note(text: str, bad: bool = False) -> str:
   """A line for the page; a bad one stands out."""
   style = 'border-left: 4px solid #dc2626; padding-left: 8px' if bad else ''
   role = 'alert' if bad else 'status'
   return f'<div role="{role}" style="{style}">{html.escape(text)}</div>'
+
+
+def _write_files(stem, photo, result, about):
+  """Paths of the files that can be downloaded, the zip last."""
+  outputs.write(stem.parent, stem.name, photo, result, _KINDS, about)
+  files = [f'{stem}_{kind}.png' for kind in _KINDS] + [f'{stem}.json']
+  with zipfile.ZipFile(f'{stem}.zip', 'w', zipfile.ZIP_DEFLATED) as out:
+    for file in files:
+      out.write(file, Path(file).name)
+  return [*files, f'{stem}.zip']
 
 
 def _fit(height, width, longest):
