@@ -73,7 +73,10 @@ def serve(
 
 def _check_free(host, port):
   try:
-    socket.create_server((host, port)).close()
+    with socket.socket() as probe:
+      # As the server does: what has just been closed is free.
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind((host, port))
   except OSError as error:
     raise OSError(
       f'cannot listen at {host}:{port} ({error.strerror}); choose another '

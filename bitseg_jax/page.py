@@ -163,7 +163,7 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
   jpeg = io.BytesIO()
   Image.fromarray(picture).save(jpeg, 'JPEG', quality=90)
   data = base64.b64encode(jpeg.getvalue()).decode()
-  line = max(height, width) / 24
+  line = max(height, width) / 28
   # Above the picture, where it is seen without scrolling.
   where = f'x="0" y="{-0.4 * line:.1f}" font-size="{0.7 * line:.1f}"'
   shares = np.bincount(result.id_map.ravel()) / result.id_map.size

@@ -20,8 +20,10 @@ first run with other steps or guidance compiles them first.
 _STEPS = {2, 4, 8, 16, 32}
 _GUIDANCE = {0.0, 0.5, 1.0, 2.0, 4.0}
 _SETTINGS = ('num_samples', 'num_steps', 'guidance_weight', 'seed')
+_DELETE_CACHE = (600, 3600)  # every so many seconds what is so old
 # Not 'share', which would send the picture to another machine.
 _BUTTONS = ['download', 'fullscreen']
+_PRIVATE = {'api_visibility': 'private'}  # a page, not a service
 _EMPTY = page.note('The segmentation will be here.'), None, None, None
 
 
@@ -39,11 +41,11 @@ def build(
   Returns:
     The page, not launched.
   """
-  with gr.Blocks(title='bitseg_jax', analytics_enabled=False) as blocks:
-    gr.Markdown(
-      f'{_INTRODUCTION} Model: step {segmenter.step} of '
-      f'{html.escape(checkpoint)}.'
-    )
+  with gr.Blocks(
+    title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
+  ) as blocks:
+    model = f'step {segmenter.step} of {html.escape(checkpoint)}'
+    gr.Markdown(f'{_INTRODUCTION} Model: {model}.')
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
         upload = gr.File(label='Photo', height=140)
@@ -73,15 +75,16 @@ def build(
       except ValueError as error:
         return page.note(str(error), bad=True), *_EMPTY
 
-    private = {'api_visibility': 'private'}
-    upload.change(check, upload, [status, preview, button, *results], **private)
+    upload.change(
+      check, upload, [status, preview, button, *results], **_PRIVATE
+    )
     button.click(
       run,
       [upload, *settings],
       [status, *results],
       show_progress_on=results,
       concurrency_limit=1,  # two at once would both be slower
-      **private,
+      **_PRIVATE,
     )
   return blocks
 
