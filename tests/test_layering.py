@@ -15,12 +15,13 @@ FLOORS = [
     'sharding train_state train_step checkpoint writers viz cli photos '
     'segmentation',
     'checks experiment evaluate train segmenter exporting outputs prediction '
-    'describe benchmarks sweeps saved scoring',
-    'main predict prepare baselines benchmark sweep score',
+    'describe benchmarks sweeps saved scoring page page_layout',
+    'main predict prepare baselines benchmark sweep score demo',
   )
 ]
 ONLY_ROOM = {
   'flax.linen': {'models'},
+  'gradio': {'page_layout'},
   'orbax': {'checkpoint'},
   'tensorflow_datasets': {'data'},
   'tensorflow': set(),

@@ -1,0 +1,111 @@
+"""A page on which to segment photos with a trained model.
+
+pip install bitseg-jax[demo]
+python -m bitseg_jax.demo --checkpoint=DIR [--host=127.0.0.1] [--port=7860]
+
+The page is there when the address is printed. It answers this machine alone
+unless --host says otherwise, and asks nothing of any other. Photos are
+segmented one after another.
+"""
+
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+
+from bitseg_jax import cli
+from bitseg_jax.segmenter import Segmenter
+
+
+def serve(
+  checkpoint: str, host: str, port: int, max_upload_mb: int, max_pixels: int
+) -> None:
+  """Serves the page until it is interrupted.
+
+  Args:
+    checkpoint: workdir of a run, or <workdir>/checkpoints/<step>.
+    host: address to listen at; 0.0.0.0 lets other machines in.
+    port: to listen at.
+    max_upload_mb: megabytes of a file.
+    max_pixels: of a photo.
+
+  Raises:
+    ImportError: gradio is not installed.
+    OSError: the checkpoint cannot be read, or the port is taken.
+    ValueError: the checkpoint is none.
+  """
+  # Both before the model is loaded, which takes a while.
+  try:
+    from bitseg_jax import page_layout  # not all who have this have gradio
+  except ImportError as error:
+    raise ImportError(
+      f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
+    ) from error
+  _check_free(host, port)
+  segmenter = Segmenter.from_checkpoint(checkpoint)
+  print('compiling the model ...', flush=True)
+  segmenter.segment(np.zeros((32, 32, 3), np.uint8))
+  with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
+    # Uploads too are gone when the page is.
+    os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
+    results = Path(folder, 'results')
+    blocks = page_layout.build(segmenter, checkpoint, results, max_pixels)
+    blocks.queue(max_size=32).launch(
+      server_name=host,
+      server_port=port,
+      share=False,
+      ssr_mode=False,
+      enable_monitoring=False,
+      max_file_size=max_upload_mb * 2**20,
+      show_error=True,
+      quiet=True,
+      footer_links=[],
+      css=page_layout.CSS,
+      prevent_thread_lock=True,
+    )
+    print(f'ready: http://{host}:{port}', flush=True)
+    blocks.block_thread()
+
+
+def _check_free(host, port):
+  try:
+    with socket.socket() as probe:
+      # As the server does: what has just been closed is free.
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind((host, port))
+  except OSError as error:
+    raise OSError(
+      f'cannot listen at {host}:{port} ({error.strerror}); choose another '
+      '--port or --host'
+    ) from error
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or a step of it.')
+  flags.DEFINE_string('host', '127.0.0.1', 'Address to listen at.')
+  flags.DEFINE_integer('port', 7860, 'Port.', 1, 65535)
+  flags.DEFINE_integer('max_upload_mb', 20, 'Megabytes of a file.', 1)
+  flags.DEFINE_integer('max_pixels', 50_000_000, 'Pixels of a photo.', 1)
+  flags.mark_flag_as_required('checkpoint')
+
+
+def main(argv: list[str]) -> None:
+  """Runs `serve` on the flags."""
+  del argv
+  # For files to be deleted however it is stopped.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant
+  f = flags.FLAGS
+  try:
+    serve(f.checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
+  except (ImportError, OSError, ValueError) as error:
+    cli.fail(error)
+
+
+if __name__ == '__main__':
+  _define_flags()
+  app.run(main, flags_parser=cli.parse_flags)
