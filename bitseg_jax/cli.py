@@ -16,6 +16,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def fail(error: Exception) -> NoReturn:
   """Ends the program with one line that says why."""
-  text = str(error).replace('\\n', ' ')  # ml_collections' is a repr
+  text = str(error)
+  if isinstance(error, (AttributeError, KeyError)):  # a repr, and in quotes
+    text = text.strip("'").replace('\\n', ' ').replace("\\'", "'")
   print('error:', ' '.join(text.split()), file=sys.stderr)
   sys.exit(1)
