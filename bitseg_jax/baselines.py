@@ -3,7 +3,6 @@
 python -m bitseg_jax.baselines --data=DIR --split=val [--output=FILE.json]
 """
 
-import sys
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from bitseg_jax import metrics
+from bitseg_jax import cli, metrics
 from bitseg_jax.data import builder, pipeline
 from bitseg_jax.writers import write_json
 
@@ -105,9 +104,9 @@ def main(argv: list[str]) -> None:
       asked = {'data': f.data, 'split': f.split, 'image_size': f.image_size}
       write_json(Path(f.output), {**asked, 'methods': results})
   except ImportError as error:
-    sys.exit(f"error: {error}; pip install scikit-image (extra 'baselines')")
+    cli.fail(f"{error}; pip install scikit-image (extra 'baselines')")
   except (OSError, ValueError) as error:
-    sys.exit(f'error: {error}')
+    cli.fail(error)
   print(f'{f.data} {f.split}, {f.image_size} px\n{format_table(results)}')
 
 

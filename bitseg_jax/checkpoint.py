@@ -32,10 +32,17 @@ YOUNGER = {
   },
   'model': {'patch_size': 1, 'remat': False},
   'train': {'accumulate': 1, 'fsdp': 1},
-  'diffusion': {'loss': 'squared', 'size_power': 0.0},
+  'diffusion': {
+    'loss': 'squared',
+    'size_power': 0.0,
+    'self_conditioning': False,
+  },
+  'eval': {'weights': ['ema', 'raw']},
   'sample': {'guidance_interval': [0.0, 1.0], 'time_difference': 0.0},
 }
 
+# Weights that can be sampled from, and their items.
+KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
+from bitseg_jax import checkpoint, diffusion, palette, sampler, schedule
 from bitseg_jax import codec as codecs
-from bitseg_jax import diffusion, palette, sampler, schedule
 from bitseg_jax.data import transforms
 
 LEAST = {
@@ -50,6 +50,10 @@ def check(config: ConfigDict) -> None:
   one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
   one_of('sample.method', config.sample.method, sampler.METHODS)
   one_of('sample.variance', config.sample.variance, sampler.VARIANCES)
+  if not config.eval.weights:
+    raise ValueError("config.eval.weights is empty; give 'ema', 'raw' or both")
+  for name in config.eval.weights:
+    one_of('eval.weights', name, checkpoint.KINDS)
   for name, least in LEAST.items():
     section, key = name.split('.')
     if config[section][key] < least:

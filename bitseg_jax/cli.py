@@ -14,7 +14,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     fail(error)
 
 
-def fail(error: Exception) -> NoReturn:
+def fail(error: Exception | str) -> NoReturn:
   """Ends the program with one line that says why."""
   text = str(error)
   if isinstance(error, (AttributeError, KeyError)):  # a repr, and in quotes

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -15,16 +14,14 @@ from ml_collections import ConfigDict
 from bitseg_jax import (
   checkpoint,
   checks,
+  ensembles,
   experiment,
+  inference,
   metrics,
-  sampler,
+  reports,
   sharding,
-  viz,
 )
-from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.writers import progress_bar, write_json
-
-KINDS = {'ema_params': 'ema', 'params': 'raw'}
+from bitseg_jax.writers import write_json
 
 
 class Scores(NamedTuple):
@@ -35,61 +32,14 @@ class Scores(NamedTuple):
     ari: float [M, N], mean over annotators, one column a sample.
     iou: float [M, N], likewise.
     samples: of some of this process's images, by index: int32 [N, S, S].
+    ensembles: float [M, K], see ensembles.score; K is 0 if not asked for.
   """
 
   names: list[str]
   ari: np.ndarray
   iou: np.ndarray
   samples: dict[int, np.ndarray]
-
-
-def make_sample_fn(
-  parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh | None
-) -> Callable[..., jax.Array]:
-  """Compiles the sampler.
-
-  Args:
-    parts: the experiment.
-    settings: the config's `sample` section.
-    mesh: devices; batches are split over them. None: for export.
-
-  Returns:
-    sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
-    -> x_hat float32 [B, S, S, C]; padding beyond size is held at 0.
-  """
-
-  def sample_fn(params, image, size, keys):
-    along = jnp.arange(parts.image_size)
-    valid = (along[:, None] < size[:, 0, None, None]) & (
-      along < size[:, 1, None, None]
-    )
-    return sampler.sample(
-      sampler.guided(
-        parts.denoise,
-        params,
-        transforms.normalize_image(image),
-        settings.guidance_weight,
-        tuple(settings.guidance_interval),
-      ),
-      keys,
-      (*valid.shape, parts.codec.channels),
-      parts.schedule,
-      num_steps=settings.num_steps,
-      method=settings.method,
-      variance=settings.variance,
-      valid_mask=valid,
-      time_difference=settings.time_difference,
-    )
-
-  if mesh is None:
-    return jax.jit(sample_fn)
-  split = sharding.split_on(mesh)
-  # Results on every device, so that any process can read its rows.
-  return jax.jit(
-    sample_fn,
-    in_shardings=(None, split, split, split),  # parameters lie as they are
-    out_shardings=sharding.copied_on(mesh),
-  )
+  ensembles: np.ndarray
 
 
 def score_samples(
@@ -105,13 +55,12 @@ def score_samples(
   num_shown: int = 0,
   seed: int = 0,
   description: str = 'eval',
+  with_ensembles: bool = False,
 ) -> Scores:
-  """Samples and scores the first images of a source, over all processes.
-
-  Sample n of image i depends on (seed, i, n) alone.
+  """Samples and scores the first images of a source, see inference.draw.
 
   Args:
-    sample_fn: as from make_sample_fn.
+    sample_fn: as from inference.make_sample_fn.
     params: parameters for it.
     decode: x_hat -> codes.
     source: records.
@@ -120,38 +69,39 @@ def score_samples(
     num_images, num_samples: images, 0 for all; samples an image, N.
     num_shown: keep the samples of this many first images.
     seed, description: of the samples; of the progress bar.
+    with_ensembles: score what N samples give together as well.
 
   Returns:
     The scores, the same on every process.
   """
   total = min(num_images or len(source), len(source))
+  columns = ensembles.columns(num_samples) if with_ensembles else []
   values = np.zeros((2, total, num_samples))
+  together = np.zeros((total, len(columns)))
   names, samples = np.zeros((total, 200), np.uint8), {}
-  progress = progress_bar(total * num_samples, description, 'sample')
-  rows = _local_rows(batch_size)
-  for start in range(0, total, batch_size):
-    mine = range(start + rows.start, min(start + rows.stop, total))
-    examples = [
-      pipeline.evaluation_example(source[i], image_size) for i in mine
-    ]
-    batch = _fill(examples, len(rows), image_size, mesh)
-    decoded = []
-    for n in range(num_samples):
-      keys = _sample_keys(seed, start, n, batch_size, mesh)
-      x_hat = np.asarray(sample_fn(params, *batch, keys))
-      decoded.append(decode(x_hat[rows.start :][: len(mine)]))
-      progress.update(min(batch_size, total - start))
-    for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
-      drawn = np.stack([codes[row] for codes in decoded])
-      values[:, i] = _mean_scores(example['id_maps'], drawn)
-      name = example['name'].encode()[:200]
-      names[i, : len(name)] = list(name)
-      if i < num_shown:
-        samples[i] = drawn
-  progress.close()
-  values, names = _over_processes(values), _over_processes(names)
+  drawn = inference.draw(
+    functools.partial(sample_fn, params),
+    source,
+    image_size,
+    mesh,
+    batch_size,
+    total,
+    num_samples,
+    seed,
+    description,
+  )
+  for i, example, x_hats in drawn:
+    codes = np.stack([decode(x_hat) for x_hat in x_hats])
+    values[:, i] = _mean_scores(example['id_maps'], codes)
+    if with_ensembles:
+      together[i] = _score_together(codes, example)
+    name = example['name'].encode()[:200]
+    names[i, : len(name)] = list(name)
+    if i < num_shown:
+      samples[i] = codes
+  values, names, together = map(_over_processes, (values, names, together))
   names = [bytes(name).rstrip(b'\0').decode(errors='ignore') for name in names]
-  return Scores(names, *values, samples)
+  return Scores(names, *values, samples, together)
 
 
 def _over_processes(rows):
@@ -161,32 +111,6 @@ def _over_processes(rows):
   return multihost_utils.process_allgather(rows).sum(axis=0, dtype=rows.dtype)
 
 
-def _local_rows(batch_size):
-  """Which rows of a batch are this process's."""
-  rows = batch_size // jax.process_count()
-  first = jax.process_index() * rows
-  return range(first, first + rows)
-
-
-def _fill(examples, rows, image_size, mesh):
-  """Global (image, size) of a batch, filled up with blank rows."""
-  image = np.zeros((rows, image_size, image_size, 3), np.uint8)
-  size = np.ones((rows, 2), np.int32)
-  for i, example in enumerate(examples):
-    image[i], size[i] = example['image'], example['size']
-  return sharding.put_batch((image, size), mesh)
-
-
-@functools.partial(jax.jit, static_argnames=('count', 'mesh'))
-def _sample_keys(seed, start, n, count, mesh):
-  """Keys of sample n of the images start, start + 1, ...: [count]."""
-  key = jax.random.fold_in(jax.random.key(seed), n)
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
-    start + jnp.arange(count)
-  )
-  return jax.lax.with_sharding_constraint(keys, sharding.split_on(mesh))
-
-
 def _mean_scores(id_maps, samples):
   """(ARI, IoU) of every sample, averaged over annotators: [2, N]."""
   each = [[metrics.scores(a, b) for b in samples] for a in id_maps]
@@ -194,6 +118,13 @@ def _mean_scores(id_maps, samples):
     np.mean([[s[name] for s in row] for row in each], axis=0)
     for name in ('ari', 'iou')
   ]
+
+
+def _score_together(samples, example):
+  """What ensembles.score says of them, without the padding."""
+  height, width = example['size']
+  seen = np.s_[..., :height, :width]
+  return ensembles.score(samples[seen], [a[seen] for a in example['id_maps']])
 
 
 def summarize(scores: Scores) -> dict[str, float]:
@@ -215,46 +146,21 @@ def summarize(scores: Scores) -> dict[str, float]:
   return summary
 
 
-def draw_gallery(
-  source: Sequence[dict[str, Any]],
-  scores: Scores,
-  image_size: int,
-  path: str | pathlib.Path,
-) -> None:
-  """Writes a PNG: photo, ground truth, samples in the truth's colours."""
-  rows = []
-  for i, samples in scores.samples.items():
-    example = pipeline.evaluation_example(source[i], image_size)
-    height, width = example['size']
-    truth = example['id_maps'][0][:height, :width]
-    colors = viz.entity_colors(truth)
-    others = len(example['id_maps']) - 1
-    row = [
-      (example['image'][:height, :width], example['name']),
-      (
-        viz.colorize(truth, colors),
-        f'1 of {others + 1} annotators' if others else '',
-      ),
-    ]
-    for n, sample in enumerate(samples[:4]):
-      matched = viz.match_ids(truth, sample[:height, :width])
-      caption = f'ARI {scores.ari[i, n]:.2f}  IoU {scores.iou[i, n]:.2f}'
-      row.append((viz.colorize(matched, colors), caption))
-    rows.append(row)
-  if rows:
-    titles = [f'sample {n + 1}' for n in range(len(rows[0]) - 2)]
-    viz.gallery(rows, path, ['photo', 'ground truth', *titles])
-
-
-def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def evaluate(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  output: str | pathlib.Path | None = None,
+) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a workdir, EMA and raw weights.
 
-  Writes <workdir>/results.json and <workdir>/gallery.png; of several datasets
-  each on its own, to gallery_NAME.png and to results.json under datasets/NAME.
+  Writes results.json, gallery.png and, of several samples, by_num_samples.png;
+  of several datasets each on its own, to gallery_NAME.png and so on, and to
+  results.json under datasets/NAME.
 
   Args:
     config: the run's config, see checkpoint.read_config.
     workdir: directory of the run.
+    output: where to write; None = the workdir.
 
   Returns:
     What results.json holds, without the scores of single images.
@@ -262,16 +168,18 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     FileNotFoundError: if there is no whole checkpoint, or no dataset.
   """
-  workdir = pathlib.Path(workdir)
+  output = pathlib.Path(output or workdir)
   parts = experiment.build(config)
   checks.check_devices('eval.batch_size', config.eval.batch_size)
   mesh = sharding.make_mesh()
   sources = experiment.open_sources(config, 'eval')
-  sample_fn = make_sample_fn(parts, config.sample, mesh)
+  sample_fn = inference.make_sample_fn(parts, config.sample, mesh)
   abstract = experiment.abstract_params(parts, mesh)
   params = {}
-  for kind, name in KINDS.items():
-    step, params[name] = checkpoint.read_params(workdir, abstract, kind)
+  for name in config.eval.weights:
+    step, params[name] = checkpoint.read_params(
+      workdir, abstract, checkpoint.KINDS[name]
+    )
   found = {
     name: _evaluate_source(
       config,
@@ -280,7 +188,8 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
       params,
       source,
       mesh,
-      workdir / (f'gallery_{name}.png' if len(sources) > 1 else 'gallery.png'),
+      output,
+      f'_{name}' if len(sources) > 1 else '',
     )
     for name, source in sources.items()
   }
@@ -300,14 +209,16 @@ def evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     both = {name: {**datasets[name], **images[name]} for name in datasets}
     whole = {**results, 'datasets': both}
   if jax.process_index() == 0:
-    write_json(workdir / 'results.json', whole)
+    write_json(output / 'results.json', whole)
   return results
 
 
-def _evaluate_source(config, parts, sample_fn, params, source, mesh, gallery):
-  """(summaries by kind and num_images, EMA scores by image) of one dataset."""
-  results, per_image = {}, {}
-  for name in KINDS.values():
+def _evaluate_source(
+  config, parts, sample_fn, params, source, mesh, output, suffix
+):
+  """(summaries by weights and num_images, scores by image) of one dataset."""
+  results, per_image, several = {}, {}, config.eval.num_samples > 1
+  for name in config.eval.weights:
     scores = score_samples(
       sample_fn,
       params[name],
@@ -321,10 +232,26 @@ def _evaluate_source(config, parts, sample_fn, params, source, mesh, gallery):
       config.eval.gallery_images,
       config.seed,
       f'eval {name}',
+      several and name == config.eval.weights[0],
     )
     results[name] = summarize(scores)
-    if name == 'ema' and jax.process_index() == 0:
-      draw_gallery(source, scores, parts.image_size, gallery)
+    if name == config.eval.weights[0] and jax.process_index() == 0:
+      reports.draw_gallery(
+        source,
+        scores.samples,
+        scores.ari,
+        scores.iou,
+        parts.image_size,
+        output / f'gallery{suffix}.png',
+      )
+      if several:
+        by_count = ensembles.summarize(
+          scores.ensembles, config.eval.num_samples
+        )
+        reports.draw_by_num_samples(
+          by_count, output / f'by_num_samples{suffix}.png'
+        )
+        results['by_num_samples'] = by_count
       per_image = {
         image: {'ari': list(ari), 'iou': list(iou)}
         for image, ari, iou in zip(
@@ -332,19 +259,3 @@ def _evaluate_source(config, parts, sample_fn, params, source, mesh, gallery):
         )
       }
   return {**results, 'num_images': len(scores.ari)}, per_image
-
-
-def format_results(results: dict[str, Any]) -> str:
-  """A few lines for people."""
-  lines = []
-  for dataset, found in results.get('datasets', {'': results}).items():
-    lines.append(
-      f'{dataset + ", " if dataset else ""}step {results["step"]}, '
-      f'{found["num_images"]} images, {results["num_samples"]} samples an image'
-    )
-    for name in KINDS.values():
-      numbers = ', '.join(
-        f'{key} {v:.4f}' for key, v in found[name].items() if v is not None
-      )
-      lines.append(f'  {name}: {numbers}')
-  return '\n'.join(lines)

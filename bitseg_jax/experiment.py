@@ -145,6 +145,19 @@ def make_optimizer(
   )
 
 
+def make_state(
+  parts: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Callable[[jax.Array], train_state.TrainState], Any]:
+  """How a run's state is made, and where it lies.
+
+  Returns:
+    (compiled key -> state of step 0; its shapes, dtypes and shardings).
+  """
+  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
+  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
+  return jax.jit(init, out_shardings=sharding.shardings(abstract)), abstract
+
+
 def make_loss(
   settings: ConfigDict, parts: Experiment
 ) -> tuple[Callable[..., train_step.Inputs], Callable[..., jax.Array]]:

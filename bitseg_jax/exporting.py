@@ -17,7 +17,7 @@ import numpy as np
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
-from bitseg_jax import evaluate, experiment, exported_loader
+from bitseg_jax import experiment, exported_loader, inference
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -40,7 +40,7 @@ def export(
     ValueError: the codec decodes on the host (RGB).
   """
   leaves, structure = jax.tree.flatten(params)
-  draw = evaluate.make_sample_fn(parts, settings, None)
+  draw = inference.make_sample_fn(parts, settings, None)
 
   def sample(leaves, image, size, seed, numbers):
     # Sample n of a seed, as the Segmenter draws it.

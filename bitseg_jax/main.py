@@ -12,7 +12,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from bitseg_jax import checkpoint, cli, evaluate, train
+from bitseg_jax import checkpoint, cli, evaluate, reports, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file, such as configs/quickstart.py.'
@@ -84,7 +84,7 @@ def run() -> None:
     if not train.train(config, workdir):
       sys.exit(os.EX_TEMPFAIL)
   if _MODE.value != 'train':
-    print(evaluate.format_results(evaluate.evaluate(config, workdir)))
+    print(reports.format_results(evaluate.evaluate(config, workdir)))
     several = '_*' if len(config.data.dirs) > 1 else ''
     print(
       f'results: {workdir}/results.json  '

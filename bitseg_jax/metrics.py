@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from bitseg_jax import IGNORE_ID
+from bitseg_jax import IGNORE_ID, metrics_sets
 
 IdMaps = np.ndarray | Sequence[np.ndarray]
 REGION_SCORES = 'ari', 'iou', 'covering', 'pri', 'voi_bits'
@@ -236,12 +236,14 @@ def generalized_energy_distance(
   samples = _id_maps(samples, 'samples')
   annotations = _id_maps(annotations, 'annotations')
 
-  def expected(first, second):
-    return np.mean([distance(a, b) for a in first for b in second])
+  def distances(first, second):
+    return np.array([[distance(a, b) for b in second] for a in first])
 
-  across = expected(annotations, samples)
-  within = expected(samples, samples) + expected(annotations, annotations)
-  return float(2 * across - within)
+  return metrics_sets.energy_distance(
+    distances(annotations, samples),
+    distances(annotations, annotations),
+    distances(samples, samples),
+  )
 
 
 def _check(true, pred, valid):

@@ -18,12 +18,11 @@ Files go by the names of the images:
 Without --format, labels are looked for, then masks.
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from bitseg_jax import saved, scoring
+from bitseg_jax import cli, saved, scoring
 from bitseg_jax.data import builder
 from bitseg_jax.writers import write_json
 
@@ -72,9 +71,9 @@ def main(argv: list[str]) -> None:
       asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
       write_json(Path(f.output), {**asked, 'methods': results})
   except (OSError, ValueError) as error:
-    sys.exit(f'error: {error}')
+    cli.fail(error)
   except KeyboardInterrupt:
-    sys.exit('error: interrupted; nothing was written')
+    cli.fail('interrupted; nothing was written')
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(scoring.format_table(results))

@@ -99,7 +99,8 @@ def score_image(
   )
   means = _mean(regions.reshape(-1, regions.shape[-1]), regions.shape[-1])
   values = dict(zip(metrics.REGION_SCORES, means.tolist(), strict=True))
-  covered = np.nansum(regions[..., 2] * pixels), pixels.sum()
+  covering = regions[..., metrics.REGION_SCORES.index('covering')]
+  covered = np.nansum(covering * pixels), pixels.sum()
   if not math.isnan(values['covering']):
     values['covering'] = float(covered[0] / covered[1])
   values |= metrics_panoptic.quality(panoptic)

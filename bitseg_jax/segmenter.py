@@ -15,9 +15,9 @@ from PIL import Image
 
 from bitseg_jax import (
   checkpoint,
-  evaluate,
   experiment,
   exporting,
+  inference,
   photos,
   segmentation,
   sharding,
@@ -96,10 +96,9 @@ class Segmenter:
       FileNotFoundError: if there is no whole checkpoint.
       ValueError: if kind is neither.
     """
-    if kind not in evaluate.KINDS:
-      raise ValueError(
-        f'kind is {kind!r}; choose one of {", ".join(evaluate.KINDS)}'
-      )
+    kinds = checkpoint.KINDS.values()
+    if kind not in kinds:
+      raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
     config = ConfigDict(checkpoint.read_config(path))
     parts = experiment.build(config)
     abstract = experiment.abstract_params(parts, sharding.make_mesh())
@@ -268,7 +267,7 @@ class Segmenter:
     key = settings['num_steps'], settings['guidance_weight']
     with self._lock:
       if key not in self._sample_fns:
-        self._sample_fns[key] = evaluate.make_sample_fn(
+        self._sample_fns[key] = inference.make_sample_fn(
           self._parts, ConfigDict(settings), self._mesh
         )
       return self._sample_fns[key]

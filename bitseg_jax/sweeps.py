@@ -1,8 +1,8 @@
 """Experiments: trains what is missing, skips what is done, draws the table.
 
 A run's folder is named by what was trained, a hash of its config; rows and
-sweeps that train the same share it. Its folder holds one results file for
-each way it was sampled.
+sweeps that train the same share it. Within lies one folder of results for each
+way it was sampled.
 """
 
 import hashlib
@@ -75,9 +75,9 @@ def run_dir(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
 
 
 def results_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
-  """The results file of a config in its run's folder."""
+  """Where the results of a config lie: one folder a way of sampling."""
   way = {'sample': config.sample.to_dict(), 'eval': config.eval.to_dict()}
-  return run_dir(config, folder) / f'results-{_digest(way)}.json'
+  return run_dir(config, folder) / f'eval-{_digest(way)}' / 'results.json'
 
 
 def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
@@ -90,21 +90,12 @@ def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
   Returns:
     What its results file holds; None if training was stopped on the way.
   """
-  path = results_path(config, folder)
+  path, workdir = results_path(config, folder), run_dir(config, folder)
   if not path.is_file():
-    workdir = path.parent
-    workdir.mkdir(parents=True, exist_ok=True)
-    if not (workdir / 'trained').exists():
-      if not train.train(config, workdir):
-        return None
-      (workdir / 'trained').touch()
-    evaluate.evaluate(config, workdir)
-    # The galleries of several ways of sampling lie side by side.
-    for gallery in workdir.glob('gallery*.png'):
-      if '-' not in gallery.stem:
-        way = path.stem.removeprefix('results-')
-        gallery.replace(workdir / f'{gallery.stem}-{way}.png')
-    (workdir / 'results.json').replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not train.train(config, workdir):  # takes no step where all are done
+      return None
+    evaluate.evaluate(config, workdir, path.parent)
   return json.loads(path.read_text())
 
 

@@ -23,8 +23,9 @@ from bitseg_jax import (
   checks,
   evaluate,
   experiment,
+  inference,
+  reports,
   sharding,
-  train_state,
 )
 from bitseg_jax.train_state import TrainState
 from bitseg_jax.train_step import Metrics
@@ -62,8 +63,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     experiment.training_batches(config, list(sources.values()), parts.palette)
   )
   learning_rate, optimizer = experiment.make_optimizer(config.train)
-  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
-  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
+  init, abstract = experiment.make_state(parts, optimizer, mesh)
   step_fn = experiment.make_step_fn(config, parts, optimizer, mesh, abstract)
   with (
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
@@ -108,9 +108,7 @@ def start(config, workdir, init, abstract, manager, batches):
     )
     (workdir / 'parameters.txt').write_text(overview + '\n')
     logging.info('%s', overview.splitlines()[-1])
-  state = jax.jit(init, out_shardings=sharding.shardings(abstract))(
-    jax.random.key(config.seed)
-  )
+  state = init(jax.random.key(config.seed))
   if config.init_from:
     step, params = checkpoint.read_params(config.init_from, abstract.params)
     logging.info('starting from %s, step %d', config.init_from, step)
@@ -235,7 +233,7 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
   """Returns show(step, state): scores and pictures of the EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
-  sample_fn = evaluate.make_sample_fn(parts, config.sample, mesh)
+  sample_fn = inference.make_sample_fn(parts, config.sample, mesh)
 
   def show(step, state):
     for dataset, source in sources.items():
@@ -264,7 +262,9 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
       writer.write_scalars(step, summary)
       if jax.process_index() == 0 and scores.samples:
         path = workdir / 'samples' / f'{step:07d}{suffix}.png'
-        evaluate.draw_gallery(source, scores, parts.image_size, path)
+        reports.draw_gallery(
+          source, scores.samples, scores.ari, scores.iou, parts.image_size, path
+        )
         image = np.asarray(Image.open(path))
         writer.write_images(step, {f'samples{suffix}': image})
     writer.flush()

@@ -61,6 +61,8 @@ def get_config() -> ConfigDict:
   # count alike, 1 entities do.
   config.diffusion.size_power = 0.0
   config.diffusion.cond_drop_rate = 0.05
+  # The network also sees its own x_hat of the step before (Chen et al. 2023).
+  config.diffusion.self_conditioning = False
 
   config.model = ConfigDict()
   config.model.base_channels = 64
@@ -106,6 +108,7 @@ def get_config() -> ConfigDict:
   config.eval.batch_size = 16  # over all devices
   config.eval.num_images = 0  # 0: the whole split
   config.eval.num_samples = 1  # an image
+  config.eval.weights = ('ema', 'raw')  # of the parameters
   config.eval.during_training = 64  # images at every eval_every (0: none)
   config.eval.gallery_images = 8
   return config.lock()

@@ -10,6 +10,7 @@ def get_config():
   config.data.image_size = 32
   config.data.augment = 'flip'
   config.data.max_entities = 5
+  config.data.num_threads = 1  # drawing scenes gains nothing from more
   config.codes.num_codes = 16
   config.model.base_channels = 32
   config.model.channel_mults = (1, 2, 2)

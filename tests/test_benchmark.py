@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,9 +20,14 @@ def test_its_photo_has_the_size_and_entities_that_it_says(tmp_path):
   assert len(np.unique(example['id_maps'][0])) == 56
 
 
-def test_times_are_of_one_call():
-  milliseconds = host.milliseconds(lambda: sum(range(20_000)), 5, 2)
-  assert 0.02 < milliseconds < 20
+def test_times_are_the_median_of_one_call(monkeypatch):
+  clock, costs = [0.0], iter([0.002] * 4 + [0.003] * 4 + [9.0] * 4)
+  monkeypatch.setattr(host.time, 'process_time', lambda: clock[0])
+
+  def work():
+    clock[0] += next(costs)
+
+  assert host.milliseconds(work, repeats=3, calls=4) == pytest.approx(3)
 
 
 def test_work_is_counted_as_on_paper():
@@ -78,5 +82,4 @@ def test_every_measure_gives_rows(tiny_config, what):
   assert rows and all(np.isfinite(value) for _, value, _ in rows)
   names = [name for name, _, _ in rows]
   assert len(set(names)) == len(names)
-  if what == 'train' and jax.device_count() == 1:
-    assert not any('all-reduce' in name for name in names)
+  assert not any('all-reduce' in name for name in names)  # one device

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitseg_jax import checkpoint, evaluate, experiment, sharding, train
+from bitseg_jax import (
+  checkpoint,
+  evaluate,
+  experiment,
+  reports,
+  sharding,
+  train,
+)
 from bitseg_jax.data import builder
 from bitseg_jax.data.source import Item, Source
 
@@ -245,7 +252,7 @@ def test_several_datasets_train_with_workers_and_are_evaluated_apart(
     assert saved[name]['ema'] == results['datasets'][name]['ema']
     assert (workdir / f'gallery_{name}.png').stat().st_size > 1000
     assert (workdir / f'samples/0000006_{name}.png').exists()
-  assert 'second, step 6, 3 images' in evaluate.format_results(results)
+  assert 'second, step 6, 3 images' in reports.format_results(results)
   assert any('eval_second_ari' in line for line in logged(workdir))
 
 

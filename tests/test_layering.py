@@ -9,13 +9,15 @@ PACKAGE = pathlib.Path('bitseg_jax')
 FLOORS = [
   set(room.split())
   for room in (
-    '__init__ schedule codec palette consensus exported_loader metrics '
+    '__init__ schedule codec palette consensus ensembles exported_loader '
+    'metrics '
     'metrics_boundary metrics_panoptic metrics_sets metrics_uncertainty',
     'diffusion sampler models data tiles upsample',
     'sharding train_state train_step checkpoint writers viz cli photos '
     'segmentation',
     'checks experiment evaluate train segmenter exporting outputs prediction '
-    'describe benchmarks sweeps saved scoring page page_layout',
+    'describe inference reports benchmarks sweeps saved scoring page '
+    'page_layout',
     'main predict prepare baselines benchmark sweep score demo',
   )
 ]

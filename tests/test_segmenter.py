@@ -12,9 +12,9 @@ from PIL import Image
 from bitseg_jax import (
   checkpoint,
   consensus,
-  evaluate,
   experiment,
   exported_loader,
+  inference,
   metrics,
   metrics_uncertainty,
   sharding,
@@ -108,7 +108,7 @@ def test_what_is_drawn_lands_where_the_photo_was(
   if turn:
     bits, height, width = bits.swapaxes(0, 1), width, height
   monkeypatch.setattr(
-    evaluate,
+    inference,
     'make_sample_fn',
     lambda *_: (
       lambda params, image, size, keys: np.stack(
@@ -135,7 +135,7 @@ def test_settings_of_the_sampler_can_be_set(
     shape = (parts.image_size, parts.image_size, parts.codec.channels)
     return lambda params, image, size, keys: np.zeros((len(image), *shape))
 
-  monkeypatch.setattr(evaluate, 'make_sample_fn', make_sample_fn)
+  monkeypatch.setattr(inference, 'make_sample_fn', make_sample_fn)
   model = Segmenter.from_checkpoint(random_run)
   photo = draw_photo(0, 16, 16)
   for num_steps, weight in (None, None), (5, None), (None, 0), (2, 1), (5, 1):
@@ -223,9 +223,9 @@ def test_tiles_make_one_map_of_a_large_photo(model, draw_photo):
 
 def test_threads_may_share_a_segmenter(random_run, draw_photo, monkeypatch):
   made = []
-  make = evaluate.make_sample_fn
+  make = inference.make_sample_fn
   monkeypatch.setattr(
-    evaluate, 'make_sample_fn', lambda *a: made.append(a) or make(*a)
+    inference, 'make_sample_fn', lambda *a: made.append(a) or make(*a)
   )
   model = Segmenter.from_checkpoint(random_run)
   images = [draw_photo(i, 16, 16) for i in range(4)]

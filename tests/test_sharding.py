@@ -46,7 +46,7 @@ PROGRAM = """
 import json, sys
 import jax
 from configs import quickstart
-from bitseg_jax import experiment, sharding, train_state
+from bitseg_jax import experiment, sharding
 from bitseg_jax.benchmarks import device
 
 def run(fsdp, accumulate):
@@ -57,13 +57,11 @@ def run(fsdp, accumulate):
   config.train.update(batch_size=16, fsdp=fsdp, accumulate=accumulate)
   parts, mesh = experiment.build(config), sharding.make_mesh(fsdp)
   _, optimizer = experiment.make_optimizer(config.train)
-  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
-  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
-  place = sharding.shardings(abstract)
-  state = jax.jit(init, out_shardings=place)(jax.random.key(0))
+  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  state = init(jax.random.key(0))
   key = jax.device_put(jax.random.key(1), sharding.copied_on(mesh))
   step = experiment.make_step_fn(config, parts, optimizer, mesh, abstract)
-  batch = device._batch(config, parts, mesh)
+  batch = device.training_batch(config, parts, mesh)
   program = step.lower(state, batch, key).compile()
   losses = []
   with jax.transfer_guard('disallow'):

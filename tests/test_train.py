@@ -11,6 +11,7 @@ from bitseg_jax import (
   codec,
   evaluate,
   experiment,
+  inference,
   palette,
   schedule,
   sharding,
@@ -173,7 +174,7 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
   parts = experiment.build(flat_config)
   mesh = sharding.make_mesh()
   source = ProceduralScenes(5, 16)
-  sample_fn = evaluate.make_sample_fn(parts, flat_config.sample, mesh)
+  sample_fn = inference.make_sample_fn(parts, flat_config.sample, mesh)
   params = parts.init_params(jax.random.key(0))
   run = lambda batch_size: evaluate.score_samples(
     sample_fn,
@@ -196,7 +197,7 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
 
 def test_summary_means_and_oracle():
   ari = np.array([[0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]])
-  summary = evaluate.summarize(evaluate.Scores([], ari, ari, {}))
+  summary = evaluate.summarize(evaluate.Scores([], ari, ari, {}, ari))
   assert summary['ari'] == 0.5
   assert summary['ari_oracle_best_of_2'] == 0.75
 

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bitseg_jax import evaluate, experiment, sharding, train_state
+from bitseg_jax import experiment, inference, sharding
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
 
@@ -124,7 +125,9 @@ def _rate_rows(name, unit, count, took, flops, peak):
   ]
 
 
-def _batch(config, parts, mesh):
+def training_batch(
+  config: ConfigDict, parts: experiment.Experiment, mesh: Mesh
+) -> dict[str, jax.Array]:
   """One training batch of procedural scenes, on the devices."""
   size = parts.image_size
   scenes = ProceduralScenes(64, size, 12)
@@ -142,17 +145,12 @@ def measure_train(config: ConfigDict, peak: float) -> Rows:
   Returns:
     The rows of the table.
   """
-  parts, mesh = (
-    experiment.build(config),
-    sharding.make_mesh(config.train.fsdp),
-  )
+  parts = experiment.build(config)
+  mesh = sharding.make_mesh(config.train.fsdp)
   _, optimizer = experiment.make_optimizer(config.train)
-  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
-  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
-  state = jax.jit(init, out_shardings=sharding.shardings(abstract))(
-    jax.random.key(0)
-  )
-  batch, key = _batch(config, parts, mesh), jax.random.key(1)
+  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  state = init(jax.random.key(0))
+  batch, key = training_batch(config, parts, mesh), jax.random.key(1)
   corrupt_fn, _ = experiment.make_loss(config.diffusion, parts)
   inputs = jax.jit(corrupt_fn)(batch, key)
   args = state.params, inputs['z_t'], inputs['image'], inputs['t']
@@ -189,7 +187,7 @@ def measure_train(config: ConfigDict, peak: float) -> Rows:
 def measure_sample(config: ConfigDict, peak: float) -> Rows:
   """Times the guided sampler at config.eval.batch_size, and its decoding."""
   parts, mesh = experiment.build(config), sharding.make_mesh()
-  sample_fn = evaluate.make_sample_fn(parts, config.sample, mesh)
+  sample_fn = inference.make_sample_fn(parts, config.sample, mesh)
   params = jax.jit(parts.init_params)(jax.random.key(0))
   rows_of_batch = config.eval.batch_size
   side = parts.image_size
