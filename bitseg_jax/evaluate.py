@@ -198,19 +198,32 @@ def evaluate(
     'sample': config.sample.to_dict(),
     'data': config.data.to_dict(),
   }
+  results, per_image = _combine(found)
+  results = {'step': step, **results, **settings}
+  if jax.process_index() == 0:
+    write_json(output / 'results.json', _merge(results, per_image))
+  return results
+
+
+def _combine(found):
+  """Results and scores of single images: one dataset's, or all by name."""
   if len(found) == 1:
     ((results, per_image),) = found.values()
-    results = {'step': step, **results, **settings}
-    whole = {**results, 'per_image': per_image}
-  else:
-    datasets = {name: results for name, (results, _) in found.items()}
-    results = {'step': step, 'datasets': datasets, **settings}
-    images = {name: {'per_image': per} for name, (_, per) in found.items()}
-    both = {name: {**datasets[name], **images[name]} for name in datasets}
-    whole = {**results, 'datasets': both}
-  if jax.process_index() == 0:
-    write_json(output / 'results.json', whole)
-  return results
+    return results, {'per_image': per_image}
+  return (
+    {'datasets': {name: results for name, (results, _) in found.items()}},
+    {
+      'datasets': {name: {'per_image': per} for name, (_, per) in found.items()}
+    },
+  )
+
+
+def _merge(first, second):
+  """A dict of both, nested ones merged likewise."""
+  merged = {**first, **second}
+  for name in first.keys() & second.keys():
+    merged[name] = _merge(first[name], second[name])
+  return merged
 
 
 def _evaluate_source(
