@@ -2,9 +2,10 @@
 
 python -m bitseg_jax.benchmark [--what=input,metrics,train,sample]
   [--config=configs/main.py] [--config.train.batch_size=8]
-  [--output=FILE.json] [--compare=OLD.json]
+  [--output=FILE.json] [--compare=OLD.json] [--profile=DIR]
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,10 @@ def main(_) -> None:
   """Does what the flags say; user errors end in one line and exit code 1."""
   logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
   f = flags.FLAGS
+  profile = jax.profiler.trace(f.profile) if f.profile else None
   try:
-    run(f.what, f.config, f.data, f.output, f.compare)
+    with profile or contextlib.nullcontext():
+      run(f.what, f.config, f.data, f.output, f.compare)
   except (OSError, ValueError, KeyError) as error:
     cli.fail(error)
 
@@ -93,5 +96,6 @@ if __name__ == '__main__':
   flags.DEFINE_list('what', list(WHAT), f'What to measure: {", ".join(WHAT)}.')
   flags.DEFINE_string('data', '', 'Prepared dataset; one is made without it.')
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
+  flags.DEFINE_string('profile', '', 'Folder for a trace (XProf, Perfetto).')
   flags.DEFINE_string('compare', '', 'JSON of another run: prints the ratios.')
   app.run(main, flags_parser=cli.parse_flags)

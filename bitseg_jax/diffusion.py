@@ -174,11 +174,16 @@ def make_denoiser(
     tanh: end the output in tanh; for x-prediction, whose range is [-1, 1].
 
   Returns:
-    denoise(params, z_t, image, t) -> x_hat [B, H, W, C], not clipped.
+    denoise(params, z_t, image, t, x_before=None) -> x_hat [B, H, W, C], not
+    clipped. A network with self-conditioning is given x_before, an earlier
+    x_hat or zeros, as more channels of z_t (Chen et al. 2023).
   """
 
-  def denoise(params, z_t, image, t):
-    output = apply_fn(params, z_t, image, t)
+  def denoise(params, z_t, image, t, x_before=None):
+    seen = z_t
+    if x_before is not None:
+      seen = jnp.concatenate([z_t, x_before], axis=-1)
+    output = apply_fn(params, seen, image, t)
     if tanh:
       output = jnp.tanh(output)
     at_t = t[:, None, None, None]

@@ -41,6 +41,7 @@ class Experiment(NamedTuple):
     palette: int [S, S], or None.
     model: the network.
     denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
+    self_conditioning: whether denoise takes x_before as well.
   """
 
   image_size: int
@@ -49,10 +50,12 @@ class Experiment(NamedTuple):
   palette: np.ndarray | None
   model: UNet
   denoise: Callable[..., jax.Array]
+  self_conditioning: bool = False
 
   def init_params(self, key: jax.Array) -> Any:
     """Draws the initial parameters."""
-    z_t = jnp.zeros((1, self.image_size, self.image_size, self.codec.channels))
+    channels = self.codec.channels * (2 if self.self_conditioning else 1)
+    z_t = jnp.zeros((1, self.image_size, self.image_size, channels))
     return self.model.init(key, z_t, z_t[..., :1].repeat(3, -1), jnp.zeros(1))[
       'params'
     ]
@@ -92,6 +95,7 @@ def build(config: ConfigDict) -> Experiment:
       config.diffusion.pred_type,
       config.diffusion.tanh,
     ),
+    self_conditioning=config.diffusion.self_conditioning,
   )
 
 
@@ -163,7 +167,11 @@ def make_loss(
 ) -> tuple[Callable[..., train_step.Inputs], Callable[..., jax.Array]]:
   """(corrupt_fn, loss_fn), see train_step, of the `diffusion` section."""
   corrupt_fn = train_step.make_corrupt_fn(
-    parts.schedule, parts.codec, settings.cond_drop_rate, settings.size_power
+    parts.schedule,
+    parts.codec,
+    settings.cond_drop_rate,
+    settings.size_power,
+    settings.self_conditioning,
   )
   loss_fn = train_step.make_loss_fn(
     parts.denoise,

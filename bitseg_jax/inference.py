@@ -51,6 +51,7 @@ def make_sample_fn(
       variance=settings.variance,
       valid_mask=valid,
       time_difference=settings.time_difference,
+      self_conditioning=parts.self_conditioning,
     )
 
   if mesh is None:

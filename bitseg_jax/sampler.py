@@ -103,27 +103,29 @@ def guided(
   image: jax.Array,
   guidance_weight: float,
   interval: tuple[float, float] = (0.0, 1.0),
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[..., jax.Array]:
   """Binds parameters and image, with classifier-free guidance (sec. 3.1).
 
   Args:
-    denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
+    denoise: (params, z_t, image, t, ...) -> x_hat, see
+      diffusion.make_denoiser.
     params: parameters of the network.
     image: normalised photographs, float [B, H, W, 3].
     guidance_weight: w of diffusion.guide; 0 leaves the second branch out.
     interval: (least, most) t at which to guide (Kynkaanniemi et al. 2024).
 
   Returns:
-    (z_t, t) -> guided x_hat, both branches in one batch.
+    (z_t, t) -> guided x_hat, both branches in one batch. A third argument,
+    x_before of self-conditioning, goes to both.
   """
   if guidance_weight == 0:
-    return lambda z_t, t: denoise(params, z_t, image, t)
+    return lambda z_t, t, *before: denoise(params, z_t, image, t, *before)
   images = jnp.concatenate([image, jnp.zeros_like(image)])
 
-  def denoise_both(z_t, t):
-    x_hat = denoise(
-      params, jnp.concatenate([z_t, z_t]), images, jnp.concatenate([t, t])
-    )
+  def denoise_both(z_t, t, *before):
+    z_t, t, *before = (jnp.concatenate([a, a]) for a in (z_t, t, *before))
+    x_hat = denoise(params, z_t, images, t, *before)
+    t = t[: len(image)]
     within = (t >= interval[0]) & (t <= interval[1])
     weight = jnp.where(within, guidance_weight, 0.0)[:, None, None, None]
     return diffusion.guide(*jnp.split(x_hat, 2), weight)
@@ -132,7 +134,7 @@ def guided(
 
 
 def sample(
-  denoise_fn: Callable[[jax.Array, jax.Array], jax.Array],
+  denoise_fn: Callable[..., jax.Array],
   key: jax.Array,
   shape: tuple[int, ...],
   schedule: Schedule,
@@ -141,13 +143,13 @@ def sample(
   variance: str = 'large',
   valid_mask: jax.Array | None = None,
   time_difference: float = 0.0,
+  self_conditioning: bool = False,
 ) -> jax.Array:
   """Draws codes by num_steps equidistant steps from t = 1 to t = 0.
 
   Args:
     denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat, guided already.
-    key: one PRNG key, or B of them: then each sample depends on its own key
-      alone, not on its batch.
+    key: one PRNG key, or B of them: a sample then depends on its own alone.
     shape: (B, H, W, C).
     schedule: the noise schedule the network was trained with.
     num_steps: evaluations of denoise_fn, at least 1.
@@ -156,6 +158,7 @@ def sample(
     valid_mask: bool [B, H, W]; padding (False) is held at x = 0.
     time_difference: steps go to less noise than the next evaluation is told,
       by so many steps (Chen et al. 2023, asymmetric time intervals).
+    self_conditioning: denoise_fn takes its last x_hat as well, zeros at first.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
@@ -172,8 +175,9 @@ def sample(
     draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:])
     return jax.vmap(draw)(key)
 
-  def denoise(z_t, i):
-    x_hat = denoise_fn(z_t, jnp.full(shape[:1], i / num_steps, jnp.float32))
+  def denoise(z_t, x_before, i):
+    t = jnp.full(shape[:1], i / num_steps, jnp.float32)
+    x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
     # Guidance overshoots. Steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
@@ -182,13 +186,13 @@ def sample(
 
   def step(carry, i):
     z_t, x_before = carry
-    x_hat = denoise(z_t, i)
+    x_hat = denoise(z_t, x_before, i)
     return (move(i, z_t, x_hat, x_before, noise(i - 1)), x_hat), None
 
   start = noise(num_steps)
   steps = jnp.arange(num_steps, 1, -1)
-  (z, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
-  return denoise(z, 1)
+  last, _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
+  return denoise(*last, 1)
 
 
 def _make_move(schedule, num_steps, method, variance, time_difference):

@@ -24,7 +24,8 @@ def open_sweep(name: str) -> sweeps.Sweep:
     ValueError: if there is none of that name.
   """
   folder = pathlib.Path(importlib.import_module('configs.sweeps').__file__)
-  known = sorted(path.stem for path in folder.parent.glob('[tf]*[0-9].py'))
+  names = {path.stem for path in folder.parent.glob('*.py')}
+  known = sorted(names - {'__init__', 'sizes'})
   if name not in known:
     raise ValueError(f'--sweep={name}: choose one of {", ".join(known)}')
   module = importlib.import_module(f'configs.sweeps.{name}')
@@ -59,7 +60,7 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_list('sweep', None, 'Which: table1, table3, fig3 ... fig9.')
+  flags.DEFINE_list('sweep', None, 'Which of configs/sweeps.')
   flags.DEFINE_string('size', 'tiny', 'tiny, bsds or paper.')
   flags.DEFINE_list('seeds', ['0'], 'One training of each row for each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Where runs and tables lie.')

@@ -23,13 +23,15 @@ def make_corrupt_fn(
   codec: Codec,
   cond_drop_rate: float = 0.05,
   size_power: float = 0.0,
+  self_conditioning: bool = False,
 ) -> Callable[..., Inputs]:
   """Returns corrupt_fn(batch, key) -> inputs of the loss (sec. 3.1).
 
   The batch holds image uint8 [B, S, S, 3] and codes int [B, S, S]. The inputs
   are x and z_t [B, S, S, C], the normalised image [B, S, S, 3], t [B], and
   valid, bool [B, S, S]: -1 in codes (padding, unlabelled) counts nowhere. With
-  size_power also pixel_weight, see diffusion.size_weights.
+  size_power also pixel_weight, see diffusion.size_weights; with
+  self_conditioning also sees_itself, bool [B], half of them.
   """
 
   def corrupt_fn(batch, key):
@@ -54,6 +56,9 @@ def make_corrupt_fn(
       inputs['pixel_weight'] = diffusion.size_weights(
         codes, codec.num_codes, size_power
       )
+    if self_conditioning:
+      key_itself = jax.random.fold_in(key, 3)
+      inputs['sees_itself'] = jax.random.bernoulli(key_itself, 0.5, (len(x),))
     return inputs
 
   return corrupt_fn
@@ -71,7 +76,13 @@ def make_loss_fn(
 
   def loss_fn(params, inputs):
     t = inputs['t']
-    x_hat = denoise(params, inputs['z_t'], inputs['image'], t)
+    args = params, inputs['z_t'], inputs['image'], t
+    if 'sees_itself' in inputs:
+      # As in sampling, but from the same z_t, and without a gradient.
+      x_before = jnp.zeros_like(inputs['x'])
+      x_before = jax.lax.stop_gradient(denoise(*args, x_before))
+      args += (x_before * inputs['sees_itself'][:, None, None, None],)
+    x_hat = denoise(*args)
     weight = loss_weight(schedule, t, weight_kind, weight_bias, decoupled)
     losses = diffusion.denoising_loss(
       x_hat,

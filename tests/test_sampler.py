@@ -203,3 +203,37 @@ def test_asymmetric_steps_hand_on_less_noise():
   plain, asymmetric = np.reshape(seen, (2, 4))
   assert plain[0] == asymmetric[0]
   assert (asymmetric[1:] < plain[1:]).all()
+
+
+@pytest.mark.parametrize('method', sampler.METHODS)
+def test_self_conditioning_hands_on_the_x_hat_of_the_step_before(method):
+  seen = []
+
+  def denoise(z_t, t, x_before):
+    jax.debug.callback(
+      lambda t, x: seen.append((float(t), float(x.max()))), t[0], x_before
+    )
+    return jnp.zeros_like(z_t) + t[0] / 2  # what it says names its time
+
+  sampler.sample(
+    denoise,
+    jax.random.key(0),
+    SHAPE,
+    SCHEDULE,
+    num_steps=4,
+    method=method,
+    self_conditioning=True,
+  )
+  jax.effects_barrier()
+  expected = [(1, 0), (0.75, 0.5), (0.5, 0.375), (0.25, 0.25)]
+  np.testing.assert_allclose(sorted(seen, reverse=True), expected)
+
+
+def test_both_branches_of_guidance_see_the_same_x_before():
+  z_t, image, before = jax.random.normal(jax.random.key(0), (3, 4, 8, 8, 3))
+  t = jnp.linspace(0.1, 1, 4)
+  denoise = lambda params, z, i, t, b: jnp.tanh(z + i + 2 * b)
+  out = sampler.guided(denoise, None, image, 0.7)(z_t, t, before)
+  expected = 1.7 * jnp.tanh(z_t + image + 2 * before)
+  expected -= 0.7 * jnp.tanh(z_t + 2 * before)
+  np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)

@@ -32,6 +32,7 @@ VARIANTS = [
   *({'diffusion.schedule': s} for s in schedule.SCHEDULES[1:]),
   *({'codes.encoding': e} for e in codec.ENCODINGS[1:]),
   *({'codes.palette': o} for o in (*palette.ORDERS[1:], 'none')),
+  {'diffusion.self_conditioning': True},
 ]
 
 
