@@ -240,6 +240,19 @@ def test_interrupted_it_leaves_whole_files(
   assert not [name for name in files(output) if name.endswith('tmp')]
 
 
+def test_any_name_of_a_file_will_do(tmp_path, draw_photo, capsys):
+  inputs, output = tmp_path / 'in', tmp_path / 'out'
+  inputs.mkdir()
+  names = ['two\nlines', 'no text \udcff\udcfe', 'ünï 日本', ' spaces ', '%d']
+  for name in names:
+    Image.fromarray(draw_photo(0, 9, 12)).save(inputs / f'{name}.png')
+  assert run(inputs, output, ALL) == 0, capsys.readouterr().err
+  for name in names:
+    assert Image.open(output / f'{name}_labels.png').size == (12, 9)
+  assert read_summary(output)['finished']
+  assert (output / 'sheet_1.png').is_file()
+
+
 def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
   photo = draw_photo(0, 20, 1100)
   outputs.write(tmp_path, 'a', photo, model.segment(photo), ALL, {'photo': 'a'})
