@@ -187,7 +187,10 @@ def _newest(path, **items):
     raise FileNotFoundError(
       f'no checkpoint: {folder} does not exist; give the workdir of a run'
     )
-  options = ocp.CheckpointManagerOptions(read_only=True)
+  # Orbax warns of what read_only changes; said here, it has nothing to change.
+  options = ocp.CheckpointManagerOptions(
+    read_only=True, save_interval_steps=0, create=False
+  )
   with ocp.CheckpointManager(
     folder, item_names=ITEMS, options=options
   ) as manager:

@@ -1,4 +1,4 @@
-"""Runs what Segmenter.export wrote; needs jax and numpy, nothing else."""
+"""Runs what Segmenter.export wrote; needs jax with flatbuffers, and numpy."""
 
 import pathlib
 

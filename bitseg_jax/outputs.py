@@ -186,7 +186,9 @@ def write_sheets(output: str | Path, names: Sequence[str]) -> None:
         image.thumbnail((2 * _SHEET_CELL,) * 2)
         picture = np.asarray(image)
       count = len(read_record(output, name)['segments'])
-      cells.append((picture, f'{Path(name).name}: {count}'))
+      # A file name may hold line breaks, and bytes that are no text.
+      shown = (c if c.isprintable() else '?' for c in Path(name).name)
+      cells.append((picture, f'{"".join(shown)}: {count}'))
     rows = [
       cells[i : i + _SHEET_COLUMNS]
       for i in range(0, len(cells), _SHEET_COLUMNS)

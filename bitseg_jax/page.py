@@ -163,7 +163,7 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
   jpeg = io.BytesIO()
   Image.fromarray(picture).save(jpeg, 'JPEG', quality=90)
   data = base64.b64encode(jpeg.getvalue()).decode()
-  line = max(height, width) / 28
+  line = width / 22  # for the text to fit, and to be read on a phone
   # Above the picture, where it is seen without scrolling.
   where = f'x="0" y="{-0.4 * line:.1f}" font-size="{0.7 * line:.1f}"'
   shares = np.bincount(result.id_map.ravel()) / result.id_map.size
@@ -179,7 +179,7 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
     f'viewBox="0 {-line:.1f} {width} {height + line:.1f}">'
     f'<image width="{width}" height="{height}" '
     f'href="data:image/jpeg;base64,{data}"/>'
-    f'<text class="hint" {where}>Point at an entity for its area and '
+    f'<text class="hint" {where}>Point at or tap an entity for its area and '
     f'confidence.</text>{"".join(groups)}</svg>'
   )
 

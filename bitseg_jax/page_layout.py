@@ -8,8 +8,15 @@ import gradio as gr
 from bitseg_jax import page
 from bitseg_jax.segmenter import Segmenter
 
-# Results are for taking, yet gradio offers to take them off the page.
-CSS = '.files button { display: none }'
+CSS = """
+/* Results are for taking, yet gradio offers to take them off the page. */
+.files button { display: none }
+/* No more room than the samples need, and two in a row on phones. */
+.samples, .samples .grid-wrap { min-height: 0 !important; height: auto }
+@media (max-width: 640px) {
+  .samples .grid-container { grid-template-columns: 1fr 1fr !important }
+}
+"""
 
 _INTRODUCTION = """
 # Segment a photo
@@ -122,7 +129,11 @@ def _results():
     entities = gr.HTML(_EMPTY[0], min_height=400)
   with gr.Tab('Samples'):
     samples = gr.Gallery(
-      columns=4, object_fit='contain', height='auto', **_plain(_BUTTONS)
+      columns=4,
+      object_fit='contain',
+      height='auto',
+      elem_classes='samples',
+      **_plain(_BUTTONS),
     )
   with gr.Tab('Uncertainty'):
     gr.Markdown('Black: certain. Yellow: unsure.')

@@ -14,8 +14,10 @@ from bitseg_jax.data import transforms
 
 GUIDE_SCALE = 4  # photos steer up to so many times the model's size ...
 _GUIDE_VALUES = 1 << 22  # ... if there are no more memberships than these then
-_SPACE = 1.0  # standard deviation of a neighbour's weight, in its pixels
-_COLOR = 25.0  # and in colour, of 255
+# With larger _SPACE or smaller _COLOR the borders of a weak model, which are
+# anywhere, gain more from the photo; those that are right lose by it.
+_SPACE = 0.7  # standard deviation of a neighbour's weight, in its pixels
+_COLOR = 50.0  # and in colour, of 255
 _BAND_PIXELS = 1 << 22  # so many are worked on at once
 
 

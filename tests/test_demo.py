@@ -1,8 +1,10 @@
 """The demo page: its logic, and the page itself in a browser."""
 
+import contextlib
 import importlib.util
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -165,15 +167,17 @@ def test_a_taken_port_is_said_before_the_model_is_loaded():
 
 
 def needs_browser():
+  # Where there should be one, its absence is no excuse.
+  lack = pytest.fail if os.environ.get('BITSEG_BROWSER') else pytest.skip
   for library in ('gradio', 'selenium'):
     if importlib.util.find_spec(library) is None:
-      pytest.skip(f'{library} is not installed')
+      lack(f'{library} is not installed')
   programs = [
     shutil.which('chromium') or shutil.which('google-chrome'),
     shutil.which('chromedriver'),
   ]
   if None in programs:
-    pytest.skip('there is no chromium with chromedriver')
+    lack('there is no chromium with chromedriver')
   return programs
 
 
@@ -227,11 +231,16 @@ def browser(tmp_path):
 
 def until(condition, seconds=60):
   """What condition returns as soon as it is true."""
+  from selenium.common.exceptions import StaleElementReferenceException
+
   end = time.monotonic() + seconds
-  while not (value := condition()):
-    assert time.monotonic() < end, 'waited in vain'
+  while time.monotonic() < end:
+    # The page draws itself anew while one reads it.
+    with contextlib.suppress(StaleElementReferenceException, StopIteration):
+      if value := condition():
+        return value
     time.sleep(0.2)
-  return value
+  raise AssertionError('waited in vain')
 
 
 @pytest.mark.slow
@@ -242,7 +251,9 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   upload = lambda path: until(lambda: find('input[type=file]'))[0].send_keys(
     str(path)
   )
-  clear = lambda: find('button[aria-label=Clear]')[0].click()
+  # As often as it takes: what is found may be drawn anew before the click.
+  press = lambda find_one: until(lambda: find_one().click() or True)
+  clear = lambda: press(lambda: next(iter(find('button[aria-label=Clear]'))))
   button = lambda: next(b for b in find('button') if b.text == 'Segment')
   photo, bad, large, heavy = (
     tmp_path / name
@@ -255,11 +266,11 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
 
   browser.get(address)
   until(lambda: 'Choose a photo' in status())
-  assert not button().is_enabled()
+  until(lambda: not button().is_enabled())
   for path, reason in ((bad, 'bad.jpg: unreadable'), (large, 'megapixels')):
     upload(path)
     until(lambda reason=reason: reason in alert())
-    assert not button().is_enabled()
+    until(lambda: not button().is_enabled())
     clear()
     until(lambda: 'Choose a photo' in status())
   upload(heavy)
@@ -268,11 +279,11 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   browser.refresh()
   upload(photo)
   until(lambda: '90x60 pixels' in status() and button().is_enabled())
-  button().click()
+  press(button)
   until(lambda: re.search(r'photo\.png: \d+ entit', status()))
   assert until(lambda: find('svg.entities g path'))
   for tab in 'Samples', 'Uncertainty', 'Files':
-    next(t for t in find('[role=tab]') if t.text == tab).click()
+    press(lambda tab=tab: next(t for t in find('[role=tab]') if t.text == tab))
     if tab == 'Samples':
       until(lambda: len(find('button img[alt*=sample], .grid-wrap img')) == 4)
   until(lambda: find('.files a[download="photo.zip"]'))[0].click()

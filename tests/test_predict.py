@@ -1,10 +1,14 @@
 """Many photos: files written, stopping and going on, and what is bad."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from bitseg_jax import outputs, predict, prediction, viz
 from bitseg_jax.data import coco_panoptic, rle
@@ -96,6 +100,8 @@ def test_coco_files_agree_with_the_labels(folder, tmp_path):
   np.testing.assert_array_equal(png @ [1, 256, 65536], labels)
   (category,) = panoptic['categories']
   assert category['isthing'] == 1
+  ids = [info['id'] for info in annotation['segments_info']]
+  np.testing.assert_array_equal(ids, np.unique(labels))
 
   lengths = json.loads((output / 'rle.json').read_text())
   assert lengths['images'] == panoptic['images']
@@ -120,6 +126,31 @@ def test_coco_files_agree_with_the_labels(folder, tmp_path):
   assert not source.problems
   ((item,),) = [items for items in source.splits.values() if items]
   np.testing.assert_array_equal(source.load_id_maps(item)[0], labels)
+
+
+def test_pycocotools_finds_the_labels_in_the_run_lengths(folder, tmp_path):
+  output = tmp_path / 'out'
+  run(folder, output, ['labels', 'rle'])
+  truth = COCO(output / 'rle.json')
+  assert len(truth.imgs) == 3
+  for number, image in truth.imgs.items():
+    stem = Path(image['file_name']).with_suffix('')
+    labels = np.asarray(Image.open(output / f'{stem}_labels.png'))
+    drawn = np.zeros_like(labels)
+    annotations = truth.loadAnns(truth.getAnnIds(number))
+    for k, annotation in enumerate(annotations, 1):
+      encoded = annotation['segmentation']
+      assert annotation['area'] == coco_mask.area(encoded)
+      assert annotation['bbox'] == coco_mask.toBbox(encoded).tolist()
+      inside = coco_mask.decode(encoded)
+      np.testing.assert_array_equal(inside, labels == k)
+      drawn += k * inside
+    np.testing.assert_array_equal(drawn, labels)
+  # As detections they score; against themselves as well as can be.
+  evaluation = COCOeval(truth, truth.loadRes(truth.dataset['annotations']))
+  for step in 'evaluate', 'accumulate', 'summarize':
+    getattr(evaluation, step)()
+  assert evaluation.stats[0] == pytest.approx(1)
 
 
 def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
@@ -207,6 +238,19 @@ def test_interrupted_it_leaves_whole_files(
   states = [photo['status'] for photo in read_summary(output)['photos']]
   assert states == ['there', 'done', 'done']
   assert not [name for name in files(output) if name.endswith('tmp')]
+
+
+def test_any_name_of_a_file_will_do(tmp_path, draw_photo, capsys):
+  inputs, output = tmp_path / 'in', tmp_path / 'out'
+  inputs.mkdir()
+  names = ['two\nlines', 'no text \udcff\udcfe', 'ünï 日本', ' spaces ', '%d']
+  for name in names:
+    Image.fromarray(draw_photo(0, 9, 12)).save(inputs / f'{name}.png')
+  assert run(inputs, output, ALL) == 0, capsys.readouterr().err
+  for name in names:
+    assert Image.open(output / f'{name}_labels.png').size == (12, 9)
+  assert read_summary(output)['finished']
+  assert (output / 'sheet_1.png').is_file()
 
 
 def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
