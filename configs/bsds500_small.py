@@ -15,6 +15,9 @@ def get_config():
   config.data.crop_scale = (0.5, 1.0)
   config.data.crop_aspect = 1.2
   config.codes.num_codes = 16
+  # Of all weights the one that short runs learn most with (docs/results.md).
+  config.diffusion.loss_weight = 'uniform'
+  config.diffusion.decoupled = False
   config.model.base_channels = 64
   config.model.channel_mults = (1, 2, 2)
   config.model.num_res_blocks = 1

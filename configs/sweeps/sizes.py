@@ -1,6 +1,6 @@
 """The sizes that every experiment of the paper can be run at."""
 
-from configs import bsds500, main, quickstart
+from configs import base, bsds500, main, quickstart
 
 
 def tiny():
@@ -9,6 +9,7 @@ def tiny():
   Small enough for many seeds; tells orderings, not the paper's figures.
   """
   config = quickstart.get_config()
+  config.diffusion = base.get_config().diffusion  # the paper's
   config.model.base_channels = 64
   config.model.channel_mults = (1, 1)
   config.model.attention_levels = (1,)
