@@ -12,6 +12,9 @@ def get_config():
   config.data.max_entities = 5
   config.data.num_threads = 1  # drawing scenes gains nothing from more
   config.codes.num_codes = 16
+  # Of all weights the one that short runs learn most with (docs/results.md).
+  config.diffusion.loss_weight = 'uniform'
+  config.diffusion.decoupled = False
   config.model.base_channels = 32
   config.model.channel_mults = (1, 2, 2)
   config.model.num_res_blocks = 1

@@ -23,7 +23,7 @@ from bitseg_jax.data.procedural import ProceduralScenes
 
 VARIANTS = [
   *({'diffusion.pred_type': p, 'diffusion.tanh': False} for p in ('eps', 'v')),
-  {'diffusion.loss_weight': 'sigmoid'},
+  {'diffusion.loss_weight': 'sigmoid', 'diffusion.decoupled': True},
   # Fig. 7 decouples the sigmoid weight alone.
   *(
     {'diffusion.loss_weight': w, 'diffusion.decoupled': False}
