@@ -200,7 +200,7 @@ def test_missing_scikit_image_is_one_line(monkeypatch, prepared, capsys):
   for name in [n for n in sys.modules if n.split('.')[0] == 'skimage']:
     monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, 'skimage', None)
-  with pytest.raises(SystemExit, match='^1$'):
+  with pytest.raises(SystemExit, match=r'^1$'):
     call_main(monkeypatch, data=prepared)
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match('error: .*skimage.*; pip', said)
@@ -218,7 +218,7 @@ def test_missing_scikit_image_is_one_line(monkeypatch, prepared, capsys):
 def test_what_is_asked_wrongly_is_said_in_one_line(
   monkeypatch, prepared, argv, values, line, capsys
 ):
-  with pytest.raises(SystemExit, match='^1$'):
+  with pytest.raises(SystemExit, match=r'^1$'):
     call_main(monkeypatch, *argv, **{'data': prepared} | values)
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match(f'error: .*{line}', said)

@@ -241,7 +241,7 @@ def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
 def test_what_is_asked_wrongly_is_said_in_one_line(
   monkeypatch, argv, values, line, capsys
 ):
-  with pytest.raises(SystemExit, match='^1$'):
+  with pytest.raises(SystemExit, match=r'^1$'):
     call_main(monkeypatch, *argv, predictions=['x'], **values)
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match(f'error: .*{line}', said)
