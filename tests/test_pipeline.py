@@ -41,11 +41,12 @@ def same(a, b):
   )
 
 
-def test_shapes_and_ranges():
-  (batch,) = take(batches(), 1)
-  assert batch['image'].shape == (8, 16, 16, 3)
+@pytest.mark.parametrize('size', [1, 8])
+def test_shapes_and_ranges(size):
+  (batch,) = take(batches(batch_size=size), 1)
+  assert batch['image'].shape == (size, 16, 16, 3)
   assert batch['image'].dtype == np.uint8
-  assert batch['codes'].shape == (8, 16, 16)
+  assert batch['codes'].shape == (size, 16, 16)
   assert batch['codes'].dtype == np.int16
   assert batch['codes'].min() >= -1 and batch['codes'].max() < 16
 

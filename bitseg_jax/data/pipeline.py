@@ -117,7 +117,8 @@ def training_batches(
   dataset = (
     _shuffled(sources, weights, seed)
     .random_map(example)
-    .batch(batch_size // process_count)
+    # Endless: there is none. Without it grain rounds the length up, as a float.
+    .batch(batch_size // process_count, drop_remainder=True)
   )[process_index::process_count].to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
