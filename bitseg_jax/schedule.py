@@ -73,7 +73,8 @@ class Schedule:
     return jnp.where(inside, slope, 0.0)
 
   def _unclipped(self, t):
-    t = jnp.asarray(t, jnp.float32)
+    # A compiled 3 / 3 may be 3 * (1 / 3), which is over 1: its log is nan.
+    t = jnp.clip(jnp.asarray(t, jnp.float32), 0.0, 1.0)
     if self.kind == 'cosine':
       # log cot^2(pi t / 2); cos written as a sine of 1 - t, which is exact
       # near t = 1, where float32 cos(pi t / 2) changes sign.

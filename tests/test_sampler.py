@@ -237,3 +237,18 @@ def test_both_branches_of_guidance_see_the_same_x_before():
   expected = 1.7 * jnp.tanh(z_t + image + 2 * before)
   expected -= 0.7 * jnp.tanh(z_t + 2 * before)
   np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('num_steps', [3, 5, 6, 7, 10, 20, 49])
+@pytest.mark.parametrize('method', sampler.METHODS)
+def test_any_number_of_steps_gives_numbers(method, num_steps):
+  # Steps that are no power of two have times that no float32 holds exactly.
+  out = sampler.sample(
+    lambda z_t, t: jnp.tanh(z_t),
+    jax.random.key(0),
+    SHAPE,
+    SCHEDULE,
+    num_steps,
+    method,
+  )
+  assert np.all(np.isfinite(out)) and np.std(out) > 0

@@ -93,3 +93,11 @@ def test_unknown_names_are_refused():
     loss_weight(Schedule(), T, 'snr')
   with pytest.raises(ValueError, match='must be positive'):
     Schedule(input_scale=0.0)
+
+
+@pytest.mark.parametrize('kind', SCHEDULES)
+def test_times_rounded_out_of_their_range_are_its_ends(kind):
+  schedule = Schedule(kind)
+  out = jnp.array([-1e-7, 1 + 1.2e-7], jnp.float32)
+  ends = jnp.array([0.0, 1.0])
+  np.testing.assert_array_equal(schedule.logsnr(out), schedule.logsnr(ends))
