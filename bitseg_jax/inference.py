@@ -65,6 +65,21 @@ def make_sample_fn(
   )
 
 
+def to_host(x_hat: jax.Array) -> np.ndarray:
+  """What a sampler drew, as numpy.
+
+  Raises:
+    ValueError: if it is not finite; decoded, it would pass for one segment.
+  """
+  x_hat = np.asarray(x_hat)
+  if not np.isfinite(x_hat).all():
+    raise ValueError(
+      'the sampler drew values that are not finite: the weights are damaged or '
+      'the model did not train; look at the loss in metrics.jsonl'
+    )
+  return x_hat
+
+
 def draw(
   sample_fn: Callable[..., jax.Array],
   source: Sequence[dict[str, Any]],
@@ -103,7 +118,7 @@ def draw(
     drawn = []
     for n in range(num_samples):
       keys = _sample_keys(seed, start, n, batch_size, mesh)
-      drawn.append(np.asarray(sample_fn(*batch, keys))[rows.start :])
+      drawn.append(to_host(sample_fn(*batch, keys))[rows.start :])
       progress.update(min(batch_size, num_images - start))
     for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
       yield i, example, [x_hat[row] for x_hat in drawn]

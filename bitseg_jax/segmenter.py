@@ -216,7 +216,7 @@ class Segmenter:
       batch = jobs[start : start + self.batch_size]
       filled = batch + batch[:1] * (self.batch_size - len(batch))
       rows = [examples[i] for i, _ in filled]
-      x_hat = np.asarray(
+      x_hat = inference.to_host(
         sample_fn(
           self._params,
           *sharding.put_batch(

@@ -262,3 +262,18 @@ def test_codes_decoded_on_the_host_are_not_exported(random_run, tmp_path):
   with pytest.raises(ValueError, match='RGB codes, which are decoded outside'):
     model.export(tmp_path / 'exported')
   assert not (tmp_path / 'exported').exists()
+
+
+def test_samples_that_are_not_finite_are_refused(
+  random_run, monkeypatch, draw_photo
+):
+  monkeypatch.setattr(
+    inference,
+    'make_sample_fn',
+    lambda *_: (
+      lambda params, image, *_: np.full((len(image), 16, 16, 4), np.nan)
+    ),
+  )
+  segmenter = Segmenter.from_checkpoint(random_run)
+  with pytest.raises(ValueError, match='not finite'):
+    segmenter.segment(draw_photo(0, 16, 16))
