@@ -101,6 +101,6 @@ def draw_by_num_samples(
     axes.set_xlabel('samples')
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-  axes.legend(fontsize=8)
+  axes.legend(fontsize=8, loc='lower right')
   figure.tight_layout()
   figure.savefig(path, dpi=130)

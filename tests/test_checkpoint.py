@@ -251,6 +251,13 @@ def test_several_datasets_train_with_workers_and_are_evaluated_apart(
     assert saved[name]['num_images'] == len(saved[name]['per_image']) == count
     assert saved[name]['ema'] == results['datasets'][name]['ema']
     assert (workdir / f'gallery_{name}.png').stat().st_size > 1000
+    assert (workdir / f'by_num_samples_{name}.png').stat().st_size > 1000
+    by_count = saved[name]['by_num_samples']
+    # Two of two: the medoid is one of them, the oracle the better one.
+    assert by_count['2']['medoid']['ari'] <= by_count['2']['oracle']['ari']
+    assert by_count['1']['one']['ari'] == pytest.approx(
+      saved[name]['ema']['ari']
+    )
     assert (workdir / f'samples/0000006_{name}.png').exists()
   assert 'second, step 6, 3 images' in reports.format_results(results)
   assert any('eval_second_ari' in line for line in logged(workdir))
