@@ -123,9 +123,8 @@ def guided(
   images = jnp.concatenate([image, jnp.zeros_like(image)])
 
   def denoise_both(z_t, t, *before):
-    z_t, t, *before = (jnp.concatenate([a, a]) for a in (z_t, t, *before))
-    x_hat = denoise(params, z_t, images, t, *before)
-    t = t[: len(image)]
+    twice = [jnp.concatenate([a, a]) for a in (z_t, t, *before)]
+    x_hat = denoise(params, twice[0], images, *twice[1:])
     within = (t >= interval[0]) & (t <= interval[1])
     weight = jnp.where(within, guidance_weight, 0.0)[:, None, None, None]
     return diffusion.guide(*jnp.split(x_hat, 2), weight)

@@ -97,8 +97,7 @@ def training_batches(
     weights: how often each source is drawn from; () = all alike.
     num_threads: reader threads a process.
     num_workers: reader processes; 0 reads in this one.
-    process_index: which process this is.
-    process_count: number of processes.
+    process_index, process_count: which process this is, of how many.
 
   Returns:
     An iterable whose iterator has get_state, set_state and close.
@@ -117,7 +116,7 @@ def training_batches(
   dataset = (
     _shuffled(sources, weights, seed)
     .random_map(example)
-    # Endless: there is none. Without it grain rounds the length up, as a float.
+    # Endless, so without any; yet grain's length would round up, and over.
     .batch(batch_size // process_count, drop_remainder=True)
   )[process_index::process_count].to_iter_dataset(
     grain.ReadOptions(
