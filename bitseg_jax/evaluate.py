@@ -91,7 +91,7 @@ def score_samples(
     description,
   )
   for i, example, x_hats in drawn:
-    codes = np.stack([decode(x_hat) for x_hat in x_hats])
+    codes = np.asarray(decode(np.stack(x_hats)))
     values[:, i] = _mean_scores(example['id_maps'], codes)
     if with_ensembles:
       together[i] = _score_together(codes, example)

@@ -116,7 +116,7 @@ def training_batches(
   dataset = (
     _shuffled(sources, weights, seed)
     .random_map(example)
-    # Endless, so without any; yet grain's length would round up, and over.
+    # Endless, so none is dropped; but grain's length of it overflows at 1.
     .batch(batch_size // process_count, drop_remainder=True)
   )[process_index::process_count].to_iter_dataset(
     grain.ReadOptions(
