@@ -30,7 +30,7 @@ YOUNGER = {
     'crop_scale': [1.0, 1.0],
     'crop_aspect': 1.0,
   },
-  'model': {'patch_size': 1, 'remat': False},
+  'model': {'patch_size': 1, 'remat': False, 'fused_attention': False},
   'train': {'accumulate': 1, 'fsdp': 1},
   'diffusion': {
     'loss': 'squared',

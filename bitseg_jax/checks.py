@@ -88,6 +88,11 @@ def check(config: ConfigDict) -> None:
 
 def _check_model(model, image_size):
   levels = len(model.channel_mults)
+  if model.fused_attention and model.dtype != 'bfloat16':
+    raise ValueError(
+      'config.model.fused_attention needs config.model.dtype = bfloat16, not '
+      f'{model.dtype}'
+    )
   factor = model.patch_size * 2 ** (levels - 1)
   if image_size % factor:
     raise ValueError(

@@ -80,6 +80,8 @@ def build(config: ConfigDict) -> Experiment:
     attention_levels=tuple(config.model.attention_levels),
     num_heads=config.model.num_heads,
     patch_size=config.model.patch_size,
+    fused_attention=config.model.fused_attention
+    and jax.default_backend() == 'gpu',
     remat=config.model.remat,
     dtype=jnp.dtype(config.model.dtype),
   )

@@ -100,6 +100,8 @@ class Segmenter:
     if kind not in kinds:
       raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
     config = ConfigDict(checkpoint.read_config(path))
+    # A photo at a time it gains nothing, and exports must run anywhere.
+    config.model.fused_attention = False
     parts = experiment.build(config)
     abstract = experiment.abstract_params(parts, sharding.make_mesh())
     step, params = checkpoint.read_params(path, abstract, kind)

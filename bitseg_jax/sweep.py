@@ -30,7 +30,12 @@ def open_sweep(name: str) -> sweeps.Sweep:
     raise ValueError(f'--sweep={name}: choose one of {", ".join(known)}')
   module = importlib.import_module(f'configs.sweeps.{name}')
   return sweeps.Sweep(
-    name, module.__doc__.strip(), module.ROWS, module.PAPER, module.X_LABEL
+    name,
+    module.__doc__.strip(),
+    module.ROWS,
+    module.PAPER,
+    module.X_LABEL,
+    getattr(module, 'ANSWERS', {}),
   )
 
 

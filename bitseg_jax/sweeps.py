@@ -33,6 +33,8 @@ class Sweep(NamedTuple):
       as {'section.key': value}.
     paper: by name of the row, published (ARI, IoU), where there is one.
     x_label: what the rows' names count, '' where they count nothing.
+    answers: by name of the row, (answer, N) of ensembles.ANSWERS to score
+      instead of the mean over samples.
   """
 
   name: str
@@ -40,6 +42,7 @@ class Sweep(NamedTuple):
   rows: dict[str, dict[str, Any]]
   paper: dict[str, tuple[float, float]]
   x_label: str
+  answers: dict[str, tuple[str, int]]
 
 
 def configured(
@@ -133,17 +136,30 @@ def run(
     results = run_row(config, folder)
     if results is None:
       return False
-    scores[name][seed] = score_of(results)
+    scores[name][seed] = score_of(results, sweep.answers.get(name))
     write_report(sweep, scores, folder)
   return True
 
 
-def score_of(results: dict[str, Any]) -> tuple[float, float]:
-  """(ARI, IoU) of the EMA weights: with several datasets, their mean."""
+def score_of(
+  results: dict[str, Any], answer: tuple[str, int] | None = None
+) -> tuple[float, float]:
+  """(ARI, IoU) of the EMA weights: with several datasets, their mean.
+
+  Args:
+    results: what a results file holds.
+    answer: see Sweep.answers; None = the mean over samples.
+  """
   found = list(results.get('datasets', {'': results}).values())
+  if answer is None:
+    each = [of_dataset['ema'] for of_dataset in found]
+  else:
+    name, count = answer
+    each = [
+      of_dataset['by_num_samples'][str(count)][name] for of_dataset in found
+    ]
   return tuple(
-    float(np.mean([each['ema'][name] for each in found]))
-    for name in ('ari', 'iou')
+    float(np.mean([scores[name] for scores in each])) for name in ('ari', 'iou')
   )
 
 

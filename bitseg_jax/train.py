@@ -26,6 +26,7 @@ from bitseg_jax import (
   inference,
   reports,
   sharding,
+  train_step,
 )
 from bitseg_jax.train_state import TrainState
 from bitseg_jax.train_step import Metrics
@@ -121,10 +122,11 @@ def start(config, workdir, init, abstract, manager, batches):
 def _check_same_model(config, saved, workdir):
   """A workdir holds one run: its weights and its input position fit it."""
   ours = _plain(config.to_dict())
+  free = 'remat', 'fused_attention'  # the same function, computed otherwise
   for section in ('model', 'codes', 'data'):
     for name, value in ours[section].items():
       was = saved[section].get(name)
-      if was != value:
+      if was != value and name not in free:
         raise ValueError(
           f'{workdir} holds a run with config.{section}.{name} = {was}, not '
           f'{value}; use another --workdir, or the same setting to resume'
@@ -170,9 +172,10 @@ def loop(
   )
   pending, began = [], time.perf_counter()
   for step in range(first + 1, settings.num_steps + 1):
-    state, metrics = step_fn(
-      state, sharding.put_batch(next(batches), mesh), key
-    )
+    batch = sharding.put_batch(next(batches), mesh)
+    if step == first + 1:
+      step_fn = train_step.compile_step(step_fn, state, batch, key)
+    state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
     stop = stop_asked(step)
     last = stop or step == settings.num_steps

@@ -105,6 +105,16 @@ def test_a_signal_after_training_does_what_it_did_before():
   assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_run_goes_on_in_less_memory_but_not_as_another_model(tiny_config):
+  saved = train._plain(tiny_config.to_dict())
+  tiny_config.model.remat = True
+  tiny_config.train.accumulate = 2
+  train._check_same_model(tiny_config, saved, 'run')
+  tiny_config.codes.palette = 'none'
+  with pytest.raises(ValueError, match=r'codes\.palette = similar, not none'):
+    train._check_same_model(tiny_config, saved, 'run')
+
+
 def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
   config = flat(tiny_config)
   train.train(config, tmp_path / 'whole')
@@ -289,13 +299,15 @@ def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
 @pytest.mark.slow
 def test_many_devices_and_processes_train_alike(tmp_path):
   steps = ('--config.train.num_steps=20', '--config.train.checkpoint_every=20')
-  eight = {'JAX_NUM_CPU_DEVICES': '8'}
-  finish(start_main(tmp_path / 'one', *steps))
-  finish(start_main(tmp_path / 'eight', *steps, environ=eight))
+  counts = '1', '2', '4', '8'
+  running = [
+    start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n})
+    for n in counts
+  ]
   port = 20_000 + os.getpid() % 20_000
-  both = [
+  running += [
     start_main(
-      tmp_path / 'two',
+      tmp_path / 'processes',
       *steps,
       f'--coordinator=localhost:{port}',
       '--num_processes=2',
@@ -303,13 +315,13 @@ def test_many_devices_and_processes_train_alike(tmp_path):
     )
     for i in range(2)
   ]
-  for process in both:
+  for process in running:
     finish(process)
   losses = lambda name: [line['loss'] for line in logged(tmp_path / name)]
-  one = losses('one')
+  one = losses('1')
   assert len(one) == 20
-  np.testing.assert_allclose(losses('eight'), one, rtol=1e-5)
-  np.testing.assert_allclose(losses('two'), one, rtol=1e-5)
+  for many in (*counts[1:], 'processes'):
+    np.testing.assert_allclose(losses(many), one, rtol=1e-5)
 
 
 @pytest.mark.slow

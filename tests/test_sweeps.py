@@ -5,17 +5,19 @@ import pathlib
 import numpy as np
 import pytest
 
+from bitseg_jax import ensembles, sweeps
 from bitseg_jax import sweep as door
-from bitseg_jax import sweeps
 from configs.sweeps import sizes
 
-NAMES = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
+PAPER = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
+NAMES = (*PAPER, 'beyond', 'longer', 'steps')
 ABC = sweeps.Sweep(
   'abc',
   'Three rows',
   {'a': {}, 'b': {'codes.palette': 'none'}, 'c': {'sample.num_steps': 2}},
   {'a': (0.6, 0.4), 'b': (0.5, 0.3)},
   '',
+  {},
 )
 
 
@@ -42,9 +44,10 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('size', sizes.SIZES)
-def test_every_row_of_the_paper_can_run_at_every_size(name, size):
+def test_every_row_can_run_at_every_size(name, size):
   sweep = door.open_sweep(name)
   assert sweep.paper.keys() <= sweep.rows.keys()
+  assert sweep.answers.keys() <= sweep.rows.keys()
   for overrides in sweep.rows.values():
     sweeps.configured(sizes.SIZES[size](), overrides, seed=1)
 
@@ -79,6 +82,35 @@ def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):
   assert '| c | 0.170 ± 0.071 | 0.085 ± 0.035 | 2 | - | - |' in text
   assert '- b < a: does not hold (+0.000 ± 0.071 ARI)' in text
   assert (tmp_path / 'abc.png').stat().st_size > 1000
+
+
+def test_a_row_can_score_one_answer_of_many_samples():
+  of = lambda ari: {
+    'ema': {'ari': 0.1, 'iou': 0.2},
+    'by_num_samples': {'4': {'oracle': {'ari': ari, 'iou': ari / 2}}},
+  }
+  assert sweeps.score_of(of(0.6)) == (0.1, 0.2)
+  assert sweeps.score_of(of(0.6), ('oracle', 4)) == (0.6, 0.3)
+  two = {'datasets': {'a': of(0.6), 'b': of(0.8)}}
+  assert sweeps.score_of(two, ('oracle', 4)) == pytest.approx((0.7, 0.35))
+
+
+def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
+  def evaluate(config, workdir, output):
+    assert config.eval.num_samples == 16
+    scored = lambda value: {'ari': value, 'iou': value}
+    found = {
+      str(n): {a: scored(n / 100) for a in ensembles.ANSWERS}
+      for n in (1, 2, 4, 8, 16)
+    }
+    sweeps.write_json(output / 'results.json', {'by_num_samples': found})
+
+  monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
+  fig6 = door.open_sweep('fig6')
+  assert sweeps.run(fig6, sizes.tiny(), [0], tmp_path, say=lambda _: None)
+  text = (tmp_path / 'fig6.md').read_text()
+  assert '| one, 1 | 0.010 |' in text
+  assert '| oracle, 8 | 0.080 |' in text
 
 
 def test_orderings_are_those_of_the_paper():

@@ -206,6 +206,7 @@ def test_summary_means_and_oracle():
 WRONG = {
   'model.attention_levels': ((5,), 'names level 5'),
   'model.num_heads': (3, 'cannot be split'),
+  'model.fused_attention': (True, 'needs config.model.dtype = bfloat16'),
   'model.dtype': ('float16', 'choose one of float32, bfloat16'),
   'data.image_size': (17, 'multiple of 2'),
   'data.augment': ('ful', 'choose one of full, flip, none'),

@@ -27,6 +27,7 @@ class UNet(nn.Module):
     num_heads: attention heads.
     patch_size: pixels a side that share one position of the first level; over
       1 is cheaper and coarser (simple diffusion, Hoogeboom et al. 2023).
+    fused_attention: see layers.AttentionBlock.
     remat: compute the blocks again for the gradient instead of keeping what
       they computed: slower, in less memory.
     dtype: compute dtype; parameters and the output are float32.
@@ -39,6 +40,7 @@ class UNet(nn.Module):
   attention_levels: Sequence[int] = (3, 4)
   num_heads: int = 4
   patch_size: int = 1
+  fused_attention: bool = False
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
@@ -61,9 +63,8 @@ class UNet(nn.Module):
     conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
     kept = nn.remat if self.remat else lambda module: module
     res_block = kept(layers.ResBlock)
-    attention = functools.partial(
-      kept(layers.AttentionBlock), self.num_heads, self.dtype
-    )
+    settings = self.num_heads, self.dtype, self.fused_attention
+    attention = functools.partial(kept(layers.AttentionBlock), *settings)
 
     def block(h, level, name):
       width = self.base_channels * self.channel_mults[level]
