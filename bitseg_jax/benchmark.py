@@ -5,7 +5,6 @@ python -m bitseg_jax.benchmark [--what=input,metrics,train,sample]
   [--output=FILE.json] [--compare=OLD.json] [--profile=DIR]
 """
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,17 @@ from bitseg_jax.writers import write_json
 WHAT = ('input', 'metrics', 'train', 'sample')
 
 
-def measure(what: str, config: ConfigDict, data: str, peak: float) -> host.Rows:
+def measure(
+  what: str, config: ConfigDict, data: str, peak: float, traces: str
+) -> host.Rows:
   """Measures one of WHAT."""
   if what == 'input':
     return host.measure_input(config.data.image_size, data)
   if what == 'metrics':
     return host.measure_metrics(config.data.image_size)
   if what == 'train':
-    return device.measure_train(config, peak)
-  return device.measure_sample(config, peak)
+    return device.measure_train(config, peak, traces)
+  return device.measure_sample(config, peak, traces)
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
   data: str = '',
   output: str = '',
   compare: str = '',
+  traces: str = '',
 ) -> None:
   """Measures, prints each row at once, writes the JSON.
 
@@ -65,7 +67,7 @@ def run(
     rows.append(('matmul', peak / 1e12, 'TFLOP/s'))
     _show(rows, old)
   for name in what:
-    measured = measure(name, config, data, peak)
+    measured = measure(name, config, data, peak, traces)
     _show(measured, old)
     rows += measured
   if output:
@@ -83,10 +85,8 @@ def main(_) -> None:
   """Does what the flags say; user errors end in one line and exit code 1."""
   logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
   f = flags.FLAGS
-  profile = jax.profiler.trace(f.profile) if f.profile else None
   try:
-    with profile or contextlib.nullcontext():
-      run(f.what, f.config, f.data, f.output, f.compare)
+    run(f.what, f.config, f.data, f.output, f.compare, f.profile)
   except (OSError, ValueError, KeyError) as error:
     cli.fail(error)
 
@@ -96,6 +96,6 @@ if __name__ == '__main__':
   flags.DEFINE_list('what', list(WHAT), f'What to measure: {", ".join(WHAT)}.')
   flags.DEFINE_string('data', '', 'Prepared dataset; one is made without it.')
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
-  flags.DEFINE_string('profile', '', 'Folder for a trace (XProf, Perfetto).')
+  flags.DEFINE_string('profile', '', 'Where the time goes; keeps a trace here.')
   flags.DEFINE_string('compare', '', 'JSON of another run: prints the ratios.')
   app.run(main, flags_parser=cli.parse_flags)

@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bitseg_jax import benchmark
-from bitseg_jax.benchmarks import device, host
+from bitseg_jax.benchmarks import device, host, profile
 from bitseg_jax.data.source import load_example
 
 
@@ -78,8 +79,71 @@ def test_unknown_measure_is_refused(tiny_config):
 
 @pytest.mark.parametrize('what', ['train', 'sample', 'metrics'])
 def test_every_measure_gives_rows(tiny_config, what):
-  rows = benchmark.measure(what, tiny_config, '', peak=1e12)
+  rows = benchmark.measure(what, tiny_config, '', peak=1e12, traces='')
   assert rows and all(np.isfinite(value) for _, value, _ in rows)
   names = [name for name, _, _ in rows]
   assert len(set(names)) == len(names)
   assert not any('all-reduce' in name for name in names)  # one device
+
+
+def test_operations_are_counted_by_the_part_of_the_network_they_are_of():
+  path = 'jit(step)/{}/up_0_1_res/{}'
+  forward, backward = 'jvp(UNet)', 'transpose(jvp(UNet))'
+  program = f"""
+    %a.1 = f32[8,4,4,6]{{3,2,1,0}} fusion(%x), metadata={{op_name=
+    %b = f32[8,4,4,6] convolution(%x), metadata={{op_name="{
+    path.format(forward, 'conv_in/conv_general_dilated')
+  }"}}
+    %c = f32[3,3,64,64]{{3,2}} fusion(%x), metadata={{op_name="{
+    path.format(backward, 'conv_in/conv_general_dilated')
+  }"}}
+    %d = f32[8,4,4,6] fusion(%x), metadata={{op_name="{
+    path.format(backward, 'norm_in/mul')
+  }"}}
+    ROOT %e = f32[9] fusion(%x), metadata={{op_name="jit(step)/mul"}}
+    %convolution.7 = f32[64,3,3,6] convolution(%x, %y)
+  """
+  assert profile.kinds_of(program) == {
+    'a.1': 'gradients, rest of the network',
+    'b': 'convolutions',
+    'c': 'gradients of kernels',
+    'd': 'gradients, norm and SiLU',
+    'e': 'outside of the network',
+    'convolution.7': 'gradients of kernels',
+  }
+
+
+def test_a_moment_is_that_of_the_last_operation_to_start():
+  event = lambda name, start, end: {
+    'ph': 'X',
+    'ts': start,
+    'dur': end - start,
+    'args': {'hlo_op': name},
+  }
+  events = [
+    event('launch', 0, 1),  # and nothing until 40
+    event('long', 40, 90),
+    event('short', 50, 60),
+    event('last', 90, 100),
+    {'ph': 'X', 'ts': 0, 'dur': 500, 'args': {}},
+    {'ph': 'M', 'name': 'thread_name'},
+  ]
+  assert profile.shares(
+    events, {n: n for n in ('launch', 'long', 'short')}
+  ) == {
+    'launch': 1,
+    profile.NOTHING: 39,
+    'long': 40,
+    'short': 10,
+    'unnamed': 10,
+  }
+
+
+def test_a_profile_says_where_all_the_time_went(tmp_path):
+  matrix = jnp.ones((300, 300))
+  program, _ = device.compile_program(jax.jit(jnp.dot), matrix, matrix)
+  call = lambda: program(matrix, matrix)
+  call()
+  rows = profile.measure_shares('dot', program, call, str(tmp_path))
+  assert sum(share for _, share, _ in rows) == pytest.approx(100)
+  assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bitseg_jax import experiment, inference, sharding, train_step
+from bitseg_jax.benchmarks import profile
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
 
@@ -135,12 +136,13 @@ def training_batch(
   return sharding.put_batch(next(iter(batches)), mesh)
 
 
-def measure_train(config: ConfigDict, peak: float) -> Rows:
+def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   """Times forward pass and training step at config.train.batch_size.
 
   Args:
     config: the run's config.
     peak: FLOP/s to compare with, see matmul_rate.
+    traces: folder for a trace of a step; '' for none.
 
   Returns:
     The rows of the table.
@@ -181,10 +183,12 @@ def measure_train(config: ConfigDict, peak: float) -> Rows:
       (f'train: {kind} a step', count, ''),
       (f'train: {kind} a step, bytes', nbytes / 2**20, 'MiB'),
     ]
+  if traces:
+    rows += profile.measure_shares('train', program, step, traces)
   return rows
 
 
-def measure_sample(config: ConfigDict, peak: float) -> Rows:
+def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   """Times the guided sampler at config.eval.batch_size, and its decoding."""
   parts, mesh = experiment.build(config), sharding.make_mesh()
   sample_fn = inference.make_sample_fn(parts, config.sample, mesh)
@@ -210,6 +214,9 @@ def measure_sample(config: ConfigDict, peak: float) -> Rows:
   took = seconds(lambda: program(*args))
   rows = peak_rows('sample')
   rows += _rate_rows('sample', 'samples', rows_of_batch, took, flops, peak)
+  if traces:
+    call = lambda: program(*args)
+    rows += profile.measure_shares('sample', program, call, traces)
   x_hat = jnp.tanh(
     jax.random.normal(jax.random.key(2), (8, side, side, parts.codec.channels))
   )
