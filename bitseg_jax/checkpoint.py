@@ -31,7 +31,7 @@ YOUNGER = {
     'crop_aspect': 1.0,
   },
   'model': {'patch_size': 1, 'remat': False, 'fused_attention': False},
-  'train': {'accumulate': 1, 'fsdp': 1},
+  'train': {'accumulate': 1, 'fsdp': 1, 'steps_per_call': 1},
   'diffusion': {
     'loss': 'squared',
     'size_power': 0.0,

@@ -17,6 +17,7 @@ LEAST = {
   'train.batch_size': 1,
   'train.accumulate': 1,
   'train.fsdp': 1,
+  'train.steps_per_call': 1,
   'train.num_steps': 1,
   'train.warmup_steps': 0,
   'train.decay_steps': 0,
@@ -84,6 +85,12 @@ def check(config: ConfigDict) -> None:
       f'({settings.decay_steps}) do not fit in num_steps '
       f'({settings.num_steps})'
     )
+  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
+    if settings[name] % settings.steps_per_call:
+      raise ValueError(
+        f'config.train.{name} is {settings[name]}, no multiple of '
+        f'steps_per_call = {settings.steps_per_call}'
+      )
 
 
 def _check_model(model, image_size):

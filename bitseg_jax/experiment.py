@@ -201,6 +201,7 @@ def make_step_fn(
     mesh,
     sharding.shardings(abstract),
     config.train.accumulate,
+    config.train.steps_per_call,
   )
 
 

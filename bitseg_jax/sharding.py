@@ -30,9 +30,10 @@ def make_mesh(fsdp: int = 1) -> Mesh:
   )
 
 
-def split_on(mesh: Mesh) -> NamedSharding:
-  """Placement of batches: rows split over all the devices."""
-  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
+  """Placement of batches, or of a stack: rows split over all the devices."""
+  rows = (None, mesh.axis_names) if stacked else (mesh.axis_names,)
+  return NamedSharding(mesh, PartitionSpec(*rows))
 
 
 def copied_on(mesh: Mesh) -> NamedSharding:
@@ -74,19 +75,21 @@ def shardings(placed: Any) -> Any:
   return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
+def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
   """Makes global arrays of this process's rows.
 
   Args:
-    batch: pytree of arrays [local B, ...].
+    batch: pytree of arrays [local B, ...]; [K, local B, ...] if stacked.
     mesh: the mesh.
+    stacked: whether it is a stack of K batches.
 
   Returns:
-    The same tree of jax.Array [B, ...], rows split over all devices.
+    The same tree of jax.Array [B, ...] or [K, B, ...], rows split over all
+    devices.
   """
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(
-      split_on(mesh), np.asarray(x)
+      split_on(mesh, stacked), np.asarray(x)
     ),
     batch,
   )

@@ -161,7 +161,8 @@ def loop(
   stop_asked: Callable[[int], bool],
 ) -> TrainState:
   """Steps until settings.num_steps; logs, shows samples, saves on the way."""
-  first = int(state.step)
+  first, together = int(state.step), settings.steps_per_call
+  _check_divides(together, settings.num_steps - first)
   key = jax.jit(
     lambda: jax.random.fold_in(jax.random.key(seed), 1),
     out_shardings=sharding.copied_on(mesh),
@@ -171,9 +172,9 @@ def loop(
     settings.num_steps * size, 'train', 'img', initial=first * size
   )
   pending, began = [], time.perf_counter()
-  for step in range(first + 1, settings.num_steps + 1):
-    batch = sharding.put_batch(next(batches), mesh)
-    if step == first + 1:
+  for step in range(first + together, settings.num_steps + 1, together):
+    batch = _next_batch(batches, mesh, together)
+    if step == first + together:
       step_fn = train_step.compile_step(step_fn, state, batch, key)
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
@@ -185,14 +186,12 @@ def loop(
       scalars = _collect(pending, step, last_saved)
       seconds = time.perf_counter() - began
       scalars['learning_rate'] = float(learning_rate(step - 1))
-      scalars['images_per_second'] = (
-        len(pending) * settings.batch_size / seconds
-      )
+      scalars['images_per_second'] = len(pending) * together * size / seconds
       writer.write_scalars(step, scalars)
       writer.flush()
       progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
       pending = []
-    progress.update(settings.batch_size)
+    progress.update(together * size)
     if saves:
       save(step, state)
     if shows and not stop:
@@ -206,30 +205,48 @@ def loop(
   return state
 
 
+def _check_divides(together, left):
+  if left % together:
+    raise ValueError(
+      f'config.train.steps_per_call is {together}, which does not divide the '
+      f'{left} steps that are left; use 1'
+    )
+
+
+def _next_batch(batches, mesh, together):
+  """The next batch on the devices, or a stack of the next several."""
+  if together == 1:
+    return sharding.put_batch(next(batches), mesh)
+  several = [next(batches) for _ in range(together)]
+  stack = jax.tree.map(lambda *parts: np.stack(parts), *several)
+  return sharding.put_batch(stack, mesh, stacked=True)
+
+
 def _collect(pending, step, last_saved):
   """Means of the steps since the last call; raises if one is not finite.
 
   Read in one go, so that the device is never kept waiting for the host, yet
   before anything is saved.
   """
-  values = jax.device_get(pending)
-  for i, metrics in enumerate(values):
-    for name, value in metrics.items():
-      if not np.isfinite(value):
-        saved = last_saved()
-        raise NonFiniteLossError(
-          f'{name} is {value} at step {step - len(values) + 1 + i}; '
-          + (
-            f'the last good checkpoint is step {saved}'
-            if saved
-            else 'there is no checkpoint yet'
-          )
-          + '; lower the learning rate, or use float32'
-        )
-  return {
-    name: float(np.mean([metrics[name] for metrics in values]))
-    for name in values[0]
-  }
+  each = jax.tree.map(
+    lambda *values: np.hstack(values), *jax.device_get(pending)
+  )
+  rows = np.stack(list(each.values()), axis=-1)  # [steps, metrics]
+  bad = np.argwhere(~np.isfinite(rows))
+  if len(bad):
+    i, which = bad[0]
+    saved = last_saved()
+    raise NonFiniteLossError(
+      f'{list(each)[which]} is {rows[i, which]} at step '
+      f'{step - len(rows) + 1 + i}; '
+      + (
+        f'the last good checkpoint is step {saved}'
+        if saved
+        else 'there is no checkpoint yet'
+      )
+      + '; lower the learning rate, or use float32'
+    )
+  return {name: float(np.mean(values)) for name, values in each.items()}
 
 
 def make_show_fn(config, workdir, parts, sources, mesh, writer):

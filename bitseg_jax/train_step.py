@@ -153,8 +153,9 @@ def make_train_step(
   mesh: Mesh,
   state_shardings: Any = None,
   accumulate: int = 1,
+  steps_per_call: int = 1,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles one step of training over a mesh.
+  """Compiles one step of training, or several in a row, over a mesh.
 
   Args:
     corrupt_fn: (batch, key) -> inputs.
@@ -164,10 +165,12 @@ def make_train_step(
     mesh: devices.
     state_shardings: where the state lies; None = a copy on every device.
     accumulate: parts that a batch is taken in; all of them lead to one update.
+    steps_per_call: K, over 1 for models whose step is shorter than calling it.
 
   Returns:
     step(state, batch, key) -> (state, {'loss', 'grad_norm'}); key is that of
-    the run, the step number is folded in. The state given is donated.
+    the run, the step number is folded in. The state given is donated. With K
+    over 1 the batches [K, B, ...] are stacked, and so are the metrics, [K].
   """
 
   def step(state, batch, key):
@@ -185,11 +188,18 @@ def make_train_step(
     )
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
 
+  def steps(state, batches, key):
+    # As in `accumulated`: loops are slow on XLA:CPU, and gain nothing there.
+    unroll = jax.default_backend() == 'cpu'
+    one = lambda state, batch: step(state, batch, key)
+    return jax.lax.scan(one, state, batches, unroll=unroll)
+
   copied = sharding.copied_on(mesh)
   placement = state_shardings or copied
+  stacked = steps_per_call > 1
   return jax.jit(
-    step,
-    in_shardings=(placement, sharding.split_on(mesh), copied),
+    steps if stacked else step,
+    in_shardings=(placement, sharding.split_on(mesh, stacked), copied),
     out_shardings=(placement, copied),
     donate_argnums=0,
   )

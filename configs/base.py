@@ -81,6 +81,9 @@ def get_config() -> ConfigDict:
   config.train = ConfigDict()
   config.train.batch_size = 8  # over all devices
   config.train.accumulate = 1  # parts of a batch, one after the other
+  # Steps a call of the program, for models whose step takes a millisecond or
+  # two on a GPU or TPU; divides num_steps and what is done every so many.
+  config.train.steps_per_call = 1
   # Devices that share one copy of parameters and optimizer state (FSDP).
   config.train.fsdp = 1
   config.train.num_steps = 300_000

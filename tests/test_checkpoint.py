@@ -105,6 +105,27 @@ def test_a_signal_after_training_does_what_it_did_before():
   assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path / 'one')
+  config.train.update(steps_per_call=2, log_every=2)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'stop_signal', stop_at(4))
+    assert not train.train(config, tmp_path / 'two')
+  assert train.train(config, tmp_path / 'two')
+  # A mean over two steps of what was logged for each.
+  one = [line['loss'] for line in logged(tmp_path / 'one')]
+  two = [line['loss'] for line in logged(tmp_path / 'two')]
+  np.testing.assert_allclose(two, np.reshape(one, (3, 2)).mean(1), rtol=1e-5)
+  config.train.update(num_steps=9, steps_per_call=3, checkpoint_every=3)
+  config.train.update(eval_every=9, log_every=3)
+  assert train.train(config, tmp_path / 'two')  # 3 of 3 left
+  config.train.update(num_steps=12, steps_per_call=2, checkpoint_every=2)
+  config.train.update(eval_every=2, log_every=2)
+  with pytest.raises(ValueError, match='does not divide the 3 steps'):
+    train.train(config, tmp_path / 'two')
+
+
 def test_a_run_goes_on_in_less_memory_but_not_as_another_model(tiny_config):
   saved = train._plain(tiny_config.to_dict())
   tiny_config.model.remat = True

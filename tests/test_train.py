@@ -223,6 +223,7 @@ WRONG = {
   'diffusion.loss_weight': ('snr', 'choose one of sigmoid'),
   'train.num_steps': (1, 'do not fit in num_steps'),
   'train.batch_size': (0, 'at least 1'),
+  'train.steps_per_call': (4, 'num_steps is 6, no multiple of'),
   'sample.method': ('euler', 'choose one of ddpm, ddim'),
 }
 
