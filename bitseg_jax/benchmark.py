@@ -96,6 +96,8 @@ if __name__ == '__main__':
   flags.DEFINE_list('what', list(WHAT), f'What to measure: {", ".join(WHAT)}.')
   flags.DEFINE_string('data', '', 'Prepared dataset; one is made without it.')
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
-  flags.DEFINE_string('profile', '', 'Where the time goes; keeps a trace here.')
+  flags.DEFINE_string(
+    'profile', '', 'Where the time of train and sample goes; keeps traces here.'
+  )
   flags.DEFINE_string('compare', '', 'JSON of another run: prints the ratios.')
   app.run(main, flags_parser=cli.parse_flags)

@@ -120,6 +120,12 @@ def _check_model(model, image_size):
         f'config.model: attention on {width} channels cannot be split into '
         f'num_heads = {model.num_heads}'
       )
+    head = width // model.num_heads
+    if model.fused_attention and (head % 8 or head > 128):
+      raise ValueError(
+        'config.model.fused_attention takes heads of 8, 16, ..., 128 channels; '
+        f'with num_heads = {model.num_heads} there are heads of {head}'
+      )
 
 
 def _check_data(data):

@@ -1,5 +1,6 @@
 """Mesh and placement: data parallel, parameters whole or sharded (FSDP)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -93,3 +94,12 @@ def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
     ),
     batch,
   )
+
+
+def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:
+  """Puts the next batch on the devices, or, over 1, a stack of so many."""
+  if together == 1:
+    return put_batch(next(batches), mesh)
+  several = [next(batches) for _ in range(together)]
+  stack = jax.tree.map(lambda *parts: np.stack(parts), *several)
+  return put_batch(stack, mesh, stacked=True)

@@ -66,7 +66,7 @@ def main(_) -> None:
 
 if __name__ == '__main__':
   flags.DEFINE_list('sweep', None, 'Which of configs/sweeps.')
-  flags.DEFINE_string('size', 'tiny', 'tiny, bsds or paper.')
+  flags.DEFINE_string('size', 'tiny', 'tiny, tiny_long, bsds or paper.')
   flags.DEFINE_list('seeds', ['0'], 'One training of each row for each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Where runs and tables lie.')
   flags.DEFINE_string('data', '', "Prepared dataset, not the config's.")

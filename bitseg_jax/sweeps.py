@@ -17,9 +17,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from bitseg_jax import evaluate, experiment, train
+from bitseg_jax import checkpoint, evaluate, experiment, train
 from bitseg_jax.writers import write_json
 
+_NEVER = object()  # equals no setting
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
 
 
@@ -64,23 +65,33 @@ def configured(
   return config
 
 
-def _digest(settings):
-  text = json.dumps(settings, sort_keys=True, default=list)
+def _digest(config, sections):
+  """Names what the sections say; settings added later do not change it."""
+  settings = json.loads(json.dumps(config.to_dict(), default=list))
+  told = {
+    section: {
+      name: value
+      for name, value in settings[section].items()
+      if checkpoint.YOUNGER.get(section, {}).get(name, _NEVER) != value
+    }
+    if isinstance(settings[section], dict)
+    else settings[section]
+    for section in sections
+  }
+  text = json.dumps(told, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def run_dir(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
   """Where a config's training lies: sampling and scoring do not count."""
-  trained = config.to_dict()
-  for section in ('sample', 'eval'):
-    del trained[section]
-  return folder / 'runs' / _digest(trained)
+  trained = [name for name in config if name not in ('sample', 'eval')]
+  return folder / 'runs' / _digest(config, trained)
 
 
 def results_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
   """Where the results of a config lie: one folder a way of sampling."""
-  way = {'sample': config.sample.to_dict(), 'eval': config.eval.to_dict()}
-  return run_dir(config, folder) / f'eval-{_digest(way)}' / 'results.json'
+  way = _digest(config, ('sample', 'eval'))
+  return run_dir(config, folder) / f'eval-{way}' / 'results.json'
 
 
 def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:

@@ -162,7 +162,7 @@ def loop(
 ) -> TrainState:
   """Steps until settings.num_steps; logs, shows samples, saves on the way."""
   first, together = int(state.step), settings.steps_per_call
-  _check_divides(together, settings.num_steps - first)
+  _check_reachable(settings, first)
   key = jax.jit(
     lambda: jax.random.fold_in(jax.random.key(seed), 1),
     out_shardings=sharding.copied_on(mesh),
@@ -173,12 +173,12 @@ def loop(
   )
   pending, began = [], time.perf_counter()
   for step in range(first + together, settings.num_steps + 1, together):
-    batch = _next_batch(batches, mesh, together)
+    batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
       step_fn = train_step.compile_step(step_fn, state, batch, key)
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
-    stop = stop_asked(step)
+    stop = stop_asked(step // together)  # orbax must be asked of every number
     last = stop or step == settings.num_steps
     saves = last or step % settings.checkpoint_every == 0
     shows = step == settings.num_steps or step % settings.eval_every == 0
@@ -205,21 +205,19 @@ def loop(
   return state
 
 
-def _check_divides(together, left):
-  if left % together:
+def _check_reachable(settings, first):
+  """The last step lies ahead, and a whole number of calls away."""
+  left = settings.num_steps - first
+  if left < 0:
     raise ValueError(
-      f'config.train.steps_per_call is {together}, which does not divide the '
-      f'{left} steps that are left; use 1'
+      f'the run has taken {first} steps already, over config.train.num_steps = '
+      f'{settings.num_steps}; use another --workdir, or more steps'
     )
-
-
-def _next_batch(batches, mesh, together):
-  """The next batch on the devices, or a stack of the next several."""
-  if together == 1:
-    return sharding.put_batch(next(batches), mesh)
-  several = [next(batches) for _ in range(together)]
-  stack = jax.tree.map(lambda *parts: np.stack(parts), *several)
-  return sharding.put_batch(stack, mesh, stacked=True)
+  if left % settings.steps_per_call:
+    raise ValueError(
+      f'config.train.steps_per_call is {settings.steps_per_call}, which does '
+      f'not divide the {left} steps that are left; use 1'
+    )
 
 
 def _collect(pending, step, last_saved):

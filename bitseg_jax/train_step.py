@@ -218,6 +218,6 @@ def compile_step(step: Callable[..., Any], *args: Any) -> Callable[..., Any]:
   program = step.lower(*args).compile()
   # What compiling took, a GiB for the paper's model, glibc would keep. Other C
   # libraries have no such function.
-  with contextlib.suppress(OSError, AttributeError):
+  with contextlib.suppress(OSError, AttributeError, TypeError):
     ctypes.CDLL(None).malloc_trim(0)
   return program

@@ -73,7 +73,7 @@ def get_config() -> ConfigDict:
   # Pixels a side for one position of the first level; 2: a quarter the work.
   config.model.patch_size = 1
   config.model.dtype = 'float32'  # float32 | bfloat16
-  # By cuDNN, on NVIDIA GPUs from Ampere on; elsewhere it changes nothing.
+  # By cuDNN: NVIDIA GPUs from Ampere on. On CPU and TPU it changes nothing.
   config.model.fused_attention = False  # needs bfloat16
   # Computes the blocks twice to keep less: for batches that do not fit.
   config.model.remat = False

@@ -104,7 +104,7 @@ def test_operations_are_counted_by_the_part_of_the_network_they_are_of():
     %convolution.7 = f32[64,3,3,6] convolution(%x, %y)
   """
   assert profile.kinds_of(program) == {
-    'a.1': 'gradients, rest of the network',
+    'a.1': 'put in by the compiler',
     'b': 'convolutions',
     'c': 'gradients of kernels',
     'd': 'gradients, norm and SiLU',

@@ -53,6 +53,15 @@ def start_main(workdir, *flags, environ=None):
   )
 
 
+def start_both(workdir, *flags):
+  """Starts two processes of one run."""
+  port = 20_000 + os.getpid() % 20_000
+  group = f'--coordinator=localhost:{port}', '--num_processes=2'
+  return [
+    start_main(workdir, *flags, *group, f'--process_id={i}') for i in range(2)
+  ]
+
+
 def finish(process, code=0):
   output, _ = process.communicate(timeout=600)
   assert process.returncode == code, output
@@ -110,7 +119,7 @@ def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
   train.train(config, tmp_path / 'one')
   config.train.update(steps_per_call=2, log_every=2)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'stop_signal', stop_at(4))
+    patch.setattr(train, 'stop_signal', stop_at(2))  # the second call
     assert not train.train(config, tmp_path / 'two')
   assert train.train(config, tmp_path / 'two')
   # A mean over two steps of what was logged for each.
@@ -123,6 +132,9 @@ def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
   config.train.update(num_steps=12, steps_per_call=2, checkpoint_every=2)
   config.train.update(eval_every=2, log_every=2)
   with pytest.raises(ValueError, match='does not divide the 3 steps'):
+    train.train(config, tmp_path / 'two')
+  config.train.num_steps = 8
+  with pytest.raises(ValueError, match='taken 9 steps already, over'):
     train.train(config, tmp_path / 'two')
 
 
@@ -325,17 +337,7 @@ def test_many_devices_and_processes_train_alike(tmp_path):
     start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n})
     for n in counts
   ]
-  port = 20_000 + os.getpid() % 20_000
-  running += [
-    start_main(
-      tmp_path / 'processes',
-      *steps,
-      f'--coordinator=localhost:{port}',
-      '--num_processes=2',
-      f'--process_id={i}',
-    )
-    for i in range(2)
-  ]
+  running += start_both(tmp_path / 'processes', *steps)
   for process in running:
     finish(process)
   losses = lambda name: [line['loss'] for line in logged(tmp_path / name)]
@@ -362,6 +364,25 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
   assert len(saved) == 1 and 0 < saved[0] < 100
   finish(start_main(tmp_path, *steps))
   assert logged(tmp_path)[-1]['step'] == 100
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_however_many_steps_a_call(tmp_path):
+  both = start_both(
+    tmp_path,
+    '--config.train.num_steps=2000',
+    '--config.train.steps_per_call=2',
+    '--config.train.log_every=2',
+  )
+  while not logged(tmp_path):
+    assert both[0].poll() is None, both[0].communicate()[0]
+    time.sleep(0.01)
+  for process in both:
+    process.send_signal(signal.SIGTERM)
+  for process in both:
+    finish(process, os.EX_TEMPFAIL)
+  (saved,) = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
+  assert 0 < saved < 2000 and saved % 2 == 0
 
 
 @pytest.mark.slow

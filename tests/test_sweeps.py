@@ -10,7 +10,7 @@ from bitseg_jax import sweep as door
 from configs.sweeps import sizes
 
 PAPER = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
-NAMES = (*PAPER, 'beyond', 'longer', 'steps')
+NAMES = (*PAPER, 'beyond', 'steps')
 ABC = sweeps.Sweep(
   'abc',
   'Three rows',

@@ -19,6 +19,7 @@ from bitseg_jax import (
   train_state,
   train_step,
 )
+from bitseg_jax.benchmarks import device
 from bitseg_jax.data.procedural import ProceduralScenes
 
 VARIANTS = [
@@ -154,6 +155,22 @@ def test_a_batch_taken_in_parts_has_the_same_gradient(parts):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, in_parts
   )
+
+
+def test_a_batch_taken_in_parts_needs_less_memory(tiny_config):
+  tiny_config.train.batch_size = 64
+
+  def need(parts):
+    tiny_config.train.accumulate = parts
+    run, mesh = experiment.build(tiny_config), sharding.make_mesh()
+    _, optimizer = experiment.make_optimizer(tiny_config.train)
+    _, abstract = experiment.make_state(run, optimizer, mesh)
+    step = experiment.make_step_fn(tiny_config, run, optimizer, mesh, abstract)
+    batch = device.training_batch(tiny_config, run, mesh)
+    program = step.lower(abstract, batch, jax.random.key(0)).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+  assert need(2) < 0.7 * need(1)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step():

@@ -180,6 +180,12 @@ def test_with_patches_the_output_has_the_shape_of_the_input(tiny):
   assert model.apply({'params': params}, *args).shape == args[0].shape
 
 
+def test_attention_is_that_of_jax():
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 10, 4, 8))
+  theirs = jax.nn.dot_product_attention(q, k, v, implementation='xla')
+  np.testing.assert_allclose(layers.attend(q, k, v), theirs, atol=1e-5)
+
+
 def test_computing_blocks_twice_changes_no_gradient(tiny):
   model, params, args = tiny
   gradient = lambda remat: jax.jit(

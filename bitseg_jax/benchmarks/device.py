@@ -129,11 +129,18 @@ def _rate_rows(name, unit, count, took, flops, peak):
 def training_batch(
   config: ConfigDict, parts: experiment.Experiment, mesh: Mesh
 ) -> dict[str, jax.Array]:
-  """One training batch of procedural scenes, on the devices."""
+  """What a call of the step takes, of procedural scenes, on the devices."""
   size = parts.image_size
   scenes = ProceduralScenes(64, size, 12)
   batches = experiment.training_batches(config, [scenes], parts.palette)
-  return sharding.put_batch(next(iter(batches)), mesh)
+  return sharding.put_next(iter(batches), mesh, config.train.steps_per_call)
+
+
+def _countable(config):
+  """The same experiment, without kernels whose work XLA does not count."""
+  plain = config.copy_and_resolve_references()
+  plain.model.fused_attention = False
+  return experiment.build(plain)
 
 
 def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
@@ -154,10 +161,11 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   state = init(jax.random.key(0))
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
   corrupt_fn, _ = experiment.make_loss(config.diffusion, parts)
-  inputs = jax.jit(corrupt_fn)(batch, key)
+  together, size = config.train.steps_per_call, config.train.batch_size
+  one = jax.tree.map(lambda a: a[0], batch) if together > 1 else batch
+  inputs = jax.jit(corrupt_fn)(one, key)
   args = state.params, inputs['z_t'], inputs['image'], inputs['t']
-  size = config.train.batch_size
-  flops = flops_of(parts.denoise, *args)
+  flops = flops_of(_countable(config).denoise, *args)
   forward, _ = compile_program(jax.jit(parts.denoise), *args)
   rows = [('forward: work', flops / size / 1e9, 'GFLOP/image')]
   took = seconds(lambda: forward(*args))
@@ -172,7 +180,8 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
 
   reset_peak()
   # Forward, and backward by inputs and by weights: three times the work.
-  rows += _rate_rows('train', 'images', size, seconds(step), 3 * flops, peak)
+  took = seconds(step) / together
+  rows += _rate_rows('train', 'images', size, took, 3 * flops, peak)
   rows += peak_rows('train')
   rows += [
     ('train: memory, says the compiler', memory_of(program), 'GiB'),
@@ -205,7 +214,11 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   )
   z_t = jnp.zeros((1, side, side, parts.codec.channels))
   once = flops_of(
-    parts.denoise, params, z_t, jnp.zeros((1, side, side, 3)), jnp.zeros(1)
+    _countable(config).denoise,
+    params,
+    z_t,
+    jnp.zeros((1, side, side, 3)),
+    jnp.zeros(1),
   )
   branches = 2 if config.sample.guidance_weight else 1
   flops = once * branches * config.sample.num_steps * rows_of_batch

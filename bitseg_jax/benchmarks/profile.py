@@ -33,21 +33,23 @@ def kind_of(name: str, result: str, op_name: str) -> str:
     name: the instruction's, such as 'convolution.36'.
     result: its type, such as 'f32[3,3,64,64]{3,2,1,0}'.
     op_name: path in its metadata, such as
-      'jit(step)/transpose(jvp(UNet))/middle_0_res/conv_in/conv_general_dilated';
-      '' for what the compiler has put in itself.
+      'jit(step)/transpose(jvp(UNet))/stem/conv_general_dilated'; '' for what
+      the compiler has put in, or rewritten.
   """
-  if not op_name:  # a convolution it has rewritten, or a change of layout
-    op_name = 'UNet/transpose(' + name
-    op_name += '/conv_general_dilated' if 'convolution' in name else ''
+  # Kernels are 3 x 3, however laid out; activations of these sides are none.
+  sides = re.search(r'\[([\d,]*)\]', result)
+  is_kernel = sides and sides[1].split(',').count('3') > 1
+  if not op_name:
+    if 'convolution' in name:
+      return 'gradients of kernels' if is_kernel else 'convolutions'
+    return 'put in by the compiler'  # changes of layout, parts of large sums
   fitting = [kind for part, kind in _KINDS.items() if part in op_name]
   if not fitting:
     return 'outside of the network'  # corruption, loss, optimizer, average
   kind = fitting[0]
   if 'transpose(' not in op_name:
     return kind
-  # Kernels are 3 x 3, however laid out; activations of these sides are none.
-  sides = re.search(r'\[([\d,]*)\]', result)
-  if kind == 'convolutions' and sides and sides[1].split(',').count('3') > 1:
+  if kind == 'convolutions' and is_kernel:
     return 'gradients of kernels'
   return f'gradients, {kind}'
 

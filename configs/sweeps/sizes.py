@@ -25,6 +25,14 @@ def tiny():
   return config
 
 
+def tiny_long():
+  """As tiny, trained six times as long: ten minutes on one CPU core."""
+  config = tiny()
+  config.train.num_steps = 2_400
+  config.train.decay_steps = 1_500
+  return config
+
+
 def bsds():
   """The paper's model on BSDS500, as configs/bsds500.py."""
   return bsds500.get_config()
@@ -35,4 +43,4 @@ def paper():
   return main.get_config()
 
 
-SIZES = {'tiny': tiny, 'bsds': bsds, 'paper': paper}
+SIZES = {'tiny': tiny, 'tiny_long': tiny_long, 'bsds': bsds, 'paper': paper}
