@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -241,7 +242,49 @@ def compare_orderings(sweep: Sweep, scores: dict[str, Scores]) -> list[str]:
 
 
 def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
-  """Draws ARI and IoU of the rows, mean and spread over seeds."""
+  """Draws ARI and IoU of the rows, mean and spread over seeds.
+
+  Rows that are all named 'KIND, NUMBER' become a line a kind over the numbers.
+  """
+  if all(re.fullmatch(r'.+, \d+', name) for name in sweep.rows):
+    figure = _draw_lines(sweep, scores)
+  else:
+    figure = _draw_rows(sweep, scores)
+  figure.tight_layout()
+  figure.savefig(path, dpi=130)
+
+
+def _draw_lines(sweep, scores):
+  figure = Figure(figsize=(9.5, 4.2))
+  figure.suptitle(sweep.title, fontsize=10)
+  kinds: dict[str, dict[int, list]] = {}
+  for name, of_seed in scores.items():
+    if of_seed:
+      kind, number = name.rsplit(', ', 1)
+      kinds.setdefault(kind, {})[int(number)] = list(of_seed.values())
+  numbers = sorted({n for of_kind in kinds.values() for n in of_kind})
+  panels = figure.subplots(1, 2)
+  for i, (axes, label) in enumerate(zip(panels, ('ARI', 'IoU'), strict=True)):
+    for kind, of_kind in kinds.items():
+      values = [[pair[i] for pair in of_kind[n]] for n in sorted(of_kind)]
+      axes.errorbar(
+        [numbers.index(n) for n in sorted(of_kind)],
+        [np.mean(v) for v in values],
+        [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values],
+        fmt='-o',
+        markersize=4,
+        capsize=3,
+        label=kind,
+      )
+    axes.set_xticks(range(len(numbers)), numbers)
+    axes.set_xlabel(sweep.x_label)
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+  panels[1].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+  return figure
+
+
+def _draw_rows(sweep, scores):
   names = [name for name in sweep.rows if scores[name]]
   at = np.arange(len(names))
   figure = Figure(figsize=(max(5, 0.9 * len(names) + 2), 3.6))
@@ -268,11 +311,11 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
         color=f'C{i}',
         label=f'{label}, paper (EntitySeg)',
       )
-  axes.set_xticks(at, names, rotation=0 if sweep.x_label else 20)
+  slant = {'rotation': 20, 'ha': 'right', 'rotation_mode': 'anchor'}
+  axes.set_xticks(at, names, **({} if sweep.x_label else slant))
   axes.set_xlabel(sweep.x_label)
   axes.set_ylim(0, 1)
   axes.grid(axis='y', alpha=0.3)
   axes.set_title(sweep.title, fontsize=10)
   axes.legend(fontsize=8)
-  figure.tight_layout()
-  figure.savefig(path, dpi=130)
+  return figure

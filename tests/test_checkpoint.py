@@ -332,19 +332,19 @@ def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
 @pytest.mark.slow
 def test_many_devices_and_processes_train_alike(tmp_path):
   steps = ('--config.train.num_steps=20', '--config.train.checkpoint_every=20')
-  counts = '1', '2', '4', '8'
-  running = [
-    start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n})
-    for n in counts
-  ]
-  running += start_both(tmp_path / 'processes', *steps)
-  for process in running:
+  for n in ('1', '2', '4', '8'):
+    finish(start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n}))
+  stacked = '--config.train.steps_per_call=2', '--config.train.log_every=2'
+  for process in start_both(tmp_path / 'processes', *steps, *stacked):
     finish(process)
   losses = lambda name: [line['loss'] for line in logged(tmp_path / name)]
   one = losses('1')
   assert len(one) == 20
-  for many in (*counts[1:], 'processes'):
+  for many in ('2', '4', '8'):
     np.testing.assert_allclose(losses(many), one, rtol=1e-5)
+  # Logged is the mean over a call's two steps.
+  two = np.reshape(one, (10, 2)).mean(axis=1)
+  np.testing.assert_allclose(losses('processes'), two, rtol=1e-5)
 
 
 @pytest.mark.slow
