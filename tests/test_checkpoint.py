@@ -331,7 +331,12 @@ def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
 
 @pytest.mark.slow
 def test_many_devices_and_processes_train_alike(tmp_path):
-  steps = ('--config.train.num_steps=20', '--config.train.checkpoint_every=20')
+  steps = (
+    '--config.train.num_steps=20',
+    '--config.train.checkpoint_every=20',
+    '--config.model.channel_mults=(1,)',
+    '--config.model.attention_levels=()',
+  )
   for n in ('1', '2', '4', '8'):
     finish(start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n}))
   stacked = '--config.train.steps_per_call=2', '--config.train.log_every=2'
