@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from bitseg_jax import checkpoint, evaluate, experiment, train
 from bitseg_jax.writers import write_json
 
-_NEVER = object()  # equals no setting
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
 
 
@@ -69,15 +69,12 @@ def configured(
 def _digest(config, sections):
   """Names what the sections say; settings added later do not change it."""
   settings = json.loads(json.dumps(config.to_dict(), default=list))
+  settings = {section: settings[section] for section in sections}
+  younger = flatten_dict(checkpoint.YOUNGER, sep='.').items()
   told = {
-    section: {
-      name: value
-      for name, value in settings[section].items()
-      if checkpoint.YOUNGER.get(section, {}).get(name, _NEVER) != value
-    }
-    if isinstance(settings[section], dict)
-    else settings[section]
-    for section in sections
+    name: value
+    for name, value in flatten_dict(settings, sep='.').items()
+    if (name, value) not in younger
   }
   text = json.dumps(told, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -254,6 +251,12 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   figure.savefig(path, dpi=130)
 
 
+def _plot_spread(axes, at, values, **style):
+  """Means of the values, lists, over seeds, with their standard deviation."""
+  spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
+  axes.errorbar(at, [np.mean(v) for v in values], spread, capsize=3, **style)
+
+
 def _draw_lines(sweep, scores):
   figure = Figure(figsize=(9.5, 4.2))
   figure.suptitle(sweep.title, fontsize=10)
@@ -267,15 +270,8 @@ def _draw_lines(sweep, scores):
   for i, (axes, label) in enumerate(zip(panels, ('ARI', 'IoU'), strict=True)):
     for kind, of_kind in kinds.items():
       values = [[pair[i] for pair in of_kind[n]] for n in sorted(of_kind)]
-      axes.errorbar(
-        [numbers.index(n) for n in sorted(of_kind)],
-        [np.mean(v) for v in values],
-        [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values],
-        fmt='-o',
-        markersize=4,
-        capsize=3,
-        label=kind,
-      )
+      at = [numbers.index(n) for n in sorted(of_kind)]
+      _plot_spread(axes, at, values, fmt='-o', markersize=4, label=kind)
     axes.set_xticks(range(len(numbers)), numbers)
     axes.set_xlabel(sweep.x_label)
     axes.set_ylabel(label)
@@ -292,14 +288,9 @@ def _draw_rows(sweep, scores):
   for i, label in enumerate(('ARI', 'IoU')):
     values = [[pair[i] for pair in scores[name].values()] for name in names]
     shift = 0 if sweep.x_label else 0.16 * i - 0.08
-    axes.errorbar(
-      at + shift,
-      [np.mean(v) for v in values],
-      [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values],
-      fmt='-o' if sweep.x_label else 'o',
-      capsize=3,
-      color=f'C{i}',
-      label=label,
+    style = '-o' if sweep.x_label else 'o'
+    _plot_spread(
+      axes, at + shift, values, fmt=style, color=f'C{i}', label=label
     )
     published = [k for k, name in enumerate(names) if name in sweep.paper]
     if published:

@@ -175,7 +175,7 @@ def loop(
   for step in range(first + together, settings.num_steps + 1, together):
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
-      step_fn = train_step.compile_step(step_fn, state, batch, key)
+      step_fn = train_step.compile_ahead(step_fn, state, batch, key)
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
     stop = stop_asked(step // together)  # orbax must be asked of every number

@@ -120,8 +120,7 @@ def accumulated(
   split = jax.tree.map(
     lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), inputs
   )
-  # XLA:CPU runs convolutions in a loop over ten times slower (jax issue 12868).
-  unroll = jax.default_backend() == 'cpu'
+  unroll = _loops_are_slow()
 
   def add(total, part):
     if unroll:
@@ -131,6 +130,11 @@ def accumulated(
   zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
   total, _ = jax.lax.scan(add, zero, split, unroll=unroll)
   return jax.tree.map(lambda value: value / parts, total)
+
+
+def _loops_are_slow():
+  """XLA:CPU convolves over ten times slower in a loop (jax issue 12868)."""
+  return jax.default_backend() == 'cpu'
 
 
 def _once_known(known, arrays):
@@ -189,10 +193,8 @@ def make_train_step(
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
 
   def steps(state, batches, key):
-    # As in `accumulated`: loops are slow on XLA:CPU, and gain nothing there.
-    unroll = jax.default_backend() == 'cpu'
     one = lambda state, batch: step(state, batch, key)
-    return jax.lax.scan(one, state, batches, unroll=unroll)
+    return jax.lax.scan(one, state, batches, unroll=_loops_are_slow())
 
   copied = sharding.copied_on(mesh)
   placement = state_shardings or copied
@@ -205,17 +207,19 @@ def make_train_step(
   )
 
 
-def compile_step(step: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+def compile_ahead(
+  function: Callable[..., Any], *args: Any
+) -> Callable[..., Any]:
   """Compiles a jitted function for these arguments, ahead of the first call.
 
   Args:
-    step: as from make_train_step.
+    function: jitted, as from make_train_step.
     args: of the call, or their jax.ShapeDtypeStruct.
 
   Returns:
     The program, to be called with the like of args.
   """
-  program = step.lower(*args).compile()
+  program = function.lower(*args).compile()
   # What compiling took, a GiB for the paper's model, glibc would keep. Other C
   # libraries have no such function.
   with contextlib.suppress(OSError, AttributeError, TypeError):

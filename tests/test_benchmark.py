@@ -87,29 +87,29 @@ def test_every_measure_gives_rows(tiny_config, what):
 
 
 def test_operations_are_counted_by_the_part_of_the_network_they_are_of():
-  path = 'jit(step)/{}/up_0_1_res/{}'
-  forward, backward = 'jvp(UNet)', 'transpose(jvp(UNet))'
-  program = f"""
-    %a.1 = f32[8,4,4,6]{{3,2,1,0}} fusion(%x), metadata={{op_name=
-    %b = f32[8,4,4,6] convolution(%x), metadata={{op_name="{
-    path.format(forward, 'conv_in/conv_general_dilated')
-  }"}}
-    %c = f32[3,3,64,64]{{3,2}} fusion(%x), metadata={{op_name="{
-    path.format(backward, 'conv_in/conv_general_dilated')
-  }"}}
-    %d = f32[8,4,4,6] fusion(%x), metadata={{op_name="{
-    path.format(backward, 'norm_in/mul')
-  }"}}
-    ROOT %e = f32[9] fusion(%x), metadata={{op_name="jit(step)/mul"}}
-    %convolution.7 = f32[64,3,3,6] convolution(%x, %y)
-  """
-  assert profile.kinds_of(program) == {
-    'a.1': 'put in by the compiler',
-    'b': 'convolutions',
-    'c': 'gradients of kernels',
-    'd': 'gradients, norm and SiLU',
-    'e': 'outside of the network',
+  def line(name, result, path=''):
+    metadata = f', metadata={{op_name="jit(step)/{path}"}}' if path else ''
+    return f'  %{name} = {result}{{3,2,1,0}} fusion(%x){metadata}'
+
+  conv, backward = (
+    'up_0_res/conv_in/conv_general_dilated',
+    'transpose(jvp(UNet))',
+  )
+  program = [
+    line('copy.1', 'f32[8,4,4,6]'),
+    line('convolution.7', 'f32[64,3,3,6]'),
+    line('a', 'f32[8,4,4,6]', f'jvp(UNet)/{conv}'),
+    line('b', 'f32[3,3,64,64]', f'{backward}/{conv}'),
+    line('c', 'f32[8,4,4,6]', f'{backward}/up_0_res/norm_in/mul'),
+    line('d', 'f32[9]', 'mul'),
+  ]
+  assert profile.kinds_of('\n'.join(program)) == {
+    'copy.1': 'put in by the compiler',
     'convolution.7': 'gradients of kernels',
+    'a': 'convolutions',
+    'b': 'gradients of kernels',
+    'c': 'gradients, norm and SiLU',
+    'd': 'outside of the network',
   }
 
 

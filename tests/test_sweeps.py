@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from bitseg_jax import ensembles, sweeps
 from bitseg_jax import sweep as door
@@ -63,6 +64,15 @@ def test_what_was_trained_is_shared_and_done_only_once(tmp_path, counted):
   other = ABC._replace(name='other', rows={'same': {}})
   assert sweeps.run(other, base, [0], tmp_path, say=lambda _: None)
   assert len(counted['evaluate']) == 6
+
+
+def test_a_setting_added_later_does_not_train_anew(tmp_path):
+  config = sizes.tiny()
+  before = ConfigDict(config.to_dict())
+  del before.train.steps_per_call
+  assert sweeps.run_dir(before, tmp_path) == sweeps.run_dir(config, tmp_path)
+  config.train.steps_per_call = 2
+  assert sweeps.run_dir(before, tmp_path) != sweeps.run_dir(config, tmp_path)
 
 
 def test_a_stopped_training_is_not_taken_for_done(tmp_path, counted):

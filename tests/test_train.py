@@ -245,6 +245,14 @@ WRONG = {
 }
 
 
+def test_heads_that_fused_attention_does_not_take_are_refused(tiny_config):
+  tiny_config.model.update(fused_attention=True, dtype='bfloat16')
+  experiment.build(tiny_config)
+  tiny_config.model.base_channels = 18
+  with pytest.raises(ValueError, match='there are heads of 36'):
+    experiment.build(tiny_config)
+
+
 @pytest.mark.parametrize('name', WRONG)
 def test_settings_that_cannot_work_get_one_line(tiny_config, name):
   value, message = WRONG[name]

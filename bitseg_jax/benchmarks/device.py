@@ -60,7 +60,7 @@ def matmul_rate(dtype: str) -> float:
 def compile_program(function: Callable, *args: Any) -> tuple[Any, float]:
   """(the compiled program, seconds that tracing and compiling took)."""
   began = time.perf_counter()
-  program = train_step.compile_step(function, *args)
+  program = train_step.compile_ahead(function, *args)
   return program, time.perf_counter() - began
 
 
@@ -189,8 +189,8 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   ]
   for kind, (count, nbytes) in collectives(program.as_text()).items():
     rows += [
-      (f'train: {kind} a step', count, ''),
-      (f'train: {kind} a step, bytes', nbytes / 2**20, 'MiB'),
+      (f'train: {kind} in the program', count, ''),
+      (f'train: {kind} in the program, bytes', nbytes / 2**20, 'MiB'),
     ]
   if traces:
     rows += profile.measure_shares('train', program, step, traces)

@@ -15,11 +15,16 @@ ROWS = {
   for way, settings in _WAYS.items()
   for steps in _COUNTS
 }
-# Are single samples worse, or the whole distribution? The same, of 8 samples.
-ANSWERS = {}
-for _steps in _COUNTS:
-  for _answer in ('one', 'consensus'):
-    _name = f'{_answer} of 8, {_steps}'
-    ROWS[_name] = {'eval.num_samples': 8, 'sample.num_steps': _steps}
-    ANSWERS[_name] = (_answer, 1 if _answer == 'one' else 8)
+# Are single samples worse, or all of them together? Two answers of 8 samples.
+_OF_8 = {'one': ('one', 1), 'consensus': ('consensus', 8)}
+ROWS |= {
+  f'{name} of 8, {steps}': {'eval.num_samples': 8, 'sample.num_steps': steps}
+  for steps in _COUNTS
+  for name in _OF_8
+}
+ANSWERS = {
+  f'{name} of 8, {steps}': answer
+  for steps in _COUNTS
+  for name, answer in _OF_8.items()
+}
 PAPER = {}
