@@ -337,7 +337,7 @@ def test_many_devices_and_processes_train_alike(tmp_path):
     '--config.model.channel_mults=(1,)',
     '--config.model.attention_levels=()',
   )
-  for n in ('1', '2', '4', '8'):
+  for n in ('1', '8'):
     finish(start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n}))
   stacked = '--config.train.steps_per_call=2', '--config.train.log_every=2'
   for process in start_both(tmp_path / 'processes', *steps, *stacked):
@@ -345,8 +345,7 @@ def test_many_devices_and_processes_train_alike(tmp_path):
   losses = lambda name: [line['loss'] for line in logged(tmp_path / name)]
   one = losses('1')
   assert len(one) == 20
-  for many in ('2', '4', '8'):
-    np.testing.assert_allclose(losses(many), one, rtol=1e-5)
+  np.testing.assert_allclose(losses('8'), one, rtol=1e-5)
   # Logged is the mean over a call's two steps.
   two = np.reshape(one, (10, 2)).mean(axis=1)
   np.testing.assert_allclose(losses('processes'), two, rtol=1e-5)
