@@ -176,6 +176,7 @@ def loop(
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
       step_fn = train_step.compile_ahead(step_fn, state, batch, key)
+      progress.unpause()  # compiling tells nothing of the time that is left
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
     stop = stop_asked(step // together)  # orbax must be asked of every number
