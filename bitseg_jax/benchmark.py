@@ -1,6 +1,6 @@
 """Measures how fast the parts are: a table, and JSON with --output.
 
-python -m bitseg_jax.benchmark [--what=input,metrics,train,sample]
+bitseg benchmark [--what=input,metrics,train,sample]
   [--config=configs/main.py] [--config.train.batch_size=8]
   [--output=FILE.json] [--compare=OLD.json] [--profile=DIR]
 """
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.benchmarks import device, host
-from bitseg_jax.writers import write_json
+from bitseg_jax.runtime import xla_flags
+from bitseg_jax.runtime.writers import write_json
 
 WHAT = ('input', 'metrics', 'train', 'sample')
 
@@ -48,6 +49,8 @@ def run(
     OSError: if the file to compare with, or the folder to write to, is not
       there.
   """
+  if not what:
+    raise ValueError(f'--what is empty; choose among {", ".join(WHAT)}')
   for name in what:
     if name not in WHAT:
       raise ValueError(f'--what={name}: choose among {", ".join(WHAT)}')
@@ -81,23 +84,26 @@ def _show(rows, old):
     print(f'{name:<36}{value:>10.4g} {unit}{ratio}', flush=True)
 
 
-def main(_) -> None:
-  """Does what the flags say; user errors end in one line and exit code 1."""
-  logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
-  f = flags.FLAGS
-  try:
-    run(f.what, f.config, f.data, f.output, f.compare, f.profile)
-  except (OSError, ValueError, KeyError) as error:
-    cli.fail(error)
-
-
-if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', 'configs/main.py', 'Its model.')
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  config_flags.DEFINE_config_file(
+    'config', str(cli.config_folder() / 'main.py'), 'Its model.'
+  )
   flags.DEFINE_list('what', list(WHAT), f'What to measure: {", ".join(WHAT)}.')
   flags.DEFINE_string('data', '', 'Prepared dataset; one is made without it.')
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
   flags.DEFINE_string(
-    'profile', '', 'Where the time of train and sample goes; keeps traces here.'
+    'profile', '', 'Folder for traces of train and sample, for XProf.'
   )
   flags.DEFINE_string('compare', '', 'JSON of another run: prints the ratios.')
-  app.run(main, flags_parser=cli.parse_flags)
+
+
+def main() -> None:
+  """Measures what the flags name."""
+  f = flags.FLAGS
+  xla_flags.use_fast_cpu_training()
+  run(f.what, f.config, f.data, f.output, f.compare, f.profile)
+
+
+if __name__ == '__main__':
+  cli.run(define_flags, main)

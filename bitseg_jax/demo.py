@@ -1,7 +1,7 @@
 """A page on which to segment photos with a trained model.
 
 pip install bitseg-jax[demo]
-python -m bitseg_jax.demo --checkpoint=DIR [--host=127.0.0.1] [--port=7860]
+bitseg demo --checkpoint=DIR [--host=127.0.0.1] [--port=7860]
 
 The page is there when the address is printed. It answers this machine alone
 unless --host says otherwise, and asks nothing of any other. Photos are
@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.segmenter import Segmenter
+from bitseg_jax.segmenting.segmenter import Segmenter
 
 
 def serve(
@@ -40,7 +40,7 @@ def serve(
   """
   # Both before the model is loaded, which takes a while.
   try:
-    from bitseg_jax import page_layout  # not all who have this have gradio
+    from bitseg_jax.page import layout  # not all who have this have gradio
   except ImportError as error:
     raise ImportError(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
@@ -53,7 +53,7 @@ def serve(
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     results = Path(folder, 'results')
-    blocks = page_layout.build(segmenter, checkpoint, results, max_pixels)
+    blocks = layout.build(segmenter, checkpoint, results, max_pixels)
     blocks.queue(max_size=32).launch(
       server_name=host,
       server_port=port,
@@ -64,7 +64,7 @@ def serve(
       show_error=True,
       quiet=True,
       footer_links=[],
-      css=page_layout.CSS,
+      css=layout.CSS,
       prevent_thread_lock=True,
     )
     print(f'ready: http://{host}:{port}', flush=True)
@@ -84,7 +84,8 @@ def _check_free(host, port):
     ) from error
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags of the command."""
   flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or a step of it.')
   flags.DEFINE_string('host', '127.0.0.1', 'Address to listen at.')
   flags.DEFINE_integer('port', 7860, 'Port.', 1, 65535)
@@ -93,19 +94,13 @@ def _define_flags() -> None:
   flags.mark_flag_as_required('checkpoint')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs `serve` on the flags."""
-  del argv
   # For files to be deleted however it is stopped.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant
   f = flags.FLAGS
-  try:
-    serve(f.checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
-  except (ImportError, OSError, ValueError) as error:
-    cli.fail(error)
+  serve(f.checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
 
 
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main, flags_parser=cli.parse_flags)
+  cli.run(define_flags, main)

@@ -1,6 +1,6 @@
 """Segments photos with a trained model.
 
-python -m bitseg_jax.predict --checkpoint=DIR --input='DIR/*.jpg' --output=DIR
+bitseg predict --checkpoint=DIR --input='DIR/*.jpg' --output=DIR
 
 --input may be given several times: photos, folders (with all that is in them),
 or patterns. The output keeps their folders. --outputs chooses among
@@ -19,14 +19,13 @@ and summary.json. Photos that are done are passed over when it is started again
 with the same settings. The exit code is 1 if a file could not be read.
 """
 
-import os
-import sys
+from absl import flags
 
-from absl import app, flags, logging
-
-from bitseg_jax import outputs, photos, prediction
-from bitseg_jax.segmentation import METHODS
-from bitseg_jax.segmenter import Segmenter
+from bitseg_jax import cli
+from bitseg_jax.output import collection, files
+from bitseg_jax.segmenting import photos
+from bitseg_jax.segmenting.answer import METHODS
+from bitseg_jax.segmenting.segmenter import Segmenter
 
 
 def predict(
@@ -43,29 +42,22 @@ def predict(
     checkpoint: workdir of a run, or <workdir>/checkpoints/<step>.
     inputs: photos, folders of photos, or glob patterns.
     output: directory to write to.
-    kinds: some of outputs.KINDS; None for labels, overlay and, of several
+    kinds: some of files.KINDS; None for labels, overlay and, of several
       samples, uncertainty.
     overwrite: segment anew what is there.
-    **settings: of Segmenter.segment_batch, see prediction.DEFAULTS.
+    **settings: of Segmenter.segment_batch, see collection.DEFAULTS.
 
   Returns:
     The exit code: 0 when every photo was segmented, else 1.
   """
-  settings = {**prediction.DEFAULTS, **settings}
-  try:
-    kinds = kinds or outputs.default_kinds(settings['num_samples'])
-    outputs.check_kinds(kinds)
-    found = photos.find(inputs, output)
-    segmenter = Segmenter.from_checkpoint(checkpoint)
-    summary = prediction.predict(
-      segmenter, found, output, kinds, settings, checkpoint, overwrite
-    )
-  except (ValueError, OSError) as error:
-    if os.environ.get('BITSEG_TRACEBACK'):
-      raise
-    return _fail(str(error))
-  except KeyboardInterrupt:
-    return _fail(f'interrupted; start again to go on in {output}')
+  settings = {**collection.DEFAULTS, **settings}
+  kinds = kinds or files.default_kinds(settings['num_samples'])
+  files.check_kinds(kinds)
+  found = photos.find(inputs, output)
+  segmenter = Segmenter.from_checkpoint(checkpoint)
+  summary = collection.predict(
+    segmenter, found, output, kinds, settings, checkpoint, overwrite
+  )
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
   print(
@@ -77,16 +69,12 @@ def predict(
   return 1 if failed else 0
 
 
-def _fail(reason: str) -> int:
-  print(f'error: {reason}', file=sys.stderr)
-  return 1
-
-
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags of the command."""
   flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or a step of it.')
   flags.DEFINE_multi_string('input', None, 'Photo, folder of them, or pattern.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
-  flags.DEFINE_list('outputs', None, ','.join(outputs.KINDS))
+  flags.DEFINE_list('outputs', None, ','.join(files.KINDS))
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   flags.DEFINE_integer('num_samples', 1, 'Samples a photo.', lower_bound=1)
   flags.DEFINE_integer('seed', 0, 'Of the samples.')
@@ -98,18 +86,14 @@ def _define_flags() -> None:
   flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
   """Runs `predict` on the flags."""
-  if len(argv) > 1:
-    return _fail(f"{argv[1]} is no flag; quote patterns: --input='DIR/*.jpg'")
-  logging.set_verbosity(logging.ERROR)  # orbax warns of what is meant
   f = flags.FLAGS
-  settings = {name: f[name].value for name in prediction.DEFAULTS}
+  settings = {name: f[name].value for name in collection.DEFAULTS}
   return predict(
     f.checkpoint, f.input, f.output, f.outputs, f.overwrite, **settings
   )
 
 
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main)
+  cli.run(define_flags, main)

@@ -1,20 +1,22 @@
 """Prepares a dataset for training and evaluation, as ArrayRecord files.
 
-python -m bitseg_jax.prepare --dataset=folder --source=DIR --output=DIR
-python -m bitseg_jax.prepare --dataset=folder --source=DIR --check
-python -m bitseg_jax.prepare --describe --output=DIR
+bitseg prepare --dataset=folder --source=DIR --output=DIR
+bitseg prepare --dataset=folder --source=DIR --check
+bitseg prepare --describe --output=DIR
 """
 
 import signal
 
-from absl import app, flags, logging
+from absl import flags
 
+from bitseg_jax import cli
 from bitseg_jax.data.families import FAMILIES
-from bitseg_jax.data.preparation import fail, prepare
-from bitseg_jax.describe import describe
+from bitseg_jax.data.prepared.run import prepare
+from bitseg_jax.output.describe import describe
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags of the command."""
   enum, switch = flags.DEFINE_enum, flags.DEFINE_bool
   enum('dataset', None, sorted(FAMILIES), 'Kind of source.')
   flags.DEFINE_string('source', None, 'Directory with the dataset as it is.')
@@ -30,23 +32,17 @@ def _define_flags() -> None:
   switch('connected', False, 'Cut the semantic maps of folder into entities.')
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
   """Runs `prepare` or `describe` on the flags."""
   f = flags.FLAGS
-  if len(argv) > 1:
-    return fail(f'{argv[1]} is no flag; write --source=DIR --output=DIR')
-  logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
-  # a batch system's TERM then cleans up as Ctrl-C does
+  # A batch system's TERM then cleans up as Ctrl-C does.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   needed = ['dataset', 'source'] * (not f.describe) + ['output'] * (not f.check)
   for name in needed:
     if not f[name].value:
-      return fail(f'--{name} is missing')
+      raise ValueError(f'--{name} is missing')
   if f.describe:
-    try:
-      print(describe(f.output))
-    except (OSError, ValueError) as error:
-      return fail(str(error))
+    print(describe(f.output))
     return 0
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
@@ -62,5 +58,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main)
+  cli.run(define_flags, main)

@@ -1,7 +1,11 @@
-"""Ancestral (DDPM) and deterministic sampling as one scan (sec. 3.1)."""
+"""Sampling as one scan over time, from noise to codes (sec. 3.1).
+
+`sample` is given the denoiser, a plain function, and takes a step of one of
+METHODS at a time. A new method is one function and one row of METHODS.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +13,6 @@ import jax.numpy as jnp
 from bitseg_jax import diffusion
 from bitseg_jax.schedule import Schedule, alpha_of, sigma_of
 
-METHODS = ('ddpm', 'ddim', 'dpmpp')
 VARIANCES = ('large', 'small')
 
 
@@ -132,6 +135,69 @@ def guided(
   return denoise_both
 
 
+class Interval(NamedTuple):
+  """What a step of the sampler starts from, and where it goes.
+
+  Attributes:
+    z_t: noisy codes at t, float32 [B, H, W, C].
+    x_before: x_hat of the last step, zeros at the first.
+    first: bool [], whether there was no step before.
+    t: time, float32 []; s < t, the time to reach; before > t, that of x_before.
+    s: see t.
+    before: see t.
+    logsnr: of a time, see Schedule.logsnr.
+    noise: standard normal noise, shape of z_t, for methods that add some.
+    variance: of ddpm_step.
+  """
+
+  z_t: jax.Array
+  x_before: jax.Array
+  first: jax.Array
+  t: jax.Array
+  s: jax.Array
+  before: jax.Array
+  logsnr: Callable[[jax.Array], jax.Array]
+  noise: jax.Array
+  variance: str
+
+
+# A method takes (predict, interval), where predict(z, t, x_before) -> x_hat may
+# be called more than once, and returns (z_s, x_hat).
+Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _ddpm(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
+  x_hat = predict(i.z_t, i.t, i.x_before)
+  times = i.logsnr(i.t), i.logsnr(i.s)
+  return ddpm_step(i.z_t, x_hat, i.noise, *times, i.variance), x_hat
+
+
+def _ddim(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
+  x_hat = predict(i.z_t, i.t, i.x_before)
+  return ddim_step(i.z_t, x_hat, i.logsnr(i.t), i.logsnr(i.s)), x_hat
+
+
+def _dpmpp(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
+  x_hat = predict(i.z_t, i.t, i.x_before)
+  x_before = jnp.where(i.first, x_hat, i.x_before)
+  times = (i.logsnr(time) for time in (i.t, i.s, i.before))
+  return dpmpp_step(i.z_t, x_hat, x_before, *times), x_hat
+
+
+def _heun(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
+  """DDIM to s, then again from t with the mean of x_hat at both ends.
+
+  The second-order step of DPM-Solver++(2S) with r = 1, Lu et al. 2022.
+  """
+  times = i.logsnr(i.t), i.logsnr(i.s)
+  x_hat = predict(i.z_t, i.t, i.x_before)
+  x_ahead = predict(ddim_step(i.z_t, x_hat, *times), i.s, x_hat)
+  return ddim_step(i.z_t, (x_hat + x_ahead) / 2, *times), x_hat
+
+
+METHODS = {'ddpm': _ddpm, 'ddim': _ddim, 'dpmpp': _dpmpp, 'heun': _heun}
+
+
 def sample(
   denoise_fn: Callable[..., jax.Array],
   key: jax.Array,
@@ -151,8 +217,9 @@ def sample(
     key: one PRNG key, or B of them: a sample then depends on its own alone.
     shape: (B, H, W, C).
     schedule: the noise schedule the network was trained with.
-    num_steps: evaluations of denoise_fn, at least 1.
-    method: 'ddpm', 'ddim' or 'dpmpp'.
+    num_steps: steps, at least 1. Each evaluates denoise_fn once; 'heun' does so
+      twice in every step but the last.
+    method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
     variance: of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; padding (False) is held at x = 0.
     time_difference: steps go to less noise than the next evaluation is told,
@@ -163,53 +230,63 @@ def sample(
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
 
   Raises:
-    ValueError: if method, variance or num_steps is none of these.
+    ValueError: if method, variance, num_steps or the keys are none of these.
   """
-  if num_steps < 1:
-    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
-  if key.ndim == 0:
-    key = jax.random.split(key, shape[0])
+  _check(num_steps, method)
+  noise = _noise_of(_one_key_a_sample(key, shape[0]), shape)
 
-  def noise(i):  # i = num_steps is the start, i < num_steps enters step i
-    draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:])
-    return jax.vmap(draw)(key)
-
-  def denoise(z_t, x_before, i):
-    t = jnp.full(shape[:1], i / num_steps, jnp.float32)
+  def predict(z_t, t, x_before):
+    t = jnp.full(shape[:1], t, jnp.float32)
     x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
     # Guidance overshoots. Steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 
-  move = _make_move(schedule, num_steps, method, variance, time_difference)
-
   def step(carry, i):
     z_t, x_before = carry
-    x_hat = denoise(z_t, x_before, i)
-    return (move(i, z_t, x_hat, x_before, noise(i - 1)), x_hat), None
+    times = (
+      i / num_steps,
+      jnp.maximum(i - 1 - time_difference, 0) / num_steps,
+      jnp.minimum(i + 1, num_steps) / num_steps,
+    )
+    drawn = schedule.logsnr, noise(i - 1), variance
+    interval = Interval(z_t, x_before, i == num_steps, *times, *drawn)
+    return METHODS[method](predict, interval), None
 
   start = noise(num_steps)
   steps = jnp.arange(num_steps, 1, -1)
-  last, _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
-  return denoise(*last, 1)
+  (z_t, x_before), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
+  return predict(z_t, 1 / num_steps, x_before)
 
 
-def _make_move(schedule, num_steps, method, variance, time_difference):
-  """Returns move(i, z_t, x_hat, x_before, noise) -> z_s, from t = i / n."""
+def _check(num_steps, method):
+  if num_steps < 1:
+    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
   if method not in METHODS:
     raise ValueError(
       f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
     )
-  at = lambda i: schedule.logsnr(i / num_steps)
 
-  def move(i, z_t, x_hat, x_before, noise):
-    times = at(i), at(jnp.maximum(i - 1 - time_difference, 0))
-    if method == 'ddim':
-      return ddim_step(z_t, x_hat, *times)
-    if method == 'ddpm':
-      return ddpm_step(z_t, x_hat, noise, *times, variance)
-    x_before = jnp.where(i == num_steps, x_hat, x_before)
-    before = at(jnp.minimum(i + 1, num_steps))
-    return dpmpp_step(z_t, x_hat, x_before, *times, before)
 
-  return move
+def _noise_of(keys, shape):
+  """i -> noise of `shape`: i = num_steps is the start, i the end of a step."""
+
+  def noise(i):
+    draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:])
+    return jax.vmap(draw)(keys)
+
+  return noise
+
+
+def _one_key_a_sample(key, count):
+  """Typed keys [count], of one key, several, or a key of the legacy kind."""
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    key = jax.random.wrap_key_data(key)
+  if key.ndim == 0:
+    return jax.random.split(key, count)
+  if key.shape != (count,):
+    raise ValueError(
+      f'key has shape {key.shape}; give one key, or one for each of the '
+      f'{count} samples'
+    )
+  return key

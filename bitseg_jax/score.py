@@ -1,6 +1,6 @@
 """Scores predictions that any method left on disk, on a prepared dataset.
 
-python -m bitseg_jax.score --data=DIR --split=val --predictions=DIR \\
+bitseg score --data=DIR --split=val --predictions=DIR \\
   [--predictions=DIR ...] [--output=FILE.json]
 
 Files go by the names of the images:
@@ -20,27 +20,29 @@ Without --format, labels are looked for, then masks.
 
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 
-from bitseg_jax import cli, saved, scoring
-from bitseg_jax.data import builder
-from bitseg_jax.writers import write_json
+from bitseg_jax import cli
+from bitseg_jax.data.prepared import builder
+from bitseg_jax.evaluation import reading, scoring
+from bitseg_jax.runtime.writers import write_json
 
 _PHOTO_SIDE = 8  # photos are not looked at: decoded as small as they can be
 _ASKED = 'format', 'unclaimed', 'order', 'image_size', 'allow_missing'
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+  """Defines the flags of the command."""
   flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
   flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
   place = 'Directory or JSON file; repeat it for several methods.'
   flags.DEFINE_multi_string('predictions', None, place)
   enum = flags.DEFINE_enum
-  enum('format', 'any', list(saved.FORMATS), 'What to look for, see above.')
+  enum('format', 'any', list(reading.FORMATS), 'What to look for, see above.')
   pixels = 'Pixels in no segment: one more segment, or left out of the scores.'
   enum('unclaimed', 'segment', ['segment', 'ignore'], pixels)
   top = 'Mask on top: of the highest score, or of the smallest area.'
-  enum('order', 'score', list(saved.ORDERS), top)
+  enum('order', 'score', list(reading.ORDERS), top)
   side = 'Longest side to compare at; 0 is the size of the annotation.'
   flags.DEFINE_integer('image_size', 0, side, lower_bound=0)
   without = 'Count an image without prediction as one region.'
@@ -49,36 +51,27 @@ def _define_flags() -> None:
   flags.mark_flags_as_required(['data', 'split', 'predictions'])
 
 
-def main(argv: list[str]) -> None:
-  """Does what the flags say; user errors end in one line and exit code 1."""
-  logging.set_verbosity(logging.WARNING)  # TFDS tells of every step
+def main() -> None:
+  """Scores what the flags name, prints the table, writes the JSON."""
   f = flags.FLAGS
-  try:
-    if len(argv) > 1:
-      raise ValueError(f'{argv[1]} is no flag; write --data=DIR --split=val')
-    if not Path(f.output).parent.is_dir():
-      raise FileNotFoundError(f'{f.output}: its directory does not exist')
-    results = scoring.score_methods(
-      builder.open_split(f.data, f.split, _PHOTO_SIDE),
-      dict.fromkeys(f.predictions),
-      f.format,
-      f.unclaimed,
-      f.order,
-      f.image_size,
-      f.allow_missing,
-    )
-    if f.output:
-      asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
-      write_json(Path(f.output), {**asked, 'methods': results})
-  except (OSError, ValueError) as error:
-    cli.fail(error)
-  except KeyboardInterrupt:
-    cli.fail('interrupted; nothing was written')
+  if not Path(f.output).parent.is_dir():
+    raise FileNotFoundError(f'{f.output}: its directory does not exist')
+  results = scoring.score_methods(
+    builder.open_split(f.data, f.split, _PHOTO_SIDE),
+    dict.fromkeys(f.predictions),
+    f.format,
+    f.unclaimed,
+    f.order,
+    f.image_size,
+    f.allow_missing,
+  )
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(scoring.format_table(results))
+  if f.output:
+    asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
+    write_json(Path(f.output), {**asked, 'methods': results})
 
 
 if __name__ == '__main__':
-  _define_flags()
-  app.run(main)
+  cli.run(define_flags, main)

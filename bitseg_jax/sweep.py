@@ -1,6 +1,6 @@
 """Runs an experiment of the paper: trains what is missing, writes the table.
 
-python -m bitseg_jax.sweep --sweep=table3 --size=tiny --seeds=0,1,2
+bitseg sweep --sweep=table3 --size=tiny --seeds=0,1,2
   [--output=runs/sweeps] [--data=DIR]
 
 Stopped, it goes on by the same command; what is done is not done again.
@@ -12,9 +12,11 @@ import logging
 import pathlib
 
 import jax
-from absl import app, flags
+from absl import flags
 
-from bitseg_jax import cli, sweeps, train
+from bitseg_jax import cli
+from bitseg_jax.runtime import xla_flags
+from bitseg_jax.training import sweeps
 
 
 def open_sweep(name: str) -> sweeps.Sweep:
@@ -23,12 +25,14 @@ def open_sweep(name: str) -> sweeps.Sweep:
   Raises:
     ValueError: if there is none of that name.
   """
-  folder = pathlib.Path(importlib.import_module('configs.sweeps').__file__)
+  folder = pathlib.Path(
+    importlib.import_module('bitseg_jax.configs.sweeps').__file__
+  )
   names = {path.stem for path in folder.parent.glob('*.py')}
   known = sorted(names - {'__init__', 'sizes'})
   if name not in known:
     raise ValueError(f'--sweep={name}: choose one of {", ".join(known)}')
-  module = importlib.import_module(f'configs.sweeps.{name}')
+  module = importlib.import_module(f'bitseg_jax.configs.sweeps.{name}')
   return sweeps.Sweep(
     name,
     module.__doc__.strip(),
@@ -39,36 +43,51 @@ def open_sweep(name: str) -> sweeps.Sweep:
   )
 
 
-def main(_) -> None:
-  """Does what the flags say; user errors end in one line and exit code 1."""
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
-  logging.getLogger('absl').setLevel(logging.ERROR)
-  f = flags.FLAGS
-  try:
-    sizes = importlib.import_module('configs.sweeps.sizes').SIZES
-    if f.size not in sizes:
-      raise ValueError(f'--size={f.size}: choose one of {", ".join(sizes)}')
-    folder = pathlib.Path(f.output) / f.size
-    if not jax.config.jax_compilation_cache_dir:
-      jax.config.update('jax_compilation_cache_dir', f'{folder}/compiled')
-    base = sizes[f.size]()
-    if f.data:
-      base.data.dir = f.data
-    for name in f.sweep:
-      sweep = open_sweep(name)
-      if not sweeps.run(sweep, base, [int(s) for s in f.seeds], folder):
-        print('stopped; the same command goes on')
-        return
-      print((folder / f'{name}.md').read_text())
-  except (ValueError, OSError, train.NonFiniteLossError) as error:
-    cli.fail(error)
-
-
-if __name__ == '__main__':
+def define_flags() -> None:
+  """Defines the flags of the command."""
   flags.DEFINE_list('sweep', None, 'Which of configs/sweeps.')
   flags.DEFINE_string('size', 'tiny', 'tiny, tiny_long, bsds or paper.')
   flags.DEFINE_list('seeds', ['0'], 'One training of each row for each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Where runs and tables lie.')
   flags.DEFINE_string('data', '', "Prepared dataset, not the config's.")
   flags.mark_flag_as_required('sweep')
-  app.run(main, flags_parser=cli.parse_flags)
+
+
+def main() -> None:
+  """Runs the sweeps that the flags name, one after the other."""
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
+  logging.getLogger('absl').setLevel(logging.ERROR)
+  f = flags.FLAGS
+  if not f.sweep:
+    raise ValueError('--sweep is empty; name one of configs/sweeps')
+  seeds = _whole_numbers('seeds', f.seeds)
+  sizes = importlib.import_module('bitseg_jax.configs.sweeps.sizes').SIZES
+  if f.size not in sizes:
+    raise ValueError(f'--size={f.size}: choose one of {", ".join(sizes)}')
+  opened = [open_sweep(name) for name in f.sweep]
+  xla_flags.use_fast_cpu_training()
+  folder = pathlib.Path(f.output) / f.size
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', f'{folder}/compiled')
+  base = sizes[f.size]()
+  if f.data:
+    base.data.dir = f.data
+  for sweep in opened:
+    if not sweeps.run(sweep, base, seeds, folder):
+      print('stopped; the same command goes on')
+      return
+    print((folder / f'{sweep.name}.md').read_text())
+
+
+def _whole_numbers(name, values):
+  """The values of a flag as integers."""
+  try:
+    return [int(value) for value in values]
+  except ValueError as error:
+    raise ValueError(
+      f'--{name}={",".join(values)}: give whole numbers'
+    ) from error
+
+
+if __name__ == '__main__':
+  cli.run(define_flags, main)

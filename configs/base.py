@@ -1,147 +1,319 @@
-"""Every setting there is, at the paper's values where the paper has one.
+"""Every setting there is, once: its default, its range and what it means.
 
-The other configs in this folder are small differences to this one.
+Defaults are the paper's values where the paper has one. The other configs in
+this folder are small differences to this one. Any setting can also be given on
+the command line: --config.train.batch_size=16.
 """
 
 from ml_collections import ConfigDict
 
+from bitseg_jax import codec, diffusion, models, palette, sampler, schedule
+from bitseg_jax.data import transforms
+from bitseg_jax.runtime.schema import Setting, to_config
 
-def _data() -> ConfigDict:
-  config = ConfigDict()
-  # 'tfds': a folder written by bitseg_jax.prepare. 'procedural': no files.
-  config.source = 'tfds'
-  config.dir = 'datasets/entityseg'
-  # Several prepared datasets, instead of dir, and how often each is drawn
-  # from: () = equally. They are trained on together and evaluated apart.
-  config.dirs = ()
-  config.weights = ()
-  config.train_split = 'train'
-  config.eval_split = 'val'
-  config.image_size = 128  # pixels, longest side; padded to a square
-  config.augment = 'full'  # 'full', 'flip' or 'none'
-  # Random resized crops: area of the part trained on, (least, most), as a
-  # share of the photo's; over 1 the photo is seen smaller. (1, 1): off.
-  config.crop_scale = (1.0, 1.0)
-  # The aspect ratio of that part is multiplied by up to this, or divided.
-  config.crop_aspect = 1.0
-  config.num_threads = 4  # readers a process
-  # Reader processes, started in some 10 s; 0: threads alone. The batches are
-  # the same, but a run must resume with as many.
-  config.num_workers = 0
-  # Of the procedural source only.
-  config.num_scenes = 1_000_000
-  config.num_eval_scenes = 200
-  config.max_entities = 6
-  return config
+# Bounds that keep a slip of the keyboard from filling the memory.
+_MANY = 1_000_000_000
 
+DATA = {
+  'source': Setting(
+    'tfds',
+    'tfds: folders written by prepare. procedural: scenes drawn as they are '
+    'needed, without files',
+    choices=('tfds', 'procedural'),
+  ),
+  'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
+  'dirs': Setting(
+    (),
+    'several prepared datasets, instead of dir: they are trained on together '
+    'and evaluated one by one',
+    of=str,
+  ),
+  'weights': Setting(
+    (),
+    'how often each of dirs is drawn from, relative to the others; () is '
+    'equally often',
+    of=float,
+    above=0,
+  ),
+  'train_split': Setting('train', 'split to train on'),
+  'eval_split': Setting('val', 'split to evaluate on'),
+  'image_size': Setting(
+    128,
+    'longest side of a photo in pixels; photos are padded to a square of it',
+    least=4,
+    most=2048,
+  ),
+  'augment': Setting(
+    'full',
+    "the paper's augmentations, horizontal flips alone, or none",
+    choices=transforms.AUGMENTATIONS,
+  ),
+  'crop_scale': Setting(
+    (1.0, 1.0),
+    'random resized crops: least and most area of the part trained on, as a '
+    "share of the photo's; over 1 the photo is seen smaller; (1, 1) is off",
+    of=float,
+    above=0,
+    most=16,
+    length=2,
+  ),
+  'crop_aspect': Setting(
+    1.0,
+    'the aspect ratio of a crop is multiplied or divided by up to this',
+    least=1,
+    most=16,
+  ),
+  'num_threads': Setting(
+    4, 'reading threads of each process', least=1, most=1024
+  ),
+  'num_workers': Setting(
+    0,
+    'reading processes of each process, started in some 10 s; 0 is threads '
+    'alone. The batches do not depend on it',
+    least=0,
+    most=1024,
+  ),
+  'num_scenes': Setting(
+    1_000_000,
+    'scenes of the procedural source to train on',
+    least=1,
+    most=_MANY,
+  ),
+  'num_eval_scenes': Setting(
+    200,
+    'scenes of the procedural source held out for evaluation',
+    least=1,
+    most=_MANY,
+  ),
+  'max_entities': Setting(
+    6, 'most entities in a procedural scene', least=1, most=64
+  ),
+}
 
-def _codes() -> ConfigDict:
-  config = ConfigDict()
-  config.encoding = 'analog_bits'  # analog_bits | onehot | rgb
-  config.num_codes = 64
-  # similar | different | random | range | none
-  config.palette = 'similar'
-  config.palette_seed = 0  # of the random palette
-  config.overflow = 'neighbour'  # neighbour | largest
-  return config
+CODES = {
+  'encoding': Setting(
+    'analog_bits', 'channels of a code', choices=codec.ENCODINGS
+  ),
+  'num_codes': Setting(
+    64,
+    'entities that a picture can hold; a power of 4 with a palette',
+    least=2,
+    most=4096,
+  ),
+  'palette': Setting(
+    'similar',
+    'order of the codes in the location-aware palette; none: random codes '
+    'at every visit',
+    choices=(*palette.ORDERS, 'none'),
+  ),
+  'palette_seed': Setting(
+    0, 'seed of the random palette', least=0, most=2**32 - 1
+  ),
+  'overflow': Setting(
+    'neighbour',
+    'where entities outnumber codes, the smallest join the neighbour with '
+    'the longest common border, or the largest entity, as the official code',
+    choices=palette.OVERFLOWS,
+  ),
+}
 
+DIFFUSION = {
+  'schedule': Setting('cosine', 'noise schedule', choices=schedule.SCHEDULES),
+  'input_scale': Setting(
+    0.1, 'scale b of the data against the noise', above=0, most=1000
+  ),
+  'pred_type': Setting(
+    'x', 'what the network predicts', choices=diffusion.PRED_TYPES
+  ),
+  'tanh': Setting(True, 'end x-prediction in tanh'),
+  'loss_weight': Setting(
+    'sigmoid', 'weight of the loss over time', choices=schedule.LOSS_WEIGHTS
+  ),
+  'loss_bias': Setting(
+    -4.0, 'bias of the sigmoid weight, in logsnr', least=-40, most=40
+  ),
+  'decoupled': Setting(True, 'multiply the weight by -dlogsnr/dt'),
+  'loss': Setting(
+    'squared',
+    'error of x_hat; cross_entropy is of bits',
+    choices=diffusion.LOSSES,
+  ),
+  'size_power': Setting(
+    0.0,
+    'a pixel counts as the area of its entity to the power of minus this: '
+    '0 pixels count alike, 1 entities do',
+    least=0,
+    most=4,
+  ),
+  'cond_drop_rate': Setting(
+    0.05,
+    'share of training samples without their photo, for guidance',
+    least=0,
+    most=1,
+  ),
+  'self_conditioning': Setting(
+    False,
+    'show the network its own x_hat of the step before (Chen et al. 2023)',
+  ),
+}
 
-def _diffusion() -> ConfigDict:
-  config = ConfigDict()
-  config.schedule = 'cosine'  # cosine | linear | linear_simple
-  config.input_scale = 0.1
-  config.pred_type = 'x'  # x | eps | v
-  config.tanh = True  # ends x-prediction
-  # sigmoid | uniform | SNR | SNR_plus1 | SNR_trunc
-  config.loss_weight = 'sigmoid'
-  config.loss_bias = -4.0
-  config.decoupled = True
-  config.loss = 'squared'  # squared | cross_entropy (of bits)
-  # Pixels of an entity count as its area to the power of minus this: 0 pixels
-  # count alike, 1 entities do.
-  config.size_power = 0.0
-  config.cond_drop_rate = 0.05
-  # The network also sees its own x_hat of the step before (Chen et al. 2023).
-  config.self_conditioning = False
-  return config
+MODEL = {
+  'name': Setting('unet', 'the network', choices=tuple(models.MODELS)),
+  'base_channels': Setting(
+    64, 'channels of the first level', least=2, most=4096
+  ),
+  'channel_mults': Setting(
+    (1, 2, 2, 4, 4),
+    'width of each level, as a multiple of base_channels',
+    of=int,
+    least=1,
+    most=64,
+  ),
+  'num_res_blocks': Setting(
+    3, 'residual blocks in each level on the way down', least=1, most=64
+  ),
+  'attention_levels': Setting(
+    (3, 4),
+    'levels with attention; 0 is the full resolution',
+    of=int,
+    least=0,
+    most=16,
+  ),
+  'num_heads': Setting(4, 'attention heads', least=1, most=1024),
+  'patch_size': Setting(
+    1,
+    'side in pixels of what becomes one position of the first level; 2 is a '
+    'quarter of the work',
+    least=1,
+    most=64,
+  ),
+  'dtype': Setting(
+    'float32',
+    'of activations; parameters are always float32',
+    choices=('float32', 'bfloat16'),
+  ),
+  'fused_attention': Setting(
+    False,
+    "cuDNN's attention kernel, on NVIDIA GPUs from Ampere on with bfloat16; "
+    'it changes nothing on CPU and TPU',
+  ),
+  'remat': Setting(
+    False,
+    'compute blocks twice to keep less in memory, for batches that do not fit',
+  ),
+}
 
+TRAIN = {
+  'batch_size': Setting(
+    8, 'images in a batch, over all devices', least=1, most=1_000_000
+  ),
+  'accumulate': Setting(
+    1,
+    'parts that a batch is taken in, one after the other',
+    least=1,
+    most=1024,
+  ),
+  'steps_per_call': Setting(
+    1,
+    'steps in one call of the program, for models whose step takes a '
+    'millisecond or two; divides num_steps and every interval in steps',
+    least=1,
+    most=10_000,
+  ),
+  'fsdp': Setting(
+    1,
+    'devices that share one copy of parameters and optimizer state',
+    least=1,
+    most=65_536,
+  ),
+  'num_steps': Setting(300_000, 'steps in all', least=1, most=_MANY),
+  'learning_rate': Setting(
+    1e-4, 'of AdamW, after the warm-up', least=0, most=10
+  ),
+  'warmup_steps': Setting(
+    1_000, 'steps of linear warm-up', least=0, most=_MANY
+  ),
+  'decay_steps': Setting(
+    50_000, 'steps of cosine decay to 0, the last ones', least=0, most=_MANY
+  ),
+  'beta1': Setting(0.9, 'of AdamW', least=0, most=0.99999999),
+  'beta2': Setting(0.999, 'of AdamW', least=0, most=0.99999999),
+  'weight_decay': Setting(0.0, 'of AdamW', least=0, most=10),
+  'grad_clip': Setting(1.0, 'largest norm of the gradient', above=0, most=1e9),
+  'ema_decay': Setting(
+    0.9999, 'decay of the average of the parameters', least=0, most=1
+  ),
+  'log_every': Setting(100, 'steps', least=1, most=_MANY),
+  'eval_every': Setting(10_000, 'steps', least=1, most=_MANY),
+  'checkpoint_every': Setting(5_000, 'steps', least=1, most=_MANY),
+  'keep_checkpoints': Setting(2, 'checkpoints on disk', least=1, most=10_000),
+}
 
-def _model() -> ConfigDict:
-  config = ConfigDict()
-  config.base_channels = 64
-  config.channel_mults = (1, 2, 2, 4, 4)
-  config.num_res_blocks = 3
-  config.attention_levels = (3, 4)
-  config.num_heads = 4
-  # Pixels a side for one position of the first level; 2: a quarter the work.
-  config.patch_size = 1
-  config.dtype = 'float32'  # float32 | bfloat16
-  # By cuDNN: NVIDIA GPUs from Ampere on. On CPU and TPU it changes nothing.
-  config.fused_attention = False  # needs bfloat16
-  # Computes the blocks twice to keep less: for batches that do not fit.
-  config.remat = False
-  return config
+SAMPLE = {
+  'num_steps': Setting(8, 'steps from noise to codes', least=1, most=100_000),
+  'method': Setting('ddpm', 'of the sampler', choices=tuple(sampler.METHODS)),
+  'variance': Setting(
+    'large', 'of the noise that ddpm adds', choices=sampler.VARIANCES
+  ),
+  'guidance_weight': Setting(
+    1.0, 'classifier-free guidance; 0 is off', least=-100, most=100
+  ),
+  'guidance_interval': Setting(
+    (0.0, 1.0),
+    'least and most t at which to guide',
+    of=float,
+    least=0,
+    most=1,
+    length=2,
+  ),
+  'time_difference': Setting(
+    0.0,
+    'steps go further than the network is told, by so many steps',
+    least=0,
+    most=1000,
+  ),
+}
 
+EVAL = {
+  'batch_size': Setting(
+    16, 'images in a batch, over all devices', least=1, most=1_000_000
+  ),
+  'num_images': Setting(
+    0, 'images of each dataset; 0 is the whole split', least=0, most=_MANY
+  ),
+  'num_samples': Setting(1, 'samples of each image', least=1, most=1024),
+  'weights': Setting(
+    ('ema', 'raw'),
+    'which weights to evaluate: the average, or those of the last step',
+    of=str,
+    choices=('ema', 'raw'),
+  ),
+  'during_training': Setting(
+    64, 'images at every eval_every; 0 is none', least=0, most=_MANY
+  ),
+  'gallery_images': Setting(8, 'images in the gallery', least=0, most=1000),
+}
 
-def _train() -> ConfigDict:
-  config = ConfigDict()
-  config.batch_size = 8  # over all devices
-  config.accumulate = 1  # parts of a batch, one after the other
-  # Steps a call of the program, for models whose step takes a millisecond or
-  # two on a GPU or TPU; divides num_steps and what is done every so many.
-  config.steps_per_call = 1
-  # Devices that share one copy of parameters and optimizer state (FSDP).
-  config.fsdp = 1
-  config.num_steps = 300_000
-  config.learning_rate = 1e-4
-  config.warmup_steps = 1_000
-  config.decay_steps = 50_000  # cosine to 0 at the end
-  config.beta1 = 0.9
-  config.beta2 = 0.999
-  config.weight_decay = 0.0
-  config.grad_clip = 1.0
-  config.ema_decay = 0.9999
-  config.log_every = 100
-  config.eval_every = 10_000
-  config.checkpoint_every = 5_000
-  config.keep_checkpoints = 2
-  return config
-
-
-def _sample() -> ConfigDict:
-  config = ConfigDict()
-  config.num_steps = 8
-  config.method = 'ddpm'  # ddpm | ddim | dpmpp
-  config.variance = 'large'  # large | small (of ddpm)
-  config.guidance_weight = 1.0  # 0: off
-  config.guidance_interval = (0.0, 1.0)  # of t
-  # Steps go further than the network is told, by so many steps.
-  config.time_difference = 0.0
-  return config
-
-
-def _eval() -> ConfigDict:
-  config = ConfigDict()
-  config.batch_size = 16  # over all devices
-  config.num_images = 0  # 0: the whole split
-  config.num_samples = 1  # an image
-  config.weights = ('ema', 'raw')  # of the parameters
-  config.during_training = 64  # images at every eval_every (0: none)
-  config.gallery_images = 8
-  return config
+SETTINGS = {
+  'seed': Setting(
+    0,
+    'seed of initialisation, data order, noise and evaluation',
+    least=0,
+    most=2**32 - 1,
+  ),
+  'init_from': Setting(
+    '', "workdir of another run whose weights to start from; '' is none"
+  ),
+  'data': DATA,
+  'codes': CODES,
+  'diffusion': DIFFUSION,
+  'model': MODEL,
+  'train': TRAIN,
+  'sample': SAMPLE,
+  'eval': EVAL,
+}
 
 
 def get_config() -> ConfigDict:
-  """Returns the base config; it names no dataset folder that exists yet."""
-  config = ConfigDict()
-  config.seed = 0
-  # Weights to start from: a workdir of another run ('' = random).
-  config.init_from = ''
-  config.data = _data()
-  config.codes = _codes()
-  config.diffusion = _diffusion()
-  config.model = _model()
-  config.train = _train()
-  config.sample = _sample()
-  config.eval = _eval()
-  return config.lock()
+  """Returns the config that holds every default."""
+  return to_config(SETTINGS)

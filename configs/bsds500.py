@@ -3,7 +3,7 @@
 For one large GPU or TPU: bfloat16, batches of 256.
 """
 
-from configs import base
+from bitseg_jax.configs import base
 
 
 def get_config():

@@ -4,7 +4,7 @@
 configs/universal_small.py: --config.init_from=WORKDIR.
 """
 
-from configs import base
+from bitseg_jax.configs import base
 
 
 def get_config():

@@ -4,7 +4,7 @@ attn-UNet of 38.5M parameters, 128 px, 6 analog bits, similar palette, input
 scale 0.1, x-prediction with tanh, sigmoid loss weight, 300k steps of 8.
 """
 
-from configs import base
+from bitseg_jax.configs import base
 
 
 def get_config():

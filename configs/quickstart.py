@@ -1,6 +1,6 @@
 """Procedural scenes at 32 px: minutes on two CPU cores, no files needed."""
 
-from configs import base
+from bitseg_jax.configs import base
 
 
 def get_config():

@@ -5,7 +5,7 @@ Prepared datasets/{bsds500,clothing,street,nuclei} are drawn from equally often
 the paper's; for one large GPU or TPU: bfloat16, batches of 256.
 """
 
-from configs import bsds500
+from bitseg_jax.configs import bsds500
 
 
 def get_config():

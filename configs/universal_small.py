@@ -1,6 +1,6 @@
 """configs/universal.py for two CPU cores: the network of bsds500_small."""
 
-from configs import bsds500_small, universal
+from bitseg_jax.configs import bsds500_small, universal
 
 
 def get_config():

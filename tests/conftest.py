@@ -10,8 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from bitseg_jax import checkpoint, experiment, train_state
-from configs import quickstart
+from bitseg_jax.configs import quickstart
+from bitseg_jax.runtime import checkpoint, experiment, train_state
 
 
 @pytest.fixture(scope='session')

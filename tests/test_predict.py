@@ -10,11 +10,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bitseg_jax import outputs, predict, prediction, viz
-from bitseg_jax.data import coco_panoptic, rle
-from bitseg_jax.segmenter import Segmenter
+from bitseg_jax import cli, predict
+from bitseg_jax.data import rle
+from bitseg_jax.data.families import coco_panoptic
+from bitseg_jax.output import collection, files, viz
+from bitseg_jax.segmenting.segmenter import Segmenter
 
-ALL = list(outputs.KINDS)
+ALL = list(files.KINDS)
 
 
 @pytest.fixture(scope='module')
@@ -45,14 +47,18 @@ def folder(tmp_path, draw_photo):
 
 def run(inputs, output, *args, **settings):
   settings = {'num_samples': 2, 'seed': 5, **settings}
-  return predict.predict('run', [str(inputs)], str(output), *args, **settings)
+  return cli.call(
+    lambda: predict.predict(
+      'run', [str(inputs)], str(output), *args, **settings
+    )
+  )
 
 
 def read_summary(output):
   return json.loads((output / 'summary.json').read_text())
 
 
-def files(output):
+def names_in(output):
   found = (path for path in output.rglob('*') if path.is_file())
   return sorted(path.relative_to(output).as_posix() for path in found)
 
@@ -63,8 +69,8 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
   names = ['a', 'b', 'deep/a']
   expected = ['summary.json', 'panoptic.json', 'rle.json', 'sheet_1.png']
   for name in names:
-    expected += [f'{name}.json', *outputs.file_names(name, ALL, 2)]
-  assert files(output) == sorted(expected)
+    expected += [f'{name}.json', *files.file_names(name, ALL, 2)]
+  assert names_in(output) == sorted(expected)
   for name, path in zip(names, ['a.png', 'b.jpg', 'deep/a.png'], strict=True):
     image = Image.open(folder / path)
     result = model.segment(image, num_samples=2, seed=5)
@@ -77,7 +83,7 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
     for kind in ('overlay', 'contours', 'uncertainty'):
       picture = Image.open(output / f'{name}_{kind}.png')
       assert (picture.mode, picture.size) == ('RGB', image.size)
-    segments = outputs.read_record(output, name)['segments']
+    segments = files.read_record(output, name)['segments']
     assert [s['id'] for s in segments] == list(range(1, len(segments) + 1))
     np.testing.assert_allclose(
       [s['confidence'] for s in segments], result.confidence, atol=1e-4
@@ -156,10 +162,8 @@ def test_pycocotools_finds_the_labels_in_the_run_lengths(folder, tmp_path):
 def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
   output = tmp_path / 'out'
   done = []
-  write = outputs.write
-  monkeypatch.setattr(
-    outputs, 'write', lambda *a: done.append(a[1]) or write(*a)
-  )
+  write = files.write
+  monkeypatch.setattr(files, 'write', lambda *a: done.append(a[1]) or write(*a))
 
   def again(*args, **settings):
     done.clear()
@@ -168,7 +172,7 @@ def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
 
   names = ['a', 'b', 'deep/a']
   assert again() == names
-  before = {name: (output / name).read_bytes() for name in files(output)}
+  before = {name: (output / name).read_bytes() for name in names_in(output)}
   assert again() == []
   assert '3 were there' in capsys.readouterr().out
   assert [p['status'] for p in read_summary(output)['photos']] == ['there'] * 3
@@ -227,7 +231,7 @@ def test_interrupted_it_leaves_whole_files(
 
   monkeypatch.setattr(viz, 'save_png', save_then_stop)
   assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 1
-  assert 'interrupted; start again to go on' in capsys.readouterr().err
+  assert 'interrupted; the same command goes on' in capsys.readouterr().err
   summary = read_summary(output)
   assert not summary['finished']
   assert [photo['status'] for photo in summary['photos']] == ['done']
@@ -237,7 +241,7 @@ def test_interrupted_it_leaves_whole_files(
   assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 0
   states = [photo['status'] for photo in read_summary(output)['photos']]
   assert states == ['there', 'done', 'done']
-  assert not [name for name in files(output) if name.endswith('tmp')]
+  assert not [name for name in names_in(output) if name.endswith('tmp')]
 
 
 def test_any_name_of_a_file_will_do(tmp_path, draw_photo, capsys):
@@ -255,23 +259,25 @@ def test_any_name_of_a_file_will_do(tmp_path, draw_photo, capsys):
 
 def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
   photo = draw_photo(0, 20, 1100)
-  outputs.write(tmp_path, 'a', photo, model.segment(photo), ALL, {'photo': 'a'})
+  files.write(tmp_path, 'a', photo, model.segment(photo), ALL, {'photo': 'a'})
   for kind in ('overlay', 'contours', 'uncertainty'):
     picture = Image.open(tmp_path / f'a_{kind}.png')
-    assert picture.size == (outputs.LONGEST_SIDE, 19)
+    assert picture.size == (files.LONGEST_SIDE, 19)
   assert Image.open(tmp_path / 'a_labels.png').size == (1100, 20)
 
 
 def test_one_sample_needs_no_uncertainty():
-  assert outputs.default_kinds(1) == ['labels', 'overlay']
-  assert outputs.default_kinds(2) == ['labels', 'overlay', 'uncertainty']
+  assert files.default_kinds(1) == ['labels', 'overlay']
+  assert files.default_kinds(2) == ['labels', 'overlay', 'uncertainty']
 
 
 def test_refused_before_it_starts(tmp_path, capsys):
   def refuse(checkpoint, *args):
     output = str(tmp_path / 'out')
     inputs = [str(tmp_path / 'a.jpg')]
-    assert predict.predict(checkpoint, inputs, output, *args) == 1
+    assert (
+      cli.call(lambda: predict.predict(checkpoint, inputs, output, *args)) == 1
+    )
     out, err = capsys.readouterr()
     assert out == ''
     assert err.count('\n') == 1
@@ -286,4 +292,4 @@ def test_refused_before_it_starts(tmp_path, capsys):
 
 def test_flags_have_the_defaults_of_the_segmenter(model):
   signature = Segmenter.segment_batch.__defaults__
-  assert tuple(prediction.DEFAULTS.values()) == signature
+  assert tuple(collection.DEFAULTS.values()) == signature

@@ -5,12 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitseg_jax.schedule import (
-  LOSS_WEIGHTS,
-  SCHEDULES,
-  Schedule,
-  loss_weight,
-)
+from bitseg_jax.schedule import LOSS_WEIGHTS, SCHEDULES, Schedule, loss_weight
 
 T = np.linspace(0.02, 0.98, 49, dtype=np.float32)
 

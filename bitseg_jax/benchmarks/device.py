@@ -18,10 +18,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bitseg_jax import experiment, inference, sharding, train_step
-from bitseg_jax.benchmarks import profile
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
+from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.segmenting import drawing
+from bitseg_jax.training import train_step
 
 _COLLECTIVES = 'all-reduce|reduce-scatter|all-gather|all-to-all'
 _BYTES = {'f32': 4, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'pred': 1}
@@ -118,6 +119,12 @@ def peak_rows(name: str) -> Rows:
   return [(f'{name}: peak memory', int(peak[1]) / 2**20, 'GiB')]
 
 
+def trace(call: Callable[[], Any], folder: str) -> None:
+  """Writes a trace of one call for XProf, TensorBoard or Perfetto."""
+  with jax.profiler.trace(folder):
+    jax.block_until_ready(call())
+
+
 def _rate_rows(name, unit, count, took, flops, peak):
   return [
     (f'{name}: {unit}', count / took, f'{unit}/s'),
@@ -160,7 +167,7 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   init, abstract = experiment.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
-  corrupt_fn, _ = experiment.make_loss(config.diffusion, parts)
+  corrupt_fn, _ = train_step.make_loss(config.diffusion, parts)
   together, size = config.train.steps_per_call, config.train.batch_size
   one = jax.tree.map(lambda a: a[0], batch) if together > 1 else batch
   inputs = jax.jit(corrupt_fn)(one, key)
@@ -170,7 +177,7 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   rows = [('forward: work', flops / size / 1e9, 'GFLOP/image')]
   took = seconds(lambda: forward(*args))
   rows += _rate_rows('forward', 'images', size, took, flops, peak)
-  step_fn = experiment.make_step_fn(config, parts, optimizer, mesh, abstract)
+  step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
   program, compiling = compile_program(step_fn, state, batch, key)
 
   def step():
@@ -193,14 +200,14 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
       (f'train: {kind} in the program, bytes', nbytes / 2**20, 'MiB'),
     ]
   if traces:
-    rows += profile.measure_shares('train', program, step, traces)
+    trace(step, f'{traces}/train')
   return rows
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   """Times the guided sampler at config.eval.batch_size, and its decoding."""
   parts, mesh = experiment.build(config), sharding.make_mesh()
-  sample_fn = inference.make_sample_fn(parts, config.sample, mesh)
+  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
   params = jax.jit(parts.init_params)(jax.random.key(0))
   rows_of_batch = config.eval.batch_size
   side = parts.image_size
@@ -228,8 +235,7 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   rows = peak_rows('sample')
   rows += _rate_rows('sample', 'samples', rows_of_batch, took, flops, peak)
   if traces:
-    call = lambda: program(*args)
-    rows += profile.measure_shares('sample', program, call, traces)
+    trace(lambda: program(*args), f'{traces}/sample')
   x_hat = jnp.tanh(
     jax.random.normal(jax.random.key(2), (8, side, side, parts.codec.channels))
   )

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from bitseg_jax import metrics, palette
-from bitseg_jax.data import builder, pipeline, record, transforms
+from bitseg_jax.data import pipeline, transforms
+from bitseg_jax.data.prepared import builder, record
 from bitseg_jax.data.source import Item, Source
 
 Rows = list[tuple[str, float, str]]  # name, value, unit

@@ -1,6 +1,6 @@
 """The sizes that every experiment of the paper can be run at."""
 
-from configs import base, bsds500, main, quickstart
+from bitseg_jax.configs import base, bsds500, main, quickstart
 
 
 def tiny():

@@ -1,0 +1,36 @@
+"""The command `bitseg`: `bitseg train --config=quickstart`, for example."""
+
+import importlib
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from bitseg_jax import cli
+
+
+def main() -> None:
+  """Runs the command that the first argument names, or lists them all."""
+  name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+  if name in ('--help', '-h', 'help'):
+    print('bitseg COMMAND [--flag=value ...]\n')
+    for command, (_, what) in cli.COMMANDS.items():
+      print(f'  {command:<11}{what}')
+    print('\nbitseg COMMAND --help lists the flags of one.')
+    return
+  if name == '--version':
+    try:
+      print(version('bitseg-jax'))
+    except PackageNotFoundError:
+      print('not installed')
+    return
+  if name not in cli.COMMANDS:
+    sys.exit(
+      cli.say(f'{name} is no command; choose one of {", ".join(cli.COMMANDS)}')
+    )
+  door = importlib.import_module(f'bitseg_jax.{cli.COMMANDS[name][0]}')
+  sys.modules['__main__'].__doc__ = door.__doc__
+  sys.argv = [f'bitseg {name}', *sys.argv[2:]]
+  cli.run(door.define_flags, door.main)
+
+
+if __name__ == '__main__':
+  main()

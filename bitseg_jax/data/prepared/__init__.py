@@ -1,0 +1,1 @@
+"""Prepared datasets: ArrayRecord files, written and read through TFDS."""

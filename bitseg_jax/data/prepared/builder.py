@@ -1,0 +1,334 @@
+"""The prepared dataset: ArrayRecord files written and read through TFDS.
+
+DIR/entity_segmentation/VERSION/ has that name only once everything is written:
+until then all lies in DIR/unfinished-KEY, which the next run goes on with.
+"""
+
+import contextlib
+import io
+import json
+import shlex
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from bitseg_jax.data.prepared import record
+from bitseg_jax.data.prepared.encoding import encode_all, encode_blocks
+from bitseg_jax.data.source import Item, Source, SourceError
+
+_NAME = 'entity_segmentation'  # TFDS makes it from the class name
+UNFINISHED = 'unfinished-'
+_RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
+
+
+class EntitySegmentation(tfds.core.ShardBasedBuilder):
+  """Photos, each with one id map for each of its annotators."""
+
+  # Shard based, since TFDS's GeneratorBasedBuilder imports TensorFlow to
+  # shuffle as soon as a split is over 1 GiB; grain shuffles when reading.
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(
+    self,
+    source: Source,
+    dataset: str,
+    longest_side: int,
+    strict: bool,
+    options: dict[str, Any],
+    progress: tqdm,
+    encoded_dir: Path,
+    **kwargs: Any,
+  ):
+    self.problems = list(source.problems)
+    self._source = source
+    self._strict = strict
+    self._longest_side = longest_side
+    self._progress = progress
+    self._encoded_dir = encoded_dir
+    self._counts: dict[str, tuple[Counter[int], Counter[int]]] = {}
+    self._splits: dict[str, dict[str, Any]] = {}
+    self._metadata = tfds.core.MetadataDict(
+      dataset=dataset,
+      longest_side=longest_side,
+      options=options,
+      splits=self._splits,
+    )
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    # id_maps as bytes: TFDS decodes no 16-bit PNG without OpenCV
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'name': tfds.features.Text(),
+          'image': tfds.features.Image(encoding_format='jpeg'),
+          'id_maps': tfds.features.Sequence(
+            tfds.features.Text(doc='16-bit PNG: compact id + 1, 0 = ignored')
+          ),
+        }
+      ),
+      metadata=self._metadata,
+    )
+
+  def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list]:
+    del dl_manager
+    shards = {}
+    for split, items in self._source.splits.items():
+      examples = self._examples(split, items)
+      # the shards of a split take their share of one stream, one by one
+      shards[split] = [partial(islice, examples, _RECORDS_A_SHARD)] * -(
+        -len(items) // _RECORDS_A_SHARD
+      )
+    return shards
+
+  def _examples(
+    self, split: str, items: list[Item]
+  ) -> Iterator[tuple[str, dict[str, Any]]]:
+    stream = encode_blocks(
+      self._source,
+      items,
+      self._longest_side,
+      self._encoded_dir / split,
+      self._progress.update,
+    )
+    annotators, entities = self._counts[split] = Counter(), Counter()
+    for result in stream:
+      if isinstance(result, str):
+        self.problems.append(result)
+        continue
+      example, num_entities = result
+      annotators[len(num_entities)] += 1
+      entities.update(num_entities)
+      yield example['name'], example
+
+  def _download_and_prepare(self, **kwargs: Any) -> None:
+    super()._download_and_prepare(**kwargs)
+    for split, (annotators, entities) in self._counts.items():
+      if annotators:
+        self._splits[split] = {
+          'images': annotators.total(),
+          'annotators_per_image': dict(sorted(annotators.items())),
+          'entities_per_map': dict(sorted(entities.items())),
+        }
+    # the directory is not renamed yet: what raises here leaves no dataset
+    if not self._splits:
+      raise SourceError('nothing is left')
+    if self._strict and self.problems:
+      raise SourceError('there are problems, and --strict was given')
+
+
+def dataset_path(data_dir: str | Path) -> Path:
+  """Where a prepared dataset lies within the directory given as output."""
+  return Path(data_dir) / _NAME / str(EntitySegmentation.VERSION)
+
+
+def write_dataset(
+  source: Source,
+  data_dir: str | Path,
+  dataset: str,
+  longest_side: int = 512,
+  strict: bool = False,
+  options: dict[str, Any] | None = None,
+  key: str = '',
+) -> tuple[list[str], str | None]:
+  """Writes a source as a prepared dataset, in place of one already there.
+
+  The old one stays until the new one is whole.
+
+  Args:
+    source: what to write.
+    data_dir: directory that will hold it.
+    dataset: the source's name, kept with the data.
+    longest_side: larger photos shrink to it (pixels), 0 = keep their size.
+    strict: write nothing if any item has a problem.
+    options: how the source was opened, kept with the data.
+    key: a call with the same one goes on where an interrupted one was; '' =
+      start anew. See `encoded.fingerprint`.
+
+  Returns:
+    One line for each item left out, and why nothing was written, else None.
+  """
+  unfinished = Path(data_dir) / f'{UNFINISHED}{key}'
+  if not key:
+    shutil.rmtree(unfinished, ignore_errors=True)
+  written = unfinished / 'written'
+  shutil.rmtree(written, ignore_errors=True)  # TFDS begins anew, and is quick
+  total = sum(map(len, source.splits.values()))
+  with tqdm(total=total, unit=' images', mininterval=1) as progress:
+    builder = EntitySegmentation(
+      source,
+      dataset,
+      longest_side,
+      strict,
+      options or {},
+      progress,
+      unfinished / 'encoded',
+      data_dir=written,
+      file_format='array_record',
+    )
+    try:
+      _run_quietly(builder)
+    except SourceError as error:
+      shutil.rmtree(unfinished)
+      return builder.problems, str(error)
+    except RuntimeError as error:
+      # ArrayRecord's, for a full disk; any other is a bug and is told whole
+      if '() failed: ' not in str(error):
+        raise
+      return builder.problems, str(error).split(';')[0]
+  final = dataset_path(data_dir)
+  shutil.rmtree(final, ignore_errors=True)
+  final.parent.mkdir(exist_ok=True)
+  dataset_path(written).rename(final)
+  shutil.rmtree(unfinished)
+  return builder.problems, None
+
+
+def _run_quietly(builder):
+  # TFDS makes an empty download directory and prints a size it cannot know
+  with (
+    tempfile.TemporaryDirectory() as scratch,
+    contextlib.redirect_stdout(io.StringIO()),
+  ):
+    builder.download_and_prepare(download_dir=scratch)
+
+
+def check_source(source: Source, longest_side: int = 512) -> list[str]:
+  """Reads a whole source as `write_dataset` would, and writes nothing.
+
+  Args:
+    source: what to read.
+    longest_side: as in `write_dataset`.
+
+  Returns:
+    One line for each item that would be left out.
+  """
+  items = [item for listed in source.splits.values() for item in listed]
+  stream = encode_all(source, items, longest_side) if items else ()
+  results = tqdm(stream, total=len(items), unit=' images', mininterval=1)
+  return source.problems + [r for r in results if isinstance(r, str)]
+
+
+def read_metadata(data_dir: str | Path) -> dict[str, Any]:
+  """Reads what is known of a prepared dataset without reading its records.
+
+  Args:
+    data_dir: directory given as output when it was prepared.
+
+  Returns:
+    `dataset`, its source's name; `longest_side`; `options`; `splits`: for each
+    split its `images`, and how many images have so many annotators
+    (`annotators_per_image`) and how many maps so many entities
+    (`entities_per_map`), both keyed by the number as a string.
+
+  Raises:
+    FileNotFoundError: there is no prepared dataset.
+  """
+  path = dataset_path(data_dir) / 'metadata.json'
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'no prepared dataset in {data_dir}; make it with: python -m '
+      'bitseg_jax.prepare --dataset=NAME --source=DIR '
+      f'--output={shlex.quote(str(data_dir))}'
+    )
+  return json.loads(path.read_text())
+
+
+def format_table(metadata: dict[str, Any]) -> str:
+  """Formats the counts of `read_metadata`, one line a split."""
+  row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'
+  lines = [
+    row.format(
+      'split', 'images', 'annotators/image', 'entities/map', 'max', '<= 64'
+    )
+  ]
+  for split, counts in metadata['splits'].items():
+    maps = {int(k): n for k, n in counts['entities_per_map'].items()}
+    num_maps = sum(maps.values())
+    lines.append(
+      row.format(
+        split,
+        counts['images'],
+        f'{num_maps / counts["images"]:.2f}',
+        f'{sum(k * n for k, n in maps.items()) / num_maps:.1f}',
+        max(maps),
+        f'{sum(n for k, n in maps.items() if k <= 64) / num_maps:.1%}',
+      )
+    )
+  return '\n'.join(lines)
+
+
+class SplitReader:
+  """Random access to the records of one split; safe to share and to pickle."""
+
+  def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
+    metadata = read_metadata(data_dir)
+    if split not in metadata['splits']:
+      raise ValueError(
+        f'{data_dir} has no split {split!r}; '
+        f'it has {", ".join(metadata["splits"])}'
+      )
+    self._arguments = (data_dir, split, wanted_side)
+    builder = tfds.builder_from_directory(dataset_path(data_dir))
+    _check_files(builder.info.splits[split], dataset_path(data_dir))
+    self._records = builder.as_data_source(
+      split, decoders={'image': tfds.decode.SkipDecoding()}
+    )
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    if not 0 <= index < len(self):
+      raise IndexError(f'record {index} of {len(self)}')
+    return record.decode(self._records[index], self._arguments[2])
+
+  def __repr__(self) -> str:
+    return f'SplitReader{self._arguments!r}'
+
+  def __reduce__(self) -> tuple:
+    return SplitReader, self._arguments
+
+
+def open_split(
+  data_dir: str | Path, split: str, wanted_side: int = 0
+) -> SplitReader:
+  """Opens one split of a prepared dataset, to read with grain or by index.
+
+  Args:
+    data_dir: directory given as output when it was prepared.
+    split: train, val or test.
+    wanted_side: longest side (pixels) that photos will be shrunk to, see
+      record.decode; 0 = photos at full size.
+
+  Returns:
+    A sequence of {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps':
+    sequence of int32 [H, W]}, one id map an annotator, decoded when asked for,
+    its ids 0, 1, ... without gaps, -1 = unlabelled.
+
+  Raises:
+    FileNotFoundError: there is no prepared dataset.
+    ValueError: it has no such split, or its files are not whole.
+  """
+  return SplitReader(data_dir, split, wanted_side)
+
+
+def _check_files(split_info: tfds.core.SplitInfo, directory: Path) -> None:
+  """Notices files lost or cut short when a dataset was copied."""
+  paths = [directory / name for name in split_info.filenames]
+  size = sum(path.stat().st_size for path in paths if path.is_file())
+  if size != split_info.num_bytes:
+    raise ValueError(
+      f'{directory} is damaged: {split_info.name} has {size} bytes of '
+      f'{split_info.num_bytes}; copy or prepare it again'
+    )

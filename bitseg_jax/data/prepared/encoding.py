@@ -1,0 +1,94 @@
+"""Encodes the items of a source on all cores, block by block.
+
+Each finished block is a file at once, so that an interrupted preparation goes
+on where it was; decoding large photos is what takes the time.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grain
+import msgpack
+
+from bitseg_jax.data.prepared import record
+from bitseg_jax.data.source import Item, Source
+
+BLOCK = 256  # items; what an interrupted preparation loses at most
+
+
+def encode_all(
+  source: Source, items: list[Item], longest_side: int
+) -> Iterator[Any]:
+  """Yields what `record.encode` makes of each item, in order."""
+  cores = os.cpu_count() or 1
+  encode = partial(record.encode, source, longest_side=longest_side)
+  return iter(
+    grain.MapDataset.source(items)
+    .map(encode)
+    .to_iter_dataset(
+      grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
+    )
+  )
+
+
+def encode_blocks(
+  source: Source,
+  items: list[Item],
+  longest_side: int,
+  folder: Path,
+  advance: Callable[[int], Any],
+) -> Iterator[Any]:
+  """As `encode_all`, but what `folder` already holds is read from there.
+
+  Args:
+    source: where the items come from.
+    items: which ones.
+    longest_side: see `record.encode`.
+    folder: of these items alone; made if it is not there.
+    advance: called with a number of items once they are encoded.
+
+  Yields:
+    What `record.encode` makes of each item, in order.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  for start in range(0, len(items), BLOCK):
+    path = folder / f'{start:09d}.msgpack'
+    if path.is_file():
+      results = msgpack.unpackb(path.read_bytes())
+      advance(len(results))
+    else:
+      results = []
+      block = items[start : start + BLOCK]
+      for result in encode_all(source, block, longest_side):
+        results.append(result)
+        advance(1)
+      partly = path.with_suffix('.partly')
+      partly.write_bytes(msgpack.packb(results))
+      os.replace(partly, path)  # has that name only when whole
+    yield from results
+
+
+def fingerprint(source_dir: str | Path, *settings: Any) -> str:
+  """Names the encoding of a directory: its files as they are, and settings.
+
+  Args:
+    source_dir: every file below it counts, with its size and time of change.
+    *settings: plain values.
+
+  Returns:
+    16 hexadecimal digits.
+  """
+  digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+  for folder, subfolders, names in os.walk(source_dir, followlinks=True):
+    subfolders.sort()
+    for name in sorted(names):
+      path = os.path.join(folder, name)
+      if os.path.isfile(path):
+        seen = os.stat(path)
+        digest.update(f'{path}\0{seen.st_size}\0{seen.st_mtime_ns}\n'.encode())
+  return digest.hexdigest()[:16]

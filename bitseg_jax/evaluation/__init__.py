@@ -1,0 +1,1 @@
+"""How well a model, or any other method, does on a dataset."""

@@ -1,0 +1,89 @@
+"""Simple segmenters, scored as evaluation scores a model."""
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+from tqdm import tqdm
+
+from bitseg_jax import metrics
+from bitseg_jax.data import pipeline
+
+
+def grid(image: np.ndarray, k: int) -> np.ndarray:
+  """Cuts an image [H, W, 3] into k x k equal cells: ids [H, W]."""
+  rows, columns = (np.arange(n) * k // n for n in image.shape[:2])
+  return rows[:, None] * k + columns
+
+
+def make_methods(image_size: int) -> dict[str, tuple]:
+  """(segmenter, settings) of each method, for images of that longest side."""
+  try:
+    from skimage.segmentation import felzenszwalb, slic
+  except ImportError as error:
+    raise ImportError(
+      f'{error}; pip install scikit-image, or the extra bitseg-jax[baselines]'
+    ) from error
+
+  # Best mean ARI on BSDS500 train (200 photos) at 128 px, of about 100 settings
+  # each: SLIC .315, Felzenszwalb .493. SLIC's fit any size; the best scale of
+  # Felzenszwalb went with the root of the side (32-256 px), min_size with area.
+  side = image_size / 128
+  sizes = {'scale': round(400 * side**0.5), 'min_size': round(75 * side**2)}
+  return {
+    'one region': (grid, {'k': 1}),
+    'grid': (grid, {'k': 3}),
+    'SLIC': (slic, {'n_segments': 6, 'compactness': 20, 'sigma': 1}),
+    'Felzenszwalb': (felzenszwalb, {'sigma': 0.4, **sizes}),
+  }
+
+
+def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
+  """Scores every method on every record (see data/pipeline.py) of a source.
+
+  Returns:
+    For each method its settings, num_images and the scores of one map, means
+    over annotators (for `annotators`: pairs of them), then over the images
+    without an empty annotation.
+  """
+  methods, values = make_methods(image_size), {}
+  for i in tqdm(range(len(source)), unit=' images', mininterval=1):
+    example = pipeline.evaluation_example(source[i], image_size)
+    height, width = example['size']
+    id_maps = [padded[:height, :width] for padded in example['id_maps']]
+    pairs = {}
+    for name, (segment, settings) in methods.items():
+      pred = segment(example['image'][:height, :width], **settings)
+      pairs[name] = [(pred, id_map) for id_map in id_maps]
+    if len(id_maps) > 1:
+      pairs['annotators'] = permutations(id_maps, 2)
+    for name, compared in pairs.items():
+      row = np.mean([_scores(*pair) for pair in compared], axis=0)
+      if not np.isnan(row).any():
+        values.setdefault(name, []).append(row)
+  results = {}
+  for name, rows in values.items():
+    settings = methods[name][1] if name in methods else {}
+    means = dict(
+      zip(metrics.names('table'), np.mean(rows, axis=0).tolist(), strict=True)
+    )
+    results[name] = {'settings': settings, 'num_images': len(rows), **means}
+  return results
+
+
+def format_table(results: dict[str, dict]) -> str:
+  """Formats what score_source returns, one line a method."""
+  names = metrics.names('table')
+  row = '{:<13}{:>7}' + '{:>9}' * len(names) + '  {}'
+  titles = [metrics.SCORES[name].title for name in names]
+  lines = [row.format('method', 'images', *titles, 'settings')]
+  for name, result in results.items():
+    means = [f'{result[metric]:.3f}' for metric in names]
+    settings = ' '.join(f'{k}={v}' for k, v in result['settings'].items())
+    lines.append(row.format(name, result['num_images'], *means, settings))
+  return '\n'.join(map(str.rstrip, lines))
+
+
+def _scores(pred, id_map):
+  table = metrics.contingency(id_map, pred)[0]
+  return list(metrics.compute('table', table).values())

@@ -1,0 +1,151 @@
+"""How good one answer from N samples is, by N: numpy, host.
+
+The answers: `one` sample, the `medoid`, the `consensus` (see consensus.py), and
+the `oracle`, the best of N by each score, which looks at the annotations.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bitseg_jax import IGNORE_ID, metrics
+from bitseg_jax.segmenting import consensus
+
+ANSWERS = 'one', 'medoid', 'consensus', 'oracle'
+
+
+class Column(NamedTuple):
+  """What a number of `score` is.
+
+  Attributes:
+    count: N, samples used.
+    answer: one of ANSWERS, or 'set'.
+    score: a name in metrics.SCORES.
+  """
+
+  count: int
+  answer: str
+  score: str
+
+
+def columns(num_samples: int) -> list[Column]:
+  """What `score` returns for so many samples: N = 1, 2, 4, ... of them."""
+  found = []
+  for count in _counts(num_samples):
+    answers = ANSWERS[:1] if count == 1 else ANSWERS[1:]
+    found += [
+      Column(count, a, s) for a in answers for s in metrics.names('table')
+    ]
+    found += [Column(count, 'set', s) for s in metrics.names('ensemble')]
+  return found
+
+
+def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
+  """Scores the answers that the samples of one image give.
+
+  Args:
+    samples: integers [N, H, W], without IGNORE_ID. N' samples are the first N';
+      `one` is the mean over all of them.
+    annotations: integers [H, W] each; -1 is unlabelled, and left out.
+
+  Returns:
+    float [K], one for each of `columns`: means over the annotators who labelled
+    anything, nan where there is nothing to score.
+  """
+  annotations = [a for a in annotations if (a != IGNORE_ID).any()]
+  wanted = columns(len(samples))
+  if not annotations:
+    return np.full(len(wanted), np.nan)
+  regions = np.stack([_regions(s, annotations) for s in samples], axis=1)
+  names = metrics.names('table')
+  ensemble = metrics.Ensemble(
+    samples,
+    annotations,
+    regions[..., names.index('ari')],
+    regions[..., names.index('iou')],
+    metrics.pairwise_distances(samples),
+    metrics.pairwise_distances(annotations),
+  )
+  values = {}
+  for count in _counts(len(samples)):
+    if count == 1:
+      found = {'one': regions.mean(axis=(0, 1))}
+    else:
+      found = _answers(samples[:count], annotations, regions[:, :count])
+    for answer, numbers in found.items():
+      for name, value in zip(names, numbers, strict=True):
+        values[Column(count, answer, name)] = value
+    for name, value in metrics.compute(
+      'ensemble', ensemble.first(count)
+    ).items():
+      values[Column(count, 'set', name)] = value
+  return np.array([values[column] for column in wanted])
+
+
+def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:
+  """Means over images.
+
+  Args:
+    scores: float [M, K], rows as from `score`; nan is left out.
+    num_samples: N.
+
+  Returns:
+    {N': {answer: {score: mean}}}, None where no image had anything to score.
+  """
+  summary: dict[str, dict] = {}
+  for column, values in zip(columns(num_samples), scores.T, strict=True):
+    values = values[~np.isnan(values)]
+    of_count = summary.setdefault(str(column.count), {})
+    of_count.setdefault(column.answer, {})[column.score] = (
+      float(values.mean()) if len(values) else None
+    )
+  return summary
+
+
+def format_table(summary: dict[str, dict]) -> str:
+  """Markdown of what `summarize` returns: a line for each N and answer."""
+  names = [*metrics.names('table'), *metrics.names('ensemble')]
+  titles = [metrics.SCORES[name].title for name in names]
+  lines = [
+    f'| N | answer | {" | ".join(titles)} |',
+    '|---' * (2 + len(titles)) + '|',
+  ]
+  for count, answers in summary.items():
+    for answer in filter(answers.get, ANSWERS):
+      # Scores of the whole set stand once, beside its first answer.
+      of_set = {} if answer in ANSWERS[2:] else answers['set']
+      found = {**answers[answer], **of_set}
+      cells = [_cell(found.get(name)) for name in names]
+      shown = f'{answer} (looks at the truth)' * (answer == ANSWERS[-1])
+      lines.append(f'| {count} | {shown or answer} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def _cell(value):
+  return '' if value is None else f'{value:.3f}'
+
+
+def _counts(num_samples):
+  return [2**i for i in range(num_samples.bit_length())]
+
+
+def _regions(pred, annotations):
+  """Scores of one map with each annotator: float [A, K]."""
+  tables = [metrics.contingency(a, pred)[0] for a in annotations]
+  return np.array([list(metrics.compute('table', t).values()) for t in tables])
+
+
+def _answers(samples, annotations, regions):
+  """Scores [K] of each answer but `one`, means over annotators."""
+  of_samples = regions.mean(axis=0)  # [N, K]
+  answer = consensus.consensus(samples)
+  best = [
+    values.max() if metrics.SCORES[name].higher_is_better else values.min()
+    for name, values in zip(metrics.names('table'), of_samples.T, strict=True)
+  ]
+  return {
+    'medoid': of_samples[consensus.medoid(samples)],
+    'consensus': _regions(answer, annotations).mean(axis=0),
+    'oracle': best,
+  }

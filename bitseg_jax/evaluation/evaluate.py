@@ -1,0 +1,268 @@
+"""Evaluation: samples for every image, scores, results JSON, gallery."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from bitseg_jax import metrics
+from bitseg_jax.evaluation import ensembles, reports
+from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.segmenting import drawing
+
+
+class Scores(NamedTuple):
+  """Scores of every sample, and some samples to look at.
+
+  Attributes:
+    names: M image names.
+    ari: float [M, N], mean over annotators, one column a sample.
+    iou: float [M, N], likewise.
+    samples: of some of this process's images, by index: int32 [N, S, S].
+    ensembles: float [M, K], see ensembles.score; K is 0 if not asked for.
+  """
+
+  names: list[str]
+  ari: np.ndarray
+  iou: np.ndarray
+  samples: dict[int, np.ndarray]
+  ensembles: np.ndarray
+
+
+def score_samples(
+  sample_fn: Callable[..., jax.Array],
+  params: Any,
+  decode: Callable[..., Any],
+  source: Sequence[dict[str, Any]],
+  image_size: int,
+  mesh: Mesh,
+  batch_size: int,
+  num_images: int = 0,
+  num_samples: int = 1,
+  num_shown: int = 0,
+  seed: int = 0,
+  description: str = 'eval',
+  with_ensembles: bool = False,
+) -> Scores:
+  """Samples and scores the first images of a source, see drawing.draw.
+
+  Args:
+    sample_fn: as from drawing.make_sample_fn.
+    params: parameters for it.
+    decode: x_hat -> codes.
+    source: records.
+    image_size, mesh: side S; devices.
+    batch_size: images a batch; the last is filled up, which does not count.
+    num_images, num_samples: images, 0 for all; samples an image, N.
+    num_shown: keep the samples of this many first images.
+    seed, description: of the samples; of the progress bar.
+    with_ensembles: score what N samples give together as well.
+
+  Returns:
+    The scores, the same on every process.
+  """
+  total = min(num_images or len(source), len(source))
+  columns = ensembles.columns(num_samples) if with_ensembles else []
+  values = np.zeros((2, total, num_samples))
+  together = np.zeros((total, len(columns)))
+  names, samples = np.zeros((total, 200), np.uint8), {}
+  drawn = drawing.draw(
+    functools.partial(sample_fn, params),
+    source,
+    image_size,
+    mesh,
+    batch_size,
+    total,
+    num_samples,
+    seed,
+    description,
+  )
+  for i, example, x_hats in drawn:
+    codes = np.asarray(decode(np.stack(x_hats)))
+    values[:, i] = _mean_scores(example['id_maps'], codes)
+    if with_ensembles:
+      together[i] = _score_together(codes, example)
+    name = example['name'].encode()[:200]
+    names[i, : len(name)] = list(name)
+    if i < num_shown:
+      samples[i] = codes
+  values, names, together = map(_over_processes, (values, names, together))
+  names = [bytes(name).rstrip(b'\0').decode(errors='ignore') for name in names]
+  return Scores(names, *values, samples, together)
+
+
+def _over_processes(rows):
+  """All rows, where every process has filled in its own and left others 0."""
+  if jax.process_count() == 1:
+    return rows
+  return multihost_utils.process_allgather(rows).sum(axis=0, dtype=rows.dtype)
+
+
+def _mean_scores(id_maps, samples):
+  """(ARI, IoU) of every sample, averaged over annotators: [2, N]."""
+  each = [[metrics.scores(a, b) for b in samples] for a in id_maps]
+  return [
+    np.mean([[s[name] for s in row] for row in each], axis=0)
+    for name in ('ari', 'iou')
+  ]
+
+
+def _score_together(samples, example):
+  """What ensembles.score says of them, without the padding."""
+  height, width = example['size']
+  seen = np.s_[..., :height, :width]
+  return ensembles.score(samples[seen], [a[seen] for a in example['id_maps']])
+
+
+def summarize(scores: Scores) -> dict[str, float]:
+  """Means over images: of all samples, and of the best one (an oracle).
+
+  Returns:
+    ari, iou: mean over images and samples. With several samples also
+    ari_oracle_best_of_N and iou_oracle_best_of_N, which look at the truth.
+    Images without a valid pixel are left out.
+  """
+  summary = {}
+  for name in ('ari', 'iou'):
+    values = getattr(scores, name)
+    values = values[~np.isnan(values).any(axis=1)]
+    summary[name] = float(np.mean(values)) if len(values) else None
+    if values.shape[1] > 1 and len(values):
+      oracle = f'{name}_oracle_best_of_{values.shape[1]}'
+      summary[oracle] = float(np.mean(np.max(values, axis=1)))
+  return summary
+
+
+def evaluate(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  output: str | pathlib.Path | None = None,
+) -> dict[str, Any]:
+  """Evaluates the newest checkpoint of a workdir, EMA and raw weights.
+
+  Writes results.json, gallery.png and, of several samples, by_num_samples.png;
+  of several datasets each on its own, to gallery_NAME.png and so on, and to
+  results.json under datasets/NAME.
+
+  Args:
+    config: the run's config, see checkpoint.read_config.
+    workdir: directory of the run.
+    output: where to write; None = the workdir.
+
+  Returns:
+    What results.json holds, without the scores of single images.
+
+  Raises:
+    FileNotFoundError: if there is no whole checkpoint, or no dataset.
+  """
+  output = pathlib.Path(output or workdir)
+  parts = experiment.build(config)
+  sharding.check_devices('eval.batch_size', config.eval.batch_size)
+  mesh = sharding.make_mesh()
+  sources = experiment.open_sources(config, 'eval')
+  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
+  abstract = experiment.abstract_params(parts, mesh)
+  params = {}
+  for name in config.eval.weights:
+    step, params[name] = checkpoint.read_params(
+      workdir, abstract, checkpoint.KINDS[name]
+    )
+  found = {
+    name: _evaluate_source(
+      config,
+      parts,
+      sample_fn,
+      params,
+      source,
+      mesh,
+      output,
+      f'_{name}' if len(sources) > 1 else '',
+    )
+    for name, source in sources.items()
+  }
+  settings = {
+    'num_samples': config.eval.num_samples,
+    'sample': config.sample.to_dict(),
+    'data': config.data.to_dict(),
+  }
+  results, per_image = _combine(found)
+  results = {'step': step, **results, **settings}
+  if jax.process_index() == 0:
+    write_json(output / 'results.json', _merge(results, per_image))
+  return results
+
+
+def _combine(found):
+  """Results and scores of single images: one dataset's, or all by name."""
+  if len(found) == 1:
+    ((results, per_image),) = found.values()
+    return results, {'per_image': per_image}
+  return (
+    {'datasets': {name: results for name, (results, _) in found.items()}},
+    {
+      'datasets': {name: {'per_image': per} for name, (_, per) in found.items()}
+    },
+  )
+
+
+def _merge(first, second):
+  """A dict of both, nested ones merged likewise."""
+  merged = {**first, **second}
+  for name in first.keys() & second.keys():
+    merged[name] = _merge(first[name], second[name])
+  return merged
+
+
+def _evaluate_source(
+  config, parts, sample_fn, params, source, mesh, output, suffix
+):
+  """(summaries by weights and num_images, scores by image) of one dataset."""
+  results, per_image, several = {}, {}, config.eval.num_samples > 1
+  for name in config.eval.weights:
+    scores = score_samples(
+      sample_fn,
+      params[name],
+      parts.codec.decode,
+      source,
+      parts.image_size,
+      mesh,
+      config.eval.batch_size,
+      config.eval.num_images,
+      config.eval.num_samples,
+      config.eval.gallery_images,
+      config.seed,
+      f'eval {name}',
+      several and name == config.eval.weights[0],
+    )
+    results[name] = summarize(scores)
+    if name == config.eval.weights[0] and jax.process_index() == 0:
+      reports.draw_gallery(
+        source,
+        scores.samples,
+        scores.ari,
+        scores.iou,
+        parts.image_size,
+        output / f'gallery{suffix}.png',
+      )
+      if several:
+        by_count = ensembles.summarize(
+          scores.ensembles, config.eval.num_samples
+        )
+        reports.draw_by_num_samples(
+          by_count, output / f'by_num_samples{suffix}.png'
+        )
+        results['by_num_samples'] = by_count
+      per_image = {
+        image: {'ari': list(ari), 'iou': list(iou)}
+        for image, ari, iou in zip(
+          scores.names, scores.ari, scores.iou, strict=True
+        )
+      }
+  return {**results, 'num_images': len(scores.ari)}, per_image

@@ -1,0 +1,108 @@
+"""What evaluation shows people: a gallery, a few lines, a plot."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bitseg_jax.data import pipeline
+from bitseg_jax.evaluation import ensembles
+from bitseg_jax.output import viz
+
+
+def draw_gallery(
+  source: Sequence[dict[str, Any]],
+  samples_of: dict[int, np.ndarray],
+  ari: np.ndarray,
+  iou: np.ndarray,
+  image_size: int,
+  path: str | pathlib.Path,
+) -> None:
+  """Writes a PNG: photo, ground truth, samples in the truth's colours.
+
+  Args:
+    source: records.
+    samples_of: int32 [N, S, S] of some of them, by index.
+    ari, iou: float [M, N], of all of them.
+    image_size: side S.
+    path: of the PNG.
+  """
+  rows = []
+  for i, samples in samples_of.items():
+    example = pipeline.evaluation_example(source[i], image_size)
+    height, width = example['size']
+    truth = example['id_maps'][0][:height, :width]
+    colors = viz.entity_colors(truth)
+    others = len(example['id_maps']) - 1
+    row = [
+      (example['image'][:height, :width], example['name']),
+      (
+        viz.colorize(truth, colors),
+        f'1 of {others + 1} annotators' if others else '',
+      ),
+    ]
+    for n, sample in enumerate(samples[:4]):
+      matched = viz.match_ids(truth, sample[:height, :width])
+      caption = f'ARI {ari[i, n]:.2f}  IoU {iou[i, n]:.2f}'
+      row.append((viz.colorize(matched, colors), caption))
+    rows.append(row)
+  if rows:
+    titles = [f'sample {n + 1}' for n in range(len(rows[0]) - 2)]
+    viz.gallery(rows, path, ['photo', 'ground truth', *titles])
+
+
+def format_results(results: dict[str, Any]) -> str:
+  """A few lines for people."""
+  lines = []
+  for dataset, found in results.get('datasets', {'': results}).items():
+    lines.append(
+      f'{dataset + ", " if dataset else ""}step {results["step"]}, '
+      f'{found["num_images"]} images, {results["num_samples"]} samples an image'
+    )
+    for name in filter(found.get, ('ema', 'raw')):
+      numbers = ', '.join(
+        f'{key} {v:.4f}' for key, v in found[name].items() if v is not None
+      )
+      lines.append(f'  {name}: {numbers}')
+    if 'by_num_samples' in found:
+      lines += ['', ensembles.format_table(found['by_num_samples']), '']
+  return '\n'.join(lines)
+
+
+def draw_by_num_samples(
+  summary: dict[str, dict], path: str | pathlib.Path
+) -> None:
+  """Plots ARI, IoU and covering of each answer against N.
+
+  Args:
+    summary: as from ensembles.summarize.
+    path: of the PNG.
+  """
+  names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'covering'}
+  counts = [int(count) for count in summary]
+  figure = Figure(figsize=(9, 3))
+  for axes, (name, title) in zip(
+    figure.subplots(1, len(names)), names.items(), strict=True
+  ):
+    one = summary['1']['one'][name]
+    for i, answer in enumerate(ensembles.ANSWERS[1:]):
+      values = [one, *(summary[str(n)][answer][name] for n in counts[1:])]
+      label = f'{answer} (looks at the truth)' * (answer == 'oracle') or answer
+      axes.plot(
+        counts,
+        values,
+        'o--' if answer == 'oracle' else 'o-',
+        label=label,
+        color=f'C{i}',
+      )
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(counts, counts)
+    axes.set_xlabel('samples')
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+  figure.set_layout_engine('constrained')
+  lines = axes.get_legend_handles_labels()
+  figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)
+  figure.savefig(path, dpi=130)

@@ -1,0 +1,1 @@
+"""What people get to see: pictures, label files, pages about a dataset."""

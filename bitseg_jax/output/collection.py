@@ -1,0 +1,165 @@
+"""Segments many photos: goes on where it was stopped, and past what is bad."""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bitseg_jax.data.source import SourceError
+from bitseg_jax.output import files
+from bitseg_jax.runtime.writers import progress_bar, write_json
+from bitseg_jax.segmenting import photos
+from bitseg_jax.segmenting.segmenter import Segmenter
+
+# Arguments of Segmenter.segment_batch beside the photos.
+DEFAULTS = {
+  'num_samples': 1,
+  'seed': 0,
+  'num_steps': None,
+  'guidance_weight': None,
+  'method': 'consensus',
+  'tile': None,
+  'follow_edges': True,
+}
+
+
+def predict(
+  segmenter: Segmenter,
+  found: Sequence[photos.Photo],
+  output: str | Path,
+  kinds: Sequence[str],
+  settings: dict[str, Any],
+  checkpoint: str,
+  overwrite: bool = False,
+) -> dict[str, Any]:
+  """Segments photos and writes what files.py lists, photo by photo.
+
+  Passed over is a photo whose files are all there, made from the same file with
+  the same settings. What cannot be read is named on stderr and in summary.json.
+
+  Args:
+    segmenter: the model.
+    found: the photos.
+    output: directory to write to.
+    kinds: some of files.KINDS.
+    settings: as DEFAULTS, all of them.
+    checkpoint: where the model is from.
+    overwrite: segment anew what is there.
+
+  Returns:
+    What summary.json says; that is written however this ends.
+
+  Raises:
+    OSError: the output cannot be written.
+  """
+  output, began, entries = Path(output), time.perf_counter(), {}
+  made_with = _made_with(segmenter, checkpoint, settings)
+  at_once = max(1, segmenter.batch_size // settings['num_samples'])
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+    with progress_bar(len(found), 'predict', 'photo') as progress:
+      noted = entries, progress
+      todo = _todo(found, output, kinds, made_with, overwrite, *noted)
+      while group := list(itertools.islice(todo, at_once)):
+        start = time.perf_counter()
+        results = segmenter.segment_batch([i for *_, i in group], **settings)
+        for (name, about, image), result in zip(group, results, strict=True):
+          files.write(output, name, image, result, kinds, about)
+          entries[name] = _entry('done', files.read_record(output, name))
+          progress.update()
+        seconds = (time.perf_counter() - start) / len(group)
+        for name, _, _ in group:
+          entries[name]['seconds'] = round(seconds, 3)
+  finally:
+    in_order = [p.name for p in found if p.name in entries]
+    summary = {
+      'finished': len(entries) == len(found),
+      'seconds': round(time.perf_counter() - began, 1),
+      'outputs': list(kinds),
+      'made_with': made_with,
+      'photos': [entries[name] for name in in_order],
+    }
+    _write_collections(output, in_order, kinds, entries)
+    write_json(output / 'summary.json', summary)
+  return summary
+
+
+def _made_with(segmenter, checkpoint, settings):
+  """All that a photo's segmentation depends on beside the photo."""
+  # What the run's config says and the same asked for are no different.
+  sampler = segmenter.sampler_settings(
+    settings['num_steps'], settings['guidance_weight']
+  )
+  return {
+    'checkpoint': os.path.abspath(checkpoint),
+    'step': segmenter.step,
+    **settings,
+    'num_steps': sampler['num_steps'],
+    'guidance_weight': sampler['guidance_weight'],
+  }
+
+
+def _todo(
+  found, output, kinds, made_with, overwrite, entries, progress
+) -> Iterator[tuple[str, dict[str, Any], np.ndarray]]:
+  """(name, its record so far, pixels) of what is to be done; notes the rest."""
+  for path, name in found:
+    about = {'photo': os.path.abspath(path), 'made_with': made_with}
+    try:
+      if path.is_file():
+        status = path.stat()
+        about.update(bytes=status.st_size, modified=status.st_mtime)
+        record = files.read_record(output, name)
+        if not overwrite and _is_there(output, name, kinds, about, record):
+          entries[name] = _entry('there', record)
+          progress.update()
+          continue
+      image = photos.read(path)
+    except (SourceError, OSError) as error:
+      reason = ' '.join(str(error).split())
+      tqdm.write(f'skipped: {reason}', file=sys.stderr)
+      entries[name] = {
+        'photo': about['photo'],
+        'status': 'failed',
+        'reason': reason,
+      }
+      progress.update()
+      continue
+    yield name, about, image
+
+
+def _is_there(output, name, kinds, about, record):
+  """Whether all files of a photo are there, made just so."""
+  if record is None or any(record.get(k) != v for k, v in about.items()):
+    return False
+  wanted = files.file_names(name, kinds, about['made_with']['num_samples'])
+  return all((output / file).is_file() for file in wanted) and (
+    'rle' not in kinds or all('segmentation' in s for s in record['segments'])
+  )
+
+
+def _entry(status, record):
+  """What summary.json says of a photo that is segmented."""
+  return {
+    'photo': record['photo'],
+    'status': status,
+    'width': record['width'],
+    'height': record['height'],
+    'num_segments': len(record['segments']),
+  }
+
+
+def _write_collections(output, names, kinds, entries):
+  names = [name for name in names if entries[name]['status'] != 'failed']
+  if 'panoptic' in kinds:
+    files.write_panoptic(output, names)
+  if 'rle' in kinds:
+    files.write_rle(output, names)
+  if 'sheet' in kinds:
+    files.write_sheets(output, names)

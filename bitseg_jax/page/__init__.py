@@ -1,0 +1,1 @@
+"""The page for the browser: `actions` is what it does, `layout` its looks."""

@@ -1,0 +1,41 @@
+"""Renaming the ids of a map; every other module comes here for it."""
+
+import numpy as np
+
+
+def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Renames ids 0, 1, ... in ascending order, without gaps.
+
+  Args:
+    ids: integers of any shape; -1 is an id like the others.
+
+  Returns:
+    The rank of each id, int32 of the same shape, and the ids that were present,
+    ascending [K], so that present[ranks] are the ids again.
+  """
+  if not ids.size:
+    return ids.astype(np.int32), ids.ravel()
+  low, high = int(ids.min()), int(ids.max())
+  if high - low > 4 * ids.size:
+    present, ranks = np.unique(ids, return_inverse=True)
+    return ranks.reshape(ids.shape).astype(np.int32), present
+  # Ids are nearly always small, and a lookup is much faster than sorting.
+  offset = ids.astype(np.intp) - low
+  seen = np.zeros(high - low + 1, bool)
+  seen[offset] = True
+  ranks = (np.cumsum(seen) - 1).astype(np.int32)
+  return ranks[offset], np.flatnonzero(seen) + low
+
+
+def by_first_appearance(ids: np.ndarray) -> np.ndarray:
+  """Renames ids 0, 1, ... in the order in which they first appear.
+
+  Args:
+    ids: integers of any shape.
+
+  Returns:
+    int32 of the same shape; equal partitions come out equal.
+  """
+  _, first, ranks = np.unique(ids, return_index=True, return_inverse=True)
+  order = np.argsort(np.argsort(first)).astype(np.int32)
+  return order[ranks].reshape(np.shape(ids))

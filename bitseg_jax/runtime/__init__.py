@@ -1,0 +1,1 @@
+"""What every run needs: its settings, parts, devices, state and files."""

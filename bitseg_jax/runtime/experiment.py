@@ -1,0 +1,234 @@
+"""From a config to the parts of a run; what cannot work is said here.
+
+Below this floor nothing knows of configs: functions take plain values.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from bitseg_jax import codec as codecs
+from bitseg_jax import diffusion, palette, schedule
+from bitseg_jax.data import pipeline
+from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.procedural import ProceduralScenes
+from bitseg_jax.models import MODELS
+from bitseg_jax.runtime import checks, sharding, train_state
+
+
+class Experiment(NamedTuple):
+  """The parts that a config describes.
+
+  Attributes:
+    image_size: side S of the padded square.
+    schedule: noise schedule.
+    codec: codes <-> channels.
+    palette: int [S, S], or None.
+    model: the network, a Flax module.
+    denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
+    self_conditioning: whether denoise takes x_before as well.
+  """
+
+  image_size: int
+  schedule: schedule.Schedule
+  codec: codecs.Codec
+  palette: np.ndarray | None
+  model: Any
+  denoise: Callable[..., jax.Array]
+  self_conditioning: bool = False
+
+  def init_params(self, key: jax.Array) -> Any:
+    """Draws the initial parameters."""
+    channels = self.codec.channels * (2 if self.self_conditioning else 1)
+    z_t = jnp.zeros((1, self.image_size, self.image_size, channels))
+    return self.model.init(key, z_t, z_t[..., :1].repeat(3, -1), jnp.zeros(1))[
+      'params'
+    ]
+
+
+def build(config: ConfigDict) -> Experiment:
+  """Builds the parts of a config.
+
+  Raises:
+    ValueError: if the settings contradict each other, one clear line.
+  """
+  checks.check(config)
+  codec = codecs.make_codec(config.codes.encoding, config.codes.num_codes)
+  noise = schedule.Schedule(
+    config.diffusion.schedule, config.diffusion.input_scale
+  )
+  model = make_network(config.model, codec.channels)
+  return Experiment(
+    image_size=config.data.image_size,
+    schedule=noise,
+    codec=codec,
+    palette=_palette(config.codes),
+    model=model,
+    denoise=diffusion.make_denoiser(
+      lambda params, *args: model.apply({'params': params}, *args),
+      noise,
+      config.diffusion.pred_type,
+      config.diffusion.tanh,
+    ),
+    self_conditioning=config.diffusion.self_conditioning,
+  )
+
+
+def make_network(settings: ConfigDict, out_channels: int) -> Any:
+  """Builds the network of the config's `model` section.
+
+  Every setting of the section that the network has an attribute for is given
+  to it; the others are of other networks.
+
+  Args:
+    settings: the section.
+    out_channels: channels of the codes, C.
+
+  Returns:
+    A Flax module, see models/__init__.py.
+  """
+  network = MODELS[settings.name]
+  values = {
+    **settings.to_dict(),
+    'out_channels': out_channels,
+    'dtype': jnp.dtype(settings.dtype),
+    'fused_attention': settings.fused_attention
+    and jax.default_backend() == 'gpu',
+  }
+  attributes = {field.name for field in dataclasses.fields(network)}
+  attributes -= {'name', 'parent'}  # Flax's own
+  return network(**{k: v for k, v in values.items() if k in attributes})
+
+
+def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
+  """Shapes, dtypes and shardings of the parameters, without making them."""
+  shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
+  return sharding.placed(shapes, mesh)
+
+
+def training_batches(
+  config: ConfigDict, sources: Sequence, codes: np.ndarray | None
+) -> grain.IterDataset:
+  """This process's batches of a run, see pipeline.training_batches."""
+  return pipeline.training_batches(
+    sources,
+    pipeline.TrainingExample(
+      image_size=config.data.image_size,
+      num_codes=config.codes.num_codes,
+      palette=codes,
+      overflow=config.codes.overflow,
+      augment=config.data.augment,
+      crop_scale=tuple(config.data.crop_scale),
+      crop_aspect=config.data.crop_aspect,
+    ),
+    config.train.batch_size,
+    config.seed,
+    tuple(config.data.weights),
+    config.data.num_threads,
+    config.data.num_workers,
+    jax.process_index(),
+    jax.process_count(),
+  )
+
+
+def make_optimizer(
+  settings: ConfigDict,
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  """(learning rate by step, optimizer) of the config's `train` section."""
+  learning_rate = train_state.learning_rate_schedule(
+    settings.learning_rate,
+    settings.num_steps,
+    settings.warmup_steps,
+    settings.decay_steps,
+  )
+  return learning_rate, train_state.make_optimizer(
+    learning_rate,
+    settings.beta1,
+    settings.beta2,
+    settings.weight_decay,
+    settings.grad_clip,
+  )
+
+
+def make_state(
+  parts: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Callable[[jax.Array], train_state.TrainState], Any]:
+  """How a run's state is made, and where it lies.
+
+  Returns:
+    (compiled key -> state of step 0; its shapes, dtypes and shardings).
+  """
+  init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
+  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
+  return jax.jit(init, out_shardings=sharding.shardings(abstract)), abstract
+
+
+def _palette(codes):
+  if codes.palette == 'none':
+    return None
+  return palette.make_palette(
+    codes.num_codes, codes.palette, codes.palette_seed
+  )
+
+
+def open_sources(
+  config: ConfigDict, split: str
+) -> dict[str, Sequence[dict[str, Any]]]:
+  """Opens the records of a split, of each dataset there is.
+
+  Args:
+    config: the run's config.
+    split: 'train' or 'eval'; the config names the datasets' own splits.
+
+  Returns:
+    Random-access records, see data/pipeline.py, by the dataset's name.
+
+  Raises:
+    ValueError or OSError, one line, if a dataset is not there.
+  """
+  data = config.data
+  if data.source == 'procedural':
+    # One stream, its head held out: no seed makes them overlap.
+    scenes = ProceduralScenes(
+      data.num_eval_scenes + data.num_scenes,
+      data.image_size,
+      data.max_entities,
+      config.seed,
+    )
+    held_out = range(data.num_eval_scenes)
+    rest = range(data.num_eval_scenes, len(scenes))
+    subset = Subset(scenes, held_out if split == 'eval' else rest)
+    return {'procedural': subset}
+  name, wanted_side = data.eval_split, 0
+  if split == 'train':
+    # A part of the photo is enlarged to image_size.
+    enlarged = (data.crop_aspect / min(data.crop_scale[0], 1)) ** 0.5
+    name, wanted_side = data.train_split, math.ceil(data.image_size * enlarged)
+  return {
+    pathlib.Path(path).name: builder.open_split(path, name, wanted_side)
+    for path in data.dirs or [data.dir]
+  }
+
+
+class Subset:
+  """The records of a source at some indices."""
+
+  def __init__(self, source: Sequence, indices: Sequence[int]):
+    self._source = source
+    self._indices = indices
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> Any:
+    return self._source[self._indices[index]]

@@ -1,0 +1,157 @@
+"""What a setting may be, and the check of a whole config against that.
+
+configs/base.py lists every setting once, as a Setting; `check` holds a config
+against the list before anything is compiled, and `experiment.build` adds what
+settings demand of each other.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+
+class Setting(NamedTuple):
+  """One setting of the config.
+
+  Attributes:
+    default: its value where nobody says otherwise; also its type. A float also
+      takes an int; a tuple takes any number of the type of `of`.
+    meaning: what it does, for people, with its unit.
+    least: smallest value allowed, None = no bound.
+    most: largest value allowed, None = no bound.
+    above: value that it must exceed, None = no bound.
+    choices: the values allowed, None = all of the type.
+    of: type of the elements of a tuple; bounds and choices are theirs.
+    length: number of elements of a tuple, None = any.
+  """
+
+  default: Any
+  meaning: str
+  least: float | None = None
+  most: float | None = None
+  above: float | None = None
+  choices: Sequence[Any] | None = None
+  of: type | None = None
+  length: int | None = None
+
+
+Settings = Mapping[str, 'Setting | Settings']
+
+
+def to_config(settings: Settings) -> ConfigDict:
+  """Makes the config that holds the default of every setting, locked."""
+  config = ConfigDict()
+  for name, setting in settings.items():
+    config[name] = (
+      setting.default if isinstance(setting, Setting) else to_config(setting)
+    )
+  return config.lock()
+
+
+def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
+  """Checks every value of a config.
+
+  Args:
+    config: the config; sections are nested.
+    settings: what there is.
+    prefix: name of the section, for the error.
+
+  Raises:
+    ValueError: one line that names the setting, its value and what it may be.
+  """
+  unknown = sorted(set(config) - set(settings))
+  missing = sorted(set(settings) - set(config))
+  if unknown or missing:
+    raise ValueError(
+      f'config.{prefix}{(unknown or missing)[0]} is '
+      + ('no setting; configs/base.py lists them' if unknown else 'missing')
+    )
+  for name, setting in settings.items():
+    value = config[name]
+    if isinstance(setting, Setting):
+      _check_value(f'config.{prefix}{name}', value, setting)
+    elif isinstance(value, (ConfigDict, dict)):
+      check(value, setting, f'{prefix}{name}.')
+    else:
+      raise ValueError(f'config.{prefix}{name} is {value!r}, not a section')
+
+
+def _check_value(name, value, setting):
+  if setting.of is None:
+    _check_one(name, value, type(setting.default), setting)
+    return
+  if not isinstance(value, (tuple, list)):
+    raise ValueError(f'{name} is {value!r}; give a tuple, such as (1, 2)')
+  if setting.length not in (None, len(value)):
+    raise ValueError(
+      f'{name} is {tuple(value)!r}; give {setting.length} values'
+    )
+  for element in value:
+    _check_one(name, element, setting.of, setting, f' in {tuple(value)!r}')
+
+
+def _check_one(name, value, kind, setting, where=''):
+  """Checks one value, or one element of a tuple."""
+  wrong = f'{name} is {value!r}{where}; it must be '
+  accepted = {float: numbers.Real, int: numbers.Integral}.get(kind, kind)
+  # True counts as an int in Python, but never as one here.
+  if not isinstance(value, accepted) or (
+    isinstance(value, bool) and kind is not bool
+  ):
+    raise ValueError(wrong + _KINDS[kind])
+  if setting.choices is not None and value not in setting.choices:
+    raise ValueError(wrong + f'one of {", ".join(map(str, setting.choices))}')
+  if kind not in (int, float):
+    return
+  if not math.isfinite(value):
+    raise ValueError(wrong + 'finite')
+  for bound, holds, words in (
+    (setting.least, lambda b: value >= b, 'at least'),
+    (setting.most, lambda b: value <= b, 'at most'),
+    (setting.above, lambda b: value > b, 'over'),
+  ):
+    if bound is not None and not holds(bound):
+      raise ValueError(wrong + f'{words} {bound}')
+
+
+_KINDS = {
+  bool: 'True or False',
+  int: 'a whole number',
+  float: 'a number',
+  str: 'text',
+}
+
+
+def describe(settings: Settings, prefix: str = '') -> list[tuple[str, ...]]:
+  """Lists all settings for people.
+
+  Returns:
+    (name, default, range, meaning) of each, sections joined by dots.
+  """
+  rows = []
+  for name, setting in settings.items():
+    if isinstance(setting, Setting):
+      rows.append(
+        (prefix + name, repr(setting.default), _range(setting), setting.meaning)
+      )
+    else:
+      rows += describe(setting, f'{prefix}{name}.')
+  return rows
+
+
+def _range(setting):
+  if setting.choices is not None:
+    return ', '.join(map(str, setting.choices))
+  parts = [
+    f'{sign} {bound}'
+    for sign, bound in (
+      ('>', setting.above),
+      ('>=', setting.least),
+      ('<=', setting.most),
+    )
+    if bound is not None
+  ]
+  return ', '.join(parts)

@@ -1,0 +1,116 @@
+"""Mesh and placement: data parallel, parameters whole or sharded (FSDP)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+_LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+  """All devices of all processes, [data, fsdp].
+
+  Args:
+    fsdp: devices that share one copy of the state; neighbours, between which
+      the way is shortest.
+
+  Raises:
+    ValueError: if that many do not divide the devices.
+  """
+  count = jax.device_count()
+  if count % fsdp:
+    raise ValueError(
+      f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
+    )
+  # Auto axes: the compiler places the collectives; Linen needs them.
+  return jax.make_mesh(
+    (count // fsdp, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2
+  )
+
+
+def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
+  """Placement of batches, or of a stack: rows split over all the devices."""
+  rows = (None, mesh.axis_names) if stacked else (mesh.axis_names,)
+  return NamedSharding(mesh, PartitionSpec(*rows))
+
+
+def copied_on(mesh: Mesh) -> NamedSharding:
+  """Placement of small things: a copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def placed(shapes: Any, mesh: Mesh) -> Any:
+  """Says where each array of a state lies.
+
+  An array is cut along its longest axis that the fsdp devices divide; small
+  ones, and all of them where fsdp is 1, are copied.
+
+  Args:
+    shapes: pytree of arrays or shapes.
+    mesh: the mesh.
+
+  Returns:
+    The same tree of jax.ShapeDtypeStruct with a sharding.
+  """
+  parts = mesh.shape['fsdp']
+
+  def place(leaf):
+    axes = [i for i, n in enumerate(leaf.shape) if n % parts == 0]
+    spec = [None] * len(leaf.shape)
+    if parts > 1 and axes and np.prod(leaf.shape) >= _LEAST_SHARDED:
+      spec[max(axes, key=lambda i: leaf.shape[i])] = 'fsdp'
+    return jax.ShapeDtypeStruct(
+      leaf.shape,
+      leaf.dtype,
+      sharding=NamedSharding(mesh, PartitionSpec(*spec)),
+    )
+
+  return jax.tree.map(place, shapes)
+
+
+def shardings(placed: Any) -> Any:
+  """The shardings alone of what `placed` returns."""
+  return jax.tree.map(lambda leaf: leaf.sharding, placed)
+
+
+def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
+  """Makes global arrays of this process's rows.
+
+  Args:
+    batch: pytree of arrays [local B, ...]; [K, local B, ...] if stacked.
+    mesh: the mesh.
+    stacked: whether it is a stack of K batches.
+
+  Returns:
+    The same tree of jax.Array [B, ...] or [K, B, ...], rows split over all
+    devices.
+  """
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(
+      split_on(mesh, stacked), np.asarray(x)
+    ),
+    batch,
+  )
+
+
+def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:
+  """Puts the next batch on the devices, or, over 1, a stack of so many."""
+  if together == 1:
+    return put_batch(next(batches), mesh)
+  several = [next(batches) for _ in range(together)]
+  stack = jax.tree.map(lambda *parts: np.stack(parts), *several)
+  return put_batch(stack, mesh, stacked=True)
+
+
+def check_devices(name: str, batch_size: int, accumulate: int = 1) -> None:
+  """Raises ValueError unless all devices get as much of each (micro)batch."""
+  devices = jax.device_count()
+  if batch_size % (devices * accumulate):
+    times = f' times train.accumulate = {accumulate}' * (accumulate > 1)
+    raise ValueError(
+      f'config.{name} is {batch_size}, which {devices} devices{times} do not '
+      f'divide; use a multiple of {devices * accumulate}'
+    )

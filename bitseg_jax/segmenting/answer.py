@@ -1,0 +1,134 @@
+"""A segmentation at the photo's size, of samples at the model's size."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bitseg_jax import metrics, relabel
+from bitseg_jax.data import transforms
+from bitseg_jax.segmenting import consensus, tiles, upsample
+
+METHODS = ('consensus', 'medoid')
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+  """What a photo was cut into, at the photo's own size.
+
+  Attributes:
+    id_map: int32 [H, W], ids 0, 1, ... without gaps.
+    uncertainty: float32 [H, W] in [0, 1]. Of one sample: 1 - the probability
+      of the likeliest code (Eq. 3). Of several: how much they disagree, see
+      metrics.uncertainty.disagreement.
+    confidence: float32 [K] in [0, 1], one a segment of id_map. Of one sample:
+      the mean probability of its code. Of several: how well they agree on it,
+      see consensus.stability.
+    num_samples: N.
+    sample: n -> sample n, int32 [H, W], ids without gaps that mean nothing in
+      another. Made at each call: large photos times N need much memory.
+  """
+
+  id_map: np.ndarray
+  uncertainty: np.ndarray
+  confidence: np.ndarray
+  num_samples: int
+  sample: Callable[[int], np.ndarray]
+
+  @functools.cached_property
+  def samples(self) -> np.ndarray:
+    """All samples, int32 [N, H, W]."""
+    return np.stack([self.sample(n) for n in range(self.num_samples)])
+
+
+def from_samples(
+  codes: np.ndarray,
+  probabilities: Callable[[int], np.ndarray],
+  photo: np.ndarray,
+  method: str = 'consensus',
+  follow_edges: bool = True,
+) -> Segmentation:
+  """Makes a segmentation of a photo, or of a tile.
+
+  Args:
+    codes: int32 [N, h, w], decoded samples.
+    probabilities: n -> float32 [h, w, C], of the codes in sample n.
+    photo: uint8 [H, W, 3].
+    method: one of METHODS.
+    follow_edges: whether borders follow the photo's edges between the model's
+      pixels, see upsample.follow_edges.
+
+  Returns:
+    The segmentation.
+  """
+  size = photo.shape[:2]
+  # Not the photo itself, which `sample` would keep in memory.
+  longest = max(codes.shape[1:]) * upsample.GUIDE_SCALE
+  guide = photo
+  if max(size) > longest:
+    guide_size = transforms.fit_longest_side(*size, longest)
+    guide = transforms.resize_image(photo, guide_size)
+
+  def enlarge(id_map, numbers):
+    """Id map at the photo's size, and which of its ids came through."""
+    membership = upsample.memberships(
+      id_map, codes[numbers], (probabilities(n) for n in numbers)
+    )
+    if follow_edges:
+      membership = upsample.follow_edges(membership, guide)
+    return relabel.compact(upsample.upsample_ids(membership, size))
+
+  numbers = list(range(len(codes)))
+  if len(codes) == 1:
+    id_map, _ = relabel.compact(codes[0])
+    certain = probabilities(0).max(axis=-1)
+    uncertainty, confidence = 1 - certain, _means(certain, id_map)
+  else:
+    if method == 'consensus':
+      id_map = consensus.consensus(codes)
+    else:
+      numbers = [consensus.medoid(codes)]
+      id_map, _ = relabel.compact(codes[numbers[0]])
+    uncertainty = metrics.uncertainty.disagreement(codes)
+    confidence = consensus.stability(id_map, codes)
+  enlarged, present = enlarge(id_map, numbers)
+  return Segmentation(
+    id_map=enlarged,
+    uncertainty=upsample.upsample_values(uncertainty, size),
+    confidence=confidence[present],
+    num_samples=len(codes),
+    sample=lambda n: enlarge(relabel.compact(codes[n])[0], [n])[0],
+  )
+
+
+def join(
+  parts: Sequence[Segmentation], boxes: Sequence[tiles.Box]
+) -> Segmentation:
+  """Makes the segmentation of a photo from those of its tiles.
+
+  Args:
+    parts: one a tile.
+    boxes: as from tiles.split.
+
+  Returns:
+    The segmentation; a segment's confidence is the mean over its pixels.
+  """
+  if len(parts) == 1:
+    return parts[0]
+  id_map = tiles.merge_ids([part.id_map for part in parts], boxes)
+  confident = tiles.join([p.confidence[p.id_map] for p in parts], boxes)
+  return Segmentation(
+    id_map=id_map,
+    uncertainty=tiles.blend([part.uncertainty for part in parts], boxes),
+    confidence=_means(confident, id_map),
+    num_samples=parts[0].num_samples,
+    sample=lambda n: tiles.merge_ids([p.sample(n) for p in parts], boxes),
+  )
+
+
+def _means(values, id_map):
+  """Mean of values [H, W] over each id without gaps: float32 [K]."""
+  ids = id_map.ravel()
+  means = np.bincount(ids, values.ravel()) / np.bincount(ids)
+  return np.clip(means, 0, 1).astype(np.float32)

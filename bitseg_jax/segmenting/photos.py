@@ -1,0 +1,192 @@
+"""Photos on disk: which there are, what to call their results, how to read."""
+
+import glob
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from bitseg_jax.data import source
+from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
+
+# Of those that the reader may not know it says so, rather than nothing.
+SUFFIXES = (*PHOTO_SUFFIXES, '.avif', '.gif', '.heic', '.heif', '.jp2', '.ppm')
+_LONGEST_NAME = 200  # bytes; file systems end at 255, and endings follow
+
+
+class Photo(NamedTuple):
+  """A file that may be a photo.
+
+  Attributes:
+    path: the file.
+    name: what the names of its results begin with, relative to the output
+      directory and unique in it; / between folders.
+  """
+
+  path: Path
+  name: str
+
+
+def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
+  """Files that paths and patterns name, each once, sorted within an input.
+
+  Results keep the folders of the photos: below a given folder, or below the
+  part of a pattern before its first wildcard. What lies in the output
+  directory is left out.
+
+  Args:
+    inputs: photos, folders of photos (with all folders in them), or glob
+      patterns (** goes deep).
+    output: where results are to be written.
+
+  Returns:
+    The photos. They need not be readable, nor even files.
+
+  Raises:
+    ValueError: an input names nothing.
+  """
+  output, seen, found = Path(output).resolve(), set(), []
+  for one in inputs:
+    candidates = list(_candidates(one))
+    if not candidates:
+      raise ValueError(
+        f'{one}: no photo there; give --input a photo, a folder with photos '
+        f'({" ".join(SUFFIXES)}), or a quoted pattern'
+      )
+    outside = [c for c in candidates if not _lies_in(c[0], output)]
+    if not outside:
+      raise ValueError(
+        f'{one} lies in the output directory {output}; write elsewhere'
+      )
+    for path, name in outside:
+      # Of a link it is the name that counts.
+      key = os.path.realpath(path.parent), path.name
+      if key not in seen:
+        seen.add(key)
+        found.append((path, name))
+  return _name(found)
+
+
+def _candidates(one: str) -> Iterator[tuple[Path, Path]]:
+  """(file, its path below the folder that was asked for)."""
+  root = Path(one)
+  if root.is_dir():
+    # Links to folders are not followed: they may lead in circles.
+    for folder, folders, names in os.walk(root):
+      folders[:] = sorted(f for f in folders if f[0] != '.')
+      for name in sorted(names):
+        path = Path(folder, name)
+        if path.suffix.lower() in SUFFIXES and name[0] != '.':
+          yield path, path.relative_to(root)
+  elif os.path.lexists(root):  # a name may well hold [ or *
+    yield root, Path(root.name)
+  else:
+    plain = []
+    for part in root.parts[:-1]:
+      if glob.has_magic(part):
+        break
+      plain.append(part)
+    for name in sorted(glob.glob(one, recursive=True)):
+      if not os.path.isdir(name):
+        yield Path(name), Path(name).relative_to(Path(*plain))
+
+
+def _lies_in(path, folder):
+  return folder in Path(os.path.realpath(path.parent), path.name).parents
+
+
+def _name(found):
+  """Photos with unique names; where they would clash, with their suffix."""
+  shared, taken, photos = {}, set(), []
+  for _, below in found:
+    stem = below.with_suffix('').as_posix().casefold()
+    shared[stem] = shared.get(stem, 0) + 1
+  for path, below in found:
+    stem = below.with_suffix('')
+    twice = shared[stem.as_posix().casefold()] > 1
+    name = base = _shorten(below if twice else stem)
+    number = 1
+    while name.casefold() in taken:
+      number += 1
+      name = f'{base}~{number}'
+    taken.add(name.casefold())
+    photos.append(Photo(path, name))
+  return photos
+
+
+def _shorten(path):
+  """A path whose last part leaves room for endings, such as _labels.png."""
+  name = path.name.encode(errors='surrogateescape')
+  if len(name) > _LONGEST_NAME:
+    start = name[: _LONGEST_NAME - 9].decode(errors='ignore')
+    path = path.with_name(f'{start}~{zlib.crc32(name):08x}')
+  return path.as_posix()
+
+
+def read(path: Path) -> np.ndarray:
+  """Reads a photo upright, as EXIF says it is to be shown.
+
+  Args:
+    path: the file; of an animation, its first frame.
+
+  Returns:
+    uint8 [H, W, 3] RGB, see `to_rgb`.
+
+  Raises:
+    SourceError: it is no photo, in one line.
+  """
+  # A pipe would be waited for, for ever.
+  if not path.is_file():
+    if path.is_symlink() and not path.exists():
+      reason = 'a link that leads nowhere'
+    else:
+      reason = 'a folder' if path.is_dir() else 'not a plain file'
+    raise source.SourceError(f'{path}: {reason}, so no photo')
+  if not path.stat().st_size:
+    raise source.SourceError(f'{path}: empty file')
+  with warnings.catch_warnings():
+    # Large photos are meant; far larger ones Pillow refuses.
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+    image = source.open_image(path, high_byte=True)
+  try:
+    return to_rgb(image)
+  except ValueError as error:
+    raise source.SourceError(f'{path}: {error}') from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+  """Converts a picture to 8-bit RGB where it is clear what its values mean.
+
+  Grey, palette, CMYK, YCbCr and HSV as Pillow does, without colour profiles;
+  transparent ones over white; 16-bit grey by the higher byte. Turned upright
+  as EXIF says.
+
+  Args:
+    image: the picture.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: pixels are floats, 32-bit integers, or of another mode that
+      Pillow cannot convert.
+  """
+  image = ImageOps.exif_transpose(image)
+  if image.mode in ('I', 'F'):
+    kind = 'floats' if image.mode == 'F' else '32-bit integers'
+    raise ValueError(
+      f'image has mode {image.mode}, {kind}, of which nobody knows what is '
+      'white; save it with 8 or 16 bits'
+    )
+  if image.mode.startswith('I;16'):
+    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    white = Image.new('RGBA', image.size, 'white')
+    image = Image.alpha_composite(white, image)
+  return np.asarray(image.convert('RGB'))

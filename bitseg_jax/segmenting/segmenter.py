@@ -1,0 +1,297 @@
+"""A trained model behind one object: photos in, segmentations out."""
+
+import functools
+import itertools
+import pathlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from bitseg_jax.data import pipeline
+from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.segmenting import answer, drawing, photos, stablehlo, tiles
+from bitseg_jax.segmenting.answer import Segmentation
+
+Photo = np.ndarray | Image.Image
+
+
+class Segmenter:
+  """Draws segmentations of photos from one trained model.
+
+  The result depends on photo, seed and settings alone: every batch has the
+  same size, filled up where photos are missing, and sample n of every photo
+  starts from the same noise. So the sampler is compiled once for each
+  (num_steps, guidance_weight) and then kept. Threads may share a segmenter.
+  """
+
+  def __init__(
+    self,
+    parts: experiment.Experiment,
+    params: Any,
+    settings: ConfigDict,
+    batch_size: int | None = None,
+    step: int | None = None,
+  ):
+    """Keeps the parts; see `from_checkpoint`, which gathers them.
+
+    Args:
+      parts: the experiment.
+      params: parameters of its model.
+      settings: the config's `sample` section.
+      batch_size: samples drawn at once over all devices, rounded up to a
+        multiple of their number. None: 1 a device on CPU, where more is no
+        faster, else 8.
+      step: of the checkpoint, for those who want to know.
+
+    Raises:
+      ValueError: if batch_size is not positive.
+    """
+    devices = jax.device_count()
+    if batch_size is None:
+      batch_size = devices * (1 if jax.default_backend() == 'cpu' else 8)
+    _at_least_one('batch_size', batch_size)
+    self.batch_size = -(-batch_size // devices) * devices
+    self._parts = parts
+    self._params = params
+    self._settings = settings
+    self._mesh = sharding.make_mesh()
+    self._sample_fns = {}
+    self._lock = threading.Lock()
+    self._probabilities = jax.jit(parts.codec.probabilities)
+    self.step = step
+
+  @classmethod
+  def from_checkpoint(
+    cls,
+    path: str | pathlib.Path,
+    kind: str = 'ema_params',
+    batch_size: int | None = None,
+  ) -> 'Segmenter':
+    """Loads the model of a run; its config is in the checkpoint.
+
+    Args:
+      path: workdir of the run, whose newest whole step is taken; or
+        <workdir>/checkpoints/<step>.
+      kind: 'ema_params' or 'params'.
+      batch_size: see `__init__`.
+
+    Returns:
+      The segmenter.
+
+    Raises:
+      FileNotFoundError: if there is no whole checkpoint.
+      ValueError: if kind is neither.
+    """
+    kinds = checkpoint.KINDS.values()
+    if kind not in kinds:
+      raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
+    config = checkpoint.read_config(path)
+    # A photo at a time it gains nothing, and exports must run anywhere.
+    config.model.fused_attention = False
+    parts = experiment.build(config)
+    abstract = experiment.abstract_params(parts, sharding.make_mesh())
+    step, params = checkpoint.read_params(path, abstract, kind)
+    return cls(parts, params, config.sample, batch_size, step)
+
+  def segment(
+    self,
+    image: Photo,
+    num_samples: int = 1,
+    seed: int = 0,
+    num_steps: int | None = None,
+    guidance_weight: float | None = None,
+    method: str = 'consensus',
+    tile: int | None = None,
+    follow_edges: bool = True,
+  ) -> Segmentation:
+    """Segments one photo, see `segment_batch`."""
+    return self.segment_batch(
+      [image],
+      num_samples,
+      seed,
+      num_steps,
+      guidance_weight,
+      method,
+      tile,
+      follow_edges,
+    )[0]
+
+  def segment_batch(
+    self,
+    images: Sequence[Photo],
+    num_samples: int = 1,
+    seed: int = 0,
+    num_steps: int | None = None,
+    guidance_weight: float | None = None,
+    method: str = 'consensus',
+    tile: int | None = None,
+    follow_edges: bool = True,
+  ) -> list[Segmentation]:
+    """Segments photos of any sizes.
+
+    Args:
+      images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images, see
+        photos.to_rgb.
+      num_samples: N, samples a photo.
+      seed: of the samples.
+      num_steps: steps of the sampler; None as in the config of the run.
+      guidance_weight: 0 is off; None as in the config of the run.
+      method: how several samples become one: 'consensus' or 'medoid', see
+        consensus.py.
+      tile: cuts larger photos into overlapping tiles with sides of so many
+        pixels, each segmented by itself, see tiles.py; None: never.
+      follow_edges: whether borders follow the photo's edges between the
+        model's pixels, see upsample.py.
+
+    Returns:
+      One segmentation a photo.
+
+    Raises:
+      ValueError: a photo is none of the above, a number is not positive, or
+        the method unknown.
+    """
+    _at_least_one('num_samples', num_samples)
+    if tile is not None and tile < self._parts.image_size:
+      raise ValueError(
+        f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
+      )
+    if method not in answer.METHODS:
+      raise ValueError(
+        f'method is {method!r}; choose one of {", ".join(answer.METHODS)}'
+      )
+    sample_fn = self._sample_fn(num_steps, guidance_weight)
+    images = [_to_rgb(image) for image in images]
+    boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
+    parts = [
+      image[top:bottom, left:right]
+      for image, cuts in zip(images, boxes, strict=True)
+      for top, left, bottom, right in cuts
+    ]
+    drawn = self._draw(parts, num_samples, seed, sample_fn)
+    results = (
+      answer.from_samples(*one, part, method, follow_edges)
+      for one, part in zip(drawn, parts, strict=True)
+    )
+    return [
+      answer.join(list(itertools.islice(results, len(cuts))), cuts)
+      for cuts in boxes
+    ]
+
+  def export(
+    self,
+    path: str | pathlib.Path,
+    num_steps: int | None = None,
+    guidance_weight: float | None = None,
+  ) -> None:
+    """Writes sampler and parameters for programs without this package.
+
+    Args:
+      path: folder to write to, see stablehlo.py.
+      num_steps, guidance_weight: as in `segment_batch`.
+
+    Raises:
+      ValueError: the codec decodes on the host, so it cannot be exported.
+    """
+    settings = self.sampler_settings(num_steps, guidance_weight)
+    stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
+
+  def _draw(self, images, num_samples, seed, sample_fn) -> list[tuple]:
+    """(codes, probabilities) of each image for answer.from_samples."""
+    examples = [self._example(image) for image in images]
+    drawn = [([], []) for _ in images]  # codes and x_hat, by sample
+    jobs = list(itertools.product(range(len(images)), range(num_samples)))
+    for start in range(0, len(jobs), self.batch_size):
+      batch = jobs[start : start + self.batch_size]
+      filled = batch + batch[:1] * (self.batch_size - len(batch))
+      rows = [examples[i] for i, _ in filled]
+      x_hat = drawing.to_host(
+        sample_fn(
+          self._params,
+          *sharding.put_batch(
+            tuple(np.stack([e[k] for e in rows]) for k in ('image', 'size')),
+            self._mesh,
+          ),
+          _keys(seed, [n for _, n in filled]),
+        )
+      )
+      codes = np.asarray(self._parts.codec.decode(x_hat))
+      for row, (i, _) in enumerate(batch):
+        height, width = examples[i]['size']
+        drawn[i][0].append(codes[row, :height, :width])
+        drawn[i][1].append(x_hat[row])
+
+    def probabilities(x_hats, size, n):
+      # All of one shape, for it to be compiled once.
+      return np.asarray(self._probabilities(x_hats[n]))[: size[0], : size[1]]
+
+    return [
+      (
+        np.stack(codes),
+        functools.partial(probabilities, x_hats, example['size']),
+      )
+      for example, (codes, x_hats) in zip(examples, drawn, strict=True)
+    ]
+
+  def _example(self, photo):
+    """Photo as in evaluation; nobody annotated it."""
+    blank = np.zeros(photo.shape[:2], np.int32)
+    record = {'name': '', 'image': photo, 'id_maps': [blank]}
+    return pipeline.evaluation_example(record, self._parts.image_size)
+
+  def sampler_settings(
+    self, num_steps: int | None = None, guidance_weight: float | None = None
+  ) -> dict[str, Any]:
+    """The sampler's settings; what is None is as in the config of the run."""
+    settings = self._settings.to_dict()
+    if num_steps is not None:
+      settings['num_steps'] = num_steps
+    if guidance_weight is not None:
+      settings['guidance_weight'] = float(guidance_weight)
+    _at_least_one('num_steps', settings['num_steps'])
+    return settings
+
+  def _sample_fn(self, num_steps, guidance_weight) -> Callable[..., jax.Array]:
+    settings = self.sampler_settings(num_steps, guidance_weight)
+    key = settings['num_steps'], settings['guidance_weight']
+    with self._lock:
+      if key not in self._sample_fns:
+        self._sample_fns[key] = drawing.make_sample_fn(
+          self._parts, ConfigDict(settings), self._mesh
+        )
+      return self._sample_fns[key]
+
+
+def _keys(seed, samples):
+  key = jax.random.key(seed)
+  return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.array(samples))
+
+
+def _to_rgb(image):
+  """Photo as uint8 [H, W, 3]."""
+  if isinstance(image, Image.Image):
+    return photos.to_rgb(image)
+  image = np.asarray(image)
+  if image.ndim == 2:
+    image = np.repeat(image[..., None], 3, axis=-1)
+  if (
+    image.dtype != np.uint8
+    or image.ndim != 3
+    or image.shape[-1] != 3
+    or not image.size
+  ):
+    raise ValueError(
+      'image must be uint8 [H, W, 3] RGB or [H, W] grey, or a Pillow image, '
+      f'but is {image.dtype} {list(image.shape)}'
+    )
+  return image
+
+
+def _at_least_one(name, value):
+  if value < 1:
+    raise ValueError(f'{name} is {value}; it must be at least 1')

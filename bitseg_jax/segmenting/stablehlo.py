@@ -1,0 +1,85 @@
+"""The sampler as StableHLO, for programs that have jax but not this package.
+
+A folder: sampler.jax (jax.export, for any batch size, on CPU, CUDA and TPU),
+params.npz, size.txt (side of the model's square) and load.py, which reads them:
+
+  from load import load
+  codes = load(folder)([photo], seed=0, number=0)
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export as jax_export
+from ml_collections import ConfigDict
+
+from bitseg_jax.runtime import experiment
+from bitseg_jax.segmenting import drawing, stablehlo_loader
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+def export(
+  parts: experiment.Experiment,
+  params: Any,
+  settings: ConfigDict,
+  path: str | pathlib.Path,
+) -> None:
+  """Writes the folder that the module docstring describes.
+
+  Args:
+    parts: the experiment.
+    params: parameters of its model.
+    settings: the config's `sample` section.
+    path: the folder, made if it is not there.
+
+  Raises:
+    ValueError: the codec decodes on the host (RGB).
+  """
+  leaves, structure = jax.tree.flatten(params)
+  draw = drawing.make_sample_fn(parts, settings, None)
+
+  def sample(leaves, image, size, seed, numbers):
+    # Sample n of a seed, as the Segmenter draws it.
+    key = jax.random.key(seed)
+    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+    x_hat = draw(jax.tree.unflatten(structure, leaves), image, size, keys)
+    return parts.codec.decode(x_hat)
+
+  side = parts.image_size
+  (batch,) = jax_export.symbolic_shape('batch')
+  shaped = jax.ShapeDtypeStruct
+  try:
+    exported = jax_export.export(jax.jit(sample), platforms=PLATFORMS)(
+      [shaped(leaf.shape, leaf.dtype) for leaf in leaves],
+      shaped((batch, side, side, 3), jnp.uint8),
+      shaped((batch, 2), jnp.int32),
+      shaped((), jnp.int32),
+      shaped((batch,), jnp.int32),
+    )
+  except jax.errors.TracerArrayConversionError as error:
+    raise ValueError(
+      'this model has RGB codes, which are decoded outside of jax; only bits '
+      'and one-hot codes can be exported'
+    ) from error
+  folder = pathlib.Path(path)
+  folder.mkdir(parents=True, exist_ok=True)
+  _write(folder / 'sampler.jax', exported.serialize())
+  _write(folder / 'size.txt', f'{side}\n'.encode())
+  loader = pathlib.Path(stablehlo_loader.__file__).read_bytes()
+  _write(folder / 'load.py', loader)
+  temporary = folder / f'.params.{os.getpid()}.npz'
+  arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+  np.savez(temporary, **arrays)
+  os.replace(temporary, folder / 'params.npz')
+
+
+def _write(path, content):
+  """A file that appears whole or not at all."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_bytes(content)
+  os.replace(temporary, path)

@@ -1,0 +1,322 @@
+"""Training: what a run starts from, and the loop around its steps."""
+
+import contextlib
+import logging
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu import parameter_overview
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+
+from bitseg_jax.evaluation import evaluate, reports
+from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runtime.train_state import TrainState
+from bitseg_jax.runtime.writers import MetricWriter, progress_bar
+from bitseg_jax.segmenting import drawing
+from bitseg_jax.training import train_step
+from bitseg_jax.training.train_step import Metrics
+
+
+class NonFiniteLossError(ArithmeticError):
+  """The loss or its gradient became inf or nan."""
+
+
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
+  """Trains to config.train.num_steps, from where the workdir stands.
+
+  Starts from, in this order: the newest whole checkpoint of the workdir; the
+  EMA parameters of another workdir, config.init_from; random parameters.
+  SIGTERM or Ctrl-C saves a checkpoint and ends it.
+
+  Returns:
+    Whether the last step was reached.
+
+  Raises:
+    ValueError, OSError: settings or data that cannot work, before compiling.
+    NonFiniteLossError: names the step and the last good checkpoint.
+  """
+  workdir = pathlib.Path(workdir)
+  parts = experiment.build(config)
+  sharding.check_devices(
+    'train.batch_size', config.train.batch_size, config.train.accumulate
+  )
+  sharding.check_devices('eval.batch_size', config.eval.batch_size)
+  sources = experiment.open_sources(config, 'train')
+  eval_sources = experiment.open_sources(config, 'eval')
+  mesh = sharding.make_mesh(config.train.fsdp)
+  batches = iter(
+    experiment.training_batches(config, list(sources.values()), parts.palette)
+  )
+  learning_rate, optimizer = experiment.make_optimizer(config.train)
+  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  with (
+    checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
+    contextlib.closing(
+      MetricWriter(workdir, enabled=jax.process_index() == 0)
+    ) as writer,
+    contextlib.closing(batches),
+    stop_signal(manager) as stop_asked,
+  ):
+    state = start(config, workdir, init, abstract, manager, batches)
+    writer.write_hparams(config.to_dict())
+    state = loop(
+      config.train,
+      config.seed,
+      state,
+      step_fn,
+      batches,
+      mesh,
+      writer=writer,
+      learning_rate=learning_rate,
+      save=lambda step, state: checkpoint.save(
+        manager, step, state, batches, config.to_dict()
+      ),
+      show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
+      last_saved=manager.latest_step,
+      stop_asked=stop_asked,
+    )
+  return int(state.step) == config.train.num_steps
+
+
+def start(config, workdir, init, abstract, manager, batches):
+  """State to begin with, see `train` for the order of what is tried."""
+  if manager.all_steps():
+    _check_same_run(config, checkpoint.read_config(workdir), workdir)
+  state = checkpoint.restore_newest(manager, abstract, batches)
+  if state is not None:
+    logging.info('resuming %s at step %d', workdir, int(state.step))
+    return state
+  if jax.process_index() == 0:
+    overview = parameter_overview.get_parameter_overview(
+      abstract.params, include_stats=False
+    )
+    (workdir / 'parameters.txt').write_text(overview + '\n')
+    logging.info('%s', overview.splitlines()[-1])
+  state = init(jax.random.key(config.seed))
+  if config.init_from:
+    step, params = checkpoint.read_params(config.init_from, abstract.params)
+    logging.info('starting from %s, step %d', config.init_from, step)
+    state = state.replace(
+      params=params, ema_params=jax.tree.map(jnp.copy, params)
+    )
+  return state
+
+
+# What may differ when a run goes on: where data lies, how fast it is computed,
+# how long it trains, what is shown. All else makes it another run.
+_FREE = {
+  'init_from',
+  'data.dir',
+  'data.dirs',
+  'data.num_threads',
+  'data.eval_split',
+  'model.remat',
+  'model.fused_attention',
+  'train.num_steps',
+  'train.decay_steps',
+  'train.accumulate',
+  'train.steps_per_call',
+  'train.fsdp',
+  'train.log_every',
+  'train.eval_every',
+  'train.checkpoint_every',
+  'train.keep_checkpoints',
+}
+
+
+def _check_same_run(config, saved, workdir):
+  """A workdir holds one run: its weights and its input position fit it.
+
+  Raises:
+    ValueError: one line that names the setting that differs.
+  """
+  ours, theirs = (flatten_dict(c.to_dict(), sep='.') for c in (config, saved))
+  for name, value in ours.items():
+    if name in _FREE or name.split('.')[0] in ('sample', 'eval'):
+      continue
+    if theirs[name] != value:
+      raise ValueError(
+        f'{workdir} holds a run with config.{name} = {theirs[name]}, not '
+        f'{value}; use another --workdir, or the same setting to resume'
+      )
+
+
+def loop(
+  settings: ConfigDict,
+  seed: int,
+  state: TrainState,
+  step_fn: Callable[..., tuple[TrainState, Metrics]],
+  batches: Any,
+  mesh: Mesh,
+  writer: MetricWriter,
+  learning_rate: optax.Schedule,
+  save: Callable[[int, TrainState], None],
+  show: Callable[[int, TrainState], None],
+  last_saved: Callable[[], int | None],
+  stop_asked: Callable[[int], bool],
+) -> TrainState:
+  """Steps until settings.num_steps; logs, shows samples, saves on the way."""
+  first, together = int(state.step), settings.steps_per_call
+  _check_reachable(settings, first)
+  key = jax.jit(
+    lambda: jax.random.fold_in(jax.random.key(seed), 1),
+    out_shardings=sharding.copied_on(mesh),
+  )()
+  size = settings.batch_size
+  progress = progress_bar(
+    settings.num_steps * size, 'train', 'img', initial=first * size
+  )
+  pending, began = [], time.perf_counter()
+  for step in range(first + together, settings.num_steps + 1, together):
+    batch = sharding.put_next(batches, mesh, together)
+    if step == first + together:
+      step_fn = train_step.compile_ahead(step_fn, state, batch, key)
+      progress.unpause()  # compiling tells nothing of the time that is left
+    state, metrics = step_fn(state, batch, key)
+    pending.append(metrics)
+    stop = stop_asked(step // together)  # orbax must be asked of every number
+    last = stop or step == settings.num_steps
+    saves = last or step % settings.checkpoint_every == 0
+    shows = step == settings.num_steps or step % settings.eval_every == 0
+    if saves or shows or step % settings.log_every == 0:
+      scalars = _collect(pending, step, last_saved)
+      seconds = time.perf_counter() - began
+      scalars['learning_rate'] = float(learning_rate(step - 1))
+      scalars['images_per_second'] = len(pending) * together * size / seconds
+      writer.write_scalars(step, scalars)
+      writer.flush()
+      progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
+      pending = []
+    progress.update(together * size)
+    if saves:
+      save(step, state)
+    if shows and not stop:
+      show(step, state)
+    if not pending:
+      began = time.perf_counter()
+    if stop:
+      logging.warning('stopped at step %d; the same command goes on', step)
+      break
+  progress.close()
+  return state
+
+
+def _check_reachable(settings, first):
+  """The last step lies ahead, and a whole number of calls away."""
+  left = settings.num_steps - first
+  if left < 0:
+    raise ValueError(
+      f'the run has taken {first} steps already, over config.train.num_steps = '
+      f'{settings.num_steps}; use another --workdir, or more steps'
+    )
+  if left % settings.steps_per_call:
+    raise ValueError(
+      f'config.train.steps_per_call is {settings.steps_per_call}, which does '
+      f'not divide the {left} steps that are left; use 1'
+    )
+
+
+def _collect(pending, step, last_saved):
+  """Means of the steps since the last call; raises if one is not finite.
+
+  Read in one go, so that the device is never kept waiting for the host, yet
+  before anything is saved.
+  """
+  each = jax.tree.map(
+    lambda *values: np.hstack(values), *jax.device_get(pending)
+  )
+  rows = np.stack(list(each.values()), axis=-1)  # [steps, metrics]
+  bad = np.argwhere(~np.isfinite(rows))
+  if len(bad):
+    i, which = bad[0]
+    saved = last_saved()
+    raise NonFiniteLossError(
+      f'{list(each)[which]} is {rows[i, which]} at step '
+      f'{step - len(rows) + 1 + i}; '
+      + (
+        f'the last good checkpoint is step {saved}'
+        if saved
+        else 'there is no checkpoint yet'
+      )
+      + '; lower the learning rate, or use float32'
+    )
+  return {name: float(np.mean(values)) for name, values in each.items()}
+
+
+def make_show_fn(config, workdir, parts, sources, mesh, writer):
+  """Returns show(step, state): scores and pictures of the EMA weights."""
+  if not config.eval.during_training:
+    return lambda step, state: None
+  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
+
+  def show(step, state):
+    for dataset, source in sources.items():
+      suffix = f'_{dataset}' if len(sources) > 1 else ''
+      scores = evaluate.score_samples(
+        sample_fn,
+        state.ema_params,
+        parts.codec.decode,
+        source,
+        parts.image_size,
+        mesh,
+        config.eval.batch_size,
+        num_images=config.eval.during_training,
+        num_shown=config.eval.gallery_images,
+        seed=config.seed,
+        description=f'eval{suffix} at step {step}',
+      )
+      summary = {
+        f'eval{suffix}_{name}': value
+        for name, value in evaluate.summarize(scores).items()
+      }
+      tqdm.write(
+        f'step {step}: '
+        + ', '.join(f'{name} {value:.4f}' for name, value in summary.items())
+      )
+      writer.write_scalars(step, summary)
+      if jax.process_index() == 0 and scores.samples:
+        path = workdir / 'samples' / f'{step:07d}{suffix}.png'
+        reports.draw_gallery(
+          source, scores.samples, scores.ari, scores.iou, parts.image_size, path
+        )
+        image = np.asarray(Image.open(path))
+        writer.write_images(step, {f'samples{suffix}': image})
+    writer.flush()
+
+  return show
+
+
+@contextlib.contextmanager
+def stop_signal(manager) -> Iterator[Callable[[int], bool]]:
+  """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
+
+  With several processes all must stop at the same step: orbax agrees on it.
+  """
+  if jax.process_count() > 1:
+    yield manager.reached_preemption
+    return
+  asked, names = [], (signal.SIGTERM, signal.SIGINT)
+
+  def note(number, frame):
+    asked.append(number)
+    for name in names:
+      signal.signal(name, signal.SIG_DFL)  # a second one ends at once
+
+  before = [signal.signal(name, note) for name in names]
+  try:
+    yield lambda step: bool(asked)
+  finally:
+    for name, handler in zip(names, before, strict=True):
+      signal.signal(name, handler)

@@ -1,0 +1,424 @@
+"""EntitySeg: its layout, its three kinds of segmentation, its splits."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax import cli, prepare
+from bitseg_jax.data import rle
+from bitseg_jax.data.families import entityseg
+from bitseg_jax.data.prepared import builder
+
+FOLDERS = ('entity_01_11580', 'entity_02_11598', 'entity_03_10049')
+H, W = 24, 36
+
+
+def pack(mask):
+  """Run lengths down the columns, and the characters of pycocotools."""
+  flat = np.concatenate([[False], mask.T.ravel(), [False]])
+  edges = np.flatnonzero(flat[1:] != flat[:-1])
+  counts = np.diff([0, *edges, mask.size]).tolist()
+  if len(counts) > 1 and counts[-1] == 0:
+    counts.pop()
+  packed = ''
+  for i, count in enumerate(counts):
+    number = count - counts[i - 2] if i > 2 else count
+    more = True
+    while more:
+      digit, number = number & 31, number >> 5
+      more = number != (-1 if digit & 16 else 0)
+      packed += chr(48 + digit + 32 * more)
+  return counts, packed
+
+
+def rectangles(mask):
+  """A polygon around each run of each row: corners on pixel corners."""
+  polygons = []
+  for y, row in enumerate(mask):
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))
+    for x0, x1 in edges.reshape(-1, 2).tolist():
+      polygons.append([x0, y, x1, y, x1, y + 1, x0, y + 1])
+  return polygons
+
+
+def segmentation(mask, kind):
+  counts, packed = pack(mask)
+  size = list(mask.shape)
+  return {
+    'polygon': rectangles(mask),
+    'counts': {'size': size, 'counts': counts},
+    'packed': {'size': size, 'counts': packed},
+  }[kind]
+
+
+def draw_ids(seed, height=H, width=W):
+  """Blobs 0, 1, ..., -1 between them."""
+  rng = np.random.default_rng(seed)
+  y, x = np.indices((height, width))
+  ids = np.full((height, width), -1)
+  for i in range(7):
+    cy, cx, r = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, 8)
+    ids[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = i
+  return ids
+
+
+def make_image(seed, height, width):
+  rng = np.random.default_rng(seed)
+  grey = rng.integers(0, 256, (height, width, 1))  # JPEG blurs colours
+  return np.repeat(grey, 3, axis=2).astype(np.uint8)
+
+
+def make_tree(
+  root, num_train=4, num_val=2, scheme='entityseg_{}', low=True, factor=3
+):
+  """Returns {file name: id map}; photos are `factor` times as large."""
+  root.mkdir(parents=True, exist_ok=True)
+  truth = {}
+  kinds = ('polygon', 'counts', 'packed')
+  for native, start, stop in (
+    ('train', 0, num_train),
+    ('val', num_train, num_train + num_val),
+  ):
+    images, annotations = [], []
+    for i in range(start, stop):
+      name = f'{FOLDERS[i % 3]}/{i // 3}.jpg'  # the same stems in each folder
+      ids = draw_ids(i)
+      photo = root / 'images' / name
+      photo.parent.mkdir(parents=True, exist_ok=True)
+      image = np.kron(make_image(i, H, W), np.ones((factor, factor, 1), 'u1'))
+      Image.fromarray(image).save(photo, quality=95)
+      images.append({'file_name': name, 'height': H, 'width': W, 'id': i})
+      for k in np.unique(ids[ids >= 0]):
+        annotations.append(
+          {
+            'id': 100 * i + int(k),
+            'image_id': i,
+            'segmentation': segmentation(ids == k, kinds[(i + k) % 3]),
+          }
+        )
+      truth[name] = ids
+    path = root / (scheme.format(native) + ('_lr' if low else '') + '.json')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({'images': images, 'annotations': annotations}))
+  return truth
+
+
+def change_json(root, change, native='train'):
+  path = root / f'entityseg_{native}_lr.json'
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def run(source, output, **options):
+  options.setdefault('split', 'native')
+  return cli.call(
+    lambda: prepare.prepare('entityseg', str(source), str(output), **options)
+  )
+
+
+def read_all(output):
+  records = {}
+  for split in builder.read_metadata(output)['splits']:
+    reader = builder.open_split(output, split)
+    records |= {r['name']: r for r in (reader[i] for i in range(len(reader)))}
+  return records
+
+
+def same_regions(found, truth):
+  names = np.unique(truth[truth >= 0])
+  return np.array_equal(
+    found, np.where(truth < 0, -1, np.searchsorted(names, truth))
+  )
+
+
+@pytest.mark.parametrize(
+  'scheme',
+  [
+    'entityseg_{}',
+    'annotations/entity_segmentation/entityv2_010203_entity_{}',
+  ],
+)
+@pytest.mark.parametrize(('low', 'factor'), [(True, 3), (True, 1), (False, 1)])
+def test_tree_reads_back_pixel_for_pixel(tmp_path, scheme, low, factor):
+  truth = make_tree(tmp_path / 'in', 4, 2, scheme, low, factor)
+  assert run(tmp_path / 'in', tmp_path / 'out', strict=True) == 0
+  records = read_all(tmp_path / 'out')
+  assert records.keys() == truth.keys()
+  for i, (name, ids) in enumerate(truth.items()):
+    assert same_regions(records[name]['id_maps'][0], ids)
+    assert records[name]['image'].shape == (H, W, 3)
+    if factor > 1:  # flat squares: their means are the source's pixels
+      error = np.abs(records[name]['image'] - make_image(i, H, W).astype(int))
+      assert error.mean() < 6
+
+
+def test_low_resolution_and_its_own_photos_are_preferred(tmp_path):
+  truth = make_tree(tmp_path, low=True, factor=1)
+  (tmp_path / 'images').rename(tmp_path / 'images_lr')
+  make_tree(tmp_path, low=False, factor=2)
+  source = entityseg.open_source(tmp_path, 'native')
+  items = [item for listed in source.splits.values() for item in listed]
+  assert len(items) == len(truth)
+  for item in items:
+    assert item.photo == tmp_path / 'images_lr' / item.name
+    assert '_lr.json' in str(item.labels[0])
+
+
+def test_photos_of_unpacked_archives_may_be_nested(tmp_path):
+  truth = make_tree(tmp_path)
+  for folder in FOLDERS:
+    place = tmp_path / 'images' / folder
+    place.rename(tmp_path / 'held')
+    place.mkdir()
+    (tmp_path / 'held').rename(place / 'images_merge')
+  source = entityseg.open_source(tmp_path, 'native')
+  assert source.problems == []
+  assert sum(map(len, source.splits.values())) == len(truth)
+
+
+def test_paper_split_holds_all_native_validation_images():
+  train = [f'a/{i}.jpg' for i in range(96)]
+  val = [f'b/{i}.jpg' for i in range(4)]
+  parts = entityseg.paper_split(train, val)
+  assert {s: len(names) for s, names in parts.items()} == {
+    'train': 80,
+    'val': 10,
+    'test': 10,
+  }
+  assert set(val) <= set(parts['test'])
+  found = sorted(name for names in parts.values() for name in names)
+  assert found == sorted(train + val)
+  assert parts == entityseg.paper_split(train[::-1], val)
+  # what the official script draws for these names with seed 0
+  assert parts['val'][:3] == ['a/20.jpg', 'a/25.jpg', 'a/34.jpg']
+
+
+def test_small_entities_stay_on_top_and_later_ones_of_a_size(tmp_path):
+  boxes = [(5, 5, 8, 8), (0, 0, W, H), (4, 4, 12, 12), (6, 6, 9, 9)]
+  polygons = [[[a, b, c, b, c, d, a, d]] for a, b, c, d in boxes]
+
+  def change(content):
+    kept = [a for a in content['annotations'] if a['image_id'] != 0]
+    own = [
+      {'id': i, 'image_id': 0, 'segmentation': p}
+      for i, p in enumerate(polygons)
+    ]
+    content['annotations'] = kept + own
+
+  make_tree(tmp_path)
+  change_json(tmp_path, change)
+  source = entityseg.open_source(tmp_path, 'native')
+  (id_map,) = source.load_id_maps(source.splits['train'][0])
+  expected = np.full((H, W), 1)
+  for i in (2, 0, 3):
+    a, b, c, d = boxes[i]
+    expected[b:d, a:c] = i
+  np.testing.assert_array_equal(id_map, expected)
+
+
+def test_unlabelled_pixels_become_an_entity_on_request(tmp_path):
+  truth = make_tree(tmp_path / 'in')
+  assert run(tmp_path / 'in', tmp_path / 'out', unlabelled='entity') == 0
+  for name, record in read_all(tmp_path / 'out').items():
+    ids = truth[name]
+    found = record['id_maps'][0]
+    assert found.min() == 0
+    assert (found == found.max())[ids < 0].all()
+    assert same_regions(np.where(ids < 0, -1, found), ids)
+
+
+def test_five_thousand_entities_are_kept(tmp_path):
+  make_tree(tmp_path / 'in', 1, 0, factor=10)
+  size = [240, 360]
+  cells = np.arange(5000) * 17
+
+  def change(content):
+    content['images'][0].update(height=size[0], width=size[1])
+    content['annotations'] = [
+      {
+        'id': int(i),
+        'image_id': 0,
+        'segmentation': {
+          'size': size,
+          'counts': [int(i), 17, size[0] * size[1] - int(i) - 17],
+        },
+      }
+      for i in cells
+    ]
+
+  change_json(tmp_path / 'in', change)
+  assert run(tmp_path / 'in', tmp_path / 'out') == 0
+  (record,) = read_all(tmp_path / 'out').values()
+  flat = record['id_maps'][0].T.ravel()
+  expected = np.full(flat.size, -1)
+  expected[: 5000 * 17] = np.repeat(np.arange(5000), 17)
+  np.testing.assert_array_equal(flat, expected)
+
+
+def of_first(change):
+  """A change to the first annotation of the image that is spoilt."""
+
+  def spoil(root):
+    change_json(root, lambda content: change(content['annotations'][0]))
+    return 'entityseg_train_lr.json, image 0, annotation'
+
+  return spoil
+
+
+def set_segmentation(value):
+  return of_first(lambda a: a.update(segmentation=value))
+
+
+def bad_photo_missing(root):
+  (root / 'images' / FOLDERS[0] / '0.jpg').unlink()
+  return f'image 0: no photo {FOLDERS[0]}/0.jpg'
+
+
+def bad_photo_truncated(root):
+  path = root / 'images' / FOLDERS[0] / '0.jpg'
+  path.write_bytes(path.read_bytes()[:-200])
+  return f'{path}: unreadable image'
+
+
+def bad_photo_of_another_shape(root):
+  path = root / 'images' / FOLDERS[0] / '0.jpg'
+  Image.new('RGB', (3 * H, 3 * W)).save(path)
+  return f'{path} is {3 * H}x{3 * W} upright but its annotation'
+
+
+def bad_photo_smaller(root):
+  path = root / 'images' / FOLDERS[0] / '0.jpg'
+  Image.new('RGB', (W // 2, H // 2)).save(path)
+  return f'{path} is {W // 2}x{H // 2} upright but its annotation'
+
+
+def bad_image_without_height(root):
+  change_json(root, lambda content: content['images'][0].pop('height'))
+  return "images[0] has no 'height'"
+
+
+def bad_image_without_entities(root):
+  def change(content):
+    kept = [a for a in content['annotations'] if a['image_id'] != 0]
+    content['annotations'] = kept
+
+  change_json(root, change)
+  return 'an annotation without any entity'
+
+
+BAD = {
+  'missing': bad_photo_missing,
+  'truncated': bad_photo_truncated,
+  'another shape': bad_photo_of_another_shape,
+  'smaller': bad_photo_smaller,
+  'no height': bad_image_without_height,
+  'no entities': bad_image_without_entities,
+  'no segmentation': of_first(lambda a: a.pop('segmentation')),
+  'outside': set_segmentation([[0, 0, W + 30, 0, W + 30, 9]]),
+  'two points': set_segmentation([[0, 0, 5, 5]]),
+  'odd': set_segmentation([[0, 0, 5, 5, 3]]),
+  'sum': set_segmentation({'size': [H, W], 'counts': [5, 10, H * W]}),
+  'negative': set_segmentation({'size': [H, W], 'counts': [-5, H * W + 5]}),
+  'size': set_segmentation({'size': [W, H], 'counts': [0, H * W]}),
+  'packed': set_segmentation({'size': [H, W], 'counts': '52o~'}),
+  'packed sum': set_segmentation({'size': [H, W], 'counts': '523'}),
+}
+
+
+@pytest.mark.parametrize('spoil', BAD.values(), ids=BAD.keys())
+def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
+  truth = make_tree(tmp_path)
+  named = spoil(tmp_path)
+  assert (
+    cli.call(
+      lambda: prepare.prepare('entityseg', str(tmp_path), split='native')
+    )
+    == 1
+  )
+  captured = capfd.readouterr()
+  errors = captured.err.splitlines()
+  assert [named in line for line in errors].count(True) == 1
+  assert '1 problem' in captured.err and 'Traceback' not in captured.err
+  assert '1 problem' in captured.out
+  assert not list(tmp_path.rglob('*array_record*'))
+  source = entityseg.open_source(tmp_path, 'native')
+  assert sum(map(len, source.splits.values())) >= len(truth) - 1
+
+
+@pytest.mark.parametrize(
+  ('change', 'named'),
+  [
+    (lambda c: c.pop('annotations'), "no list 'annotations' in it"),
+    (lambda c: c.pop('images'), "no list 'images' in it"),
+    (
+      lambda c: c['annotations'][1].pop('image_id'),
+      "annotations[1] has no 'image_id'",
+    ),
+  ],
+)
+def test_json_without_a_key_is_an_error(tmp_path, capfd, change, named):
+  make_tree(tmp_path / 'in')
+  change_json(tmp_path / 'in', change)
+  assert run(tmp_path / 'in', tmp_path / 'out') == 1
+  errors = capfd.readouterr().err
+  assert named in errors and errors.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_json_cut_short_and_missing_ones_are_errors(tmp_path, capfd):
+  make_tree(tmp_path / 'in')
+  val = tmp_path / 'in/entityseg_val_lr.json'
+  val.write_bytes(val.read_bytes()[:100])
+  assert run(tmp_path / 'in', tmp_path / 'out') == 1
+  assert 'val_lr.json: not whole JSON' in capfd.readouterr().err
+  val.unlink()
+  assert run(tmp_path / 'in', tmp_path / 'out', split='paper') == 1
+  assert 'pass --split=native' in capfd.readouterr().err
+  assert run(tmp_path / 'in', tmp_path / 'out') == 0
+
+
+def test_image_in_both_files_is_in_no_split(tmp_path):
+  make_tree(tmp_path)
+  name = f'{FOLDERS[0]}/0.jpg'
+  change_json(
+    tmp_path, lambda c: c['images'][0].update(file_name=name), native='val'
+  )
+  source = entityseg.open_source(tmp_path)
+  assert name not in [i.name for v in source.splits.values() for i in v]
+  assert [name in p or 'as well' in p for p in source.problems] == [True]
+
+
+def test_rle_and_polygons_agree_on_random_masks():
+  rng = np.random.default_rng(0)
+  for i in range(60):
+    height, width = rng.integers(1, 40, 2)
+    mask = rng.random((height, width)) < (i % 5) / 4
+    expected = np.flatnonzero(mask.T.ravel())
+    for kind in ('counts', 'packed', 'polygon') if mask.any() else ('packed',):
+      found = rle.decode(segmentation(mask, kind), height, width)
+      np.testing.assert_array_equal(np.sort(found), expected)
+
+
+def test_characters_of_pycocotools():
+  # its encode, of a 9 x 7 image with rows 2:5 of columns 1:6 set
+  found = rle.decode({'size': [9, 7], 'counts': ';3600000007'}, 9, 7)
+  mask = np.zeros((9, 7), bool)
+  mask[2:5, 1:6] = True
+  np.testing.assert_array_equal(found, np.flatnonzero(mask.T.ravel()))
+
+
+def test_polygon_holds_the_pixels_whose_centres_it_encloses():
+  triangle = [[0, 0, 8, 0, 0, 8]]
+  y, x = np.indices((10, 12))
+  inside = x + 0.5 + y + 0.5 < 8
+  found = rle.decode(triangle, 10, 12)
+  np.testing.assert_array_equal(found, np.flatnonzero(inside.T.ravel()))
+  united = rle.decode(
+    [[0, 0, 4, 0, 4, 4, 0, 4], [2, 2, 6, 2, 6, 6, 2, 6]], 9, 9
+  )
+  assert len(united) == len(set(united.tolist())) == 28
+  clipped = rle.decode([[-1, -1, 13, -1, 13, 11, -1, 11]], 10, 12)
+  assert len(clipped) == 120

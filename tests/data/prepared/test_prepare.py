@@ -1,0 +1,605 @@
+"""A prepared dataset holds what its source holds, or says what it does not."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grain
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from bitseg_jax import cli, prepare
+from bitseg_jax.data.families import bsds500, folder
+from bitseg_jax.data.prepared import builder, encoding
+from bitseg_jax.output import describe
+
+H, W = 24, 40
+
+
+def draw_ids(seed, num_ids=6, height=H, width=W):
+  """Blocky random ids, 1-based; some block may be 0 (unlabelled)."""
+  rng = np.random.default_rng(seed)
+  blocks = rng.integers(0, num_ids + 1, (height // 4, width // 4))
+  blocks[0, 0] = 1
+  return np.kron(blocks, np.ones((4, 4))).astype(np.uint16)
+
+
+def save_photo(path, seed=0, height=H, width=W, **options):
+  rng = np.random.default_rng(seed)
+  tiles = rng.integers(0, 256, (height // 8, width // 8, 3))
+  image = np.kron(tiles, np.ones((8, 8, 1))).astype(np.uint8)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(image).save(path, **options)
+  return image
+
+
+def save_label(path, ids):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(ids).save(path)
+
+
+def save_mat(path, annotations):
+  """The structure of the real files: a 1 x N cell of 1 x 1 structs."""
+  cells = np.empty((1, len(annotations)), object)
+  for i, ids in enumerate(annotations):
+    cells[0, i] = {'Segmentation': ids, 'Boundaries': (ids > 1).astype('u1')}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  scipy.io.savemat(path, {'groundTruth': cells}, do_compression=True)
+
+
+def compact(ids):
+  """Source ids (0 = unlabelled) as a reader should see them."""
+  names = np.unique(ids[ids > 0])
+  return np.where(ids > 0, np.searchsorted(names, ids), -1)
+
+
+def save_deep_colours(path):
+  """A 16-bit RGB PNG, which Pillow reads and does not write."""
+
+  def chunk(name, data):
+    check = struct.pack('>I', zlib.crc32(name + data))
+    return struct.pack('>I', len(data)) + name + data + check
+
+  header = struct.pack('>IIBBBBB', W, H, 16, 2, 0, 0, 0)
+  rows = H * (b'\0' + bytes(range(6 * W % 256)) + bytes(6 * W - 6 * W % 256))
+  chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
+  signature = b'\x89PNG\r\n\x1a\n'
+  path.write_bytes(signature + b''.join(chunk(*c) for c in chunks))
+
+
+def make_folder(root, names='abcd'):
+  for i, name in enumerate(names):
+    save_photo(root / f'images/{name}.png', i)
+    save_label(root / f'labels/{name}.png', draw_ids(i))
+  (root / 'train.txt').write_text('\n'.join(names))
+  return root
+
+
+def run(source, output, dataset='folder', **options):
+  output = output and str(output)
+  return cli.call(
+    lambda: prepare.prepare(dataset, str(source), output, **options)
+  )
+
+
+def read_all(output, split='train'):
+  reader = builder.open_split(output, split)
+  return {r['name']: r for r in (reader[i] for i in range(len(reader)))}
+
+
+@pytest.fixture(scope='module')
+def bsds(tmp_path_factory):
+  """A prepared BSDS500 of three photos, and what its files hold."""
+  root = tmp_path_factory.mktemp('bsds')
+  truth = {}
+  for split, names in {'train': ['12', '7'], 'val': ['100']}.items():
+    for name in names:
+      photo = root / f'source/images/{split}/{name}.jpg'
+      save_photo(photo, int(name))
+      annotations = [draw_ids(int(name) + i, 5 + i) for i in range(len(name))]
+      truth[split, name] = photo, annotations
+      mat = root / f'source/groundTruth/{split}/{name}.mat'
+      save_mat(mat, annotations)
+  (root / 'source/images/train/Thumbs.db').write_bytes(b'no photo')
+  assert run(root / 'source', root / 'out', 'bsds500') == 0
+  return root / 'out', truth
+
+
+def test_bsds500_reads_back_pixel_for_pixel(bsds):
+  output, truth = bsds
+  for (split, name), (photo, annotations) in truth.items():
+    record = read_all(output, split)[name]
+    np.testing.assert_array_equal(
+      record['image'], np.asarray(Image.open(photo))
+    )
+    assert record['image'].dtype == np.uint8
+    assert len(record['id_maps']) == len(annotations)
+    for id_map, ids in zip(record['id_maps'], annotations, strict=True):
+      assert id_map.dtype == np.int32
+      np.testing.assert_array_equal(id_map, compact(ids))
+
+
+def test_missing_split_is_left_out_and_named(bsds):
+  output, _ = bsds
+  assert len(builder.open_split(output, 'train')) == 2
+  with pytest.raises(ValueError, match=r"no split 'test'; it has train, val$"):
+    builder.open_split(output, 'test')
+
+
+def test_metadata_counts_annotators_and_entities(bsds):
+  output, truth = bsds
+  counts = builder.read_metadata(output)['splits']['train']
+  assert counts['images'] == 2
+  assert counts['annotators_per_image'] == {'1': 1, '2': 1}
+  entities = {}
+  for (split, _), (_, annotations) in truth.items():
+    for ids in annotations if split == 'train' else ():
+      key = str(len(np.unique(ids[ids > 0])))
+      entities[key] = entities.get(key, 0) + 1
+  assert counts['entities_per_map'] == entities
+  table = builder.format_table(builder.read_metadata(output))
+  assert table.splitlines()[1].split()[:3] == ['train', '2', '1.50']
+
+
+def test_grain_reads_every_record_shuffled_and_threaded(bsds):
+  output, _ = bsds
+  reader = builder.open_split(output, 'train')
+  dataset = grain.MapDataset.source(reader).seed(1).shuffle().repeat(3)
+  names = [record['name'] for record in dataset.to_iter_dataset()]
+  assert sorted(names) == ['12'] * 3 + ['7'] * 3
+
+
+def test_reader_survives_pickling_and_threads(bsds):
+  output, _ = bsds
+  reader = pickle.loads(pickle.dumps(builder.open_split(output, 'train')))
+  names = [reader[i]['name'] for i in range(2)]
+  with ThreadPoolExecutor(4) as pool:
+    records = list(pool.map(lambda i: reader[i % 2], range(40)))
+  assert [r['name'] for r in records] == names * 20
+  with pytest.raises(IndexError, match='record 2 of 2'):
+    reader[2]
+
+
+def test_folder_keeps_annotators_wide_ids_and_palettes(tmp_path):
+  wide = draw_ids(1) * 9_000
+  narrow = draw_ids(2).astype(np.uint8)
+  save_photo(tmp_path / 'in/images/x.y.JPG', quality=90)
+  save_label(tmp_path / 'in/labels/ann/x.y.png', wide)
+  save_label(tmp_path / 'in/labels/bob/x.y.png', narrow)
+  palette = Image.fromarray(narrow).convert('P')
+  palette.putdata(narrow.ravel())
+  palette.putpalette([0, 0, 0, 255, 0, 0] * 128)
+  (tmp_path / 'in/labels/eve').mkdir()
+  palette.save(tmp_path / 'in/labels/eve/x.y.png')
+  assert run(tmp_path / 'in', tmp_path / 'out') == 0
+  id_maps = read_all(tmp_path / 'out')['x.y']['id_maps']
+  assert len(id_maps) == 3
+  for id_map, ids in zip(id_maps, [wide, narrow, narrow], strict=True):
+    np.testing.assert_array_equal(id_map, compact(ids))
+
+
+def test_colours_are_ids_of_24_bits(tmp_path):
+  ids = draw_ids(1).astype(int) * 70_001
+  colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+  save_photo(tmp_path / 'in/images/a.png')
+  save_label(tmp_path / 'in/labels/a.png', colours.astype(np.uint8))
+  opaque = np.dstack([colours, np.full((H, W), 255)]).astype(np.uint8)
+  save_label(tmp_path / 'in/labels/bob/a.png', opaque)
+  assert run(tmp_path / 'in', tmp_path / 'out') == 0
+  for id_map in read_all(tmp_path / 'out')['a']['id_maps']:
+    np.testing.assert_array_equal(id_map, compact(ids))
+
+
+def test_semantic_maps_are_cut_into_connected_parts(tmp_path):
+  semantic = np.array(
+    [
+      [1, 1, 0, 2, 2, 2],
+      [1, 0, 0, 0, 2, 1],
+      [0, 2, 0, 0, 1, 0],
+      [0, 2, 2, 0, 0, 0],
+    ]
+  )
+  parts = np.array(
+    [
+      [0, 0, -1, 2, 2, 2],
+      [0, -1, -1, -1, 2, 1],
+      [-1, 3, -1, -1, 1, -1],
+      [-1, 3, 3, -1, -1, -1],
+    ]
+  )
+  save_photo(tmp_path / 'in/images/a.png', 0, 32, 48)
+  blown = np.kron(semantic, np.ones((8, 8))).astype(np.uint8)
+  save_label(tmp_path / 'in/labels/a.png', blown)
+  assert run(tmp_path / 'in', tmp_path / 'out', connected=True) == 0
+  np.testing.assert_array_equal(
+    read_all(tmp_path / 'out')['a']['id_maps'][0],
+    np.kron(parts, np.ones((8, 8), int)),
+  )
+  assert run(tmp_path / 'in', tmp_path / 'out') == 1  # holds another reading
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
+def test_grey_and_cmyk_photos_are_kept(tmp_path, mode):
+  image = Image.new('RGB', (W, H), (90, 90, 90))
+  (tmp_path / 'in/images').mkdir(parents=True)
+  image.convert(mode).save(tmp_path / 'in/images/a.jpg', quality=95)
+  save_label(tmp_path / 'in/labels/a.png', draw_ids(0))
+  assert run(tmp_path / 'in', tmp_path / 'out', strict=True) == 0
+  stored = read_all(tmp_path / 'out')['a']['image']
+  assert stored.shape == (H, W, 3)
+  assert np.abs(stored.astype(int) - 90).max() <= 2
+
+
+def test_describe_counts_and_draws(tmp_path):
+  source = make_folder(tmp_path / 'in')
+  save_label(source / 'labels/bob/a.png', draw_ids(9))
+  many = np.arange(H * W).reshape(H, W).astype(np.uint16)
+  save_label(source / 'labels/b.png', many)
+  assert run(source, tmp_path / 'out') == 0
+  text = describe.describe(tmp_path / 'out')
+  maps = [m for r in read_all(tmp_path / 'out').values() for m in r['id_maps']]
+  share = np.mean([np.mean(m < 0) for m in maps])
+  assert f'most {H * W - 1}; 1 of 5 maps (20.0%) have more than 64' in text
+  assert '513-1024       1 #' in text
+  assert 'annotators an image: 1 to 2' in text
+  assert f'width {W} to {W} (median {W}), height {H} to {H}' in text
+  assert f'unlabelled: {share:.1%} of the pixels' in text
+  with Image.open(tmp_path / 'out/describe.png') as page:
+    assert page.width > 1000
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(28, 'No space left on device'),  # from TFDS
+    RuntimeError('write() failed: No space left on device; writing x; at 3'),
+  ],
+)
+def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd, error):
+  def write(*arguments, **options):
+    raise error
+
+  monkeypatch.setattr(
+    builder.EntitySegmentation, '_download_and_prepare', write
+  )
+  assert run(make_folder(tmp_path / 'in'), tmp_path / 'out') == 1
+  errors = capfd.readouterr().err
+  assert 'No space left on device' in errors and 'Traceback' not in errors
+  with pytest.raises(FileNotFoundError):
+    builder.open_split(tmp_path / 'out', 'train')
+
+
+def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
+  for split in ('train', 'test'):
+    save_photo(tmp_path / f'images/{split}/12.jpg')
+    save_mat(tmp_path / f'groundTruth/{split}/12.mat', [draw_ids(0)])
+  source = bsds500.open_source(tmp_path)
+  assert list(source.splits) == ['train']
+  assert 'test/12.jpg: in another split too' in source.problems[0]
+
+
+def test_exif_turned_photo_is_stored_upright(tmp_path):
+  exif = Image.Exif()
+  exif[0x0112] = 6  # show it turned by 90 degrees clockwise
+  photo = tmp_path / 'in/images/a.jpg'
+  image = save_photo(photo, quality=100, subsampling=0, exif=exif)
+  save_label(tmp_path / 'in/labels/a.png', draw_ids(0, height=W, width=H))
+  assert run(tmp_path / 'in', tmp_path / 'out') == 0
+  stored = read_all(tmp_path / 'out')['a']['image']
+  error = np.abs(stored.astype(int) - np.rot90(image, -1))
+  assert stored.shape == (W, H, 3)
+  assert error.mean() < 3
+
+
+def test_large_photos_shrink_and_small_ones_do_not_grow(tmp_path):
+  source = tmp_path / 'in'
+  tiles = save_photo(source / 'images/big.png', 1, 2 * H, 2 * W) // 2 + 64
+  checks = np.indices(tiles.shape[:2]).sum(0)[..., None] % 2
+  big = (tiles + 60 * checks).astype(np.uint8)  # its nearest is not its mean
+  Image.fromarray(big).save(source / 'images/big.png')
+  save_photo(source / 'images/small.png', 2, 8, 16)
+  ids = draw_ids(3, 300, 2 * H, 2 * W)
+  save_label(source / 'labels/big.png', ids)
+  save_label(source / 'labels/small.png', draw_ids(4, 3, 8, 16))
+  (source / 'train.txt').write_text('big\nsmall')
+  assert run(source, tmp_path / 'out', longest_side=W) == 0
+  records = read_all(tmp_path / 'out')
+  assert records['small']['image'].shape == (8, 16, 3)
+  means = big.reshape(H, 2, W, 2, 3).mean((1, 3))
+  assert np.abs(records['big']['image'] - means).mean() < 3
+  # blocks of 4 pixels: every second pixel, whichever the nearest is
+  np.testing.assert_array_equal(
+    records['big']['id_maps'][0], compact(ids)[::2, ::2]
+  )
+
+
+def bad_truncated_photo(root):
+  path = root / 'images/b.png'
+  path.write_bytes(path.read_bytes()[:-40])
+  return 'images/b.png'
+
+
+def bad_truncated_label(root):
+  path = root / 'labels/b.png'
+  path.write_bytes(path.read_bytes()[:60])
+  return 'labels/b.png'
+
+
+def bad_size(root):
+  save_label(root / 'labels/b.png', draw_ids(1, height=W, width=H))
+  return 'labels/b.png'
+
+
+def bad_missing_label(root):
+  (root / 'labels/b.png').unlink()
+  return 'labels/b.png'
+
+
+def bad_duplicate(root):
+  save_photo(root / 'images/b.jpg')
+  return 'images/b.jpg'
+
+
+def bad_colour_label(root):
+  save_label(root / 'labels/b.png', np.zeros((H, W, 3), np.uint8))
+  return 'labels/b.png'
+
+
+def bad_deep_colour_label(root):
+  save_deep_colours(root / 'labels/b.png')
+  return 'labels/b.png: 16 bits a channel'
+
+
+def bad_deep_colour_photo(root):
+  save_deep_colours(root / 'images/b.png')
+  return 'images/b.png: 16 bits a channel'
+
+
+def bad_empty_file(root):
+  (root / 'labels/b.png').write_bytes(b'')
+  return 'labels/b.png: unreadable image'
+
+
+def bad_float_photo(root):
+  (root / 'images/b.png').unlink()
+  Image.fromarray(np.ones((H, W), np.float32)).save(root / 'images/b.tif')
+  return 'images/b.tif: pixels of mode F'
+
+
+def bad_transparent_label(root):
+  save_label(root / 'labels/b.png', np.ones((H, W, 4), np.uint8))
+  return 'labels/b.png: pixels of mode RGBA'
+
+
+def bad_empty_label(root):
+  save_label(root / 'labels/b.png', np.zeros((H, W), np.uint16))
+  return 'labels/b.png'
+
+
+def bad_deep_photo(root):
+  save_label(root / 'images/b.png', np.full((H, W), 40_000, np.uint16))
+  return 'images/b.png'
+
+
+def bad_many_ids(root):
+  save_photo(root / 'images/b.png', 0, 256, 264)
+  ids = np.arange(256 * 264).reshape(256, 264) % 65_536
+  save_label(root / 'labels/b.png', ids.astype(np.uint16))
+  return '65535 ids'
+
+
+def bad_listed(root):
+  (root / 'images/b.png').unlink()
+  (root / 'labels/b.png').unlink()
+  return 'train.txt: lists b'
+
+
+def bad_two_splits(root):
+  (root / 'test.txt').write_text('b\n')
+  return 'b: in more than one of train.txt, test.txt'
+
+
+@pytest.mark.parametrize(
+  'spoil', [f for name, f in list(globals().items()) if name[:4] == 'bad_']
+)
+def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
+  source = make_folder(tmp_path / 'in')
+  named = spoil(source)
+  assert run(source, tmp_path / 'strict', strict=True) == 1
+  with pytest.raises(FileNotFoundError, match='no prepared dataset'):
+    builder.open_split(tmp_path / 'strict', 'train')
+  capfd.readouterr()
+  assert run(source, tmp_path / 'out') == 0
+  errors = capfd.readouterr().err
+  assert [named in line for line in errors.splitlines()].count(True) == 1
+  assert '1 problem' in errors and 'Traceback' not in errors
+  assert sorted(read_all(tmp_path / 'out')) == ['a', 'c', 'd']
+  assert run(source, None) == 1  # checks only, and says the same
+  assert named in capfd.readouterr().err
+
+
+def test_damaged_mat_is_named_and_left_out(tmp_path, capfd):
+  for name in 'ab':
+    save_photo(tmp_path / f'in/images/val/{name}.jpg')
+    save_mat(tmp_path / f'in/groundTruth/val/{name}.mat', [draw_ids(0)])
+  path = tmp_path / 'in/groundTruth/val/b.mat'
+  path.write_bytes(path.read_bytes()[:200])
+  assert run(tmp_path / 'in', tmp_path / 'out', 'bsds500') == 0
+  assert 'val/b.mat: not a BSDS500 annotation' in capfd.readouterr().err
+  assert list(read_all(tmp_path / 'out', 'val')) == ['a']
+
+
+def test_nothing_left_is_an_error(tmp_path, capfd):
+  source = make_folder(tmp_path / 'in', 'ab')
+  for path in (source / 'labels').iterdir():
+    path.write_bytes(b'')
+  assert run(source, tmp_path / 'out') == 1
+  assert 'error: nothing is left' in capfd.readouterr().err
+  with pytest.raises(FileNotFoundError):
+    builder.open_split(tmp_path / 'out', 'train')
+
+
+@pytest.mark.parametrize('dataset', ['bsds500', 'folder'])
+def test_wrong_source_gives_one_line(tmp_path, capfd, dataset):
+  for source in (tmp_path / 'absent', tmp_path):
+    assert run(source, tmp_path / 'out', dataset) == 1
+    errors = capfd.readouterr().err
+    assert errors.startswith(f'error: {source}: no ')
+    assert errors.count('\n') == 1
+
+
+def test_second_run_keeps_the_dataset(tmp_path, capfd):
+  source = make_folder(tmp_path / 'in')
+  output = tmp_path / 'out'
+  assert run(source, output) == 0
+  stamp = builder.dataset_path(output).stat().st_mtime_ns
+  capfd.readouterr()
+  assert run(source, output) == 0
+  assert 'already prepared' in capfd.readouterr().out
+  assert run(source, output, longest_side=16) == 1
+  assert 'already holds folder with longest' in capfd.readouterr().err
+  assert builder.dataset_path(output).stat().st_mtime_ns == stamp
+  assert run(source, output, longest_side=16, overwrite=True) == 0
+  assert read_all(output)['a']['image'].shape == (10, 16, 3)
+
+
+@pytest.fixture
+def dies_at(monkeypatch):
+  """Makes the encoding die as if by Ctrl-C at one photo; counts the others."""
+  encode, seen = encoding.record.encode, []
+
+  def arm(name):
+    seen.clear()
+
+    def encode_or_die(source, item, longest_side):
+      if item.name == name:
+        raise KeyboardInterrupt
+      seen.append(item.name)
+      return encode(source, item, longest_side)
+
+    monkeypatch.setattr(encoding.record, 'encode', encode_or_die)
+    return seen
+
+  monkeypatch.setattr(encoding, 'BLOCK', 2)
+  return arm
+
+
+def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
+  source = make_folder(tmp_path / 'in', 'abcdefg')
+  order = [item.name for item in folder.open_source(source).splits['train']]
+  dies_at(order[4])
+  assert run(source, tmp_path / 'out') == 1
+  assert 'the same command goes on' in capfd.readouterr().err
+  command = f'prepare --dataset=NAME --source=DIR --output={tmp_path / "out"}$'
+  with pytest.raises(FileNotFoundError, match=command):
+    builder.open_split(tmp_path / 'out', 'train')
+  seen = dies_at(None)
+  assert run(source, tmp_path / 'out') == 0
+  assert 'going on with the interrupted run' in capfd.readouterr().out
+  assert sorted(seen) == sorted(order[4:])
+  assert run(source, tmp_path / 'other') == 0
+  resumed, whole = read_all(tmp_path / 'out'), read_all(tmp_path / 'other')
+  assert resumed.keys() == whole.keys() == set('abcdefg')
+  for name, example in whole.items():
+    np.testing.assert_array_equal(resumed[name]['image'], example['image'])
+  left = [path.name for path in (tmp_path / 'out').iterdir()]
+  assert left == ['entity_segmentation']
+
+
+@pytest.mark.parametrize('change', ['file', 'setting'])
+def test_interrupted_run_is_of_no_use_to_another(
+  tmp_path, dies_at, change, capfd
+):
+  source = make_folder(tmp_path / 'in', 'abcd')
+  dies_at('d')
+  assert run(source, tmp_path / 'out') == 1
+  seen = dies_at(None)
+  if change == 'file':
+    os.utime(source / 'images/a.png', ns=(0, 0))
+  side = 16 if change == 'setting' else 512
+  assert run(source, tmp_path / 'out', longest_side=side) == 0
+  assert 'with other settings or other files' in capfd.readouterr().out
+  assert sorted(seen) == list('abcd')
+
+
+def test_old_dataset_stays_until_the_new_one_is_whole(tmp_path, dies_at):
+  source = make_folder(tmp_path / 'in', 'abcd')
+  assert run(source, tmp_path / 'out') == 0
+  dies_at('d')
+  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 1
+  assert read_all(tmp_path / 'out')['a']['image'].shape == (H, W, 3)
+  dies_at(None)
+  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 0
+  assert read_all(tmp_path / 'out')['a']['image'].shape == (10, 16, 3)
+
+
+def test_shard_cut_short_is_noticed(tmp_path):
+  run(make_folder(tmp_path / 'in'), tmp_path / 'out')
+  shard = next(Path(tmp_path / 'out').rglob('*train.array_record*'))
+  shard.write_bytes(shard.read_bytes()[:-1])
+  with pytest.raises(ValueError, match='is damaged: train has'):
+    builder.open_split(tmp_path / 'out', 'train')
+
+
+@pytest.mark.parametrize('names', ['abcd', 'abcde', 'ab'])
+def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
+  monkeypatch.setattr(builder, '_RECORDS_A_SHARD', 2)
+  source = make_folder(tmp_path / 'in', names)
+  (source / 'labels/b.png').write_bytes(b'')
+  assert run(source, tmp_path / 'out') == 0
+  reader = builder.open_split(tmp_path / 'out', 'train')
+  found = [reader[i]['name'] for i in range(len(reader))]
+  assert found == sorted(set(names) - {'b'})
+
+
+def test_seeded_split_is_whole_disjoint_and_stable(tmp_path):
+  names = [f'{i:02}' for i in range(40)]
+  for name in names:
+    for kind in ('images', 'labels'):
+      (tmp_path / kind).mkdir(exist_ok=True)
+      (tmp_path / kind / f'{name}.png').touch()
+  first, again = (folder.open_source(tmp_path) for _ in range(2))
+  assert first.splits == again.splits
+  assert {s: len(items) for s, items in first.splits.items()} == {
+    'train': 32,
+    'val': 4,
+    'test': 4,
+  }
+  assert sorted(i.name for v in first.splits.values() for i in v) == names
+  assert 'seed 0' in first.notes[0]
+
+
+def test_lists_choose_the_split(tmp_path):
+  source = make_folder(tmp_path)
+  (source / 'train.txt').write_text('images/a.png\n\nc\n')
+  (source / 'val.txt').write_text('d.png\n')
+  opened = folder.open_source(source)
+  found = {s: [i.name for i in items] for s, items in opened.splits.items()}
+  assert found == {'train': ['a', 'c'], 'val': ['d']}
+  assert opened.problems == []
+  assert opened.notes[0].startswith('1 of 4 photos are in none of')
+
+
+def test_door_works_where_tensorflow_cannot_be_imported(tmp_path):
+  source = make_folder(tmp_path / 'in')
+  (tmp_path / 'tensorflow.py').write_text('raise RuntimeError("imported")')
+  flags = ['--dataset=folder', f'--source={source}', f'--output={tmp_path}/out']
+  done = subprocess.run(
+    [sys.executable, '-m', 'bitseg_jax.prepare', *flags],
+    capture_output=True,
+    text=True,
+    cwd=Path(prepare.__file__).parents[1],
+    env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[1].split()[:2] == ['train', '4']
+  assert 'images/s' in done.stderr
+  assert sorted(read_all(tmp_path / 'out')) == list('abcd')
+  assert 'tensorflow' not in sys.modules

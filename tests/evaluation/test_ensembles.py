@@ -1,0 +1,111 @@
+"""Answers from N samples: what each must equal, whatever the ids."""
+
+import numpy as np
+import pytest
+
+from bitseg_jax import metrics
+from bitseg_jax.evaluation import ensembles
+from bitseg_jax.evaluation.ensembles import Column
+
+
+def noisy(truth, share, count, seed=0):
+  """Copies of a map in which each pixel is wrong with some chance."""
+  rng = np.random.default_rng(seed)
+  wrong = rng.random((count, *truth.shape)) < share
+  return np.where(wrong, rng.integers(0, 4, wrong.shape), truth)
+
+
+@pytest.fixture(scope='module')
+def example():
+  """Four quarters, 8 noisy samples; one annotator quarters, one halves."""
+  truth = np.kron([[0, 1], [2, 3]], np.ones((8, 8), int))
+  samples = noisy(truth, 0.4, 8)
+  found = ensembles.score(samples, [truth, truth // 2])
+  columns = ensembles.columns(8)
+  return truth, samples, dict(zip(columns, found, strict=True))
+
+
+def test_columns_are_those_of_the_powers_of_two():
+  assert {c.count for c in ensembles.columns(11)} == {1, 2, 4, 8}
+  assert {c.answer for c in ensembles.columns(1)} == {'one', 'set'}
+  assert len(set(ensembles.columns(8))) == len(ensembles.columns(8))
+
+
+def test_each_answer_is_what_its_metric_says(example):
+  truth, samples, found = example
+  annotations = truth, truth // 2
+  mean = lambda score, pred: np.mean([score(a, pred) for a in annotations])
+  ari = [mean(metrics.adjusted_rand_index, s) for s in samples]
+  assert found[Column(1, 'one', 'ari')] == pytest.approx(np.mean(ari))
+  assert found[Column(4, 'oracle', 'ari')] == pytest.approx(max(ari[:4]))
+  voi = [metrics.variation_of_information(s, annotations) for s in samples]
+  assert found[Column(8, 'oracle', 'voi_bits')] == pytest.approx(min(voi))
+  assert min(ari[:2]) <= found[Column(2, 'medoid', 'ari')] <= max(ari[:2])
+  ged = metrics.generalized_energy_distance(
+    samples[:4],
+    annotations,
+    lambda a, b: 1 - metrics.adjusted_rand_index(a, b),
+  )
+  assert found[Column(4, 'set', 'ged')] == pytest.approx(ged)
+
+
+def test_consensus_beats_every_noisy_sample(example):
+  _, _, found = example
+  assert (
+    found[Column(8, 'consensus', 'ari')]
+    > found[Column(8, 'oracle', 'ari')]
+    > found[Column(1, 'one', 'ari')]
+  )
+
+
+def test_ids_mean_nothing(example):
+  truth, samples, found = example
+  renamed = 7 - samples
+  values = ensembles.score(renamed, [truth + 5, truth // 2])
+  np.testing.assert_allclose(values, list(found.values()))
+
+
+def test_what_nobody_labelled_counts_nowhere(example):
+  truth, samples, _ = example
+  blank = np.full_like(truth, -1)
+  assert np.isnan(ensembles.score(samples[:2], [blank])).all()
+  alone = ensembles.score(samples[:2], [truth])
+  np.testing.assert_allclose(
+    ensembles.score(samples[:2], [truth, blank]), alone
+  )
+  half = truth.copy()
+  half[:, 8:] = -1
+  other = samples[:2].copy()
+  other[:, :, 8:] = 0  # region scores must not see it
+  keys = ensembles.columns(2)
+  regions = [i for i, c in enumerate(keys) if c.answer == 'one']
+  np.testing.assert_allclose(
+    ensembles.score(samples[:2], [half])[regions],
+    ensembles.score(other, [half])[regions],
+  )
+
+
+def test_summary_is_the_mean_over_images_with_a_score(example):
+  truth, samples, _ = example
+  rows = np.stack(
+    [
+      ensembles.score(samples[:2], [truth]),
+      ensembles.score(samples[2:4], [truth]),
+      np.full(len(ensembles.columns(2)), np.nan),
+    ]
+  )
+  summary = ensembles.summarize(rows, 2)
+  at = ensembles.columns(2).index(Column(2, 'medoid', 'iou'))
+  assert summary['2']['medoid']['iou'] == pytest.approx(rows[:2, at].mean())
+  # One annotator cannot disagree.
+  assert summary['2']['set']['contested_auroc'] is None
+
+
+def test_table_has_a_line_an_answer(example):
+  _, _, found = example
+  summary = ensembles.summarize(np.array([list(found.values())]), 8)
+  lines = ensembles.format_table(summary).splitlines()
+  assert len(lines) == 2 + 1 + 3 * 3
+  ari = f'{found[Column(8, "consensus", "ari")]:.3f}'
+  assert lines[-2].startswith(f'| 8 | consensus | {ari} |')
+  assert len({line.count('|') for line in lines}) == 1

@@ -1,0 +1,200 @@
+"""Files of other methods: found by name, read, painted, refused."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax.data.source import SourceError
+from bitseg_jax.evaluation import reading
+
+IDS = np.array([[0, 0, 1, 1], [300, 300, 1, -1], [300, 300, 1, -1]])
+SHAPE = IDS.shape
+
+
+def write_png(path, ids=IDS):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray((ids + 1).astype(np.uint16)).save(path)
+
+
+def run_lengths(mask):
+  """Uncompressed run lengths of COCO, counted pixel by pixel."""
+  counts, inside = [0], False
+  for pixel in mask.T.ravel():
+    if pixel != inside:
+      counts.append(0)
+      inside = pixel
+    counts[-1] += 1
+  return {'size': list(mask.shape), 'counts': counts}
+
+
+def box(rows, columns, **entries):
+  mask = np.zeros(SHAPE, bool)
+  mask[rows, columns] = True
+  return {'segmentation': run_lengths(mask), **entries}
+
+
+def load(place, name='12', shape=SHAPE, form='any', order='score'):
+  return reading.load(reading.find(place, [name], form)[name], shape, order)
+
+
+@pytest.mark.parametrize('file', ['12_labels.png', '12.png', '12.npy'])
+def test_labels_are_read_as_they_were_written(tmp_path, file):
+  if file.endswith('.npy'):
+    np.save(tmp_path / file, IDS)
+  else:
+    write_png(tmp_path / file)
+    write_png(tmp_path / '12_samples.png', IDS[:2])  # a picture for people
+  (found,) = load(tmp_path)
+  np.testing.assert_array_equal(found, IDS)
+
+
+def test_eight_bits_and_colours_are_labels_too(tmp_path):
+  ids = np.array([[0, 1], [200, 255]])
+  Image.fromarray(ids.astype(np.uint8)).save(tmp_path / 'a.png')
+  colours = np.stack([ids % 256, ids // 256 + 2, 0 * ids], axis=-1)
+  Image.fromarray(colours.astype(np.uint8)).save(tmp_path / 'b.png')
+  np.testing.assert_array_equal(load(tmp_path, 'a', (2, 2))[0], ids - 1)
+  np.testing.assert_array_equal(load(tmp_path, 'b', (2, 2))[0], ids + 511)
+
+
+@pytest.mark.parametrize('way', ['from 0', 'from 1', 'folder', 'array'])
+def test_several_samples(tmp_path, way):
+  samples = [np.roll(IDS, k, axis=1) for k in range(11)]
+  for k, sample in enumerate(samples):
+    if way.startswith('from'):
+      write_png(tmp_path / f'12_{k + int(way[-1])}.png', sample)
+    if way == 'folder':
+      write_png(tmp_path / '12' / f'{k}.png', sample)
+  if way == 'array':
+    np.save(tmp_path / '12.npy', samples)
+  np.testing.assert_array_equal(load(tmp_path), samples)
+
+
+@pytest.mark.parametrize('file', ['a/12.jpg.png', 'a/12.png', '12.png'])
+def test_names_may_lose_suffix_and_folders(tmp_path, file):
+  write_png(tmp_path / file)
+  assert list(reading.find(tmp_path, ['a/12.jpg', 'b/x'])) == ['a/12.jpg']
+
+
+def test_one_file_is_of_one_image(tmp_path):
+  write_png(tmp_path / '12.png')
+  with pytest.raises(SourceError, match='of image a/12 and of image b/12'):
+    reading.find(tmp_path, ['a/12', 'b/12'])
+  write_png(tmp_path / '7_0.png')  # sample of 7, or all there is of 7_0?
+  with pytest.raises(SourceError, match='of image 7 and of image 7_0'):
+    reading.find(tmp_path, ['7', '7_0'])
+
+
+def test_two_predictions_need_a_choice(tmp_path):
+  write_png(tmp_path / '12.png')
+  (tmp_path / '12.json').write_text('[]')
+  np.testing.assert_array_equal(load(tmp_path)[0], IDS)
+  assert (load(tmp_path, form='masks')[0] == -1).all()
+  for other in '12_labels.png', '12_0.png', '12/a.png':
+    write_png(tmp_path / other)
+    with pytest.raises(SourceError, match=r'are both there for image 12'):
+      load(tmp_path)
+    (tmp_path / other).unlink()
+
+
+def test_samples_beside_labels(tmp_path):
+  samples = [np.roll(IDS, k, axis=1) for k in range(3)]
+  write_png(tmp_path / '12_labels.png')
+  for k, sample in enumerate(samples, 1):
+    write_png(tmp_path / f'12_sample_{k}.png', sample)
+  np.testing.assert_array_equal(load(tmp_path), [IDS])
+  np.testing.assert_array_equal(load(tmp_path, form='samples'), samples)
+
+
+MASKS = [
+  box(slice(0, 3), slice(0, 3), score=0.5, image_id=12),
+  box(slice(1, 3), slice(1, 4), score=0.9, image_id=12),
+  box(slice(2, 3), slice(0, 2), score=0.5, image_id=12),
+]
+
+
+@pytest.mark.parametrize(
+  'order, expected',
+  [
+    ('score', [[0, 0, 0, -1], [0, 1, 1, 1], [0, 1, 1, 1]]),
+    ('area', [[0, 0, 0, -1], [0, 1, 1, 1], [2, 2, 1, 1]]),
+  ],
+)
+@pytest.mark.parametrize('way', ['list', 'SAM', 'results'])
+def test_masks_are_painted_in_order(tmp_path, order, expected, way):
+  path, masks, place = tmp_path / '000012.json', MASKS, tmp_path
+  if way == 'SAM':
+    renamed = [dict(m) for m in MASKS]
+    for mask in renamed:
+      mask['predicted_iou'] = mask.pop('score')
+    masks = {'annotations': renamed}
+  if way == 'results':
+    masks = [*MASKS, box(0, 0, score=1, file_name='x/13.jpg')]
+    place = path
+  path.write_text(json.dumps(masks))
+  (found,) = load(place, '000012', order=order)
+  assert found.tolist() == expected
+  if way == 'results':
+    assert list(reading.find(path, ['000012', 'x/13', '14'])) == [
+      '000012',
+      'x/13',
+    ]
+
+
+def test_other_sizes_are_resized_by_nearest_neighbour(tmp_path):
+  write_png(tmp_path / '12.png')
+  (found,) = load(tmp_path, shape=(9, 12))
+  np.testing.assert_array_equal(found, IDS.repeat(3, 0).repeat(3, 1))
+  write_png(tmp_path / '12.png', IDS.repeat(10, 0).repeat(10, 1))
+  np.testing.assert_array_equal(load(tmp_path)[0], IDS)
+
+
+@pytest.mark.parametrize(
+  'file, content, message',
+  [
+    ('12.png', b'none', r'12\.png: unreadable image'),
+    ('12.npy', b'none', r'12\.npy: not a whole \.npy'),
+    ('12.npy', IDS / 2, r'12\.npy: holds float64 \[3, 4\]'),
+    ('12.npy', IDS - 1, r'12\.npy: holds int64'),
+    ('12.npy', np.array([{}]), r'12\.npy: not a whole'),
+    ('12.npy', IDS[:1], r'12\.npy: is 4x1 but its annotation is 4x3'),
+    ('12.json', b'[', r'12\.json: not whole JSON'),
+    ('12.json', {'a': 1}, r'12\.json: should be a list'),
+    ('12.json', [{'score': 1}], r'12\.json: mask 0 has no run lengths'),
+    ('12.json', [box(0, 0)], r"12\.json: mask 0 has no 'score'.*--order=area"),
+    (
+      '12.json',
+      [
+        MASKS[0],
+        {'segmentation': {'size': [3, 4], 'counts': [5]}, 'score': 1},
+      ],
+      r'12\.json: mask 1: run lengths that are wrong',
+    ),
+    (
+      '12.json',
+      [MASKS[0], {'segmentation': [[0, 0, 1, 0, 1, 1]], 'score': 1}],
+      r'12\.json: mask 1: no run lengths',
+    ),
+  ],
+)
+def test_bad_files_are_named_in_one_line(tmp_path, file, content, message):
+  if isinstance(content, np.ndarray):
+    np.save(tmp_path / file, content)
+  elif isinstance(content, bytes):
+    (tmp_path / file).write_bytes(content)
+  else:
+    (tmp_path / file).write_text(json.dumps(content))
+  with pytest.raises(SourceError, match=message) as error:
+    load(tmp_path)
+  assert '\n' not in str(error.value)
+
+
+def test_results_without_a_name_are_refused(tmp_path):
+  path = tmp_path / 'all.json'
+  path.write_text(json.dumps([box(0, 0, score=1)]))
+  with pytest.raises(SourceError, match="entry 0 has neither 'image_id'"):
+    reading.find(path, ['12'])
+  with pytest.raises(FileNotFoundError, match='no such directory'):
+    reading.find(tmp_path / 'none', ['12'])

@@ -1,0 +1,240 @@
+"""Scores of predictions on disk: the metrics they name, the table, the door."""
+
+import itertools
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bitseg_jax import cli, metrics, score
+from bitseg_jax.data import procedural
+from bitseg_jax.data.prepared import builder
+from bitseg_jax.evaluation import scoring
+
+
+def noisy(id_map, seed, share=0.2):
+  rng = np.random.default_rng(seed)
+  return np.where(rng.random(id_map.shape) < share, rng.integers(3), id_map)
+
+
+def halves(column, shape=(20, 24)):
+  return (np.indices(shape)[1] >= column).astype(int)
+
+
+MAPS = [halves(8), halves(12) + 2 * halves(18), halves(16)]
+SAMPLES = [noisy(halves(11), 0), halves(6), noisy(halves(20), 1), halves(3)]
+
+
+def test_scores_are_those_of_the_metrics():
+  found = scoring.score_image(SAMPLES, MAPS, sets=True).values
+  pairs = list(itertools.product(MAPS, SAMPLES))
+  each = lambda metric: np.reshape([metric(*p) for p in pairs], (3, 4))
+  mean = lambda metric: np.mean([metric(s, MAPS) for s in SAMPLES])
+  ari, iou = each(metrics.adjusted_rand_index), each(metrics.hungarian_iou)
+  expected = {
+    'ari': ari.mean(),
+    'iou': iou.mean(),
+    'covering': metrics.covering(SAMPLES, MAPS),
+    'pri': mean(metrics.rand_index),
+    'voi_bits': mean(metrics.variation_of_information),
+    'ged': metrics.generalized_energy_distance(
+      SAMPLES, MAPS, lambda a, b: 1 - metrics.adjusted_rand_index(a, b)
+    ),
+    'matched_set_iou': metrics.sets.matched_score(iou),
+    'ari_oracle': ari.mean(axis=0).max(),
+    'iou_oracle': iou.mean(axis=0).max(),
+    'unclaimed': 0,
+  }
+  assert {k: found[k] for k in expected} == pytest.approx(expected)
+  assert 0 < found['pq'] < 1
+  assert 0 < found['boundary_f'] < 1
+  assert 0 < found['contested_auroc'] < 1
+
+
+def test_unclaimed_pixels_are_a_segment_or_left_out():
+  pred, true = noisy(halves(8), 2), halves(8).copy()
+  left = np.indices(pred.shape)[0] < 5
+  holes = np.where(left, -1, pred)
+  segment = scoring.score_image([holes], [true], 'segment').values
+  painted = scoring.score_image([np.where(left, 9, pred)], [true]).values
+  assert segment == painted | {'unclaimed': 0.25}
+  ignore = scoring.score_image([holes], [true], 'ignore').values
+  cropped = scoring.score_image([pred[5:]], [true[5:]]).values
+  same = [*metrics.names('table'), 'pq', 'sq', 'rq']
+  assert [ignore[k] for k in same] == [cropped[k] for k in same]
+  assert segment['ari'] < ignore['ari']
+
+
+def test_left_out_pixels_and_empty_annotators_do_not_count():
+  part = MAPS[0].copy()
+  part[:7] = -1
+  nothing = np.full_like(part, -1)
+  found = scoring.score_image(SAMPLES, [part, nothing], sets=True)
+  alone = scoring.score_image(SAMPLES, [part], sets=True)
+  cropped = scoring.score_image([s[7:] for s in SAMPLES], [part[7:]])
+  assert found.values == pytest.approx(alone.values, nan_ok=True)
+  for name in metrics.names('table'):
+    assert found.values[name] == pytest.approx(cropped.values[name])
+  empty = scoring.score_image(SAMPLES, [nothing], sets=True)
+  assert np.isnan(empty.values['ari'])
+  results = scoring.summarize({'a': found, 'b': empty}, num_samples=4)
+  assert (results['num_images'], results['left_out']) == (1, 1)
+  assert results['ari'] == found.values['ari']
+  assert results['per_image']['b']['ari'] is None
+
+
+def test_counts_are_pooled_over_images():
+  images = [([SAMPLES[0]], MAPS), ([SAMPLES[1]], MAPS[:1])]
+  scores = {str(k): scoring.score_image(*i) for k, i in enumerate(images)}
+  found = scoring.summarize(scores)
+  covered = [metrics.covering(s, maps) for s, maps in images]
+  assert found['covering'] == pytest.approx(np.mean(covered))
+  # as the Berkeley benchmark has it: every annotator weighs the same
+  pooled = (3 * covered[0] + covered[1]) / 4
+  assert found['covering_pooled'] == pytest.approx(pooled)
+  panoptic = np.sum(
+    [
+      np.mean(
+        [
+          metrics.panoptic.match(*metrics.panoptic.contingency(a, samples[0]))
+          for a in maps
+        ],
+        axis=0,
+      )
+      for samples, maps in images
+    ],
+    axis=0,
+  )
+  expected = metrics.panoptic.quality(metrics.panoptic.Matches(*panoptic))
+  assert {k: found[k] for k in expected} == pytest.approx(expected)
+  lines = np.sum([metrics.boundary.match(s[0], m) for s, m in images], axis=0)
+  f = metrics.boundary.f_score(metrics.boundary.Matches(*lines))
+  assert found['boundary_f'] == pytest.approx(f['f'])
+
+
+class Annotated:
+  """Procedural scenes, each with its map and a coarser one."""
+
+  def __init__(self, count=3, size=32):
+    self._scenes = procedural.ProceduralScenes(count, size, seed=1)
+
+  def __len__(self):
+    return len(self._scenes)
+
+  def __getitem__(self, index):
+    record = self._scenes[index]
+    (ids,) = record['id_maps']
+    return record | {'id_maps': [ids, ids // 2]}
+
+
+@pytest.fixture(scope='module')
+def places(tmp_path_factory):
+  """What two methods left of the scenes: one map, or the annotators' two."""
+  root = tmp_path_factory.mktemp('predictions')
+  (root / 'flat').mkdir()
+  (root / 'exact').mkdir()
+  source = Annotated()
+  for i in range(len(source)):
+    name, ids = source[i]['name'], source[i]['id_maps']
+    np.save(root / 'flat' / f'{name}.npy', np.zeros((16, 16), int))
+    np.save(root / 'exact' / f'{name}.npy', np.stack(ids))
+  return [str(root / 'flat'), str(root / 'exact')]
+
+
+def test_methods_stand_beside_each_other(places):
+  results = scoring.score_methods(Annotated(), places)
+  flat, exact = (results[place] for place in places)
+  assert (flat['num_images'], flat['num_samples'], flat['missing']) == (3, 1, 0)
+  assert flat['ari'] == flat['boundary_f'] == 0
+  assert 'ged' not in flat
+  assert exact['num_samples'] == 2
+  assert exact['ged'] == pytest.approx(0, abs=1e-12)
+  assert exact['matched_set_iou'] == 1
+  assert exact['ari'] <= exact['ari_oracle'] < 1
+  assert exact['contested_auroc'] == 1
+  assert exact['ece'] == 0
+  assert 0 < exact['brier'] < 0.1
+  json.dumps(results, allow_nan=False)
+  lines = scoring.format_table(results).splitlines()
+  assert [len(line.split()) for line in lines[1:3]] == [13, 13]
+  assert lines[1].startswith(places[0])
+  assert 'GED' in lines[4]
+  assert lines[5].startswith(places[1])
+  assert 'truth' in lines[6]
+
+
+def test_size_to_compare_at(places):
+  half = scoring.score_methods(Annotated(), places[1:], image_size=16)
+  again = scoring.score_methods(Annotated(), places[1:], image_size=16)
+  whole = scoring.score_methods(Annotated(), places[1:])
+  assert half == again
+  (half,), (whole,) = half.values(), whole.values()
+  assert half['matched_set_iou'] == whole['matched_set_iou'] == 1
+  assert half['ari'] != whole['ari']
+
+
+def test_missing_predictions_are_an_error_or_one_region(places):
+  source = Annotated(5)
+  with pytest.raises(FileNotFoundError, match='for 2 of 5 images, such as'):
+    scoring.score_methods(source, places)
+  results = scoring.score_methods(source, places, allow_missing=True)
+  flat, exact = (results[place] for place in places)
+  assert flat['missing'] == exact['missing'] == 2
+  assert exact['num_images'] == 5
+  names = [source[i]['name'] for i in (3, 4)]
+  for name in names:
+    assert flat['per_image'][name]['ari'] == 0
+    assert exact['per_image'][name]['matched_set_iou'] < 1
+  with pytest.raises(FileNotFoundError, match='5 of 5'):
+    scoring.score_methods(source, ['tests'], allow_missing=True)
+
+
+def test_samples_must_be_as_many_for_all_images(places, tmp_path):
+  source = Annotated()
+  for i in range(3):
+    ids = source[i]['id_maps'][0]
+    np.save(tmp_path / f'{source[i]["name"]}.npy', np.stack([ids] * (2 + i)))
+  with pytest.raises(ValueError, match=r'3 samples of .*, but 2 of images'):
+    scoring.score_methods(source, [str(tmp_path)])
+
+
+def call_main(monkeypatch, **values):
+  given = {
+    'data': 'scenes',
+    'split': 'val',
+    'format': 'any',
+    'unclaimed': 'segment',
+    'order': 'score',
+    'image_size': 0,
+    'allow_missing': False,
+    'output': '',
+  }
+  flags = SimpleNamespace(**given | values)
+  monkeypatch.setattr(score.flags, 'FLAGS', flags)
+  return cli.call(score.main)
+
+
+def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
+  monkeypatch.setattr(builder, 'open_split', lambda *_: Annotated())
+  path = tmp_path / 'results.json'
+  call_main(monkeypatch, predictions=places, output=str(path))
+  written = json.loads(path.read_text())
+  assert written['unclaimed'] == 'segment'
+  assert scoring.format_table(written['methods']) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'values, line',
+  [
+    ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
+    ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its directory'),
+  ],
+)
+def test_what_is_asked_wrongly_is_said_in_one_line(
+  monkeypatch, values, line, capsys
+):
+  assert call_main(monkeypatch, predictions=['x'], **values) == 1
+  (said,) = capsys.readouterr().err.splitlines()
+  assert re.match(f'error: .*{line}', said)

@@ -1,0 +1,310 @@
+"""The demo page: its logic, and the page itself in a browser."""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax import demo
+from bitseg_jax.data.source import SourceError
+from bitseg_jax.page import actions
+from bitseg_jax.segmenting.segmenter import Segmenter
+
+SETTINGS = {
+  'num_samples': 3,
+  'num_steps': 2,
+  'guidance_weight': 1.0,
+  'seed': 0,
+}
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
+
+
+@pytest.fixture(scope='module')
+def shown(model, draw_photo, tmp_path_factory):
+  """A photo, and what the page shows of it."""
+  photo = draw_photo(0, 30, 47)
+  folder = tmp_path_factory.mktemp('results')
+  args = model, photo, 'my <photo>.jpg', folder, 'some/run', SETTINGS
+  return photo, actions.segment(*args)
+
+
+def test_a_bad_file_is_named_without_its_folder(tmp_path):
+  path = tmp_path / 'bad.jpg'
+  path.write_text('no photo')
+  with pytest.raises(SourceError, match=r'^bad\.jpg: unreadable image'):
+    actions.read_photo(path, 1000)
+  message, picture = actions.inspect(str(path), 1000)
+  assert picture is None and 'alert' in message and 'bad.jpg' in message
+  assert str(tmp_path) not in message
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(
+  tmp_path, draw_photo
+):
+  path = tmp_path / 'large.png'
+  Image.fromarray(draw_photo(0, 40, 50)).save(path)
+  np.testing.assert_array_equal(
+    actions.read_photo(path, 2000), draw_photo(0, 40, 50)
+  )
+  path.write_bytes(path.read_bytes()[:60])  # the size, and no pixels
+  with pytest.raises(SourceError, match=r'large\.png: 50x40 .* shrink it'):
+    actions.read_photo(path, 1999)
+
+
+def test_an_upload_is_shown_or_refused(tmp_path, draw_photo):
+  message, picture = actions.inspect(None, 10**7)
+  assert picture is None and 'alert' not in message
+  path = tmp_path / 'wide.png'
+  Image.fromarray(draw_photo(0, 20, 2000)).save(path)
+  message, picture = actions.inspect(str(path), 10**7)
+  assert '2000x20' in message and max(picture.shape) == 1024
+
+
+def test_what_can_be_downloaded(shown):
+  photo, result = shown
+  *files, archive = map(Path, result.files)
+  stem = 'my <photo>'
+  assert [file.name for file in files] == [
+    f'{stem}_labels.png',
+    f'{stem}_overlay.png',
+    f'{stem}_uncertainty.png',
+    f'{stem}.json',
+  ]
+  assert result.uncertainty == str(files[2])
+  with zipfile.ZipFile(archive) as packed:
+    assert packed.namelist() == [file.name for file in files]
+    assert packed.read(files[0].name) == files[0].read_bytes()
+  labels = np.asarray(Image.open(files[0]))
+  assert labels.shape == photo.shape[:2]
+  record = json.loads(files[3].read_text())
+  areas = [segment['area'] for segment in record['segments']]
+  assert areas == np.bincount(labels.ravel())[1:].tolist()
+  assert record['made_with']['seed'] == 0
+
+
+def test_every_entity_has_its_pixels_and_says_its_share(shown):
+  _, result = shown
+  labels = np.asarray(Image.open(result.files[0]))
+  groups = re.findall(
+    r'<g><path d="([^"]*)"/><text[^>]*>Entity (\d+): ([\d.]+)%', result.entities
+  )
+  drawn = np.zeros_like(labels)
+  for path, number, share in groups:
+    for x, y, length, back in re.findall(r'M(\d+) (\d+)h(\d+)v1h-(\d+)z', path):
+      assert length == back
+      run = drawn[int(y), int(x) : int(x) + int(length)]
+      assert not run.any()
+      run[:] = int(number)
+    expected = 100 * (labels == int(number)).mean()
+    assert float(share) == pytest.approx(expected, abs=0.06)
+  np.testing.assert_array_equal(drawn, labels)
+
+
+def test_names_from_outside_are_no_html(shown):
+  _, result = shown
+  assert 'my &lt;photo&gt;.jpg' in result.message
+  assert '<photo>' not in result.message + result.entities
+
+
+def test_samples_are_shown_side_by_side(shown):
+  photo, result = shown
+  assert [text for _, text in result.samples] == [
+    f'sample {n}' for n in (1, 2, 3)
+  ]
+  pictures = [picture for picture, _ in result.samples]
+  assert all(picture.shape == photo.shape for picture in pictures)
+  assert (pictures[0] != pictures[1]).any()
+
+
+def test_an_empty_seed_is_no_seed(model, draw_photo, tmp_path):
+  settings = {**SETTINGS, 'seed': None}
+  with pytest.raises(ValueError, match='seed is empty'):
+    actions.segment(model, draw_photo(0, 9, 9), 'a', tmp_path, '', settings)
+
+
+def test_old_results_are_deleted(
+  model, draw_photo, tmp_path, monkeypatch, shown
+):
+  monkeypatch.setattr(actions, '_KEPT_RESULTS', 2)
+  photo, settings = draw_photo(0, 9, 9), {**SETTINGS, 'num_samples': 1}
+  for _ in range(4):
+    result = actions.segment(model, photo, 'a.jpg', tmp_path, '', settings)
+    assert all(Path(file).is_file() for file in result.files)
+  assert sorted(old.name for old in tmp_path.iterdir()) == ['2', '3']
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'gradio', None)
+  monkeypatch.delitem(sys.modules, 'bitseg_jax.page_layout', raising=False)
+  with pytest.raises(ImportError, match=r'pip install bitseg-jax\[demo\]'):
+    demo.serve('', '127.0.0.1', 1, 1, 1)
+
+
+def test_a_taken_port_is_said_before_the_model_is_loaded():
+  pytest.importorskip('gradio')
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=f'127.0.0.1:{port} .*--port'):
+      demo.serve('/nowhere', '127.0.0.1', port, 1, 1)
+
+
+def needs_browser():
+  # Where there should be one, its absence is no excuse.
+  lack = pytest.fail if os.environ.get('BITSEG_BROWSER') else pytest.skip
+  for library in ('gradio', 'selenium'):
+    if importlib.util.find_spec(library) is None:
+      lack(f'{library} is not installed')
+  programs = [
+    shutil.which('chromium') or shutil.which('google-chrome'),
+    shutil.which('chromedriver'),
+  ]
+  if None in programs:
+    lack('there is no chromium with chromedriver')
+  return programs
+
+
+@pytest.fixture
+def address(random_run):
+  """Where the page is, once it is ready."""
+  needs_browser()
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  args = [f'--checkpoint={random_run}', f'--port={port}']
+  args += ['--max_pixels=10000', '--max_upload_mb=1']
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'bitseg_jax.demo', *args],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    lines = list(
+      itertools.takewhile(lambda x: 'ready' not in x, process.stdout)
+    )
+    assert process.poll() is None, lines
+    yield f'http://127.0.0.1:{port}'
+  finally:
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
+@pytest.fixture
+def browser(tmp_path):
+  """Chromium that downloads to tmp_path."""
+  chromium, driver = needs_browser()
+  from selenium import webdriver
+
+  options = webdriver.ChromeOptions()
+  options.binary_location = chromium
+  with tempfile.TemporaryDirectory() as profile:
+    for flag in (
+      'headless no-sandbox disable-gpu disable-quic no-first-run '
+      'disable-background-networking disable-component-update disable-sync '
+      f'window-size=1280,900 user-data-dir={profile}'
+    ).split():
+      options.add_argument(f'--{flag}')
+    options.add_experimental_option(
+      'prefs', {'download.default_directory': str(tmp_path)}
+    )
+    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
+    service = webdriver.ChromeService(driver)
+    with webdriver.Chrome(options=options, service=service) as opened:
+      yield opened
+
+
+def until(condition, seconds=60):
+  """What condition returns as soon as it is true."""
+  from selenium.common.exceptions import StaleElementReferenceException
+
+  end = time.monotonic() + seconds
+  while time.monotonic() < end:
+    # The page draws itself anew while one reads it.
+    with contextlib.suppress(StaleElementReferenceException, StopIteration):
+      if value := condition():
+        return value
+    time.sleep(0.2)
+  raise AssertionError('waited in vain')
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
+  find = lambda css: browser.find_elements('css selector', css)
+  status = lambda: ' '.join(one.text for one in find('[role=status]'))
+  alert = lambda: ' '.join(one.text for one in find('[role=alert]'))
+  upload = lambda path: until(lambda: find('input[type=file]'))[0].send_keys(
+    str(path)
+  )
+  # As often as it takes: what is found may be drawn anew before the click.
+  press = lambda find_one: until(lambda: find_one().click() or True)
+  clear = lambda: press(lambda: next(iter(find('button[aria-label=Clear]'))))
+  button = lambda: next(b for b in find('button') if b.text == 'Segment')
+  photo, bad, large, heavy = (
+    tmp_path / name
+    for name in ('photo.png', 'bad.jpg', 'large.png', 'heavy.jpg')
+  )
+  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+  bad.write_text('no photo')
+  Image.fromarray(draw_photo(0, 200, 300)).save(large)
+  heavy.write_bytes(bytes(2**21))
+
+  browser.get(address)
+  until(lambda: 'Choose a photo' in status())
+  until(lambda: not button().is_enabled())
+  for path, reason in ((bad, 'bad.jpg: unreadable'), (large, 'megapixels')):
+    upload(path)
+    until(lambda reason=reason: reason in alert())
+    until(lambda: not button().is_enabled())
+    clear()
+    until(lambda: 'Choose a photo' in status())
+  upload(heavy)
+  until(lambda: 'maximum allowed size' in browser.page_source)
+
+  browser.refresh()
+  upload(photo)
+  until(lambda: '90x60 pixels' in status() and button().is_enabled())
+  press(button)
+  until(lambda: re.search(r'photo\.png: \d+ entit', status()))
+  assert until(lambda: find('svg.entities g path'))
+  for tab in 'Samples', 'Uncertainty', 'Files':
+    press(lambda tab=tab: next(t for t in find('[role=tab]') if t.text == tab))
+    if tab == 'Samples':
+      until(lambda: len(find('button img[alt*=sample], .grid-wrap img')) == 4)
+  until(lambda: find('.files a[download="photo.zip"]'))[0].click()
+  archive = tmp_path / 'photo.zip'
+  until(archive.is_file)
+  with zipfile.ZipFile(archive) as packed:
+    assert 'photo_labels.png' in packed.namelist()
+
+  events = [
+    json.loads(entry['message'])['message']
+    for entry in browser.get_log('performance')
+  ]
+  asked = {
+    event['params']['request']['url']
+    for event in events
+    if event['method'] == 'Network.requestWillBeSent'
+  }
+  outside = [
+    url
+    for url in asked
+    if not url.startswith((address, 'data:', 'blob:', 'chrome'))
+  ]
+  assert asked and not outside

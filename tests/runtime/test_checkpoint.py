@@ -1,0 +1,425 @@
+"""Stop and resume through the real train loop, orbax and grain."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.source import Item, Source
+from bitseg_jax.evaluation import evaluate, reports
+from bitseg_jax.runtime import checkpoint, checks, experiment, sharding
+from bitseg_jax.training import train
+
+SETTINGS = (
+  '--config.data.image_size=16',
+  '--config.model.base_channels=16',
+  '--config.model.channel_mults=(1,2)',
+  '--config.model.attention_levels=(1,)',
+  '--config.train.warmup_steps=1',
+  '--config.train.decay_steps=1',
+  '--config.train.log_every=1',
+  '--config.eval.during_training=0',
+)
+
+
+def start_main(workdir, *flags, environ=None):
+  """Starts `python -m bitseg_jax.main` on a tiny model."""
+  return subprocess.Popen(
+    [
+      sys.executable,
+      *('-m', 'bitseg_jax.main', '--config=configs/quickstart.py'),
+      *('--mode=train', f'--workdir={workdir}', *SETTINGS, *flags),
+    ],
+    env={**os.environ, **(environ or {})},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def start_both(workdir, *flags):
+  """Starts two processes of one run."""
+  port = 20_000 + os.getpid() % 20_000
+  group = f'--coordinator=localhost:{port}', '--num_processes=2'
+  return [
+    start_main(workdir, *flags, *group, f'--process_id={i}') for i in range(2)
+  ]
+
+
+def finish(process, code=0):
+  output, _ = process.communicate(timeout=600)
+  assert process.returncode == code, output
+  return output
+
+
+def logged(workdir):
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  if not path.exists():
+    return []
+  lines = path.read_text().splitlines(keepends=True)
+  return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def params_of(config, workdir, kind='params'):
+  """(step, parameters) of the newest checkpoint, as numpy arrays."""
+  parts = experiment.build(config)
+  abstract = experiment.abstract_params(parts, sharding.make_mesh())
+  step, params = checkpoint.read_params(workdir, abstract, kind)
+  return step, jax.tree.map(np.asarray, params)
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope='module')
+def flat():
+  """Patches of a config for the quickest model there is."""
+
+  def patch(config):
+    config.model.channel_mults = (1,)
+    config.model.attention_levels = ()
+    return config
+
+  return patch
+
+
+def stop_at(at):
+  """In place of train.stop_signal: as if a signal came during one step."""
+  return lambda manager: contextlib.nullcontext(lambda step: step == at)
+
+
+def test_a_signal_after_training_does_what_it_did_before():
+  before = signal.getsignal(signal.SIGTERM)
+  with train.stop_signal(None) as stop_asked:
+    assert not stop_asked(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert stop_asked(1)
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path / 'one')
+  config.train.update(steps_per_call=2, log_every=2)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'stop_signal', stop_at(2))  # the second call
+    assert not train.train(config, tmp_path / 'two')
+  assert train.train(config, tmp_path / 'two')
+  # A mean over two steps of what was logged for each.
+  one = [line['loss'] for line in logged(tmp_path / 'one')]
+  two = [line['loss'] for line in logged(tmp_path / 'two')]
+  np.testing.assert_allclose(two, np.reshape(one, (3, 2)).mean(1), rtol=1e-5)
+  config.train.update(num_steps=9, steps_per_call=3, checkpoint_every=3)
+  config.train.update(eval_every=9, log_every=3)
+  assert train.train(config, tmp_path / 'two')  # 3 of 3 left
+  config.train.update(num_steps=12, steps_per_call=2, checkpoint_every=2)
+  config.train.update(eval_every=2, log_every=2)
+  with pytest.raises(ValueError, match='does not divide the 3 steps'):
+    train.train(config, tmp_path / 'two')
+  config.train.num_steps = 8
+  with pytest.raises(ValueError, match='taken 9 steps already, over'):
+    train.train(config, tmp_path / 'two')
+
+
+def test_a_run_goes_on_in_less_memory_but_not_as_another_model(tiny_config):
+  saved = checks.complete(tiny_config.to_dict())
+  tiny_config.model.remat = True
+  tiny_config.train.accumulate = 2
+  train._check_same_run(tiny_config, saved, 'run')
+  tiny_config.codes.palette = 'none'
+  with pytest.raises(ValueError, match=r'codes\.palette = similar, not none'):
+    train._check_same_run(tiny_config, saved, 'run')
+
+
+def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path / 'whole')
+  stopped = tmp_path / 'stopped'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'stop_signal', stop_at(3))
+    assert not train.train(config, stopped)
+  assert params_of(config, stopped)[0] == 3
+  assert train.train(config, stopped)
+  for kind in ('params', 'ema_params'):
+    step, whole = params_of(config, tmp_path / 'whole', kind)
+    assert step == config.train.num_steps
+    assert_equal(whole, params_of(config, stopped, kind)[1])
+  losses = lambda workdir: [line['loss'] for line in logged(workdir)]
+  assert losses(stopped) == losses(tmp_path / 'whole')
+  steps = [int(p.name) for p in (stopped / 'checkpoints').iterdir()]
+  assert sorted(steps) == [4, 6]  # keep_checkpoints
+
+
+@pytest.mark.parametrize('damage', ['empty', 'truncated', 'half_deleted'])
+def test_a_damaged_step_is_passed_over(
+  tiny_config, flat, tmp_path, damage, caplog
+):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  whole = params_of(config, tmp_path)[1]
+  newest = tmp_path / 'checkpoints' / '6'
+  data = [p for p in (newest / 'params').rglob('*') if p.is_file()]
+  if damage == 'truncated':
+    largest = max(data, key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+  for path in {'empty': newest.rglob('*'), 'half_deleted': data}.get(
+    damage, ()
+  ):
+    if path.is_file():
+      path.unlink()
+  assert params_of(config, tmp_path)[0] == 4  # reading moves nothing
+  assert newest.exists()
+  train.train(config, tmp_path)
+  assert 'cannot be read' in caplog.text
+  assert (tmp_path / 'damaged' / '6').exists()
+  step, again = params_of(config, tmp_path)
+  assert step == 6
+  assert_equal(whole, again)
+
+
+def test_nothing_whole_is_an_error_not_a_fresh_start(
+  tiny_config, flat, tmp_path
+):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  for path in [p for p in tmp_path.rglob('params/*') if p.is_file()]:
+    path.unlink()
+  with pytest.raises(OSError, match='none of the steps'):
+    train.train(config, tmp_path)
+  assert not (tmp_path / 'damaged').exists()
+
+
+def test_another_model_does_not_resume(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  config.model.base_channels = 32
+  with pytest.raises(ValueError, match='base_channels = 16, not 32'):
+    train.train(config, tmp_path)
+
+
+def test_another_number_of_workers_does_not_resume(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  config.data.num_workers = 2
+  with pytest.raises(ValueError, match='num_workers = 0, not 2') as caught:
+    train.train(config, tmp_path)
+  assert '\n' not in str(caught.value)
+  assert not multiprocessing.active_children()  # nothing was started
+
+
+def test_checkpoints_older_than_a_setting_resume(
+  tiny_config, flat, tmp_path, monkeypatch
+):
+  config = flat(tiny_config)
+  save = checkpoint.save
+
+  def save_as_before_there_was_remat(*args):
+    *rest, saved = args
+    del saved['model']['remat']
+    save(*rest, saved)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(train, 'stop_signal', stop_at(2))
+    patch.setattr(checkpoint, 'save', save_as_before_there_was_remat)
+    train.train(config, tmp_path)
+  train.train(config, tmp_path)
+  assert logged(tmp_path)[-1]['step'] == config.train.num_steps
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('diffusion.input_scale', 0.2),
+    ('train.learning_rate', 0.5),
+    ('train.ema_decay', 0.5),
+    ('seed', 7),
+  ],
+)
+def test_another_setting_is_another_run(tiny_config, name, value):
+  saved = checks.complete(tiny_config.to_dict())
+  *section, key = name.split('.')
+  (tiny_config[section[0]] if section else tiny_config)[key] = value
+  with pytest.raises(ValueError, match=f'config.{name} = .*, not {value}'):
+    train._check_same_run(tiny_config, saved, 'run')
+
+
+def test_init_from_takes_the_average_and_starts_at_step_0(
+  tiny_config, flat, tmp_path
+):
+  config = flat(tiny_config)
+  train.train(config, tmp_path / 'first')
+  config.init_from = str(tmp_path / 'first')
+  config.train.learning_rate = 0.0
+  train.train(config, tmp_path / 'second')
+  step, params = params_of(config, tmp_path / 'second')
+  assert step == config.train.num_steps
+  assert_equal(params, params_of(config, tmp_path / 'first', 'ema_params')[1])
+  config.init_from = str(tmp_path / 'nowhere')
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    train.train(config, tmp_path / 'third')
+
+
+def test_evaluation_needs_only_the_workdir(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  train.train(config, tmp_path)
+  config = checkpoint.read_config(tmp_path)
+  results = evaluate.evaluate(config, tmp_path)
+  saved = json.loads((tmp_path / 'results.json').read_text())
+  assert saved['ema'] == results['ema'] and saved['raw'] == results['raw']
+  assert len(saved['per_image']) == saved['num_images'] == 8
+  assert saved['step'] == 6
+  assert 'ari_oracle_best_of_2' in saved['ema']
+  assert (tmp_path / 'gallery.png').stat().st_size > 1000
+
+
+def test_several_datasets_train_with_workers_and_are_evaluated_apart(
+  tiny_config, flat, tmp_path
+):
+  for name, count in (('first', 5), ('second', 3)):
+    path = tmp_path / f'{name}.png'
+    Image.new('RGB', (24, 16), (90, 160, 40)).save(path)
+    items = [Item(f'{name}{i}', path, ('ids',)) for i in range(count)]
+    ids = np.arange(24, dtype=np.int32) // 12 + np.zeros((16, 1), np.int32)
+    source = Source({'train': items, 'val': items}, lambda _: [ids], [], [])  # noqa: B023
+    builder.write_dataset(source, tmp_path / name, 'made')
+  config = flat(tiny_config)
+  config.data.source = 'tfds'
+  config.data.dirs = (str(tmp_path / 'first'), str(tmp_path / 'second'))
+  config.data.weights = (1.0, 2.0)
+  config.data.num_workers = 2
+  config.data.crop_scale = (0.5, 1.5)
+  config.eval.during_training = 2
+  workdir = tmp_path / 'run'
+  train.train(config, workdir)
+  assert not multiprocessing.active_children()
+  config = train.ConfigDict(checkpoint.read_config(workdir))
+  results = evaluate.evaluate(config, workdir)
+  saved = json.loads((workdir / 'results.json').read_text())['datasets']
+  for name, count in (('first', 5), ('second', 3)):
+    assert saved[name]['num_images'] == len(saved[name]['per_image']) == count
+    assert saved[name]['ema'] == results['datasets'][name]['ema']
+    assert (workdir / f'gallery_{name}.png').stat().st_size > 1000
+    assert (workdir / f'by_num_samples_{name}.png').stat().st_size > 1000
+    by_count = saved[name]['by_num_samples']
+    # Two of two: the medoid is one of them, the oracle the better one.
+    assert by_count['2']['medoid']['ari'] <= by_count['2']['oracle']['ari']
+    assert by_count['1']['one']['ari'] == pytest.approx(
+      saved[name]['ema']['ari']
+    )
+    assert (workdir / f'samples/0000006_{name}.png').exists()
+  assert 'second, step 6, 3 images' in reports.format_results(results)
+  assert any('eval_second_ari' in line for line in logged(workdir))
+
+
+@pytest.mark.slow
+def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
+  steps = ('--config.train.num_steps=30', '--config.train.checkpoint_every=4')
+  finish(start_main(tmp_path / 'whole', *steps))
+  killed = tmp_path / 'killed'
+  rng = np.random.default_rng(0)
+  for victim in np.sort(rng.choice(np.arange(6, 28), 3, replace=False)):
+    process = start_main(killed, *steps)
+    while not logged(killed) or logged(killed)[-1]['step'] < victim:
+      assert process.poll() is None, process.communicate()[0]
+      time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+  output = finish(start_main(killed, *steps))
+  assert 'resuming' in output
+  config = train.ConfigDict(checkpoint.read_config(killed))
+  for kind in ('params', 'ema_params'):
+    step, params = params_of(config, killed, kind)
+    assert step == 30
+    assert_equal(params, params_of(config, tmp_path / 'whole', kind)[1])
+
+
+@pytest.mark.slow
+def test_many_devices_and_processes_train_alike(tmp_path):
+  steps = (
+    '--config.train.num_steps=20',
+    '--config.train.checkpoint_every=20',
+    '--config.model.channel_mults=(1,)',
+    '--config.model.attention_levels=()',
+  )
+  for n in ('1', '8'):
+    finish(start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n}))
+  stacked = '--config.train.steps_per_call=2', '--config.train.log_every=2'
+  for process in start_both(tmp_path / 'processes', *steps, *stacked):
+    finish(process)
+  losses = lambda name: [line['loss'] for line in logged(tmp_path / name)]
+  one = losses('1')
+  assert len(one) == 20
+  np.testing.assert_allclose(losses('8'), one, rtol=1e-5)
+  # Logged is the mean over a call's two steps.
+  two = np.reshape(one, (10, 2)).mean(axis=1)
+  np.testing.assert_allclose(losses('processes'), two, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+  steps = (
+    '--config.train.num_steps=100',
+    '--config.train.checkpoint_every=100',
+  )
+  process = start_main(tmp_path, *steps)
+  while not logged(tmp_path):
+    assert process.poll() is None, process.communicate()[0]
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  output = finish(process, os.EX_TEMPFAIL)
+  assert 'the same command goes on' in output
+  saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
+  assert len(saved) == 1 and 0 < saved[0] < 100
+  finish(start_main(tmp_path, *steps))
+  assert logged(tmp_path)[-1]['step'] == 100
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_however_many_steps_a_call(tmp_path):
+  both = start_both(
+    tmp_path,
+    '--config.train.num_steps=2000',
+    '--config.train.steps_per_call=2',
+    '--config.train.log_every=2',
+  )
+  while not logged(tmp_path):
+    assert both[0].poll() is None, both[0].communicate()[0]
+    time.sleep(0.01)
+  for process in both:
+    process.send_signal(signal.SIGTERM)
+  for process in both:
+    finish(process, os.EX_TEMPFAIL)
+  (saved,) = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
+  assert 0 < saved < 2000 and saved % 2 == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.train.batchsize=8', 'Did you mean "batch_size"'),
+    ('--config.data.source=tfds', 'bitseg_jax.prepare'),
+    ('--config.train.batch_size=eight', 'batch_size'),
+    ('--config=configs/nowhere.py', 'nowhere.py'),
+  ],
+)
+def test_wrong_input_ends_in_one_line(tmp_path, flag, message):
+  process = start_main(tmp_path, flag)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 1
+  assert message in output.splitlines()[-1]
+  assert 'Traceback' not in output

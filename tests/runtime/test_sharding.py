@@ -1,0 +1,110 @@
+"""Placement changes where arrays lie and what crosses, never the numbers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from bitseg_jax.runtime import sharding
+
+
+def specs(shapes, fsdp):
+  mesh = AbstractMesh((2, fsdp), ('data', 'fsdp'))
+  tree = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  return [leaf.sharding.spec for leaf in sharding.placed(tree, mesh)]
+
+
+def test_large_arrays_are_cut_along_their_longest_axis_that_divides():
+  assert specs([(3, 3, 64, 128), (3, 3, 128, 66)], 4) == [
+    PartitionSpec(None, None, None, 'fsdp'),
+    PartitionSpec(None, None, 'fsdp', None),
+  ]
+
+
+def test_small_and_indivisible_arrays_are_copied():
+  for spec in specs([(), (64,), (3, 3, 9, 7), (4095, 3)], 4):
+    assert not any(spec)
+
+
+def test_nothing_is_cut_for_one_device():
+  assert not any(specs([(3, 3, 64, 128)], 1)[0])
+
+
+def test_devices_that_do_not_divide_are_refused():
+  with pytest.raises(ValueError, match='fsdp is 3, which does not divide 1'):
+    sharding.make_mesh(3)
+
+
+# Trains on 8 devices, or the first few of them, under a guard that lets nothing
+# cross by accident.
+PROGRAM = """
+import json, sys
+import jax
+from jax.sharding import AxisType
+from bitseg_jax.configs import quickstart
+from bitseg_jax import experiment, sharding
+from bitseg_jax.benchmarks import device
+
+def run(fsdp=1, accumulate=1, devices=8):
+  config = quickstart.get_config()
+  config.data.image_size = 16
+  config.model.channel_mults = (1, 2)
+  config.model.attention_levels = (1,)
+  config.train.update(batch_size=16, fsdp=fsdp, accumulate=accumulate)
+  parts, mesh = experiment.build(config), sharding.make_mesh(fsdp)
+  if devices < 8:
+    mesh = jax.make_mesh(
+      (devices, 1),
+      mesh.axis_names,
+      axis_types=(AxisType.Auto,) * 2,
+      devices=jax.devices()[:devices],
+    )
+  _, optimizer = experiment.make_optimizer(config.train)
+  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  state = init(jax.random.key(0))
+  key = jax.device_put(jax.random.key(1), sharding.copied_on(mesh))
+  step = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  batch = device.training_batch(config, parts, mesh)
+  program = step.lower(state, batch, key).compile()
+  losses = []
+  with jax.transfer_guard('disallow'):
+    for _ in range(4):
+      state, metrics = program(state, batch, key)
+      losses.append(metrics['loss'])
+  leaves = jax.tree.leaves(state.params)
+  return {
+    'losses': [float(loss) for loss in losses],
+    'values': sum(leaf.size for leaf in leaves),
+    'on_one': sum(leaf.addressable_shards[0].data.size for leaf in leaves),
+    'collectives': device.collectives(program.as_text()),
+  }
+
+others = [run(accumulate=2), *(run(devices=n) for n in (1, 2, 4))]
+print(json.dumps([run(), run(fsdp=4), others]))
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_share_the_work_by_one_sum_of_gradients():
+  environ = {**os.environ, 'JAX_NUM_CPU_DEVICES': '8', 'PYTHONPATH': '.'}
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM], env=environ, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  plain, cut, others = json.loads(done.stdout)
+  for other in (cut, *others):
+    np.testing.assert_allclose(other['losses'], plain['losses'], rtol=1e-5)
+  # The gradient crosses once a step, and little else with it, however many
+  # devices there are.
+  crossed = lambda of: sum(size for _, size in of['collectives'].values())
+  for many in (plain, *others[2:]):
+    assert 4 * plain['values'] <= crossed(many) < 1.05 * 4 * plain['values']
+  assert not crossed(others[1])
+  assert plain['on_one'] == plain['values']
+  assert cut['on_one'] < 0.3 * cut['values']

@@ -1,0 +1,274 @@
+"""Training: every variant learns, state moves as it should, errors speak."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bitseg_jax import codec, palette, schedule
+from bitseg_jax.benchmarks import device
+from bitseg_jax.data.procedural import ProceduralScenes
+from bitseg_jax.evaluation import evaluate
+from bitseg_jax.runtime import experiment, sharding, train_state
+from bitseg_jax.segmenting import drawing
+from bitseg_jax.training import train, train_step
+
+VARIANTS = [
+  *({'diffusion.pred_type': p, 'diffusion.tanh': False} for p in ('eps', 'v')),
+  {'diffusion.loss_weight': 'sigmoid', 'diffusion.decoupled': True},
+  # Fig. 7 decouples the sigmoid weight alone.
+  *(
+    {'diffusion.loss_weight': w, 'diffusion.decoupled': False}
+    for w in schedule.LOSS_WEIGHTS[1:]
+  ),
+  *({'diffusion.schedule': s} for s in schedule.SCHEDULES[1:]),
+  *({'codes.encoding': e} for e in codec.ENCODINGS[1:]),
+  *({'codes.palette': o} for o in (*palette.ORDERS[1:], 'none')),
+  {'diffusion.self_conditioning': True},
+]
+
+
+@pytest.fixture
+def flat_config(tiny_config):
+  """One level without attention: compiles in a few seconds."""
+  tiny_config.model.channel_mults = (1,)
+  tiny_config.model.attention_levels = ()
+  return tiny_config
+
+
+# The first is enough for every day; all take minutes.
+@pytest.mark.parametrize(
+  'variant',
+  [
+    VARIANTS[0],
+    *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS[1:]),
+  ],
+  ids=str,
+)
+def test_every_variant_learns(flat_config, variant):
+  for name, value in variant.items():
+    section, key = name.split('.')
+    flat_config[section][key] = value
+  parts = experiment.build(flat_config)
+  mesh = sharding.make_mesh()
+  corrupt_fn, loss_fn = train_step.make_loss(flat_config.diffusion, parts)
+  optimizer = train_state.make_optimizer(3e-3)
+  step_fn = train_step.make_train_step(
+    corrupt_fn, loss_fn, optimizer, 0.99, mesh
+  )
+  batches = iter(
+    experiment.training_batches(
+      flat_config, [ProceduralScenes(100, 16)], parts.palette
+    )
+  )
+  state = train_state.create_state(
+    parts.init_params(jax.random.key(0)), optimizer
+  )
+  # The same batch and draws before and after: single losses are too noisy.
+  batch = sharding.put_batch(next(batches), mesh)
+  mean_loss = jax.jit(
+    lambda params: jax.lax.map(
+      lambda key: loss_fn(params, corrupt_fn(batch, key)),
+      jax.random.split(jax.random.key(2), 16),
+    ).mean()
+  )
+  before = mean_loss(state.params)
+  for _ in range(40):
+    batch_now = sharding.put_batch(next(batches), mesh)
+    state, _ = step_fn(state, batch_now, jax.random.key(1))
+  assert mean_loss(state.params) < before
+
+
+def test_the_average_forgets_its_start_quickly():
+  ema, decay = {'w': jnp.zeros(())}, 0.9999
+  for step in range(100):
+    ema = train_state.update_ema(ema, {'w': jnp.ones(())}, step, decay)
+  assert ema['w'] > 0.99
+  held = train_state.update_ema(ema, {'w': jnp.zeros(())}, 10**7, decay)
+  np.testing.assert_allclose(held['w'], decay * ema['w'], rtol=1e-6)
+
+
+def test_learning_rate_rises_holds_and_falls_to_zero():
+  rate = train_state.learning_rate_schedule(2.0, 100, 10, 40)
+  np.testing.assert_allclose(rate(0), 0)
+  np.testing.assert_allclose(rate(5), 1)
+  np.testing.assert_allclose([rate(10), rate(60)], 2)
+  np.testing.assert_allclose(rate(80), 1, rtol=1e-6)
+  np.testing.assert_allclose(rate(100), 0, atol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+  optimizer = train_state.make_optimizer(1.0, grad_clip=1.0)
+  params = {'w': jnp.zeros(3)}
+  grads = {'w': jnp.array([3e4, 0.0, 4e4])}
+  clipped, _ = optax.clip_by_global_norm(1.0).update(grads, None)
+  _, state = optimizer.update(grads, optimizer.init(params), params)
+  first_moment = optax.tree.get(state, 'mu')['w']
+  np.testing.assert_allclose(first_moment, 0.1 * clipped['w'], rtol=1e-5)
+
+
+def test_dropped_images_are_not_seen(flat_config):
+  parts = experiment.build(flat_config)
+  seen = lambda rate, batch: train_step.make_corrupt_fn(
+    parts.schedule, parts.codec, cond_drop_rate=rate
+  )(batch, jax.random.key(0))['image']
+  codes = np.zeros((8, 16, 16), np.int16)
+  images = np.random.default_rng(0).integers(0, 255, (2, 8, 16, 16, 3), 'u1')
+  first, second = (
+    {'image': image, 'codes': codes} for image in (images[0], images[1])
+  )
+  assert (seen(1.0, first) == seen(1.0, second)).all()
+  assert (seen(0.0, first) != seen(0.0, second)).any()
+
+
+def test_unlabelled_pixels_do_not_train(flat_config):
+  parts = experiment.build(flat_config)
+  corrupt_fn, loss_fn = train_step.make_loss(flat_config.diffusion, parts)
+  params = parts.init_params(jax.random.key(0))
+  batch = {
+    'image': np.zeros((4, 16, 16, 3), np.uint8),
+    'codes': np.full((4, 16, 16), -1, np.int16),
+  }
+  inputs = corrupt_fn(batch, jax.random.key(0))
+  loss, grads = jax.value_and_grad(loss_fn)(params, inputs)
+  assert loss == 0
+  assert optax.global_norm(grads) == 0
+
+
+@pytest.mark.parametrize('parts', [2, 4])
+def test_a_batch_taken_in_parts_has_the_same_gradient(parts):
+  rng = np.random.default_rng(0)
+  params = {'w': jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}
+  inputs = {'x': jnp.asarray(rng.normal(size=(8, 5)), jnp.float32)}
+  loss_fn = lambda params, inputs: jnp.mean((inputs['x'] @ params['w']) ** 2)
+  whole = train_step.accumulated(loss_fn, params, inputs, 1)
+  in_parts = train_step.accumulated(loss_fn, params, inputs, parts)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, in_parts
+  )
+
+
+@pytest.mark.slow
+def test_a_batch_taken_in_parts_needs_less_memory(tiny_config):
+  tiny_config.train.batch_size = 64
+
+  def need(parts):
+    tiny_config.train.accumulate = parts
+    run, mesh = experiment.build(tiny_config), sharding.make_mesh()
+    _, optimizer = experiment.make_optimizer(tiny_config.train)
+    _, abstract = experiment.make_state(run, optimizer, mesh)
+    step = train_step.make_step_fn(tiny_config, run, optimizer, mesh, abstract)
+    batch = device.training_batch(tiny_config, run, mesh)
+    program = step.lower(abstract, batch, jax.random.key(0)).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+  assert need(2) < 0.7 * need(1)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step():
+  fine, bad = (
+    {'loss': 1.0, 'grad_norm': 2.0},
+    {'loss': 1.0, 'grad_norm': np.inf},
+  )
+  assert train._collect([fine, fine], 10, lambda: 5) == fine
+  with pytest.raises(
+    train.NonFiniteLossError,
+    match='grad_norm is inf at step 9; the last good checkpoint is step 5',
+  ):
+    train._collect([fine, bad, fine], 10, lambda: 5)
+
+
+def test_evaluation_does_not_depend_on_the_batch(flat_config):
+  # Untrained x-prediction is 0 everywhere; eps-prediction shows the noise.
+  flat_config.diffusion.update(pred_type='eps', tanh=False)
+  parts = experiment.build(flat_config)
+  mesh = sharding.make_mesh()
+  source = ProceduralScenes(5, 16)
+  sample_fn = drawing.make_sample_fn(parts, flat_config.sample, mesh)
+  params = parts.init_params(jax.random.key(0))
+  run = lambda batch_size: evaluate.score_samples(
+    sample_fn,
+    params,
+    parts.codec.decode,
+    source,
+    16,
+    mesh,
+    batch_size,
+    num_samples=2,
+    num_shown=5,
+  )
+  ragged, whole = run(4), run(5)
+  assert ragged.names == whole.names and len(whole.names) == 5
+  for i in range(5):  # up to float rounding near a threshold
+    assert (ragged.samples[i] == whole.samples[i]).mean() > 0.99
+  assert whole.ari.shape == (5, 2)
+  assert np.any(whole.samples[0][0] != whole.samples[0][1])
+
+
+def test_summary_means_and_oracle():
+  ari = np.array([[0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]])
+  summary = evaluate.summarize(evaluate.Scores([], ari, ari, {}, ari))
+  assert summary['ari'] == 0.5
+  assert summary['ari_oracle_best_of_2'] == 0.75
+
+
+WRONG = {
+  'model.attention_levels': ((5,), 'names level 5'),
+  'model.num_heads': (3, 'cannot be split'),
+  'model.fused_attention': (True, 'needs config.model.dtype = bfloat16'),
+  'model.dtype': ('float16', 'one of float32, bfloat16'),
+  'data.image_size': (17, 'multiple of 2'),
+  'data.augment': ('ful', 'one of full, flip, none'),
+  'data.crop_scale': ((1.0, 0.5), 'least, most'),
+  'data.crop_aspect': (0.5, 'at least 1'),
+  'data.num_workers': (-1, 'at least 0'),
+  'data.dirs': (('a/val', 'b/val'), 'must differ'),
+  'data.weights': ((1.0, 2.0), 'one over 0 for each of the 0'),
+  'codes.num_codes': (8, 'fills no square palette'),
+  'codes.encoding': ('bits', 'one of analog_bits'),
+  'codes.palette': ('gray', 'one of similar'),
+  'diffusion.pred_type': ('eps', 'tanh bounds the output'),
+  'diffusion.schedule': ('cosin', 'one of cosine'),
+  'diffusion.loss_weight': ('snr', 'one of sigmoid'),
+  'train.num_steps': (1, 'do not fit in num_steps'),
+  'train.batch_size': (0, 'at least 1'),
+  'train.steps_per_call': (4, 'num_steps is 6, no multiple of'),
+  'sample.method': ('euler', 'one of ddpm, ddim'),
+}
+
+
+def test_heads_that_fused_attention_does_not_take_are_refused(tiny_config):
+  tiny_config.model.update(fused_attention=True, dtype='bfloat16')
+  experiment.build(tiny_config)
+  tiny_config.model.base_channels = 18
+  with pytest.raises(ValueError, match='there are heads of 36'):
+    experiment.build(tiny_config)
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_settings_that_cannot_work_get_one_line(tiny_config, name):
+  value, message = WRONG[name]
+  section, key = name.split('.')
+  tiny_config[section][key] = value
+  with pytest.raises(ValueError, match=message) as caught:
+    experiment.build(tiny_config)
+  assert '\n' not in str(caught.value)
+
+
+def test_batches_must_divide_over_the_devices(monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 3)
+  with pytest.raises(ValueError, match='3 devices do not divide'):
+    sharding.check_devices('train.batch_size', 8)
+
+
+def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):
+  train_scenes, eval_scenes = (
+    {scene['image'].tobytes() for scene in source}
+    for source in (
+      experiment.open_sources(tiny_config, split)['procedural']
+      for split in ('train', 'eval')
+    )
+  )
+  assert len(train_scenes) == 100 and len(eval_scenes) == 8
+  assert not train_scenes & eval_scenes
