@@ -59,10 +59,8 @@ def call(main: Callable[[], int | None]) -> int:
 
 def say(error: Exception | str) -> int:
   """Prints why nothing came of it, in one line; returns the exit code 1."""
-  text = str(error) or type(error).__name__
-  if isinstance(error, (AttributeError, KeyError)):  # a repr, and in quotes
-    text = text.strip("'").replace('\\n', ' ').replace("\\'", "'")
-  print('error:', ' '.join(text.split()), file=sys.stderr, flush=True)
+  line = ' '.join(_message(error).split())
+  print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
 
 
@@ -84,7 +82,26 @@ def parse_flags(argv: list[str]) -> list[str]:
     SyntaxError,
     NameError,
   ) as error:
-    sys.exit(say(error))
+    sys.exit(say(_with_flag(error, argv)))
+
+
+def _with_flag(error, argv):
+  """The error, with the flag at fault where its message names only a key."""
+  text = _message(error)
+  for argument in argv:
+    name = argument.partition('=')[0]
+    if name.startswith('--config.') and any(
+      f"'{key}'" in text for key in name.split('.')[1:]
+    ):
+      return f'{argument}: there is no such setting; {text}'
+  return text
+
+
+def _message(error):
+  """What an error says; KeyError, printed, would put it in quotes."""
+  if isinstance(error, Exception) and len(error.args) == 1:
+    return _message(error.args[0])
+  return str(error) or type(error).__name__
 
 
 def _checked(argv, main):

@@ -27,6 +27,9 @@ def define_flags() -> None:
   switch('overwrite', False, 'Replace what is in output.')
   switch('check', False, 'Read everything, report problems, write nothing.')
   switch('describe', False, 'Say what is in output, and draw a page of it.')
+  flags.DEFINE_integer(
+    'num_codes', 64, 'With --describe: entities that the model can hold.', 1
+  )
   enum('unlabelled', 'ignore', ['ignore', 'entity'], 'What such pixels are.')
   enum('split', 'paper', ['paper', 'native'], 'Splits of entityseg.')
   switch('connected', False, 'Cut the semantic maps of folder into entities.')
@@ -42,7 +45,7 @@ def main() -> int:
     if not f[name].value:
       raise ValueError(f'--{name} is missing')
   if f.describe:
-    print(describe(f.output))
+    print(describe(f.output, f.num_codes))
     return 0
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}

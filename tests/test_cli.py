@@ -43,7 +43,7 @@ def test_help_names_the_flags_of_a_command(command):
     (['train', '--config=nowhere'], 'no such file; the configs in the'),
     (
       ['train', '--config=quickstart', '--config.train.batchsize=3'],
-      'batchsize',
+      '--config.train.batchsize=3: there is no such setting',
     ),
     (
       ['train', '--config=quickstart', '--config.train.batch_size=eight'],

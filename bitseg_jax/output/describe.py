@@ -51,7 +51,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
   ]
   page = Path(data_dir) / 'describe.png'
   _draw_page(data_dir, summaries, page)
-  lines = [builder.format_table(metadata), '']
+  lines = [builder.format_table(metadata, num_codes), '']
   lines += _histogram([n for s in summaries for n in s.entities], num_codes)
   annotators = np.array([len(s.entities) for s in summaries])
   heights, widths = np.array([s.size for s in summaries]).T

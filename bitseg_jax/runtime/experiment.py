@@ -220,6 +220,31 @@ def open_sources(
   }
 
 
+def tell_overflow(config: ConfigDict) -> list[str]:
+  """Says of which prepared datasets not every annotation fits the codes.
+
+  Args:
+    config: the run's config.
+
+  Returns:
+    One line for each training dataset with annotations of more entities than
+    config.codes.num_codes; the smallest of these are merged.
+  """
+  if config.data.source != 'tfds':
+    return []
+  lines, num_codes = [], config.codes.num_codes
+  for path in config.data.dirs or [config.data.dir]:
+    split = builder.read_metadata(path)['splits'][config.data.train_split]
+    share = 1 - builder.share_that_fits(split, num_codes)
+    if share > 0:
+      lines.append(
+        f'{path}: {share:.1%} of the annotations have more than '
+        f'{num_codes} entities (config.codes.num_codes); the smallest ones are '
+        'merged into their neighbours'
+      )
+  return lines
+
+
 class Subset:
   """The records of a source at some indices."""
 

@@ -54,6 +54,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   sharding.check_devices('eval.batch_size', config.eval.batch_size)
   sources = experiment.open_sources(config, 'train')
   eval_sources = experiment.open_sources(config, 'eval')
+  for line in experiment.tell_overflow(config):
+    logging.warning(line)
   mesh = sharding.make_mesh(config.train.fsdp)
   batches = iter(
     experiment.training_batches(config, list(sources.values()), parts.palette)

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from bitseg_jax import codec, palette, schedule
 from bitseg_jax.benchmarks import device
+from bitseg_jax.data.prepared import run
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import evaluate
 from bitseg_jax.runtime import experiment, sharding, train_state
@@ -272,3 +274,23 @@ def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):
   )
   assert len(train_scenes) == 100 and len(eval_scenes) == 8
   assert not train_scenes & eval_scenes
+
+
+def test_annotations_that_do_not_fit_the_codes_are_told(tiny_config, tmp_path):
+  images, labels = tmp_path / 'in/images', tmp_path / 'in/labels'
+  images.mkdir(parents=True)
+  labels.mkdir()
+  ids = np.arange(1, 33, dtype=np.uint8).reshape(4, 8).repeat(4, 0).repeat(4, 1)
+  for i in range(10):
+    Image.fromarray(np.stack([ids * 5] * 3, -1)).save(images / f'{i}.png')
+    # Half of the maps have 32 entities, the others 1.
+    Image.fromarray(ids if i % 2 else np.ones_like(ids)).save(
+      labels / f'{i}.png'
+    )
+  run.prepare('folder', str(tmp_path / 'in'), str(tmp_path / 'out'))
+  tiny_config.data.update(source='tfds', dir=str(tmp_path / 'out'))
+  tiny_config.codes.num_codes = 16
+  (line,) = experiment.tell_overflow(tiny_config)
+  assert 'of the annotations have more than 16 entities' in line
+  tiny_config.codes.num_codes = 64
+  assert not experiment.tell_overflow(tiny_config)

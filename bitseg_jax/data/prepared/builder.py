@@ -244,12 +244,32 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
   return json.loads(path.read_text())
 
 
-def format_table(metadata: dict[str, Any]) -> str:
-  """Formats the counts of `read_metadata`, one line a split."""
+def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
+  """Share of a split's annotations with at most num_codes entities.
+
+  Args:
+    split: one of the `splits` of `read_metadata`.
+    num_codes: entities that a model can tell apart.
+
+  Returns:
+    Share in [0, 1].
+  """
+  maps = {int(k): n for k, n in split['entities_per_map'].items()}
+  fitting = sum(n for k, n in maps.items() if k <= num_codes)
+  return fitting / sum(maps.values())
+
+
+def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
+  """Formats the counts of `read_metadata`, one line per split."""
   row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'
   lines = [
     row.format(
-      'split', 'images', 'annotators/image', 'entities/map', 'max', '<= 64'
+      'split',
+      'images',
+      'annotators/image',
+      'entities/map',
+      'max',
+      f'<= {num_codes}',
     )
   ]
   for split, counts in metadata['splits'].items():
@@ -262,7 +282,7 @@ def format_table(metadata: dict[str, Any]) -> str:
         f'{num_maps / counts["images"]:.2f}',
         f'{sum(k * n for k, n in maps.items()) / num_maps:.1f}',
         max(maps),
-        f'{sum(n for k, n in maps.items() if k <= 64) / num_maps:.1%}',
+        f'{share_that_fits(counts, num_codes):.1%}',
       )
     )
   return '\n'.join(lines)

@@ -248,6 +248,8 @@ def test_describe_counts_and_draws(tmp_path):
   share = np.mean([np.mean(m < 0) for m in maps])
   assert f'most {H * W - 1}; 1 of 5 maps (20.0%) have more than 64' in text
   assert '513-1024       1 #' in text
+  few = describe.describe(tmp_path / 'out', num_codes=2)
+  assert '5 of 5 maps (100.0%) have more than 2' in few and '<= 2' in few
   assert 'annotators an image: 1 to 2' in text
   assert f'width {W} to {W} (median {W}), height {H} to {H}' in text
   assert f'unlabelled: {share:.1%} of the pixels' in text
