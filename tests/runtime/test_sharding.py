@@ -48,8 +48,9 @@ import json, sys
 import jax
 from jax.sharding import AxisType
 from bitseg_jax.configs import quickstart
-from bitseg_jax import experiment, sharding
 from bitseg_jax.benchmarks import device
+from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.training import train_step
 
 def run(fsdp=1, accumulate=1, devices=8):
   config = quickstart.get_config()
