@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import baselines
 from bitseg_jax.runtime.writers import write_json
 
@@ -27,7 +27,7 @@ def main() -> None:
   f = flags.FLAGS
   if not Path(f.output).parent.is_dir():
     raise FileNotFoundError(f'{f.output}: its directory does not exist')
-  source = builder.open_split(f.data, f.split)
+  source = splits.open_split(f.data, f.split)
   results = baselines.score_source(source, f.image_size)
   print(f'{f.data} {f.split}, {f.image_size} px')
   print(baselines.format_table(results))

@@ -1,13 +1,15 @@
 """What all commands share: flags, configs by name, errors in one line."""
 
 import importlib
+import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 # Each command, the module that is its door, and what it does.
@@ -46,7 +48,9 @@ def call(main: Callable[[], int | None]) -> int:
   Returns:
     The exit code. With BITSEG_TRACEBACK set, errors are raised instead.
   """
-  logging.set_verbosity(logging.ERROR)  # TFDS and orbax tell of every step
+  # TFDS and orbax tell of every step; ours are the root logger's.
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
   try:
     return main() or 0
   except (ValueError, OSError, ImportError, ArithmeticError) as error:

@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading, scoring
 from bitseg_jax.runtime.writers import write_json
 
@@ -57,7 +57,7 @@ def main() -> None:
   if not Path(f.output).parent.is_dir():
     raise FileNotFoundError(f'{f.output}: its directory does not exist')
   results = scoring.score_methods(
-    builder.open_split(f.data, f.split, _PHOTO_SIDE),
+    splits.open_split(f.data, f.split, _PHOTO_SIDE),
     dict.fromkeys(f.predictions),
     f.format,
     f.unclaimed,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bitseg_jax import metrics, palette
 from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.data.prepared import builder, record
+from bitseg_jax.data.prepared import builder, record, splits
 from bitseg_jax.data.source import Item, Source
 
 Rows = list[tuple[str, float, str]]  # name, value, unit
@@ -92,7 +92,7 @@ def measure_input(side: int, data: str = '') -> Rows:
       data = folder
       with contextlib.redirect_stderr(io.StringIO()):
         builder.write_dataset(source, data, 'benchmark', longest_side=160)
-    prepared = builder.open_split(data, 'train', side)
+    prepared = splits.open_split(data, 'train', side)
     rate = samples_per_second(prepared, example, 0, time.process_time)
     rows.append(('prepared records, of CPU time', rate, 'samples/s'))
     for workers in sorted({0, 1, 2, os.cpu_count() or 1}):

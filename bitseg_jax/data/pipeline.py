@@ -78,47 +78,45 @@ def training_batches(
   weights: Sequence[float] = (),
   num_threads: int = 4,
   num_workers: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
+  start: int = 0,
 ) -> grain.IterDataset:
-  """Endless shuffled batches; every epoch has a new order and new draws.
+  """Builds an endless stream of shuffled training batches.
 
-  Batch k of all processes together is the same whatever their number: the
-  local batches are dealt out in turn, so process p has rows p of n. It is the
-  same for any number of workers too, which deal out the batches likewise; only
-  the state of the iterator is tied to how many they are.
+  Every epoch has a new order and new draws. Batch k depends on the sources, the
+  example, the batch size, the seed and k alone: processes take their rows of
+  it, any number of readers gives the same stream, and a stream that starts at
+  batch k is the rest of one that started at 0.
 
   Args:
     sources: random-access records. Several are interleaved, each shuffled and
       repeated on its own.
     example: record -> example.
-    batch_size: examples a batch over all processes.
+    batch_size: examples in a batch over all processes, B.
     seed: of order and augmentation.
     weights: how often each source is drawn from; () = all alike.
-    num_threads: reader threads a process.
-    num_workers: reader processes; 0 reads in this one.
-    process_index, process_count: which process this is, of how many.
+    num_threads: reader threads of this process.
+    num_workers: reader processes of this process; 0 reads in this one.
+    rows: which rows of each batch are this process's, see
+      sharding.local_rows; None = all of them.
+    start: number of the first batch.
 
   Returns:
-    An iterable whose iterator has get_state, set_state and close.
+    An iterable of batches of the rows; its iterator has close.
 
   Raises:
-    ValueError: if a source is empty or the batch does not divide.
+    ValueError: if a source is empty.
   """
   for source in sources:
     if not len(source):
       raise ValueError(f'{source!r} is empty; there is nothing to train on')
-  if batch_size % process_count:
-    raise ValueError(
-      f'batch_size is {batch_size}, which {process_count} processes do not '
-      f'divide; use a multiple of {process_count}'
-    )
-  dataset = (
-    _shuffled(sources, weights, seed)
-    .random_map(example)
-    # Endless, so none is dropped; but grain's length of it overflows at 1.
-    .batch(batch_size // process_count, drop_remainder=True)
-  )[process_index::process_count].to_iter_dataset(
+  examples = _shuffled(sources, weights, seed).random_map(example)
+  rows = list(range(batch_size) if rows is None else rows)
+  mine = grain.MapDataset.source(
+    _RowsOfBatches(examples, rows, batch_size, start)
+  )
+  # Endless, so none is dropped; but grain's length of it overflows at 1.
+  dataset = mine.batch(len(rows), drop_remainder=True).to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
     )
@@ -130,6 +128,26 @@ def training_batches(
       grain.MultiprocessingOptions(num_workers=num_workers), _init_worker
     )
   return dataset
+
+
+class _RowsOfBatches:
+  """Some rows of every batch of an endless dataset, one after the other."""
+
+  def __init__(self, examples, rows, batch_size, start):
+    self._examples, self._rows = examples, rows
+    self._batch_size, self._start = batch_size, start
+
+  def __len__(self):
+    batches = len(self._examples) // self._batch_size - self._start
+    return batches * len(self._rows)
+
+  def __getitem__(self, index):
+    batch, place = divmod(index, len(self._rows))
+    batch += self._start
+    return self._examples[batch * self._batch_size + self._rows[place]]
+
+  def __repr__(self):
+    return f'{len(self._rows)} of {self._batch_size} rows of {self._examples!r}'
 
 
 def _shuffled(sources, weights, seed):

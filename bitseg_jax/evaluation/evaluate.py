@@ -1,8 +1,10 @@
 """Evaluation: samples for every image, scores, results JSON, gallery."""
 
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +39,7 @@ class Scores(NamedTuple):
 
 
 def score_samples(
-  sample_fn: Callable[..., jax.Array],
+  codes_fn: Callable[..., tuple[jax.Array, jax.Array]],
   params: Any,
   decode: Callable[..., Any],
   source: Sequence[dict[str, Any]],
@@ -51,30 +53,33 @@ def score_samples(
   description: str = 'eval',
   with_ensembles: bool = False,
 ) -> Scores:
-  """Samples and scores the first images of a source, see drawing.draw.
+  """Samples and scores the first images of a source.
+
+  Scoring runs beside the sampling of the next images. Each process scores the
+  images that it drew, and all of them get all scores.
 
   Args:
-    sample_fn: as from drawing.make_sample_fn.
+    codes_fn: as from drawing.make_codes_fn.
     params: parameters for it.
-    decode: x_hat -> codes.
+    decode: x_hat -> codes, for encodings that are decoded on the host.
     source: records.
-    image_size, mesh: side S; devices.
-    batch_size: images a batch; the last is filled up, which does not count.
-    num_images, num_samples: images, 0 for all; samples an image, N.
+    image_size: side S of the padded square.
+    mesh: devices.
+    batch_size: images in a batch; the last is filled up, which does not count.
+    num_images: images, 0 for all.
+    num_samples: samples of each image, N.
     num_shown: keep the samples of this many first images.
-    seed, description: of the samples; of the progress bar.
+    seed: of the samples.
+    description: of the progress bar.
     with_ensembles: score what N samples give together as well.
 
   Returns:
     The scores, the same on every process.
   """
   total = min(num_images or len(source), len(source))
-  columns = ensembles.columns(num_samples) if with_ensembles else []
-  values = np.zeros((2, total, num_samples))
-  together = np.zeros((total, len(columns)))
-  names, samples = np.zeros((total, 200), np.uint8), {}
   drawn = drawing.draw(
-    functools.partial(sample_fn, params),
+    functools.partial(codes_fn, params),
+    decode,
     source,
     image_size,
     mesh,
@@ -84,25 +89,46 @@ def score_samples(
     seed,
     description,
   )
-  for i, example, x_hats in drawn:
-    codes = np.asarray(decode(np.stack(x_hats)))
+
+  return _score_all(drawn, total, num_samples, num_shown, with_ensembles)
+
+
+def _score_all(drawn, total, num_samples, num_shown, with_ensembles):
+  """Scores what comes out of drawing.draw, on threads beside it."""
+  columns = ensembles.columns(num_samples) if with_ensembles else []
+  values = np.zeros((2, total, num_samples))
+  together = np.zeros((total, len(columns)))
+  names, samples = np.zeros((total, 200), np.uint8), {}
+
+  def score(i, example, codes):
     values[:, i] = _mean_scores(example['id_maps'], codes)
     if with_ensembles:
       together[i] = _score_together(codes, example)
     name = example['name'].encode()[:200]
     names[i, : len(name)] = list(name)
-    if i < num_shown:
-      samples[i] = codes
+
+  with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    scored = []
+    for i, example, codes in drawn:
+      scored.append(pool.submit(score, i, example, codes))
+      if i < num_shown:
+        samples[i] = codes
+    for future in scored:
+      future.result()
   values, names, together = map(_over_processes, (values, names, together))
   names = [bytes(name).rstrip(b'\0').decode(errors='ignore') for name in names]
   return Scores(names, *values, samples, together)
 
 
 def _over_processes(rows):
-  """All rows, where every process has filled in its own and left others 0."""
+  """All rows, where every process has filled in its own and left others 0.
+
+  They travel as bytes: JAX would round float64 to float32 on the way.
+  """
   if jax.process_count() == 1:
     return rows
-  return multihost_utils.process_allgather(rows).sum(axis=0, dtype=rows.dtype)
+  gathered = multihost_utils.process_allgather(rows.view(np.uint8))
+  return gathered.view(rows.dtype).sum(axis=0, dtype=rows.dtype)
 
 
 def _mean_scores(id_maps, samples):
@@ -165,9 +191,9 @@ def evaluate(
   output = pathlib.Path(output or workdir)
   parts = experiment.build(config)
   sharding.check_devices('eval.batch_size', config.eval.batch_size)
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(config.train.fsdp)
   sources = experiment.open_sources(config, 'eval')
-  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
+  codes_fn = drawing.make_codes_fn(parts, config.sample, mesh)
   abstract = experiment.abstract_params(parts, mesh)
   params = {}
   for name in config.eval.weights:
@@ -178,7 +204,7 @@ def evaluate(
     name: _evaluate_source(
       config,
       parts,
-      sample_fn,
+      codes_fn,
       params,
       source,
       mesh,
@@ -221,13 +247,13 @@ def _merge(first, second):
 
 
 def _evaluate_source(
-  config, parts, sample_fn, params, source, mesh, output, suffix
+  config, parts, codes_fn, params, source, mesh, output, suffix
 ):
   """(summaries by weights and num_images, scores by image) of one dataset."""
   results, per_image, several = {}, {}, config.eval.num_samples > 1
   for name in config.eval.weights:
     scores = score_samples(
-      sample_fn,
+      codes_fn,
       params[name],
       parts.codec.decode,
       source,

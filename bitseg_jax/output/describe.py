@@ -8,7 +8,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from bitseg_jax.data.prepared import builder, record
+from bitseg_jax.data.prepared import record, splits
 from bitseg_jax.output import viz
 
 _BAR = 30  # characters
@@ -43,7 +43,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
     FileNotFoundError: there is no prepared dataset.
     ValueError: its files are not whole.
   """
-  metadata = builder.read_metadata(data_dir)
+  metadata = splits.read_metadata(data_dir)
   summaries = [
     summary
     for split in metadata['splits']
@@ -51,7 +51,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
   ]
   page = Path(data_dir) / 'describe.png'
   _draw_page(data_dir, summaries, page)
-  lines = [builder.format_table(metadata, num_codes), '']
+  lines = [splits.format_table(metadata, num_codes), '']
   lines += _histogram([n for s in summaries for n in s.entities], num_codes)
   annotators = np.array([len(s.entities) for s in summaries])
   heights, widths = np.array([s.size for s in summaries]).T
@@ -68,7 +68,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
 
 
 def _summarize(data_dir: str | Path, split: str) -> Iterator[Summary]:
-  reader = builder.open_split(data_dir, split)
+  reader = splits.open_split(data_dir, split)
 
   def summarize(index: int) -> Summary:
     example = reader[index]
@@ -124,8 +124,8 @@ def _draw_page(
   chosen[max(maps, key=unlabelled)] = ''
   chosen[min(maps, key=entities)] = 'fewest: '
   chosen[max(maps, key=entities)] = 'most: '
-  splits = {summary.split for summary in summaries}
-  readers = {split: builder.open_split(data_dir, split) for split in splits}
+  names = {summary.split for summary in summaries}
+  readers = {name: splits.open_split(data_dir, name) for name in names}
   cells: list[viz.Cell] = []
   for (i, annotator), why in chosen.items():
     summary = summaries[i]

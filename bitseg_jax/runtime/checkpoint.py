@@ -5,143 +5,171 @@ A step under <workdir>/checkpoints/<step>/ holds the items
   params       parameters
   ema_params   their moving average
   optimizer    {'step', 'opt_state'}
-  input        position of the input stream (grain)
-  config       the run's config and how many processes wrote it (JSON)
+  config       the run's config (JSON)
 
-apart, so that sampling reads the parameters it needs and nothing else.
+apart, so that sampling reads the parameters it needs and nothing else, and
+digest.json, written last: a step whose files do not fit it is passed over. The
+position of the input is the step: every step takes one batch.
 """
 
+import contextlib
 import json
 import logging
 import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from bitseg_jax.runtime import checks
+from bitseg_jax.runtime import checks, digest
 from bitseg_jax.runtime.train_state import TrainState
 
 # Weights that can be sampled from, and their items.
 KINDS = {'ema': 'ema_params', 'raw': 'params'}
-ITEMS = ('params', 'ema_params', 'optimizer', 'input', 'config')
+ITEMS = ('params', 'ema_params', 'optimizer', 'config')
+_TRIES = 3  # of reading, where the file system reports an error
+_NO_STEP = -1
 
 
+class Manager:
+  """Saves the steps of one run; see open_manager.
+
+  Attributes:
+    orbax: the orbax manager.
+    folder: <workdir>/checkpoints.
+  """
+
+  def __init__(self, orbax: ocp.CheckpointManager, folder: pathlib.Path):
+    self.orbax, self.folder = orbax, folder
+    self._closed = threading.Event()
+    self._sealer = ThreadPoolExecutor(1)
+    self._sealed = []
+
+  def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
+    """Starts saving a step in the background.
+
+    Raises:
+      OSError: saving this step, or the one before, failed.
+    """
+    with _one_line(f'step {step} cannot be saved to {self.folder}'):
+      self.orbax.save(
+        step,
+        args=ocp.args.Composite(
+          params=ocp.args.StandardSave(state.params),
+          ema_params=ocp.args.StandardSave(state.ema_params),
+          optimizer=ocp.args.StandardSave(
+            {'step': state.step, 'opt_state': state.opt_state}
+          ),
+          # Tuples become lists, as they would in any JSON.
+          config=ocp.args.JsonSave(json.loads(json.dumps(config))),
+        ),
+      )
+    if jax.process_index() == 0:
+      self._sealed.append(self._sealer.submit(self._seal, step))
+
+  def finish(self) -> None:
+    """Waits until everything is saved, digests included.
+
+    Raises:
+      OSError: saving failed; the steps before are good.
+    """
+    try:
+      with _one_line(f'the last step cannot be saved to {self.folder}'):
+        self.orbax.wait_until_finished()
+    except OSError:
+      self._closed.set()  # the step will never be there
+      raise
+    finally:
+      self._sealer.shutdown()
+    for sealed in self._sealed:
+      sealed.result()
+
+  def _seal(self, step):
+    """Writes the digest of a step once orbax has moved it into its place."""
+    folder = self.folder / str(step)
+    while not folder.is_dir():
+      if self._closed.wait(0.02):
+        return
+    with contextlib.suppress(FileNotFoundError):  # old steps are deleted
+      digest.write(folder)
+
+
+@contextlib.contextmanager
 def open_manager(
   workdir: str | pathlib.Path, keep: int = 2
-) -> ocp.CheckpointManager:
+) -> Iterator[Manager]:
   """Opens <workdir>/checkpoints for saving; keeps the newest `keep` steps."""
-  return ocp.CheckpointManager(
-    _folder(workdir),
-    item_names=ITEMS,
-    options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-  )
+  folder = _folder(workdir)
+  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+  with ocp.CheckpointManager(
+    folder, item_names=ITEMS, options=options
+  ) as orbax:
+    manager = Manager(orbax, folder)
+    try:
+      yield manager
+    finally:
+      manager.finish()
 
 
-def save(
-  manager: ocp.CheckpointManager,
-  step: int,
-  state: TrainState,
-  batches: grain.DatasetIterator,
-  config: dict[str, Any],
-) -> None:
-  """Starts saving a step in the background; it shows once it is whole."""
-  manager.save(
-    step,
-    args=ocp.args.Composite(
-      params=ocp.args.StandardSave(state.params),
-      ema_params=ocp.args.StandardSave(state.ema_params),
-      optimizer=ocp.args.StandardSave(
-        {'step': state.step, 'opt_state': state.opt_state}
-      ),
-      input=grain.checkpoint.CheckpointSave(batches),
-      config=ocp.args.JsonSave(
-        # Tuples become lists, as they would in any JSON.
-        json.loads(
-          json.dumps({'config': config, 'processes': jax.process_count()})
-        )
-      ),
-    ),
-  )
+def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
+  """Restores the newest step that is whole, the same on all processes.
 
-
-def restore_newest(
-  manager: ocp.CheckpointManager,
-  abstract: TrainState,
-  batches: grain.DatasetIterator,
-) -> TrainState | None:
-  """Restores the newest step that is whole, and the input's position with it.
-
-  A step that cannot be read is passed over with a warning and, once an older
-  one was read, moved to <workdir>/damaged/: its number will be saved again.
+  Steps that are damaged are passed over with a warning and, once an older one
+  was read, moved to <workdir>/damaged/: their numbers will be saved again.
 
   Args:
     manager: as from open_manager.
     abstract: shapes, dtypes and shardings of the state.
-    batches: iterator whose position is set.
 
   Returns:
     The state, or None where no step was ever saved.
 
   Raises:
-    ValueError: if another number of processes wrote the checkpoint.
-    OSError: if there are steps, but none is whole.
+    OSError: there are steps, but none is whole, or one cannot be read.
   """
-  damaged = []
-  for step in sorted(manager.all_steps(), reverse=True):
-    try:
-      meta = _read(manager, step, config=ocp.args.JsonRestore())['config']
-      if meta['processes'] != jax.process_count():
-        break
-      items = _read(
-        manager,
-        step,
-        params=ocp.args.StandardRestore(abstract.params),
-        ema_params=ocp.args.StandardRestore(abstract.ema_params),
-        optimizer=ocp.args.StandardRestore(
-          {'step': abstract.step, 'opt_state': abstract.opt_state}
-        ),
-        input=grain.checkpoint.CheckpointRestore(batches),
-      )
-    except Exception as error:  # what damage raises has no common type
-      _warn(manager.directory, step, error)
-      damaged.append(step)
-      continue
-    # Not before one was read: where none can be, the fault may lie elsewhere.
-    _set_aside(manager, damaged)
-    return TrainState(
-      params=items['params'],
-      ema_params=items['ema_params'],
-      **items['optimizer'],
-    )
-  else:
+  step, damaged = _newest_whole(manager.folder, ITEMS)
+  if step == _NO_STEP:
     if damaged:
-      raise OSError(
-        f'none of the steps {damaged} in {manager.directory} can be read; to '
-        'begin anew, use another workdir'
-      )
+      raise OSError(_none_whole(manager.folder, damaged))
     return None
-  raise ValueError(
-    f'{manager.directory}/{step} was written by {meta["processes"]} processes, '
-    f'this run has {jax.process_count()}; resume with as many'
+  items = _read(
+    manager.orbax,
+    step,
+    params=ocp.args.StandardRestore(abstract.params),
+    ema_params=ocp.args.StandardRestore(abstract.ema_params),
+    optimizer=ocp.args.StandardRestore(
+      {'step': abstract.step, 'opt_state': abstract.opt_state}
+    ),
+  )
+  # Not before one was read: where none can be, the fault may lie elsewhere.
+  _set_aside(manager, list(damaged))
+  return TrainState(
+    params=items['params'], ema_params=items['ema_params'], **items['optimizer']
   )
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
-  """Reads the config of the newest step whose config is readable.
+  """Reads the config of the newest whole step.
 
   Args:
     workdir: directory of a run, or one step of it, see read_params.
+
+  Returns:
+    The config, complete and checked.
 
   Raises:
     FileNotFoundError: if the workdir holds no such step.
     ValueError: if what it holds is no config, see checks.complete.
   """
-  saved = _newest(workdir, config=ocp.args.JsonRestore())[1]['config']
-  return checks.complete(saved['config'])
+  _, items = _read_newest(workdir, config=ocp.args.JsonRestore())
+  return checks.complete(items['config'])
 
 
 def read_params(
@@ -160,34 +188,78 @@ def read_params(
 
   Raises:
     FileNotFoundError: if the workdir holds no whole step.
+    OSError: if it cannot be read.
   """
-  step, items = _newest(workdir, **{kind: ocp.args.StandardRestore(abstract)})
+  step, items = _read_newest(
+    workdir, **{kind: ocp.args.StandardRestore(abstract)}
+  )
   return step, items[kind]
 
 
-def _newest(path, **items):
-  """(step, items) of the newest step whose items can be read."""
-  folder, wanted = _locate(path)
+def _read_newest(path, **items):
+  """(step, items) of the newest step whose items are whole."""
+  folder, only = _locate(path)
   if not folder.is_dir():
     raise FileNotFoundError(
       f'no checkpoint: {folder} does not exist; give the workdir of a run'
     )
+  step, damaged = _newest_whole(folder, list(items), only)
+  if step == _NO_STEP:
+    raise FileNotFoundError(_none_whole(folder, damaged, only))
   # Orbax warns of what read_only changes; said here, it has nothing to change.
   options = ocp.CheckpointManagerOptions(
     read_only=True, save_interval_steps=0, create=False
   )
   with ocp.CheckpointManager(
     folder, item_names=ITEMS, options=options
-  ) as manager:
-    for step in sorted(manager.all_steps(), reverse=True):
-      if wanted not in (None, step):
-        continue
-      try:
-        return step, _read(manager, step, **items)
-      except Exception as error:  # what damage raises has no common type
-        _warn(folder, step, error)
-  where = folder if wanted is None else folder / str(wanted)
-  raise FileNotFoundError(f'no whole checkpoint in {where}')
+  ) as orbax:
+    return step, _read(orbax, step, **items)
+
+
+def _newest_whole(folder, items, only=None):
+  """Finds the newest step whose digest fits; process 0 decides for all.
+
+  Returns:
+    (step, or _NO_STEP; what is wrong with each newer step, by step).
+  """
+  found, damaged = _NO_STEP, {}
+  for step in sorted(_steps(folder), reverse=True):
+    if only not in (None, step):
+      continue
+    try:
+      if jax.process_index() == 0:
+        _retry(lambda step=step: digest.check(folder / str(step), items))
+    except digest.DamagedError as error:
+      damaged[step] = str(error)
+      logging.warning('passing over step %d: %s', step, error)
+      continue
+    found = step
+    break
+  if jax.process_count() > 1:
+    newer = sorted(damaged)
+    told = multihost_utils.broadcast_one_to_all(
+      np.array([found, len(newer)], np.int32)
+    )
+    found = int(told[0])
+    if jax.process_index():
+      damaged = dict.fromkeys(s for s in _steps(folder) if s > found)
+  return found, damaged
+
+
+def _steps(folder):
+  """Numbers of the steps that orbax has finished."""
+  return [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+
+
+def _none_whole(folder, damaged, only=None):
+  if not damaged:
+    where = folder if only is None else folder / str(only)
+    return f'no whole checkpoint in {where}: there is none'
+  newest = max(damaged)
+  return (
+    f'no whole checkpoint in {folder}: {len(damaged)} are damaged; of step '
+    f'{newest}, {damaged[newest]}. To begin anew, use another workdir'
+  )
 
 
 def _locate(path):
@@ -200,32 +272,50 @@ def _locate(path):
   return _folder(path), None
 
 
-def _read(manager, step, **items):
-  return manager.restore(step, args=ocp.args.Composite(**items))
+def _read(orbax, step, **items):
+  where = f'{orbax.directory}/{step} cannot be read'
+  with _one_line(where):
+    return _retry(lambda: orbax.restore(step, args=ocp.args.Composite(**items)))
+
+
+def _retry(function: Callable[[], Any]) -> Any:
+  """Calls again where the file system fails, as network ones do in passing."""
+  for i in range(_TRIES):
+    try:
+      return function()
+    except FileNotFoundError:
+      raise
+    except OSError as error:
+      if i == _TRIES - 1:
+        raise
+      logging.warning('%s; trying again', ' '.join(str(error).split()))
+      time.sleep(2.0**i)
+  raise AssertionError('unreachable')
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+  """Turns whatever orbax raises, which has no common type, into one line."""
+  try:
+    yield
+  except Exception as error:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise OSError(f'{what}: {reason[:300]}') from error
 
 
 def _set_aside(manager, steps):
   """Moves damaged steps out of the way of the run that writes them anew."""
-  folder = pathlib.Path(manager.directory)
   for step in steps:
-    target = folder.parent / 'damaged' / str(step)
-    logging.warning('moving damaged %s/%s to %s', folder, step, target)
+    target = manager.folder.parent / 'damaged' / str(step)
+    logging.warning('moving damaged %s/%s to %s', manager.folder, step, target)
     if jax.process_index() == 0:
       target.parent.mkdir(exist_ok=True)
       while target.exists():
         target = target.with_name(target.name + '_')
-      (folder / str(step)).rename(target)
+      (manager.folder / str(step)).rename(target)
   if steps:
     multihost_utils.sync_global_devices('set_aside')
-    manager.reload()
-
-
-def _warn(folder, step, error):
-  """One line on a step that is passed over."""
-  reason = ' '.join(str(error).split()) or type(error).__name__
-  logging.warning(
-    'passing over %s/%s, which cannot be read: %s', folder, step, reason[:200]
-  )
+    manager.orbax.reload()
 
 
 def _folder(workdir):

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from bitseg_jax import codec as codecs
 from bitseg_jax import diffusion, palette, schedule
 from bitseg_jax.data import pipeline
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models import MODELS
 from bitseg_jax.runtime import checks, sharding, train_state
@@ -117,9 +117,24 @@ def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
 
 
 def training_batches(
-  config: ConfigDict, sources: Sequence, codes: np.ndarray | None
+  config: ConfigDict,
+  sources: Sequence,
+  codes: np.ndarray | None,
+  mesh: Mesh,
+  start: int = 0,
 ) -> grain.IterDataset:
-  """This process's batches of a run, see pipeline.training_batches."""
+  """Builds this process's stream of batches of a run.
+
+  Args:
+    config: the run's config.
+    sources: records to train on, see open_sources.
+    codes: the palette.
+    mesh: devices, which say what rows are this process's.
+    start: number of the first batch: the steps that the run has taken.
+
+  Returns:
+    The stream, see pipeline.training_batches.
+  """
   return pipeline.training_batches(
     sources,
     pipeline.TrainingExample(
@@ -136,8 +151,8 @@ def training_batches(
     tuple(config.data.weights),
     config.data.num_threads,
     config.data.num_workers,
-    jax.process_index(),
-    jax.process_count(),
+    sharding.local_rows(mesh, config.train.batch_size),
+    start,
   )
 
 
@@ -215,7 +230,7 @@ def open_sources(
     enlarged = (data.crop_aspect / min(data.crop_scale[0], 1)) ** 0.5
     name, wanted_side = data.train_split, math.ceil(data.image_size * enlarged)
   return {
-    pathlib.Path(path).name: builder.open_split(path, name, wanted_side)
+    pathlib.Path(path).name: splits.open_split(path, name, wanted_side)
     for path in data.dirs or [data.dir]
   }
 
@@ -234,8 +249,8 @@ def tell_overflow(config: ConfigDict) -> list[str]:
     return []
   lines, num_codes = [], config.codes.num_codes
   for path in config.data.dirs or [config.data.dir]:
-    split = builder.read_metadata(path)['splits'][config.data.train_split]
-    share = 1 - builder.share_that_fits(split, num_codes)
+    split = splits.read_metadata(path)['splits'][config.data.train_split]
+    share = 1 - splits.share_that_fits(split, num_codes)
     if share > 0:
       lines.append(
         f'{path}: {share:.1%} of the annotations have more than '

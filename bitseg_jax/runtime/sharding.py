@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
@@ -25,10 +26,22 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     raise ValueError(
       f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
     )
+  shape, names = (count // fsdp, fsdp), ('data', 'fsdp')
   # Auto axes: the compiler places the collectives; Linen needs them.
-  return jax.make_mesh(
-    (count // fsdp, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2
+  types = (AxisType.Auto,) * 2
+  slices = len({getattr(d, 'slice_index', 0) for d in jax.devices()})
+  if slices == 1:
+    return jax.make_mesh(shape, names, axis_types=types)
+  if shape[0] % slices:
+    raise ValueError(
+      f'config.train.fsdp is {fsdp}, over the {count // slices} devices of a '
+      'slice; parameters are not shared between slices'
+    )
+  # Only the gradient, summed along 'data', crosses between slices.
+  devices = mesh_utils.create_hybrid_device_mesh(
+    (shape[0] // slices, fsdp), (slices, 1)
   )
+  return Mesh(devices, names, axis_types=types)
 
 
 def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
@@ -76,11 +89,29 @@ def shardings(placed: Any) -> Any:
   return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
+def local_rows(mesh: Mesh, count: int) -> np.ndarray:
+  """Finds which rows of a batch lie on the devices of this process.
+
+  They depend on the order of the devices in the mesh, which on TPU follows the
+  topology, and need not be contiguous.
+
+  Args:
+    mesh: the mesh.
+    count: rows of the batch, B.
+
+  Returns:
+    int [local B], ascending.
+  """
+  spans = split_on(mesh).addressable_devices_indices_map((count,)).values()
+  return np.unique([np.arange(count)[span] for span in spans])
+
+
 def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
   """Makes global arrays of this process's rows.
 
   Args:
-    batch: pytree of arrays [local B, ...]; [K, local B, ...] if stacked.
+    batch: pytree of arrays [local B, ...], the rows of `local_rows` in their
+      order; [K, local B, ...] if stacked.
     mesh: the mesh.
     stacked: whether it is a stack of K batches.
 
@@ -88,12 +119,39 @@ def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
     The same tree of jax.Array [B, ...] or [K, B, ...], rows split over all
     devices.
   """
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(
-      split_on(mesh, stacked), np.asarray(x)
-    ),
-    batch,
-  )
+  axis = int(stacked)
+  # Not mesh.local_mesh, which must be contiguous.
+  share = mesh.size // len(split_on(mesh).addressable_devices)
+
+  def put(local):
+    local = np.asarray(local)
+    count = local.shape[axis] * share
+    rows = local_rows(mesh, count)
+
+    def part(index):
+      first, last, _ = index[axis].indices(count)
+      start, stop = np.searchsorted(rows, (first, last))
+      return local[(slice(None),) * axis + (slice(start, stop),)]
+
+    shape = (*local.shape[:axis], count, *local.shape[axis + 1 :])
+    return jax.make_array_from_callback(shape, split_on(mesh, stacked), part)
+
+  return jax.tree.map(put, batch)
+
+
+def local_part(array: jax.Array) -> np.ndarray:
+  """The rows of a batch that lie on this process, as `local_rows` orders them.
+
+  Args:
+    array: [B, ...], rows split over all devices, see split_on.
+
+  Returns:
+    The array [local B, ...] on the host.
+  """
+  shards = {
+    shard.index[0].start or 0: shard for shard in array.addressable_shards
+  }
+  return np.concatenate([np.asarray(shards[i].data) for i in sorted(shards)])
 
 
 def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:

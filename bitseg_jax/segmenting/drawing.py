@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -66,23 +67,64 @@ def make_sample_fn(
   )
 
 
-def to_host(x_hat: jax.Array) -> np.ndarray:
-  """What a sampler drew, as numpy.
+def make_codes_fn(
+  parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """Compiles the sampler with the decoding of what it draws.
+
+  Args:
+    parts: the experiment.
+    settings: the config's `sample` section.
+    mesh: devices; batches are split over them.
+
+  Returns:
+    codes_fn(params, image, size, keys), see make_sample_fn -> (codes int16
+    [B, S, S], finite bool [B]), rows split over the devices. Codes of encodings
+    that are decoded on the host (RGB) come as x_hat float32 [B, S, S, C].
+  """
+  split = sharding.split_on(mesh)
+  sample_fn = make_sample_fn(parts, settings, None)
+
+  def codes_fn(params, image, size, keys):
+    x_hat = sample_fn(params, image, size, keys)
+    finite = jnp.all(jnp.isfinite(x_hat), axis=(1, 2, 3))
+    if parts.codec.on_device:
+      return parts.codec.decode(x_hat).astype(jnp.int16), finite
+    return x_hat, finite
+
+  return jax.jit(
+    codes_fn,
+    in_shardings=(None, split, split, split),  # parameters lie as they are
+    out_shardings=split,
+  )
+
+
+def check_finite(finite: np.ndarray) -> None:
+  """Checks that a sampler drew numbers.
+
+  Args:
+    finite: bool [...], whether each sample is finite.
 
   Raises:
-    ValueError: if it is not finite; decoded, it would pass for one segment.
+    ValueError: if one is not; decoded, it would pass for a single segment.
   """
-  x_hat = np.asarray(x_hat)
-  if not np.isfinite(x_hat).all():
+  if not np.all(finite):
     raise ValueError(
       'the sampler drew values that are not finite: the weights are damaged or '
       'the model did not train; look at the loss in metrics.jsonl'
     )
+
+
+def to_host(x_hat: jax.Array) -> np.ndarray:
+  """What a sampler drew, as numpy; see check_finite for what it raises."""
+  x_hat = np.asarray(x_hat)
+  check_finite(np.isfinite(x_hat))
   return x_hat
 
 
 def draw(
-  sample_fn: Callable[..., jax.Array],
+  codes_fn: Callable[..., tuple[jax.Array, jax.Array]],
+  decode: Callable[..., Any],
   source: Sequence[dict[str, Any]],
   image_size: int,
   mesh: Mesh,
@@ -91,46 +133,73 @@ def draw(
   num_samples: int,
   seed: int,
   description: str,
-) -> Iterator[tuple[int, dict[str, Any], list[np.ndarray]]]:
-  """Samples the first images of a source, each process its share of them.
+) -> Iterator[tuple[int, dict[str, Any], np.ndarray]]:
+  """Samples the first images of a source; each process gets those it drew.
 
-  Sample n of image i depends on (seed, i, n) alone.
+  Sample n of image i depends on (seed, i, n) alone. While the devices draw one
+  batch, the images of the next are read and the caller has those of the last.
 
   Args:
-    sample_fn: (image, size, keys) -> x_hat, as from make_sample_fn.
+    codes_fn: (image, size, keys) -> (codes or x_hat, finite), see
+      make_codes_fn.
+    decode: x_hat -> codes, for encodings that are decoded on the host.
     source: records.
-    image_size, mesh: side S; devices.
-    batch_size: images a batch; the last is filled up, which does not count.
-    num_images, num_samples: images; samples an image, N.
-    seed, description: of the samples; of the progress bar.
+    image_size: side S of the padded square.
+    mesh: devices.
+    batch_size: images in a batch; the last is filled up, which does not count.
+    num_images: images.
+    num_samples: samples of each image, N.
+    seed: of the samples.
+    description: of the progress bar.
 
   Yields:
     For each image of this process: its index, its example as from
-    pipeline.evaluation_example, x_hat float32 [S, S, C] of each sample.
+    pipeline.evaluation_example, its codes int [N, S, S].
   """
   progress = progress_bar(num_images * num_samples, description, 'sample')
-  rows = _local_rows(batch_size)
-  for start in range(0, num_images, batch_size):
-    mine = range(start + rows.start, min(start + rows.stop, num_images))
-    examples = [
-      pipeline.evaluation_example(source[i], image_size) for i in mine
-    ]
+  rows = sharding.local_rows(mesh, batch_size)
+  read = functools.partial(_read, source, image_size, rows, num_images)
+
+  def launch(start, examples):
     batch = _fill(examples, len(rows), image_size, mesh)
-    drawn = []
-    for n in range(num_samples):
-      keys = _sample_keys(seed, start, n, batch_size, mesh)
-      drawn.append(to_host(sample_fn(*batch, keys))[rows.start :])
-      progress.update(min(batch_size, num_images - start))
-    for row, (i, example) in enumerate(zip(mine, examples, strict=True)):
-      yield i, example, [x_hat[row] for x_hat in drawn]
+    return [
+      codes_fn(*batch, _sample_keys(seed, start, n, batch_size, mesh))
+      for n in range(num_samples)
+    ]
+
+  waiting = None
+  with ThreadPoolExecutor(1) as reader:
+    ahead = reader.submit(read, 0)
+    for start in range(0, num_images, batch_size):
+      found, examples = ahead.result()
+      launched = found, examples, launch(start, examples)
+      ahead = reader.submit(read, min(start + batch_size, num_images))
+      if waiting:
+        yield from _collect(*waiting, decode)
+      progress.update(num_samples * min(batch_size, num_images - start))
+      waiting = launched
+    if waiting:
+      yield from _collect(*waiting, decode)
   progress.close()
 
 
-def _local_rows(batch_size):
-  """Which rows of a batch are this process's."""
-  rows = batch_size // jax.process_count()
-  first = jax.process_index() * rows
-  return range(first, first + rows)
+def _read(source, image_size, rows, num_images, start):
+  """(indices, examples) of this process's images of the batch from `start`."""
+  found = [start + row for row in rows.tolist() if start + row < num_images]
+  return found, [
+    pipeline.evaluation_example(source[i], image_size) for i in found
+  ]
+
+
+def _collect(found, examples, drawn, decode):
+  """What `draw` yields of one batch, once the devices have drawn it."""
+  parts = []
+  for codes, finite in drawn:
+    check_finite(sharding.local_part(finite))
+    parts.append(sharding.local_part(codes))
+  for row, (i, example) in enumerate(zip(found, examples, strict=True)):
+    of_image = np.stack([part[row] for part in parts])
+    yield i, example, decode(of_image) if of_image.ndim == 4 else of_image
 
 
 def _fill(examples, rows, image_size, mesh):

@@ -1,11 +1,11 @@
 """Training: what a run starts from, and the loop around its steps."""
 
 import contextlib
+import functools
 import logging
 import pathlib
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runtime import checkpoint, experiment, sharding, stopping
 from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.runtime.writers import MetricWriter, progress_bar
 from bitseg_jax.segmenting import drawing
@@ -57,9 +57,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   for line in experiment.tell_overflow(config):
     logging.warning(line)
   mesh = sharding.make_mesh(config.train.fsdp)
-  batches = iter(
-    experiment.training_batches(config, list(sources.values()), parts.palette)
-  )
   learning_rate, optimizer = experiment.make_optimizer(config.train)
   init, abstract = experiment.make_state(parts, optimizer, mesh)
   step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
@@ -68,10 +65,15 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
-    contextlib.closing(batches),
-    stop_signal(manager) as stop_asked,
+    stopping.stop_signal(manager.orbax) as stop_asked,
+    contextlib.ExitStack() as stack,
   ):
-    state = start(config, workdir, init, abstract, manager, batches)
+    state = start(config, workdir, init, abstract, manager)
+    # A step takes a batch, so the steps taken are the input's position.
+    batches = experiment.training_batches(
+      config, list(sources.values()), parts.palette, mesh, int(state.step)
+    )
+    batches = stack.enter_context(contextlib.closing(iter(batches)))
     writer.write_hparams(config.to_dict())
     state = loop(
       config.train,
@@ -82,21 +84,19 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       mesh,
       writer=writer,
       learning_rate=learning_rate,
-      save=lambda step, state: checkpoint.save(
-        manager, step, state, batches, config.to_dict()
-      ),
+      save=lambda step, state: manager.save(step, state, config.to_dict()),
       show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
-      last_saved=manager.latest_step,
+      last_saved=manager.orbax.latest_step,
       stop_asked=stop_asked,
     )
   return int(state.step) == config.train.num_steps
 
 
-def start(config, workdir, init, abstract, manager, batches):
+def start(config, workdir, init, abstract, manager):
   """State to begin with, see `train` for the order of what is tried."""
-  if manager.all_steps():
+  if manager.orbax.all_steps():
     _check_same_run(config, checkpoint.read_config(workdir), workdir)
-  state = checkpoint.restore_newest(manager, abstract, batches)
+  state = checkpoint.restore_newest(manager, abstract)
   if state is not None:
     logging.info('resuming %s at step %d', workdir, int(state.step))
     return state
@@ -123,6 +123,7 @@ _FREE = {
   'data.dir',
   'data.dirs',
   'data.num_threads',
+  'data.num_workers',
   'data.eval_split',
   'model.remat',
   'model.fused_attention',
@@ -180,7 +181,10 @@ def loop(
   progress = progress_bar(
     settings.num_steps * size, 'train', 'img', initial=first * size
   )
-  pending, began = [], time.perf_counter()
+  pending, due, clock = [], None, _Clock()
+  report = functools.partial(
+    _report, writer, progress, clock, learning_rate, last_saved, together * size
+  )
   for step in range(first + together, settings.num_steps + 1, together):
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
@@ -188,31 +192,57 @@ def loop(
       progress.unpause()  # compiling tells nothing of the time that is left
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
+    if due:  # read only now, when the device has the next step to do
+      report(*due)
+      due = None
     stop = stop_asked(step // together)  # orbax must be asked of every number
     last = stop or step == settings.num_steps
     saves = last or step % settings.checkpoint_every == 0
     shows = step == settings.num_steps or step % settings.eval_every == 0
     if saves or shows or step % settings.log_every == 0:
-      scalars = _collect(pending, step, last_saved)
-      seconds = time.perf_counter() - began
-      scalars['learning_rate'] = float(learning_rate(step - 1))
-      scalars['images_per_second'] = len(pending) * together * size / seconds
-      writer.write_scalars(step, scalars)
-      writer.flush()
-      progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
-      pending = []
+      due, pending = (step, pending), []
     progress.update(together * size)
+    if saves or shows:  # nothing is saved that is not known to be finite
+      report(*due)
+      due = None
     if saves:
       save(step, state)
     if shows and not stop:
       show(step, state)
-    if not pending:
-      began = time.perf_counter()
+    if saves or shows:
+      clock.restart()
     if stop:
       logging.warning('stopped at step %d; the same command goes on', step)
       break
   progress.close()
   return state
+
+
+def _report(
+  writer, progress, clock, learning_rate, last_saved, images, step, metrics
+):
+  """Writes and shows the means of the calls since the last report."""
+  scalars = _collect(metrics, step, last_saved)
+  scalars['learning_rate'] = float(learning_rate(step - 1))
+  scalars['images_per_second'] = clock.rate(len(metrics) * images)
+  writer.write_scalars(step, scalars)
+  writer.flush()
+  progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
+
+
+class _Clock:
+  """Images per second since the last call, or since a pause."""
+
+  def __init__(self):
+    self.restart()
+
+  def restart(self):
+    self._began = time.perf_counter()
+
+  def rate(self, images):
+    seconds = time.perf_counter() - self._began
+    self.restart()
+    return images / seconds
 
 
 def _check_reachable(settings, first):
@@ -261,13 +291,13 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
   """Returns show(step, state): scores and pictures of the EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
-  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
+  codes_fn = drawing.make_codes_fn(parts, config.sample, mesh)
 
   def show(step, state):
     for dataset, source in sources.items():
       suffix = f'_{dataset}' if len(sources) > 1 else ''
       scores = evaluate.score_samples(
-        sample_fn,
+        codes_fn,
         state.ema_params,
         parts.codec.decode,
         source,
@@ -298,27 +328,3 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
     writer.flush()
 
   return show
-
-
-@contextlib.contextmanager
-def stop_signal(manager) -> Iterator[Callable[[int], bool]]:
-  """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
-
-  With several processes all must stop at the same step: orbax agrees on it.
-  """
-  if jax.process_count() > 1:
-    yield manager.reached_preemption
-    return
-  asked, names = [], (signal.SIGTERM, signal.SIGINT)
-
-  def note(number, frame):
-    asked.append(number)
-    for name in names:
-      signal.signal(name, signal.SIG_DFL)  # a second one ends at once
-
-  before = [signal.signal(name, note) for name in names]
-  try:
-    yield lambda step: bool(asked)
-  finally:
-    for name, handler in zip(names, before, strict=True):
-      signal.signal(name, handler)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from bitseg_jax import IGNORE_ID, cli, metrics
 from bitseg_jax import baselines as door
 from bitseg_jax.data import procedural
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import builder, splits
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import baselines, evaluate
 from bitseg_jax.runtime import sharding
@@ -137,13 +138,16 @@ def test_ari_and_iou_are_those_of_evaluate():
     id_maps = [id_map[crop] for id_map in scene['id_maps']]
     records.append(scene | {'image': scene['image'][crop], 'id_maps': id_maps})
 
-  def sample_fn(params, image, size, keys):
+  def codes_fn(params, image, size, keys):
     cells = [baselines.grid(np.empty((*hw, 3)), 3) for hw in np.asarray(size)]
-    return np.stack([np.pad(c, [(0, 32 - n) for n in c.shape]) for c in cells])
+    padded = [np.pad(c, [(0, 32 - n) for n in c.shape]) for c in cells]
+    rows = sharding.split_on(mesh)
+    put = lambda array: jax.device_put(np.stack(array), rows)
+    return put(padded), put([True] * len(padded))
 
   mesh = sharding.make_mesh()
   scores = evaluate.score_samples(
-    sample_fn, None, np.asarray, records, 32, mesh, batch_size=mesh.size
+    codes_fn, None, None, records, 32, mesh, batch_size=mesh.size
   )
   summary = evaluate.summarize(scores)
   result = baselines.score_source(records, 32)['grid']
@@ -205,7 +209,7 @@ def test_door_writes_what_it_prints(prepared, tmp_path):
   asked = {'data': str(prepared), 'split': 'val', 'image_size': 32}
   assert written == asked
   assert baselines.format_table(results) in done.stdout
-  source = builder.open_split(prepared, 'val')
+  source = splits.open_split(prepared, 'val')
   assert results == baselines.score_source(source, 32)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bitseg_jax import cli, metrics, score
 from bitseg_jax.data import procedural
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import scoring
 
 
@@ -217,7 +217,7 @@ def call_main(monkeypatch, **values):
 
 
 def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
-  monkeypatch.setattr(builder, 'open_split', lambda *_: Annotated())
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
   path = tmp_path / 'results.json'
   call_main(monkeypatch, predictions=places, output=str(path))
   written = json.loads(path.read_text())

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,14 @@ from PIL import Image
 from bitseg_jax.data.prepared import builder
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, checks, experiment, sharding
+from bitseg_jax.runtime import (
+  checkpoint,
+  checks,
+  digest,
+  experiment,
+  sharding,
+  stopping,
+)
 from bitseg_jax.training import train
 
 SETTINGS = (
@@ -115,7 +123,7 @@ def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
   train.train(config, tmp_path / 'one')
   config.train.update(steps_per_call=2, log_every=2)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'stop_signal', stop_at(2))  # the second call
+    patch.setattr(stopping, 'stop_signal', stop_at(2))  # the second call
     assert not train.train(config, tmp_path / 'two')
   assert train.train(config, tmp_path / 'two')
   # A mean over two steps of what was logged for each.
@@ -149,7 +157,7 @@ def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
   train.train(config, tmp_path / 'whole')
   stopped = tmp_path / 'stopped'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'stop_signal', stop_at(3))
+    patch.setattr(stopping, 'stop_signal', stop_at(3))
     assert not train.train(config, stopped)
   assert params_of(config, stopped)[0] == 3
   assert train.train(config, stopped)
@@ -183,7 +191,7 @@ def test_a_damaged_step_is_passed_over(
   assert params_of(config, tmp_path)[0] == 4  # reading moves nothing
   assert newest.exists()
   train.train(config, tmp_path)
-  assert 'cannot be read' in caplog.text
+  assert 'passing over step 6' in caplog.text
   assert (tmp_path / 'damaged' / '6').exists()
   step, again = params_of(config, tmp_path)
   assert step == 6
@@ -197,7 +205,9 @@ def test_nothing_whole_is_an_error_not_a_fresh_start(
   train.train(config, tmp_path)
   for path in [p for p in tmp_path.rglob('params/*') if p.is_file()]:
     path.unlink()
-  with pytest.raises(OSError, match='none of the steps'):
+  with pytest.raises(
+    OSError, match=r'no whole checkpoint in .*; of step 6, .* is missing'
+  ):
     train.train(config, tmp_path)
   assert not (tmp_path / 'damaged').exists()
 
@@ -210,21 +220,67 @@ def test_another_model_does_not_resume(tiny_config, flat, tmp_path):
     train.train(config, tmp_path)
 
 
-def test_another_number_of_workers_does_not_resume(tiny_config, flat, tmp_path):
-  config = flat(tiny_config)
-  train.train(config, tmp_path)
-  config.data.num_workers = 2
-  with pytest.raises(ValueError, match='num_workers = 0, not 2') as caught:
-    train.train(config, tmp_path)
-  assert '\n' not in str(caught.value)
-  assert not multiprocessing.active_children()  # nothing was started
+@pytest.mark.parametrize('item', ['params', 'optimizer', 'config', ''])
+def test_no_flipped_bit_is_accepted(run_of_two_steps, item):
+  """In the newest step: the older one is taken, whatever file it is in."""
+  config, folder = run_of_two_steps
+  newest = folder / 'checkpoints' / '2'
+  files = [p for p in (newest / item).rglob('*') if p.is_file()]
+  rng = np.random.default_rng(0)
+  for path in rng.permutation(files)[:6]:
+    whole = path.read_bytes()
+    if not whole:
+      continue
+    damaged = bytearray(whole)
+    damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+    path.write_bytes(bytes(damaged))
+    with checkpoint.open_manager(folder) as manager:
+      step, why = checkpoint._newest_whole(manager.folder, checkpoint.ITEMS)
+    assert step == 1 and path.name in why[2]
+    path.write_bytes(whole)
+  assert params_of(config, folder)[0] == 2
+
+
+@pytest.fixture(scope='module')
+def run_of_two_steps(random_run, tmp_path_factory):
+  """(config, a copy of random_run that may be damaged)."""
+  folder = tmp_path_factory.mktemp('flips') / 'run'
+  shutil.copytree(random_run, folder)
+  return checkpoint.read_config(folder), folder
+
+
+def test_what_orbax_did_not_finish_is_no_step(run_of_two_steps):
+  _, folder = run_of_two_steps
+  (folder / 'checkpoints/2/digest.json').rename(folder / 'kept')
+  step, why = checkpoint._newest_whole(folder / 'checkpoints', ['params'])
+  assert step == 1 and 'never finished' in why[2]
+  (folder / 'kept').rename(folder / 'checkpoints/2/digest.json')
+
+
+def test_a_passing_error_of_the_file_system_is_tried_again(
+  run_of_two_steps, monkeypatch
+):
+  config, folder = run_of_two_steps
+  check, failures = digest.check, [OSError(110, 'Connection timed out')] * 2
+
+  def fail_twice(*args):
+    if failures:
+      raise failures.pop()
+    return check(*args)
+
+  monkeypatch.setattr(digest, 'check', fail_twice)
+  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
+  assert params_of(config, folder)[0] == 2
+  failures += [OSError(110, 'Connection timed out')] * 3
+  with pytest.raises(OSError, match='Connection timed out'):
+    params_of(config, folder)
 
 
 def test_checkpoints_older_than_a_setting_resume(
   tiny_config, flat, tmp_path, monkeypatch
 ):
   config = flat(tiny_config)
-  save = checkpoint.save
+  save = checkpoint.Manager.save
 
   def save_as_before_there_was_remat(*args):
     *rest, saved = args
@@ -232,8 +288,8 @@ def test_checkpoints_older_than_a_setting_resume(
     save(*rest, saved)
 
   with monkeypatch.context() as patch:
-    patch.setattr(train, 'stop_signal', stop_at(2))
-    patch.setattr(checkpoint, 'save', save_as_before_there_was_remat)
+    patch.setattr(stopping, 'stop_signal', stop_at(2))
+    patch.setattr(checkpoint.Manager, 'save', save_as_before_there_was_remat)
     train.train(config, tmp_path)
   train.train(config, tmp_path)
   assert logged(tmp_path)[-1]['step'] == config.train.num_steps

@@ -61,7 +61,7 @@ def test_every_variant_learns(flat_config, variant):
   )
   batches = iter(
     experiment.training_batches(
-      flat_config, [ProceduralScenes(100, 16)], parts.palette
+      flat_config, [ProceduralScenes(100, 16)], parts.palette, mesh
     )
   )
   state = train_state.create_state(
@@ -187,10 +187,10 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
   parts = experiment.build(flat_config)
   mesh = sharding.make_mesh()
   source = ProceduralScenes(5, 16)
-  sample_fn = drawing.make_sample_fn(parts, flat_config.sample, mesh)
+  codes_fn = drawing.make_codes_fn(parts, flat_config.sample, mesh)
   params = parts.init_params(jax.random.key(0))
   run = lambda batch_size: evaluate.score_samples(
-    sample_fn,
+    codes_fn,
     params,
     parts.codec.decode,
     source,

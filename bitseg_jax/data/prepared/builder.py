@@ -6,8 +6,6 @@ until then all lies in DIR/unfinished-KEY, which the next run goes on with.
 
 import contextlib
 import io
-import json
-import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -20,11 +18,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from bitseg_jax.data.prepared import record
 from bitseg_jax.data.prepared.encoding import encode_all, encode_blocks
+from bitseg_jax.data.prepared.splits import VERSION, dataset_path
 from bitseg_jax.data.source import Item, Source, SourceError
 
-_NAME = 'entity_segmentation'  # TFDS makes it from the class name
 UNFINISHED = 'unfinished-'
 _RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
 
@@ -35,7 +32,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
   # Shard based, since TFDS's GeneratorBasedBuilder imports TensorFlow to
   # shuffle as soon as a split is over 1 GiB; grain shuffles when reading.
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version(VERSION)
 
   def __init__(
     self,
@@ -127,11 +124,6 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
       raise SourceError('there are problems, and --strict was given')
 
 
-def dataset_path(data_dir: str | Path) -> Path:
-  """Where a prepared dataset lies within the directory given as output."""
-  return Path(data_dir) / _NAME / str(EntitySegmentation.VERSION)
-
-
 def write_dataset(
   source: Source,
   data_dir: str | Path,
@@ -217,138 +209,3 @@ def check_source(source: Source, longest_side: int = 512) -> list[str]:
   stream = encode_all(source, items, longest_side) if items else ()
   results = tqdm(stream, total=len(items), unit=' images', mininterval=1)
   return source.problems + [r for r in results if isinstance(r, str)]
-
-
-def read_metadata(data_dir: str | Path) -> dict[str, Any]:
-  """Reads what is known of a prepared dataset without reading its records.
-
-  Args:
-    data_dir: directory given as output when it was prepared.
-
-  Returns:
-    `dataset`, its source's name; `longest_side`; `options`; `splits`: for each
-    split its `images`, and how many images have so many annotators
-    (`annotators_per_image`) and how many maps so many entities
-    (`entities_per_map`), both keyed by the number as a string.
-
-  Raises:
-    FileNotFoundError: there is no prepared dataset.
-  """
-  path = dataset_path(data_dir) / 'metadata.json'
-  if not path.is_file():
-    raise FileNotFoundError(
-      f'no prepared dataset in {data_dir}; make it with: python -m '
-      'bitseg_jax.prepare --dataset=NAME --source=DIR '
-      f'--output={shlex.quote(str(data_dir))}'
-    )
-  return json.loads(path.read_text())
-
-
-def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
-  """Share of a split's annotations with at most num_codes entities.
-
-  Args:
-    split: one of the `splits` of `read_metadata`.
-    num_codes: entities that a model can tell apart.
-
-  Returns:
-    Share in [0, 1].
-  """
-  maps = {int(k): n for k, n in split['entities_per_map'].items()}
-  fitting = sum(n for k, n in maps.items() if k <= num_codes)
-  return fitting / sum(maps.values())
-
-
-def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
-  """Formats the counts of `read_metadata`, one line per split."""
-  row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'
-  lines = [
-    row.format(
-      'split',
-      'images',
-      'annotators/image',
-      'entities/map',
-      'max',
-      f'<= {num_codes}',
-    )
-  ]
-  for split, counts in metadata['splits'].items():
-    maps = {int(k): n for k, n in counts['entities_per_map'].items()}
-    num_maps = sum(maps.values())
-    lines.append(
-      row.format(
-        split,
-        counts['images'],
-        f'{num_maps / counts["images"]:.2f}',
-        f'{sum(k * n for k, n in maps.items()) / num_maps:.1f}',
-        max(maps),
-        f'{share_that_fits(counts, num_codes):.1%}',
-      )
-    )
-  return '\n'.join(lines)
-
-
-class SplitReader:
-  """Random access to the records of one split; safe to share and to pickle."""
-
-  def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
-    metadata = read_metadata(data_dir)
-    if split not in metadata['splits']:
-      raise ValueError(
-        f'{data_dir} has no split {split!r}; '
-        f'it has {", ".join(metadata["splits"])}'
-      )
-    self._arguments = (data_dir, split, wanted_side)
-    builder = tfds.builder_from_directory(dataset_path(data_dir))
-    _check_files(builder.info.splits[split], dataset_path(data_dir))
-    self._records = builder.as_data_source(
-      split, decoders={'image': tfds.decode.SkipDecoding()}
-    )
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    if not 0 <= index < len(self):
-      raise IndexError(f'record {index} of {len(self)}')
-    return record.decode(self._records[index], self._arguments[2])
-
-  def __repr__(self) -> str:
-    return f'SplitReader{self._arguments!r}'
-
-  def __reduce__(self) -> tuple:
-    return SplitReader, self._arguments
-
-
-def open_split(
-  data_dir: str | Path, split: str, wanted_side: int = 0
-) -> SplitReader:
-  """Opens one split of a prepared dataset, to read with grain or by index.
-
-  Args:
-    data_dir: directory given as output when it was prepared.
-    split: train, val or test.
-    wanted_side: longest side (pixels) that photos will be shrunk to, see
-      record.decode; 0 = photos at full size.
-
-  Returns:
-    A sequence of {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps':
-    sequence of int32 [H, W]}, one id map an annotator, decoded when asked for,
-    its ids 0, 1, ... without gaps, -1 = unlabelled.
-
-  Raises:
-    FileNotFoundError: there is no prepared dataset.
-    ValueError: it has no such split, or its files are not whole.
-  """
-  return SplitReader(data_dir, split, wanted_side)
-
-
-def _check_files(split_info: tfds.core.SplitInfo, directory: Path) -> None:
-  """Notices files lost or cut short when a dataset was copied."""
-  paths = [directory / name for name in split_info.filenames]
-  size = sum(path.stat().st_size for path in paths if path.is_file())
-  if size != split_info.num_bytes:
-    raise ValueError(
-      f'{directory} is damaged: {split_info.name} has {size} bytes of '
-      f'{split_info.num_bytes}; copy or prepare it again'
-    )

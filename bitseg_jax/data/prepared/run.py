@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bitseg_jax.data.families import open_source
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import builder, splits
 from bitseg_jax.data.prepared.encoding import fingerprint
 from bitseg_jax.data.source import SourceError
 
@@ -38,7 +38,7 @@ def prepare(
     SourceError, OSError: nothing could be written; one line says why.
   """
   failure = None
-  if output and builder.dataset_path(output).exists() and not overwrite:
+  if output and splits.dataset_path(output).exists() and not overwrite:
     _keep(output, (dataset, longest_side, options))
     return 0
   opened = open_source(dataset, source, **options)
@@ -60,7 +60,7 @@ def prepare(
     total = sum(map(len, opened.splits.values()))
     print(f'{total} items read, {len(problems)} problems')
     return 1 if problems else 0
-  print(builder.format_table(builder.read_metadata(output)))
+  print(splits.format_table(splits.read_metadata(output)))
   return 0
 
 
@@ -76,7 +76,7 @@ def _tell_unfinished(output: str, key: str) -> None:
 
 
 def _keep(output: str, wanted: tuple) -> None:
-  held = builder.read_metadata(output)
+  held = splits.read_metadata(output)
   # a dataset prepared before there were options has none
   found = held['dataset'], held['longest_side'], held.get('options', {})
   if found != wanted:
@@ -86,4 +86,4 @@ def _keep(output: str, wanted: tuple) -> None:
       'pass --overwrite or another --output'
     )
   print(f'{output} is already prepared (--overwrite to do it again)')
-  print(builder.format_table(held))
+  print(splits.format_table(held))

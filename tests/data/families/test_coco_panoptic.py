@@ -8,7 +8,7 @@ from PIL import Image
 
 from bitseg_jax import cli, prepare
 from bitseg_jax.data.families import coco_panoptic
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import splits
 
 H, W = 16, 24
 CROWD = 5
@@ -74,7 +74,7 @@ def test_reads_back_pixel_for_pixel(tmp_path):
   truth = make_tree(tmp_path / 'in')
   assert run(tmp_path / 'in', str(tmp_path / 'out'), strict=True) == 0
   for split, maps in truth.items():
-    reader = builder.open_split(tmp_path / 'out', split)
+    reader = splits.open_split(tmp_path / 'out', split)
     records = {r['name']: r for r in (reader[i] for i in range(len(reader)))}
     assert records.keys() == maps.keys()
     for name, ids in maps.items():

@@ -9,7 +9,7 @@ from PIL import Image
 from bitseg_jax import cli, prepare
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import entityseg
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import splits
 
 FOLDERS = ('entity_01_11580', 'entity_02_11598', 'entity_03_10049')
 H, W = 24, 36
@@ -121,8 +121,8 @@ def run(source, output, **options):
 
 def read_all(output):
   records = {}
-  for split in builder.read_metadata(output)['splits']:
-    reader = builder.open_split(output, split)
+  for split in splits.read_metadata(output)['splits']:
+    reader = splits.open_split(output, split)
     records |= {r['name']: r for r in (reader[i] for i in range(len(reader)))}
   return records
 

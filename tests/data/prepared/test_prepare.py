@@ -17,7 +17,7 @@ from PIL import Image
 
 from bitseg_jax import cli, prepare
 from bitseg_jax.data.families import bsds500, folder
-from bitseg_jax.data.prepared import builder, encoding
+from bitseg_jax.data.prepared import builder, encoding, splits
 from bitseg_jax.output import describe
 
 H, W = 24, 40
@@ -90,7 +90,7 @@ def run(source, output, dataset='folder', **options):
 
 
 def read_all(output, split='train'):
-  reader = builder.open_split(output, split)
+  reader = splits.open_split(output, split)
   return {r['name']: r for r in (reader[i] for i in range(len(reader)))}
 
 
@@ -128,14 +128,14 @@ def test_bsds500_reads_back_pixel_for_pixel(bsds):
 
 def test_missing_split_is_left_out_and_named(bsds):
   output, _ = bsds
-  assert len(builder.open_split(output, 'train')) == 2
+  assert len(splits.open_split(output, 'train')) == 2
   with pytest.raises(ValueError, match=r"no split 'test'; it has train, val$"):
-    builder.open_split(output, 'test')
+    splits.open_split(output, 'test')
 
 
 def test_metadata_counts_annotators_and_entities(bsds):
   output, truth = bsds
-  counts = builder.read_metadata(output)['splits']['train']
+  counts = splits.read_metadata(output)['splits']['train']
   assert counts['images'] == 2
   assert counts['annotators_per_image'] == {'1': 1, '2': 1}
   entities = {}
@@ -144,13 +144,13 @@ def test_metadata_counts_annotators_and_entities(bsds):
       key = str(len(np.unique(ids[ids > 0])))
       entities[key] = entities.get(key, 0) + 1
   assert counts['entities_per_map'] == entities
-  table = builder.format_table(builder.read_metadata(output))
+  table = splits.format_table(splits.read_metadata(output))
   assert table.splitlines()[1].split()[:3] == ['train', '2', '1.50']
 
 
 def test_grain_reads_every_record_shuffled_and_threaded(bsds):
   output, _ = bsds
-  reader = builder.open_split(output, 'train')
+  reader = splits.open_split(output, 'train')
   dataset = grain.MapDataset.source(reader).seed(1).shuffle().repeat(3)
   names = [record['name'] for record in dataset.to_iter_dataset()]
   assert sorted(names) == ['12'] * 3 + ['7'] * 3
@@ -158,7 +158,7 @@ def test_grain_reads_every_record_shuffled_and_threaded(bsds):
 
 def test_reader_survives_pickling_and_threads(bsds):
   output, _ = bsds
-  reader = pickle.loads(pickle.dumps(builder.open_split(output, 'train')))
+  reader = pickle.loads(pickle.dumps(splits.open_split(output, 'train')))
   names = [reader[i]['name'] for i in range(2)]
   with ThreadPoolExecutor(4) as pool:
     records = list(pool.map(lambda i: reader[i % 2], range(40)))
@@ -275,7 +275,7 @@ def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd, error):
   errors = capfd.readouterr().err
   assert 'No space left on device' in errors and 'Traceback' not in errors
   with pytest.raises(FileNotFoundError):
-    builder.open_split(tmp_path / 'out', 'train')
+    splits.open_split(tmp_path / 'out', 'train')
 
 
 def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
@@ -416,7 +416,7 @@ def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
   named = spoil(source)
   assert run(source, tmp_path / 'strict', strict=True) == 1
   with pytest.raises(FileNotFoundError, match='no prepared dataset'):
-    builder.open_split(tmp_path / 'strict', 'train')
+    splits.open_split(tmp_path / 'strict', 'train')
   capfd.readouterr()
   assert run(source, tmp_path / 'out') == 0
   errors = capfd.readouterr().err
@@ -445,7 +445,7 @@ def test_nothing_left_is_an_error(tmp_path, capfd):
   assert run(source, tmp_path / 'out') == 1
   assert 'error: nothing is left' in capfd.readouterr().err
   with pytest.raises(FileNotFoundError):
-    builder.open_split(tmp_path / 'out', 'train')
+    splits.open_split(tmp_path / 'out', 'train')
 
 
 @pytest.mark.parametrize('dataset', ['bsds500', 'folder'])
@@ -461,13 +461,13 @@ def test_second_run_keeps_the_dataset(tmp_path, capfd):
   source = make_folder(tmp_path / 'in')
   output = tmp_path / 'out'
   assert run(source, output) == 0
-  stamp = builder.dataset_path(output).stat().st_mtime_ns
+  stamp = splits.dataset_path(output).stat().st_mtime_ns
   capfd.readouterr()
   assert run(source, output) == 0
   assert 'already prepared' in capfd.readouterr().out
   assert run(source, output, longest_side=16) == 1
   assert 'already holds folder with longest' in capfd.readouterr().err
-  assert builder.dataset_path(output).stat().st_mtime_ns == stamp
+  assert splits.dataset_path(output).stat().st_mtime_ns == stamp
   assert run(source, output, longest_side=16, overwrite=True) == 0
   assert read_all(output)['a']['image'].shape == (10, 16, 3)
 
@@ -501,7 +501,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
   assert 'the same command goes on' in capfd.readouterr().err
   command = f'prepare --dataset=NAME --source=DIR --output={tmp_path / "out"}$'
   with pytest.raises(FileNotFoundError, match=command):
-    builder.open_split(tmp_path / 'out', 'train')
+    splits.open_split(tmp_path / 'out', 'train')
   seen = dies_at(None)
   assert run(source, tmp_path / 'out') == 0
   assert 'going on with the interrupted run' in capfd.readouterr().out
@@ -547,7 +547,7 @@ def test_shard_cut_short_is_noticed(tmp_path):
   shard = next(Path(tmp_path / 'out').rglob('*train.array_record*'))
   shard.write_bytes(shard.read_bytes()[:-1])
   with pytest.raises(ValueError, match='is damaged: train has'):
-    builder.open_split(tmp_path / 'out', 'train')
+    splits.open_split(tmp_path / 'out', 'train')
 
 
 @pytest.mark.parametrize('names', ['abcd', 'abcde', 'ab'])
@@ -556,7 +556,7 @@ def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
   source = make_folder(tmp_path / 'in', names)
   (source / 'labels/b.png').write_bytes(b'')
   assert run(source, tmp_path / 'out') == 0
-  reader = builder.open_split(tmp_path / 'out', 'train')
+  reader = splits.open_split(tmp_path / 'out', 'train')
   found = [reader[i]['name'] for i in range(len(reader))]
   assert found == sorted(set(names) - {'b'})
 

@@ -1,0 +1,53 @@
+"""One program at a time in a folder, by a lock that dies with its holder."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+NAME = '.lock'
+
+
+class LockedError(OSError):
+  """Another program holds the folder."""
+
+
+@contextlib.contextmanager
+def hold(folder: str | pathlib.Path) -> Iterator[None]:
+  """Holds a folder until the block ends, or the process, however it does.
+
+  The kernel drops the lock with the process, also where it is killed; on NFS
+  the server does. Where a file system knows no locks, a warning says so.
+
+  Args:
+    folder: made if it is not there.
+
+  Raises:
+    LockedError: another process holds it; one line that names it.
+    OSError: the folder cannot be made or written to.
+  """
+  path = pathlib.Path(folder) / NAME
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # Opened to append: the holder's name stays for others to read.
+  with open(path, 'a+') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.seek(0)
+      holder = file.read().strip() or 'another process'
+      raise LockedError(
+        f'{folder} is in use by {holder}; wait for it to end, or use another '
+        'folder'
+      ) from error
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        raise
+      logging.warning('%s cannot be locked; run one program in it', folder)
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+    yield
