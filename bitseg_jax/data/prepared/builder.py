@@ -1,7 +1,7 @@
-"""The prepared dataset: ArrayRecord files written and read through TFDS.
+"""Writes and reads prepared datasets: ArrayRecord files, through TFDS.
 
-DIR/entity_segmentation/VERSION/ has that name only once everything is written:
-until then all lies in DIR/unfinished-KEY, which the next run goes on with.
+DIR/entity_segmentation/VERSION/ appears only once everything is written. Until
+then all files are in DIR/unfinished-KEY, from which the next run continues.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from bitseg_jax.data.prepared import record
 from bitseg_jax.data.prepared.encoding import encode_all, encode_blocks
 from bitseg_jax.data.source import Item, Source, SourceError
 
-_NAME = 'entity_segmentation'  # TFDS makes it from the class name
+_NAME = 'entity_segmentation'  # TFDS derives it from the class name
 UNFINISHED = 'unfinished-'
 _RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
 
 
 class EntitySegmentation(tfds.core.ShardBasedBuilder):
-  """Photos, each with one id map for each of its annotators."""
+  """Builds the TFDS dataset of photos with one id map for each annotator."""
 
-  # Shard based, since TFDS's GeneratorBasedBuilder imports TensorFlow to
-  # shuffle as soon as a split is over 1 GiB; grain shuffles when reading.
+  # Shard based, because TFDS's GeneratorBasedBuilder imports TensorFlow to
+  # shuffle splits over 1 GiB; here grain shuffles when reading.
 
   VERSION = tfds.core.Version('1.0.0')
 
@@ -65,7 +65,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    # id_maps as bytes: TFDS decodes no 16-bit PNG without OpenCV
+    # id_maps are bytes, because TFDS cannot decode 16-bit PNG without OpenCV.
     return tfds.core.DatasetInfo(
       builder=self,
       features=tfds.features.FeaturesDict(
@@ -85,7 +85,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     shards = {}
     for split, items in self._source.splits.items():
       examples = self._examples(split, items)
-      # the shards of a split take their share of one stream, one by one
+      # The shards of a split are written in turn, all from one stream.
       shards[split] = [partial(islice, examples, _RECORDS_A_SHARD)] * -(
         -len(items) // _RECORDS_A_SHARD
       )
@@ -120,7 +120,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
           'annotators_per_image': dict(sorted(annotators.items())),
           'entities_per_map': dict(sorted(entities.items())),
         }
-    # the directory is not renamed yet: what raises here leaves no dataset
+    # The directory is not renamed yet, so raising here leaves no dataset.
     if not self._splits:
       raise SourceError('nothing is left')
     if self._strict and self.problems:
@@ -128,7 +128,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
 
 
 def dataset_path(data_dir: str | Path) -> Path:
-  """Where a prepared dataset lies within the directory given as output."""
+  """Returns the path of a prepared dataset within its output directory."""
   return Path(data_dir) / _NAME / str(EntitySegmentation.VERSION)
 
 
@@ -141,19 +141,19 @@ def write_dataset(
   options: dict[str, Any] | None = None,
   key: str = '',
 ) -> tuple[list[str], str | None]:
-  """Writes a source as a prepared dataset, in place of one already there.
+  """Writes a source as a prepared dataset.
 
-  The old one stays until the new one is whole.
+  A dataset that is there already stays until the new one is whole.
 
   Args:
-    source: what to write.
-    data_dir: directory that will hold it.
-    dataset: the source's name, kept with the data.
-    longest_side: larger photos shrink to it (pixels), 0 = keep their size.
+    source: the source to write.
+    data_dir: directory that will hold the dataset.
+    dataset: the source's name, stored with the data.
+    longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
     strict: write nothing if any item has a problem.
-    options: how the source was opened, kept with the data.
-    key: a call with the same one goes on where an interrupted one was; '' =
-      start anew. See `encoded.fingerprint`.
+    options: how the source was opened, stored with the data.
+    key: name of this preparation, see `encoding.fingerprint`; a call continues
+      an interrupted one of the same key, and '' starts anew.
 
   Returns:
     One line for each item left out, and why nothing was written, else None.
@@ -162,7 +162,7 @@ def write_dataset(
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
   written = unfinished / 'written'
-  shutil.rmtree(written, ignore_errors=True)  # TFDS begins anew, and is quick
+  shutil.rmtree(written, ignore_errors=True)  # TFDS quickly writes it again
   total = sum(map(len, source.splits.values()))
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
     builder = EntitySegmentation(
@@ -182,7 +182,7 @@ def write_dataset(
       shutil.rmtree(unfinished)
       return builder.problems, str(error)
     except RuntimeError as error:
-      # ArrayRecord's, for a full disk; any other is a bug and is told whole
+      # ArrayRecord raises this on a full disk. Any other error is a bug.
       if '() failed: ' not in str(error):
         raise
       return builder.problems, str(error).split(';')[0]
@@ -195,7 +195,7 @@ def write_dataset(
 
 
 def _run_quietly(builder):
-  # TFDS makes an empty download directory and prints a size it cannot know
+  # TFDS makes an empty download directory and prints a size it cannot know.
   with (
     tempfile.TemporaryDirectory() as scratch,
     contextlib.redirect_stdout(io.StringIO()),
@@ -204,11 +204,11 @@ def _run_quietly(builder):
 
 
 def check_source(source: Source, longest_side: int = 512) -> list[str]:
-  """Reads a whole source as `write_dataset` would, and writes nothing.
+  """Reads a whole source as `write_dataset` would, but writes nothing.
 
   Args:
-    source: what to read.
-    longest_side: as in `write_dataset`.
+    source: the source to read.
+    longest_side: see `write_dataset`.
 
   Returns:
     One line for each item that would be left out.
@@ -220,19 +220,19 @@ def check_source(source: Source, longest_side: int = 512) -> list[str]:
 
 
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
-  """Reads what is known of a prepared dataset without reading its records.
+  """Reads the metadata of a prepared dataset, without its records.
 
   Args:
     data_dir: directory given as output when it was prepared.
 
   Returns:
-    `dataset`, its source's name; `longest_side`; `options`; `splits`: for each
-    split its `images`, and how many images have so many annotators
-    (`annotators_per_image`) and how many maps so many entities
-    (`entities_per_map`), both keyed by the number as a string.
+    `dataset`, its source's name; `longest_side`; `options`; and `splits`: for
+    each split the number of `images` and two histograms with strings as keys,
+    `annotators_per_image` (images by number of annotators) and
+    `entities_per_map` (id maps by number of entities).
 
   Raises:
-    FileNotFoundError: there is no prepared dataset.
+    FileNotFoundError: if there is no prepared dataset.
   """
   path = dataset_path(data_dir) / 'metadata.json'
   if not path.is_file():
@@ -245,7 +245,7 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
 
 
 def format_table(metadata: dict[str, Any]) -> str:
-  """Formats the counts of `read_metadata`, one line a split."""
+  """Formats the counts of `read_metadata` as a table, one line per split."""
   row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'
   lines = [
     row.format(
@@ -269,7 +269,7 @@ def format_table(metadata: dict[str, Any]) -> str:
 
 
 class SplitReader:
-  """Random access to the records of one split; safe to share and to pickle."""
+  """Reads one split by index, see open_split; safe to share and to pickle."""
 
   def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
     metadata = read_metadata(data_dir)
@@ -307,24 +307,23 @@ def open_split(
 
   Args:
     data_dir: directory given as output when it was prepared.
-    split: train, val or test.
-    wanted_side: longest side (pixels) that photos will be shrunk to, see
-      record.decode; 0 = photos at full size.
+    split: 'train', 'val' or 'test'.
+    wanted_side: longest side in pixels that photos will be shrunk to later, see
+      record.decode; 0 reads photos at full size.
 
   Returns:
-    A sequence of {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps':
-    sequence of int32 [H, W]}, one id map an annotator, decoded when asked for,
-    its ids 0, 1, ... without gaps, -1 = unlabelled.
+    A sequence of records as from record.decode: {'name': str, 'image': uint8
+    [H, W, 3] RGB, 'id_maps': sequence of int32 [H, W], one per annotator}.
 
   Raises:
-    FileNotFoundError: there is no prepared dataset.
-    ValueError: it has no such split, or its files are not whole.
+    FileNotFoundError: if there is no prepared dataset.
+    ValueError: if it has no such split or its files are damaged.
   """
   return SplitReader(data_dir, split, wanted_side)
 
 
 def _check_files(split_info: tfds.core.SplitInfo, directory: Path) -> None:
-  """Notices files lost or cut short when a dataset was copied."""
+  """Checks that no file was lost or cut short when a dataset was copied."""
   paths = [directory / name for name in split_info.filenames]
   size = sum(path.stat().st_size for path in paths if path.is_file())
   if size != split_info.num_bytes:
