@@ -1,7 +1,7 @@
-"""Codes as continuous channels: analog bits, one-hot, RGB (sec. 3.2).
+"""Converts codes to continuous channels and back (sec. 3.2).
 
-A code is an integer in [0, num_codes); -1 is a pixel without one. `encode`
-turns codes into the x of the diffusion, `decode` turns x_hat back.
+A code is an integer in [0, num_codes); -1 marks a pixel without one. `encode`
+turns codes into the x of the diffusion, and `decode` turns x_hat into codes.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ from scipy.cluster.vq import kmeans2
 
 ENCODINGS = ('analog_bits', 'onehot', 'rgb')
 
-# The UniGS palette: every code is three base-5 digits, every digit a level.
+# The UniGS palette: a code is three base-5 digits, and each digit is a level.
 RGB_LEVELS = np.array([0, 64, 128, 192, 255], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """How codes become channels and come back.
+  """The functions that convert codes to channels and back.
 
   Attributes:
     num_codes: number of codes.
@@ -42,16 +42,16 @@ class Codec:
 
 
 def make_codec(encoding: str, num_codes: int) -> Codec:
-  """Returns the codec of an encoding.
+  """Returns the codec of the named encoding.
 
   Args:
     encoding: 'analog_bits' (log2(num_codes) channels), 'onehot' (num_codes
       channels) or 'rgb' (3 channels, at most 125 codes; its decode clusters
-      on the host and is not for use inside jit).
-    num_codes: number of codes; a power of two for analog bits.
+      colours on the host and cannot run inside jit).
+    num_codes: number of codes, at least 2; a power of two for analog bits.
 
   Raises:
-    ValueError: if the encoding is unknown or cannot hold num_codes.
+    ValueError: if the encoding is unknown or cannot represent num_codes.
   """
   if num_codes < 2:
     raise ValueError(f'num_codes is {num_codes}; it must be at least 2')
@@ -87,8 +87,8 @@ def _analog_bits(num_codes):
     return jnp.sum(bits << jnp.arange(num_bits), axis=-1)
 
   def probabilities(x):
-    # Eq. 3, prod_i (1 - |b_i - x_i| / 2), by doubling: after i bits p holds
-    # the 2^i partial products, so the work is that of the last product.
+    # Eq. 3, prod_i (1 - |b_i - x_i| / 2). After i bits p holds the 2^i partial
+    # products, so the last step costs as much as all the others together.
     p = jnp.ones((*x.shape[:-1], 1), jnp.float32)
     one = (1 + jnp.clip(x, -1, 1)) / 2
     for i in range(num_bits):
@@ -107,8 +107,8 @@ def _onehot(num_codes):
     return jnp.argmax(x, axis=-1).astype(jnp.int32)
 
   def probabilities(x):
-    # The channels are independent in [-1, 1]; 1e-6 keeps the all -1 pixel
-    # from 0 / 0: it becomes uniform.
+    # The channels are independent in [-1, 1]. The 1e-6 makes a pixel that is
+    # -1 in all of them uniform instead of 0 / 0.
     p = (1 + jnp.clip(x, -1, 1)) / 2 + 1e-6
     return p / jnp.sum(p, axis=-1, keepdims=True)
 
@@ -135,8 +135,8 @@ def _rgb(num_codes):
     return np.array(decoded, np.int32).reshape(pixels.shape[:-1])
 
   def probabilities(x):
-    # Bilinear weights between the two nearest levels, as in Eq. 3 between
-    # -1 and +1; colours beyond num_codes are left out.
+    # Each channel is split linearly between its two nearest levels, as Eq. 3
+    # does between -1 and +1. Colours beyond num_codes are left out.
     level = (jnp.clip(x, -1, 1) + 1) * 127.5
     knots = jnp.asarray(RGB_LEVELS)
     upper = jnp.clip(jnp.searchsorted(knots, level, side='right'), 1, 4)
@@ -154,17 +154,17 @@ def _rgb(num_codes):
 def _dichotomy_codes(
   image: np.ndarray, colors: np.ndarray, max_depth: int = 10
 ) -> np.ndarray:
-  """UniGS's progressive dichotomy: splits colours until clusters are tight.
+  """Decodes colours by splitting clusters until each is tight (UniGS).
 
   Args:
     image: float [H, W, 3] in [0, 255].
     colors: float [num_codes, 3] in [0, 255].
-    max_depth: how many times a cluster may be halved.
+    max_depth: how many times in succession a cluster may be split in two.
 
   Returns:
-    int32 [H, W]: for every cluster, the largest first, the code of the
-    nearest colour, or a new number >= num_codes if a larger cluster has it:
-    clusters never merge.
+    int32 [H, W]. The largest cluster comes first; each takes the code of the
+    colour nearest to its mean, or a new number >= num_codes if a larger cluster
+    has that code already, so that clusters never merge.
   """
   pixels = image.reshape(-1, 3)
   clusters = []
@@ -176,7 +176,7 @@ def _dichotomy_codes(
     spread = np.linalg.norm(offset, axis=1).mean()
     halves = ()
     if spread > 10 and depth < max_depth and len(index) >= 20:
-      # Start 2-means at both ends of the principal axis: deterministic.
+      # Starting 2-means at both ends of the principal axis is deterministic.
       axis = np.linalg.svd(np.cov(offset.T))[0][:, 0]
       ends = members[[np.argmin(offset @ axis), np.argmax(offset @ axis)]]
       side = kmeans2(members, ends, iter=20, minit='matrix')[1]

@@ -1,7 +1,7 @@
-"""Forward diffusion, the three predictions, guidance, the loss (sec. 3).
+"""Forward diffusion, prediction types, guidance and the loss (sec. 3).
 
-All functions are pure and broadcast: alpha, sigma and weights may be scalars
-or anything that broadcasts against x, for example [B, 1, 1, 1].
+All functions are pure. alpha and sigma may be scalars or arrays that broadcast
+against x, for example [B, 1, 1, 1].
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ PRED_TYPES = ('x', 'eps', 'v')
 def q_sample(
   x: jax.Array, eps: jax.Array, alpha: jax.Array, sigma: jax.Array
 ) -> jax.Array:
-  """Draws z_t given x: alpha x + sigma eps (Eq. 1).
+  """Draws z_t = alpha x + sigma eps given x (Eq. 1).
 
   Args:
     x: clean codes, float [..., C].
     eps: standard normal noise, shape of x.
-    alpha: factor of the data, broadcasts against x.
-    sigma: standard deviation of the noise, broadcasts against x.
+    alpha: factor of the data at t, broadcasts against x.
+    sigma: standard deviation of the noise at t, broadcasts against x.
 
   Returns:
     z_t, shape of x.
@@ -39,7 +39,7 @@ def to_x(
   sigma: jax.Array,
   pred_type: str,
 ) -> jax.Array:
-  """Turns what the network predicts into x_hat.
+  """Converts the network output into x_hat.
 
   Args:
     output: network output, float [..., C].
@@ -68,30 +68,31 @@ def to_x(
 def to_eps(
   x_hat: jax.Array, z_t: jax.Array, alpha: jax.Array, sigma: jax.Array
 ) -> jax.Array:
-  """Noise that, with x_hat, explains z_t: (z_t - alpha x_hat) / sigma."""
+  """Returns the eps for which alpha x_hat + sigma eps = z_t, shape of z_t."""
   return (z_t - alpha * x_hat) / sigma
 
 
 def guide(
   cond: jax.Array, uncond: jax.Array, guidance_weight: float
 ) -> jax.Array:
-  """Classifier-free guidance: (1 + w) cond - w uncond; w = 0 is off.
+  """Applies classifier-free guidance: (1 + w) cond - w uncond.
 
-  Mixed in x rather than eps: the same mix, since eps is affine in x, but in
-  eps float32 loses 2e-2 at t = 1.
+  cond and uncond are x_hat with and without the image, float [..., C]; w = 0 is
+  off. Mixing eps instead would be the same, since eps is affine in x, but it
+  loses 2e-2 at t = 1 in float32.
   """
   return (1 + guidance_weight) * cond - guidance_weight * uncond
 
 
 def stratified_times(key: jax.Array, batch_size: int) -> jax.Array:
-  """One time in [0, 1) an example, one in each of B equal strata.
+  """Draws one diffusion time per example, one in each of B equal strata.
 
   Args:
     key: PRNG key.
-    batch_size: number of examples B, over all devices.
+    batch_size: number of examples B on all devices together.
 
   Returns:
-    float32 [B], in random order; each uniform on [0, 1) on its own.
+    float32 [B] in random order; each time on its own is uniform on [0, 1).
   """
   key_order, key_place = jax.random.split(key)
   strata = jax.random.permutation(key_order, batch_size)
@@ -106,20 +107,20 @@ def denoising_loss(
   pixel_weight: jax.Array | None = None,
   kind: str = 'squared',
 ) -> jax.Array:
-  """Weighted error of x_hat on valid pixels (sec. 3.3).
+  """Returns each image's weighted error of x_hat on valid pixels (sec. 3.3).
 
   Args:
     x_hat: predicted codes, float [B, H, W, C].
     x: clean codes, float [B, H, W, C].
     weight: w(t), float [B].
-    valid: bool [B, H, W]; False pixels (padding, unlabelled) do not count.
-    pixel_weight: float [B, H, W], what each pixel counts; None = alike.
-    kind: 'squared', or 'cross_entropy' of bits -1 and +1, where (1 + x_hat) /
-      2 is the probability of +1 (Eq. 3).
+    valid: bool [B, H, W]; False (padding, unlabelled) leaves a pixel out.
+    pixel_weight: float [B, H, W], weight of each pixel; None weights all alike.
+    kind: 'squared', or 'cross_entropy' of bits -1 and +1, for which
+      (1 + x_hat) / 2 is the probability of +1 (Eq. 3).
 
   Returns:
-    float32 [B]: for each image the error summed over channels, averaged over
-    its valid pixels and weighted; 0 for an image without a valid pixel.
+    float32 [B]: the error summed over channels, averaged over the valid pixels
+    of an image, times its weight; 0 for an image without a valid pixel.
 
   Raises:
     ValueError: if kind is unknown.
@@ -127,7 +128,7 @@ def denoising_loss(
   if kind == 'squared':
     error = jnp.square(x_hat - x)
   elif kind == 'cross_entropy':
-    # A float32 tanh reaches 1: its logarithm has to be kept finite.
+    # A float32 tanh can reach -1 or 1, so the logarithm is kept finite.
     error = -jnp.log(jnp.maximum((1 + x * x_hat) / 2, 1e-6))
   else:
     raise ValueError(
@@ -143,12 +144,12 @@ def denoising_loss(
 
 
 def size_weights(codes: jax.Array, num_codes: int, power: float) -> jax.Array:
-  """What each pixel counts: the area of its entity to the power of -power.
+  """Weights each pixel in the loss by the area of its entity to -power.
 
   Args:
     codes: int [B, H, W], -1 where ignored.
     num_codes: number of codes.
-    power: 0 = all pixels alike, 1 = all entities alike.
+    power: 0 weights all pixels alike, 1 all entities alike.
 
   Returns:
     float32 [B, H, W], 0 where ignored.
@@ -164,19 +165,19 @@ def make_denoiser(
   pred_type: str = 'x',
   tanh: bool = True,
 ) -> Callable[..., jax.Array]:
-  """Wraps a network into a function that predicts clean codes.
+  """Wraps a network into a function that predicts the clean codes x_hat.
 
   Args:
     apply_fn: (params, z_t [B, H, W, C], image [B, H, W, 3], t [B]) -> output
       [B, H, W, C].
     schedule: noise schedule.
-    pred_type: what the output is: 'x', 'eps' or 'v'.
-    tanh: end the output in tanh; for x-prediction, whose range is [-1, 1].
+    pred_type: what the network predicts: 'x', 'eps' or 'v'.
+    tanh: apply tanh to the output; for x-prediction, whose range is [-1, 1].
 
   Returns:
     denoise(params, z_t, image, t, x_before=None) -> x_hat [B, H, W, C], not
-    clipped. A network with self-conditioning is given x_before, an earlier
-    x_hat or zeros, as more channels of z_t (Chen et al. 2023).
+    clipped. With self-conditioning (Chen et al. 2023), x_before is an earlier
+    x_hat or zeros, and the network sees it as further channels of z_t.
   """
 
   def denoise(params, z_t, image, t, x_before=None):

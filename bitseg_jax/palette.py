@@ -1,8 +1,8 @@
-"""Location-aware palette: which code an entity gets (sec. 3.4). Host, numpy.
+"""Location-aware palette: assigns a code to each entity (sec. 3.4).
 
-Ids carry no meaning, so something has to choose the codes. The palette is a
-grid of codes laid over the picture: an entity gets the code of the cell its
-centroid falls in, and the network can learn code from place.
+Ids carry no meaning, so a rule has to choose the codes. The palette is a grid
+of codes laid over the picture: an entity gets the code of the cell that holds
+its centroid, so the network can learn codes from positions. Numpy, on the host.
 """
 
 import numpy as np
@@ -17,18 +17,18 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
   """Lays the codes out on a square grid.
 
   Args:
-    num_codes: number of codes; a square, and for 'similar' and 'different' a
-      power of four (their order is one of bits).
+    num_codes: number of codes: a square number, and a power of four for
+      'similar' and 'different', which order the codes by their bits.
     order: 'similar' (2D Gray code: neighbours differ in one bit),
       'different' (greedy maximal bit difference along a snake), 'random'
-      (permutation drawn from seed) or 'range' (row-major).
-    seed: of the 'random' order.
+      (a permutation drawn from seed) or 'range' (row-major).
+    seed: seed of the 'random' order.
 
   Returns:
-    int32 [S, S], S = sqrt(num_codes), every code once.
+    int32 [S, S] with S = sqrt(num_codes), each code once.
 
   Raises:
-    ValueError: if the order is unknown or the codes do not fill a square.
+    ValueError: if the order is unknown or num_codes does not fit it.
   """
   if order not in ORDERS:
     raise ValueError(
@@ -58,7 +58,7 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
 
 
 def _alternating_codes(num_codes):
-  """Sequence in which every code differs from the last in most bits."""
+  """Orders the codes so that each differs from the last in most bits."""
   free = np.ones(num_codes, bool)
   sequence = np.zeros(num_codes, np.int32)
   free[0] = False
@@ -70,13 +70,14 @@ def _alternating_codes(num_codes):
 
 
 def compact_ids(id_map: np.ndarray) -> tuple[np.ndarray, int]:
-  """Renumbers the ids 0, 1, ... in ascending order.
+  """Renumbers the entities as 0, 1, ... in ascending order of id.
 
   Args:
-    id_map: int [H, W]; negative ids are ignored pixels.
+    id_map: int [H, W]; pixels with a negative id are ignored.
 
   Returns:
-    (int32 [H, W] in [0, count) and -1 where ignored, count).
+    (labels, count): int32 [H, W] in [0, count), -1 where ignored, and the
+    number of entities.
   """
   ignored = np.maximum(np.asarray(id_map), IGNORE_ID)
   ranks, present = relabel.compact(ignored)
@@ -87,21 +88,21 @@ def compact_ids(id_map: np.ndarray) -> tuple[np.ndarray, int]:
 def assign_codes(
   id_map: np.ndarray, palette: np.ndarray, overflow: str = 'neighbour'
 ) -> np.ndarray:
-  """Gives every entity the code of the palette cell its centroid is in.
+  """Gives each entity the code of the palette cell that holds its centroid.
 
-  Entities go in ascending id order; where a cell is taken the entity moves
-  to the free cell nearest to its centroid.
+  Entities are placed in ascending order of id. If a cell is taken, the entity
+  gets the free cell nearest to its centroid.
 
   Args:
-    id_map: int [H, W], negative = ignored; the grid covers the square of side
-      max(H, W), the padded picture.
-    palette: int [S, S], every code once.
-    overflow: where entities outnumber codes, the smallest join the neighbour
-      with the longest common border ('neighbour') or the largest entity
-      ('largest', as the official code does).
+    id_map: int [H, W], negative where ignored. The grid covers the padded
+      picture, a square of side max(H, W).
+    palette: int [S, S], each code once.
+    overflow: what the smallest entities merge into where entities outnumber
+      codes: 'neighbour', the one with the longest common border, or 'largest',
+      the largest entity, as in the official code.
 
   Returns:
-    int32 [H, W] codes; -1 stays -1.
+    Codes, int32 [H, W], -1 where ignored.
 
   Raises:
     ValueError: if overflow is unknown.
@@ -109,7 +110,7 @@ def assign_codes(
   labels, count = fit_to_codes(id_map, palette.size, overflow)
   if count == 0:
     return labels
-  codes = np.full(count + 1, IGNORE_ID, np.int32)  # last one: ignored pixels
+  codes = np.full(count + 1, IGNORE_ID, np.int32)  # the last is for label -1
   codes[:count] = _nearest_free_cells(_centroids(labels, count), palette)
   return codes[labels]
 
@@ -120,16 +121,19 @@ def random_codes(
   rng: np.random.Generator,
   overflow: str = 'neighbour',
 ) -> np.ndarray:
-  """Gives every entity a random code of its own: no palette (Table 3).
+  """Gives each entity a random distinct code: order 'none' of Table 3.
 
   Args:
-    id_map: int [H, W], negative = ignored.
+    id_map: int [H, W], negative where ignored.
     num_codes: number of codes.
-    rng: source of randomness; a new draw at every visit.
-    overflow: as for assign_codes.
+    rng: source of randomness; each call draws new codes.
+    overflow: see assign_codes.
 
   Returns:
-    int32 [H, W] codes; -1 stays -1.
+    Codes, int32 [H, W], -1 where ignored.
+
+  Raises:
+    ValueError: if overflow is unknown.
   """
   labels, count = fit_to_codes(id_map, num_codes, overflow)
   codes = np.full(count + 1, IGNORE_ID, np.int32)
@@ -140,15 +144,16 @@ def random_codes(
 def fit_to_codes(
   id_map: np.ndarray, num_codes: int, overflow: str = 'neighbour'
 ) -> tuple[np.ndarray, int]:
-  """Compact ids, the smallest entities merged until they fit num_codes.
+  """Merges the smallest entities until no more than num_codes are left.
 
   Args:
-    id_map: int [H, W], negative = ignored.
-    num_codes: most entities to keep.
+    id_map: int [H, W], negative where ignored.
+    num_codes: the most entities to keep.
     overflow: 'neighbour' or 'largest', see assign_codes.
 
   Returns:
-    (int32 [H, W] in [0, count) and -1 where ignored, count <= num_codes).
+    (labels, count): int32 [H, W] in [0, count), -1 where ignored, and the
+    number of entities, at most num_codes.
 
   Raises:
     ValueError: if overflow is unknown.
@@ -171,8 +176,10 @@ def fit_to_codes(
 
 
 def _merge_into_neighbours(labels, area, num_codes):
-  """Merges the smallest entity into the neighbour it shares the longest border
-  with, until the entities fit the codes: int [count], who each one became."""
+  """Merges the smallest entities into their neighbours, see assign_codes.
+
+  Returns int [count]: the entity that each one became part of.
+  """
   count = len(area)
   border = np.zeros((count, count), np.int32)
   for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
@@ -184,7 +191,7 @@ def _merge_into_neighbours(labels, area, num_codes):
   for _ in range(count - num_codes):
     small = int(np.argmin(area))
     near = int(np.argmax(border[small]))
-    if border[small, near] == 0:  # an island in ignored pixels
+    if border[small, near] == 0:  # only ignored pixels around it
       near = int(np.argmax(np.where(np.isinf(area), -1, area)))
     parent[parent == small] = near
     area[near] += area[small]
@@ -196,11 +203,11 @@ def _merge_into_neighbours(labels, area, num_codes):
 
 
 def _centroids(labels, count):
-  """Mean pixel centres (row, column) of each entity, in [0, 1): [N, 2]."""
+  """Returns the centroid (row, column) of each entity in [0, 1): [N, 2]."""
   height, width = labels.shape
   bins = count + 1
   shifted = labels + 1  # bin 0 collects the ignored pixels
-  # Counting by row and by column: weighted counts take four times as long.
+  # Counts by row and by column; weighted counts would take four times as long.
   by_row, by_column = (
     np.bincount((shifted + lines * bins).ravel(), minlength=size * bins)
     .reshape(size, bins)[:, 1:]
@@ -219,7 +226,7 @@ def _centroids(labels, count):
 
 
 def _nearest_free_cells(centroids, palette):
-  """Codes of the entities at these centroids, each code given once."""
+  """Returns the codes of entities at these centroids, each code given once."""
   size = len(palette)
   offsets = (np.arange(size) + 0.5) / size - centroids[..., None]
   squares = offsets**2  # [N, 2, S]

@@ -1,17 +1,17 @@
-"""Renaming the ids of a map; every other module comes here for it."""
+"""Renumbers the ids of an id map (numpy, on the host), for every module."""
 
 import numpy as np
 
 
 def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Renames ids 0, 1, ... in ascending order, without gaps.
+  """Renumbers ids as 0, 1, ... in ascending order, without gaps.
 
   Args:
-    ids: integers of any shape; -1 is an id like the others.
+    ids: integers of any shape; -1 is treated like any other id.
 
   Returns:
-    The rank of each id, int32 of the same shape, and the ids that were present,
-    ascending [K], so that present[ranks] are the ids again.
+    (ranks, present): the rank of each id, int32 with the shape of ids, and the
+    distinct ids in ascending order, integers [K]. present[ranks] equals ids.
   """
   if not ids.size:
     return ids.astype(np.int32), ids.ravel()
@@ -19,7 +19,7 @@ def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   if high - low > 4 * ids.size:
     present, ranks = np.unique(ids, return_inverse=True)
     return ranks.reshape(ids.shape).astype(np.int32), present
-  # Ids are nearly always small, and a lookup is much faster than sorting.
+  # Ids are nearly always small; then a lookup is much faster than sorting.
   offset = ids.astype(np.intp) - low
   seen = np.zeros(high - low + 1, bool)
   seen[offset] = True
@@ -28,13 +28,14 @@ def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_first_appearance(ids: np.ndarray) -> np.ndarray:
-  """Renames ids 0, 1, ... in the order in which they first appear.
+  """Renumbers ids as 0, 1, ... in the order in which they first appear.
 
   Args:
     ids: integers of any shape.
 
   Returns:
-    int32 of the same shape; equal partitions come out equal.
+    int32 with the shape of ids. Id maps that differ only in the names of their
+    ids give the same result.
   """
   _, first, ranks = np.unique(ids, return_index=True, return_inverse=True)
   order = np.argsort(np.argsort(first)).astype(np.int32)

@@ -1,7 +1,7 @@
-"""Sampling as one scan over time, from noise to codes (sec. 3.1).
+"""Samples codes from noise in one scan over time (sec. 3.1).
 
-`sample` is given the denoiser, a plain function, and takes a step of one of
-METHODS at a time. A new method is one function and one row of METHODS.
+`sample` takes the denoiser as a plain function and repeats a step of one of
+METHODS. A new method is one function and one row of METHODS.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ def ddpm_step(
   logsnr_s: jax.Array,
   variance: str = 'large',
 ) -> jax.Array:
-  """Draws z_s from p(z_s | z_t, x = x_hat), s < t.
+  """Draws z_s from p(z_s | z_t, x = x_hat) for s < t.
 
   Args:
     z_t: noisy codes at t, float [..., C].
     x_hat: predicted clean codes, shape of z_t.
     noise: standard normal noise, shape of z_t.
     logsnr_t: logsnr at t, broadcasts against z_t.
-    logsnr_s: logsnr at s (larger than at t), broadcasts against z_t.
+    logsnr_s: logsnr at s, above logsnr_t, broadcasts against z_t.
     variance: 'large' (sigma_t^2 c) or 'small' (sigma_s^2 c), with
       c = 1 - SNR_t / SNR_s.
 
@@ -56,7 +56,7 @@ def ddpm_step(
 def ddim_step(
   z_t: jax.Array, x_hat: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array
 ) -> jax.Array:
-  """Moves z_t to s along x_hat and the noise that x_hat leaves.
+  """Moves z_t to s, keeping x_hat and the noise that it implies.
 
   Args:
     z_t: noisy codes at t, float [..., C].
@@ -79,21 +79,22 @@ def dpmpp_step(
   logsnr_s: jax.Array,
   logsnr_before: jax.Array,
 ) -> jax.Array:
-  """Moves z_t to s along x_hat extrapolated from the step before.
+  """Moves z_t to s, extrapolating x_hat from the step before.
 
-  DPM-Solver++(2M), Lu et al. 2022, algorithm 2. With x_before = x_hat it is
-  ddim_step.
+  With x_before = x_hat this is ddim_step.
 
   Args:
     z_t: noisy codes at t, float [..., C].
-    x_hat: predicted clean codes at t, shape of z_t.
-    x_before: those predicted one step before, at a larger t.
+    x_hat: clean codes predicted at t, shape of z_t.
+    x_before: clean codes predicted one step before, at a larger t.
     logsnr_t: logsnr at t, broadcasts against z_t.
-    logsnr_s: logsnr at s, likewise.
+    logsnr_s: logsnr at s, broadcasts against z_t.
     logsnr_before: logsnr at the time of x_before, at most logsnr_t.
 
   Returns:
     z_s, shape of z_t.
+
+  Source: DPM-Solver++(2M), Lu et al. 2022, algorithm 2.
   """
   last = jnp.maximum(logsnr_t - logsnr_before, 1e-6)
   ahead = x_hat + (logsnr_s - logsnr_t) / (2 * last) * (x_hat - x_before)
@@ -107,19 +108,19 @@ def guided(
   guidance_weight: float,
   interval: tuple[float, float] = (0.0, 1.0),
 ) -> Callable[..., jax.Array]:
-  """Binds parameters and image, with classifier-free guidance (sec. 3.1).
+  """Binds a denoiser to parameters, images and guidance (sec. 3.1).
 
   Args:
     denoise: (params, z_t, image, t, ...) -> x_hat, see
       diffusion.make_denoiser.
     params: parameters of the network.
     image: normalised photographs, float [B, H, W, 3].
-    guidance_weight: w of diffusion.guide; 0 leaves the second branch out.
-    interval: (least, most) t at which to guide (Kynkaanniemi et al. 2024).
+    guidance_weight: w of diffusion.guide; 0 skips the unconditional branch.
+    interval: lowest and highest t to guide at (Kynkaanniemi et al. 2024).
 
   Returns:
-    (z_t, t) -> guided x_hat, both branches in one batch. A third argument,
-    x_before of self-conditioning, goes to both.
+    (z_t, t) -> guided x_hat; both branches run as one batch. A third argument,
+    the x_before of self-conditioning, is passed to both.
   """
   if guidance_weight == 0:
     return lambda z_t, t, *before: denoise(params, z_t, image, t, *before)
@@ -136,18 +137,18 @@ def guided(
 
 
 class Interval(NamedTuple):
-  """What a step of the sampler starts from, and where it goes.
+  """The state and the times of one sampling step.
 
   Attributes:
     z_t: noisy codes at t, float32 [B, H, W, C].
-    x_before: x_hat of the last step, zeros at the first.
-    first: bool [], whether there was no step before.
-    t: time, float32 []; s < t, the time to reach; before > t, that of x_before.
-    s: see t.
-    before: see t.
-    logsnr: of a time, see Schedule.logsnr.
+    x_before: x_hat of the last step, shape of z_t; zeros in the first step.
+    first: whether this is the first step, bool [].
+    t: current time, float32 [].
+    s: time to reach, below t.
+    before: time of x_before, above t; equal to t in the first step.
+    logsnr: time -> logsnr, see Schedule.logsnr.
     noise: standard normal noise, shape of z_t, for methods that add some.
-    variance: of ddpm_step.
+    variance: 'large' or 'small', see ddpm_step.
   """
 
   z_t: jax.Array
@@ -161,8 +162,8 @@ class Interval(NamedTuple):
   variance: str
 
 
-# A method takes (predict, interval), where predict(z, t, x_before) -> x_hat may
-# be called more than once, and returns (z_s, x_hat).
+# A method maps (predict, interval) to (z_s, x_hat); it may call
+# predict(z, t, x_before) -> x_hat more than once.
 Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -185,9 +186,9 @@ def _dpmpp(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
 
 
 def _heun(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
-  """DDIM to s, then again from t with the mean of x_hat at both ends.
+  """Takes a DDIM step to s, then repeats it with the mean x_hat of t and s.
 
-  The second-order step of DPM-Solver++(2S) with r = 1, Lu et al. 2022.
+  Source: DPM-Solver++(2S) with r = 1, second order, Lu et al. 2022.
   """
   times = i.logsnr(i.t), i.logsnr(i.s)
   x_hat = predict(i.z_t, i.t, i.x_before)
@@ -210,27 +211,28 @@ def sample(
   time_difference: float = 0.0,
   self_conditioning: bool = False,
 ) -> jax.Array:
-  """Draws codes by num_steps equidistant steps from t = 1 to t = 0.
+  """Draws codes in num_steps equidistant steps from t = 1 to t = 0.
 
   Args:
-    denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat, guided already.
-    key: one PRNG key, or B of them: a sample then depends on its own alone.
+    denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat, already guided.
+    key: one PRNG key, or B keys; then a sample depends on its own key alone.
     shape: (B, H, W, C).
-    schedule: the noise schedule the network was trained with.
-    num_steps: steps, at least 1. Each evaluates denoise_fn once; 'heun' does so
-      twice in every step but the last.
+    schedule: the noise schedule that the network was trained with.
+    num_steps: number of steps, at least 1. Each calls denoise_fn once; 'heun'
+      calls it twice in each step but the last.
     method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
-    variance: of the ddpm steps, 'large' or 'small'.
-    valid_mask: bool [B, H, W]; padding (False) is held at x = 0.
-    time_difference: steps go to less noise than the next evaluation is told,
-      by so many steps (Chen et al. 2023, asymmetric time intervals).
-    self_conditioning: denoise_fn takes its last x_hat as well, zeros at first.
+    variance: variance of the ddpm steps, 'large' or 'small'.
+    valid_mask: bool [B, H, W]; in padding (False) x_hat is held at 0.
+    time_difference: by how many steps z is denoised beyond the time that the
+      next call is given (asymmetric time intervals, Chen et al. 2023).
+    self_conditioning: pass denoise_fn its last x_hat as well, zeros at first.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
 
   Raises:
-    ValueError: if method, variance, num_steps or the keys are none of these.
+    ValueError: if method or variance is unknown, num_steps is below 1, or the
+      number of keys is neither 1 nor B.
   """
   _check(num_steps, method)
   noise = _noise_of(_one_key_a_sample(key, shape[0]), shape)
@@ -238,7 +240,7 @@ def sample(
   def predict(z_t, t, x_before):
     t = jnp.full(shape[:1], t, jnp.float32)
     x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
-    # Guidance overshoots. Steps recompute eps from the clipped x_hat.
+    # Guidance overshoots; the steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 
@@ -269,7 +271,7 @@ def _check(num_steps, method):
 
 
 def _noise_of(keys, shape):
-  """i -> noise of `shape`: i = num_steps is the start, i the end of a step."""
+  """Returns i -> noise of `shape`: z_1 at i = num_steps, else of step i + 1."""
 
   def noise(i):
     draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:])
@@ -279,7 +281,7 @@ def _noise_of(keys, shape):
 
 
 def _one_key_a_sample(key, count):
-  """Typed keys [count], of one key, several, or a key of the legacy kind."""
+  """Returns typed keys [count] from one or several keys, typed or legacy."""
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.wrap_key_data(key)
   if key.ndim == 0:

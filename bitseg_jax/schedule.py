@@ -1,7 +1,7 @@
 """Noise schedules and loss weights as functions of time (secs. 3.1-3.3).
 
-Everything is expressed in logsnr = log(alpha^2 / sigma^2): near t = 1 a
-float32 alpha^2 keeps no digit of 1 - alpha^2, a logsnr keeps them all.
+Everything is computed from logsnr = log(alpha^2 / sigma^2), because near t = 0
+sigma^2 = 1 - alpha^2 cannot be recovered from a float32 alpha^2.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ LOSS_WEIGHTS = ('sigmoid', 'uniform', 'SNR', 'SNR_plus1', 'SNR_trunc')
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """Variance-preserving noise schedule: z_t = alpha(t) x + sigma(t) eps.
+  """Variance-preserving noise schedule of z_t = alpha(t) x + sigma(t) eps.
 
   Args:
     kind: 'cosine' (alpha^2 = cos^2(pi t / 2)), 'linear' (alpha^2 falls as
       e^(-10 t^2)) or 'linear_simple' (alpha^2 = 1 - t).
-    input_scale: factor b on the data; the signal-to-noise ratio becomes
-      b^2 SNR while z_t keeps unit variance (sec. 3.3).
+    input_scale: factor b > 0 on the data; it multiplies the signal-to-noise
+      ratio by b^2, while z_t keeps unit variance (sec. 3.3).
     logsnr_min: lower limit of logsnr.
     logsnr_max: upper limit of logsnr.
 
@@ -46,20 +46,20 @@ class Schedule:
       )
 
   def logsnr(self, t: jax.Array) -> jax.Array:
-    """Log signal-to-noise ratio at time t in [0, 1]; same shape as t."""
+    """Returns the log signal-to-noise ratio at t in [0, 1], shape of t."""
     return jnp.clip(self._unclipped(t), self.logsnr_min, self.logsnr_max)
 
   def alpha(self, t: jax.Array) -> jax.Array:
-    """Factor of the data at time t in [0, 1]; same shape as t."""
+    """Returns the factor of the data at t in [0, 1], shape of t."""
     return alpha_of(self.logsnr(t))
 
   def sigma(self, t: jax.Array) -> jax.Array:
-    """Standard deviation of the noise at time t in [0, 1]; shape of t."""
+    """Returns the noise's standard deviation at t in [0, 1], shape of t."""
     return sigma_of(self.logsnr(t))
 
   def dlogsnr_dt(self, t: jax.Array) -> jax.Array:
-    """Slope of logsnr at time t in [0, 1] (<= 0; 0 where it is clipped)."""
-    # In closed form: autodiff of clip gives 0 * inf = nan at both ends.
+    """Returns the slope of logsnr at t in [0, 1]: <= 0, and 0 where clipped."""
+    # Closed form, because autodiff of clip gives 0 * inf = nan at both ends.
     t = jnp.asarray(t, jnp.float32)
     if self.kind == 'cosine':
       slope = -2 * jnp.pi / jnp.sin(jnp.pi * t)
@@ -73,19 +73,19 @@ class Schedule:
     return jnp.where(inside, slope, 0.0)
 
   def _unclipped(self, t):
-    # A compiled 3 / 3 may be 3 * (1 / 3), which is over 1: its log is nan.
+    # A compiled 3 / 3 may become 3 * (1 / 3) > 1, whose logsnr is nan.
     t = jnp.clip(jnp.asarray(t, jnp.float32), 0.0, 1.0)
     if self.kind == 'cosine':
-      # log cot^2(pi t / 2); cos written as a sine of 1 - t, which is exact
-      # near t = 1, where float32 cos(pi t / 2) changes sign.
+      # log cot^2(pi t / 2). The cosine is written as a sine of 1 - t, which is
+      # exact near t = 1, where float32 cos(pi t / 2) changes sign.
       half_pi = jnp.pi / 2
       logsnr = 2 * (
         jnp.log(jnp.sin(half_pi * (1 - t))) - jnp.log(jnp.sin(half_pi * t))
       )
     elif self.kind == 'linear':
-      # SNR = b^2 / expm1(u), u = 1e-4 + 10 t^2, reaches neither end; alpha^2
-      # is moved affinely so that it does, after the input scale has acted.
-      # That leaves this logsnr, with the input scale in the constant.
+      # SNR = b^2 / expm1(u) with u = 1e-4 + 10 t^2 has alpha^2 < 1 at t = 0 and
+      # > 0 at t = 1. An affine map of alpha^2, after the input scale, makes it
+      # 1 and 0; this is its logsnr, with the input scale in the constant.
       b2 = self.input_scale**2
       ends = (math.expm1(1e-4) + b2) / (math.expm1(10.0001) + b2)
       logsnr = jnp.log(jnp.expm1(10 * (1 - t) * (1 + t)))
@@ -96,12 +96,12 @@ class Schedule:
 
 
 def alpha_of(logsnr: jax.Array) -> jax.Array:
-  """Factor of the data at a logsnr."""
+  """Returns alpha, the factor of the data, at a logsnr of any shape."""
   return jnp.sqrt(jax.nn.sigmoid(logsnr))
 
 
 def sigma_of(logsnr: jax.Array) -> jax.Array:
-  """Standard deviation of the noise at a logsnr."""
+  """Returns sigma, the noise's standard deviation, at a logsnr of any shape."""
   return jnp.sqrt(jax.nn.sigmoid(-logsnr))
 
 
@@ -112,19 +112,19 @@ def loss_weight(
   bias: float = -4.0,
   decoupled: bool = True,
 ) -> jax.Array:
-  """Weight w(t) of the squared error of x_hat (sec. 3.3, Fig. 7).
+  """Returns the weight w(t) of the squared error of x_hat (sec. 3.3, Fig. 7).
 
   Args:
     schedule: the noise schedule.
-    t: times in [0, 1], any shape.
+    t: times in [0, 1], float of any shape.
     kind: 'sigmoid' (sigmoid(logsnr - bias)), 'uniform' (1), 'SNR',
       'SNR_plus1' (SNR + 1) or 'SNR_trunc' (max(SNR, 1)).
-    bias: shift of the sigmoid weight, in logsnr.
-    decoupled: multiply by -dlogsnr/dt, so that the loss as an integral over
-      logsnr does not depend on the schedule.
+    bias: shift of the sigmoid weight, in units of logsnr.
+    decoupled: multiply by -dlogsnr/dt, so that the loss, as an integral over
+      logsnr, does not depend on the schedule.
 
   Returns:
-    Weights >= 0, float32, of the shape of t.
+    Weights >= 0, float32 with the shape of t.
 
   Raises:
     ValueError: if kind is unknown.

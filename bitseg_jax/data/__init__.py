@@ -1,6 +1,6 @@
-"""From photographs and annotations on disk to batches on the host.
+"""Reads photos and annotations from disk and makes batches on the host.
 
 `families` reads datasets as their authors ship them, `prepared` writes and
 reads our own ArrayRecord files, `procedural` draws scenes without any files,
-`transforms` turns a record into an example, `pipeline` batches examples.
+`transforms` turns records into examples, and `pipeline` batches examples.
 """

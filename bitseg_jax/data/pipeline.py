@@ -1,4 +1,4 @@
-"""Input pipeline (grain): records in, host batches out.
+"""Input pipeline (grain): reads records and makes batches on the host.
 
 A source is anything with len() and [i] -> {'name': str, 'image': uint8
 [h, w, 3], 'id_maps': sequence of int32 [H, W]}; the photo may be stored
@@ -7,7 +7,7 @@ smaller than its id maps. A training batch holds
   image  uint8 [B, S, S, 3]   padded with the mean colour
   codes  int16 [B, S, S]      -1 where unlabelled or padding
 
-Bits are made on the device: ids are a tenth of their bytes.
+Bits are made on the device, because codes take a tenth of their bytes.
 """
 
 import dataclasses
@@ -28,15 +28,16 @@ from bitseg_jax.data import transforms
 
 @dataclasses.dataclass(frozen=True)
 class TrainingExample(grain.transforms.RandomMap):
-  """Record -> training example; all randomness comes from grain's rng.
+  """Turns a record into a training example, with all randomness from grain.
 
   Attributes:
-    image_size: side S of the padded square.
+    image_size: side S of the padded square in pixels.
     num_codes: number of codes.
-    palette: int [S, S], or None for random codes at every visit.
-    overflow: what becomes of entities over num_codes, see palette.py.
+    palette: square int grid of codes, or None for random codes at each visit.
+    overflow: 'neighbour' or 'largest', see palette.assign_codes.
     augment: 'full', 'flip' or 'none', see transforms.augment.
-    crop_scale, crop_aspect: see transforms.random_box; (1, 1) and 1 are off.
+    crop_scale: see transforms.random_box; (1, 1) turns it off.
+    crop_aspect: see transforms.random_box; 1 turns it off.
   """
 
   image_size: int
@@ -50,7 +51,7 @@ class TrainingExample(grain.transforms.RandomMap):
   def random_map(
     self, record: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Draws an annotator and a box, resizes, augments, pads, assigns codes."""
+    """Draws an annotator and a box; resizes, augments, pads; assigns codes."""
     id_maps = record['id_maps']
     id_map = id_maps[rng.integers(len(id_maps))]
     box = transforms.random_box(rng, self.crop_scale, self.crop_aspect)
@@ -122,7 +123,7 @@ def training_batches(
     )
   )
   if num_workers:
-    if not flags.FLAGS.is_parsed():  # grain asks them; not all programs do
+    if not flags.FLAGS.is_parsed():  # grain reads flags, some programs do not
       flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=num_workers), _init_worker
@@ -151,7 +152,7 @@ class _RowsOfBatches:
 
 
 def _shuffled(sources, weights, seed):
-  """Endless records of all sources, interleaved by their weights."""
+  """Returns endless records of all sources, interleaved by their weights."""
   shuffled = [
     grain.MapDataset.source(source).seed(seed + i).shuffle().repeat()
     for i, source in enumerate(sources)
@@ -163,10 +164,11 @@ def _shuffled(sources, weights, seed):
 
 
 def _init_worker(index: int, count: int) -> None:
-  """Leaves it to the main process to end: it saves first, and may be killed."""
+  """Ignores stop signals: the main process saves first and ends its workers."""
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 
+  # If the main process is killed, the worker has to end by itself.
   def end_with_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
@@ -177,16 +179,16 @@ def _init_worker(index: int, count: int) -> None:
 def evaluation_example(
   record: dict[str, Any], image_size: int
 ) -> dict[str, Any]:
-  """Record -> example of evaluation: nothing random, every annotator.
+  """Turns a record into an evaluation example: all annotators, nothing random.
 
   Args:
-    record: as from a source.
-    image_size: side S of the padded square.
+    record: a record of a source.
+    image_size: side S of the padded square in pixels.
 
   Returns:
-    name str, image uint8 [S, S, 3], size int32 [2] (height and width of the
-    resized photo in it), id_maps list of int32 [S, S], -1 where unlabelled or
-    padding.
+    {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list
+    of int32 [S, S]}. size is the height and width of the resized photo within
+    the square; id maps are -1 where unlabelled or padding.
   """
   size = transforms.fit_longest_side(*record['id_maps'][0].shape, image_size)
   image = transforms.resize_image(record['image'], size)

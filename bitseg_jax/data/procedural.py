@@ -1,17 +1,16 @@
-"""Procedural scenes: textured, overlapping shapes with exact id maps.
+"""Dataset of procedural scenes: textured shapes with exact id maps, no files.
 
-The dataset that needs no files. A scene is drawn back to front in relative
-coordinates (pixel centres at (c + 0.5) / size), so one scene looks alike at
-any size. Shapes and textures are scalar fields over the picture: a shape is
-its signed distance (positive inside), a texture a mix in [0, 1] between two
-colours.
+A scene is drawn back to front in relative coordinates (pixel centres at
+(c + 0.5) / size), so that it looks alike at any size. Shapes and textures are
+scalar fields over the picture: a shape is its signed distance (positive
+inside), and a texture is a mix in [0, 1] between two colours.
 """
 
 from typing import Any
 
 import numpy as np
 
-# An entity with a smaller visible share of the picture is not drawn.
+# An entity is not drawn if its visible share of the picture is smaller.
 MIN_AREA = 0.015
 
 # Knots of the smooth noise along each side.
@@ -19,7 +18,7 @@ _KNOTS = np.linspace(-0.05, 1.05, 9, dtype=np.float32)
 
 
 class ProceduralScenes:
-  """Random-access source of seeded scenes, each a function of its index.
+  """Random-access dataset of scenes, each drawn from the seed and its index.
 
   Scene i depends on (seed, i, size, max_entities) alone; num_scenes only
   bounds the index. Any random-access consumer (grain.MapDataset.source) works.
@@ -32,17 +31,16 @@ class ProceduralScenes:
     max_entities: int = 6,
     seed: int = 0,
   ):
-    """Stores what the scenes depend on; draws nothing.
+    """Stores the settings of the scenes; draws nothing yet.
 
     Args:
       num_scenes: number of scenes, >= 0.
       size: side of the square picture in pixels, >= 8.
-      max_entities: most entities a scene may have, the background among them,
-        >= 2.
-      seed: non-negative seed; another seed gives other scenes.
+      max_entities: most entities per scene, with the background, >= 2.
+      seed: seed >= 0; another seed gives other scenes.
 
     Raises:
-      ValueError: an argument is out of its range.
+      ValueError: if an argument is out of its range.
     """
     for name, value, least in (
       ('num_scenes', num_scenes, 0),
@@ -73,13 +71,13 @@ class ProceduralScenes:
       index: scene number in [0, num_scenes).
 
     Returns:
-      A dict of `name` (str), `image` (uint8 [size, size, 3]) and `id_maps`, a
-      list of one int32 [size, size] map. Ids are 0 (the background), 1, 2, ...
-      from back to front without gaps; each covers at least MIN_AREA of the
-      picture. An entity cut in two by another in front keeps one id.
+      {'name': str, 'image': uint8 [size, size, 3], 'id_maps': [int32
+      [size, size]]}. Ids are 0 (the background), 1, 2, ... from back to front
+      without gaps; each covers at least MIN_AREA of the picture. An entity that
+      another one divides keeps one id.
 
     Raises:
-      IndexError: index is outside [0, num_scenes).
+      IndexError: if index is outside [0, num_scenes).
     """
     index = int(index)
     if not 0 <= index < self.num_scenes:
@@ -99,7 +97,7 @@ class ProceduralScenes:
 def _draw_scene(
   rng: np.random.Generator, size: int, max_entities: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws image and id map; only the last draw (noise) depends on size."""
+  """Draws image and id map; only the noise, drawn last, depends on size."""
   centres = (np.arange(size, dtype=np.float32) + 0.5) / size
   x, y = np.meshgrid(centres, centres)
   num_entities = int(rng.integers(2, max_entities + 1))
@@ -110,7 +108,7 @@ def _draw_scene(
   kept, id_map = _drop_small(distances)
   image = textures[0]  # [3, H, W]: numpy is slow over a last axis of 3.
   for k in kept:
-    # Blends the border over one pixel, as a camera does; ids stay crisp.
+    # Blends the border over one pixel, as a camera does; ids stay sharp.
     coverage = np.clip(distances[k - 1] * size + 0.5, 0, 1)
     image += coverage * (textures[k] - image)
 
@@ -125,10 +123,10 @@ def _draw_scene(
 
 
 def _drop_small(distances: list[np.ndarray]) -> tuple[list[int], np.ndarray]:
-  """Removes shapes until every entity in sight covers MIN_AREA.
+  """Removes shapes until each visible entity covers MIN_AREA.
 
-  The smallest goes first, since what it hid may then be large enough. Where
-  the background is too small, the largest shape goes.
+  The smallest shape goes first, because what it hid may then be large enough.
+  If the background is too small, the largest shape goes.
   """
   inside = [d > 0 for d in distances]
   kept = list(range(1, len(inside) + 1))
@@ -147,13 +145,13 @@ def _drop_small(distances: list[np.ndarray]) -> tuple[list[int], np.ndarray]:
 def _draw_layout(
   rng: np.random.Generator, x: np.ndarray, y: np.ndarray, num_entities: int
 ) -> list[np.ndarray]:
-  """Signed distances of the entities in front of the background."""
+  """Draws the signed distances of the entities in front of the background."""
   distances = []
   if rng.random() < 0.3:
     distances.append(_ground(rng, x, y))
   placed = []
   while len(distances) < num_entities - 1:
-    # Crowded scenes get smaller shapes, or the last would hide the rest.
+    # Crowded scenes get smaller shapes, or the last one would hide the others.
     radius = rng.uniform(0.14, 0.32 - 0.015 * min(num_entities, 8))
     cx, cy = _draw_position(rng, placed, radius)
     placed.append((cx, cy, radius))
@@ -170,7 +168,7 @@ def _draw_layout(
 def _draw_position(
   rng: np.random.Generator, placed: list[tuple], radius: float
 ) -> tuple[float, float]:
-  """A place against an earlier shape, or else in the emptier of three."""
+  """Draws a place beside an earlier shape, or the emptiest of three places."""
   if placed and rng.random() < 0.4:
     cx, cy, other = placed[rng.integers(len(placed))]
     angle = rng.uniform(0, 2 * np.pi)
@@ -188,7 +186,7 @@ def _draw_position(
 
 
 def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray):
-  """The half plane under a slightly tilted horizon."""
+  """Draws the half plane below a slightly tilted horizon."""
   tilt, height = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.75)
   cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
   return cos * (y - np.float32(height)) + sin * (x - np.float32(0.5))
@@ -198,7 +196,7 @@ def _ellipse(rng: np.random.Generator, x, y, radius: float):
   a, b = np.float32(radius * 1.1), np.float32(radius * rng.uniform(0.55, 1.1))
   level = np.sqrt((x / a) ** 2 + (y / b) ** 2)
   slope = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2)
-  # First order: exact on the border, where the blending needs it.
+  # A first-order distance is exact on the border, where the blending uses it.
   return (1 - level) * level / (slope + np.float32(1e-6))
 
 
@@ -212,7 +210,7 @@ def _rectangle(rng: np.random.Generator, x, y, radius: float):
 
 
 def _polygon(rng: np.random.Generator, x, y, radius: float):
-  """A convex polygon as an intersection of three to six half planes."""
+  """Draws a convex polygon as the intersection of three to six half planes."""
   sides = int(rng.integers(3, 7))
   jitter = rng.uniform(-0.25, 0.25, sides)
   angles = (np.arange(sides) + jitter) * (2 * np.pi / sides)
@@ -228,7 +226,7 @@ def _polygon(rng: np.random.Generator, x, y, radius: float):
 
 
 def _blob(rng: np.random.Generator, x, y, radius: float):
-  """A smooth star-shaped outline: a radius of three harmonics."""
+  """Draws a smooth star shape whose radius has three harmonics."""
   theta = np.arctan2(y, x)
   outline = np.float32(radius)
   for order, most in ((2, 0.25), (3, 0.2), (5, 0.08)):
@@ -242,7 +240,7 @@ _SHAPES = (_ellipse, _rectangle, _polygon, _blob)
 
 
 def _draw_colours(rng: np.random.Generator, count: int) -> np.ndarray:
-  """Colours in [0.08, 0.92], each the farthest of four from those before."""
+  """Draws colours in [0.08, 0.92], each the most distinct of four draws."""
   candidates = rng.uniform(0.08, 0.92, (count, 4, 3)).astype(np.float32)
   colours = candidates[:1, 0]
   for options in candidates[1:]:
@@ -254,9 +252,9 @@ def _draw_colours(rng: np.random.Generator, count: int) -> np.ndarray:
 def _draw_texture(
   rng: np.random.Generator, x: np.ndarray, y: np.ndarray, colour: np.ndarray
 ) -> np.ndarray:
-  """A texture of the colour and a lighter or darker one, float32 [3, H, W]."""
+  """Mixes the colour with a lighter or darker one, float32 [3, H, W]."""
   kind = _TEXTURES[rng.integers(len(_TEXTURES))]
-  # Away from the nearer of black and white, so that the texture shows.
+  # Shifts away from the nearer of black and white to keep the texture visible.
   sign = 1 if colour.sum() < 1.5 else -1
   shift = sign * rng.uniform(0.12, 0.3) + rng.uniform(-0.06, 0.06, 3)
   angle = rng.uniform(0, np.pi)
@@ -296,9 +294,9 @@ def _spots(rng: np.random.Generator, x, y):
 
 
 def _smooth_noise(rng: np.random.Generator, x, y):
-  """Random knots under a Gaussian: separable, so two small products.
+  """Smooths random knots by a separable Gaussian, as two small products.
 
-  The knots follow the picture's axes; a turned grid would not separate.
+  The knots follow the picture's axes, since a rotated grid is not separable.
   """
   size = len(x)
   centres = (np.arange(size, dtype=np.float32) + 0.5) / size

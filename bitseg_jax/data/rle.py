@@ -1,7 +1,7 @@
-"""COCO segmentations, polygons or run lengths, turned into pixels.
+"""Reads COCO segmentations (polygons, run lengths) as pixels, and writes them.
 
-Writing is pycocotools'. Reading is not: on run lengths that do not add up it
-returns memory that nobody wrote, and its polygons reach half a pixel further.
+pycocotools only writes them: reading run lengths that do not add up, it returns
+uninitialised memory, and the polygons it fills reach half a pixel further.
 """
 
 from typing import Any
@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
-_OUTSIDE = 2.0  # pixels that a polygon may leave its image by; it is clipped
+_OUTSIDE = 2.0  # pixels by which a polygon may leave its image; it is clipped
 
 
 def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-  """Finds the pixels of a segmentation.
+  """Reads the pixels of a COCO segmentation.
 
-  Run lengths count down the columns, starting outside. A polygon holds the
-  pixels whose centres it encloses (even-odd); several polygons are united.
+  Run lengths go down the columns and start outside the segment. A polygon holds
+  the pixels whose centres it encloses (even-odd); several polygons are united.
 
   Args:
     segmentation: [[x0, y0, x1, y1, ...], ...] or {'size': [height, width],
       'counts': run lengths as numbers or in the characters of pycocotools}.
-    height: of the image, pixels.
-    width: of the image, pixels.
+    height: height of the image in pixels.
+    width: width of the image in pixels.
 
   Returns:
-    int64 [N], indices x * height + y, without repeats.
+    Indices x * height + y without repeats, int64 [N].
 
   Raises:
-    ValueError: the segmentation is none of these or does not fit the image.
+    ValueError: if the segmentation is none of these or does not fit the image.
   """
   if isinstance(segmentation, dict):
     return _spread(*_parse_rle(segmentation, height, width))
@@ -41,13 +41,13 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def encode(id_map: np.ndarray) -> list[dict[str, Any]]:
-  """Writes every segment as the run lengths that pycocotools reads.
+  """Writes each segment as COCO run lengths, as pycocotools reads them.
 
   Args:
-    id_map: integers [H, W], ids 0, ..., K - 1.
+    id_map: integers [H, W] with the ids 0, ..., K - 1.
 
   Returns:
-    K times {'size': [H, W], 'counts': characters}.
+    K dicts {'size': [H, W], 'counts': str}.
   """
   by_column = np.asfortranarray(id_map)
   encoded = [mask.encode(by_column == k) for k in range(int(id_map.max()) + 1)]
@@ -55,7 +55,7 @@ def encode(id_map: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-  """Writes out runs: start, start + 1, ... for each of them."""
+  """Expands runs to indices start, start + 1, ... of each."""
   ends = np.cumsum(lengths)
   total = int(ends[-1]) if len(ends) else 0
   return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
@@ -64,7 +64,7 @@ def _spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def _parse_rle(
   rle: dict[str, Any], height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where the runs inside start, and how long they are."""
+  """Returns starts and lengths of the runs inside the segment."""
   if 'counts' not in rle or 'size' not in rle:
     raise ValueError("run lengths without 'counts' or 'size'")
   counts = rle['counts']
@@ -88,12 +88,12 @@ def _parse_rle(
 
 
 def _unpack(packed: str | bytes) -> np.ndarray:
-  """Counts from characters: 5 bits each, differences to the last but one."""
+  """Unpacks counts: 5 bits per character, differences to the last but one."""
   data = packed.encode() if isinstance(packed, str) else packed
   chars = np.frombuffer(data, np.uint8).astype(np.int64) - 48
   if not len(chars):
     return chars
-  last = (chars & 32) == 0  # the others say that the number goes on
+  last = (chars & 32) == 0  # bit 5 is set where the number continues
   if chars.min() < 0 or chars.max() > 63 or not last[-1]:
     raise ValueError('run lengths of characters that pycocotools never writes')
   first = np.flatnonzero(np.append(True, last[:-1]))
@@ -124,7 +124,7 @@ def _fill_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
       f'lies outside of the image, {width}x{height}'
     )
   (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
-  # the columns whose centre line each edge crosses, [first, last)
+  # The columns [first, last) whose centre line each edge crosses.
   bounds = np.ceil(np.sort([x0, x1], axis=0) - 0.5).clip(0, width).astype(int)
   lengths = bounds[1] - bounds[0]
   edge = np.repeat(np.arange(len(points)), lengths)
@@ -132,6 +132,6 @@ def _fill_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
   slope = (y1 - y0)[edge] / (x1 - x0)[edge]
   y = y0[edge] + (column + 0.5 - x0[edge]) * slope
   row = np.ceil(y - 0.5).clip(0, height).astype(np.int64)
-  # every column is entered as often as it is left
+  # A column is entered as often as it is left, so its sorted borders pair up.
   borders = np.sort(column * height + row)
   return _spread(borders[0::2], borders[1::2] - borders[0::2])

@@ -1,4 +1,4 @@
-"""What a dataset family gives the builder: its items, and how to read one.
+"""Reads photos and labels from disk; defines what a dataset family provides.
 
 A family is one module with one function, `open_source(source_dir) -> Source`.
 """
@@ -19,23 +19,23 @@ _ID_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB')
 
 
 class SourceError(ValueError):
-  """The given data is at fault: one line for the user, no traceback."""
+  """A fault in the given data: one line for the user, no traceback."""
 
 
 class Item(NamedTuple):
-  """A photo and where its annotations are; light, so that millions fit."""
+  """Paths of a photo and its annotations; small, so that millions fit."""
 
   name: str  # unique over all splits
   photo: Path
   labels: tuple[Any, ...]  # what the family's `load_id_maps` understands
 
   def label(self, annotator: int) -> Any:
-    """The label of one annotator, or the one that holds them all."""
+    """Returns the label of one annotator, or the only one, shared by all."""
     return self.labels[min(annotator, len(self.labels) - 1)]
 
 
 class Source(NamedTuple):
-  """A dataset as it lies on disk before it is prepared."""
+  """A dataset as it is on disk before it is prepared."""
 
   splits: dict[str, list[Item]]
   load_id_maps: Callable[[Item], list[np.ndarray]]  # int32 [H, W], -1 = none
@@ -49,16 +49,16 @@ def open_image(path: Path, high_byte: bool = False) -> Image.Image:
 
   Args:
     path: the file.
-    high_byte: of colours with 16 bits a channel take the higher 8 bits.
+    high_byte: for colours of 16 bits per channel, take the higher 8 bits.
 
   Returns:
-    The decoded image, its pixels not yet turned by EXIF.
+    The decoded image, not yet rotated as EXIF says.
 
   Raises:
-    SourceError: the file is missing, truncated or no image, or has colours of
-      16 bits a channel.
+    SourceError: if the file is missing, truncated or no image, or has colours
+      of 16 bits per channel and high_byte is False.
   """
-  # Pillow raises another type for each format and kind of damage: OSError,
+  # Pillow raises a different type for each format and kind of damage: OSError,
   # SyntaxError, struct.error, zlib.error, DecompressionBombError, ...
   try:
     image = Image.open(io.BytesIO(path.read_bytes()))
@@ -72,7 +72,7 @@ def open_image(path: Path, high_byte: bool = False) -> Image.Image:
       f'{path}: unreadable image ({reason}); replace the file or remove it'
     ) from error
   if image.mode in ('RGB', 'RGBA') and ';16' in raw_mode and not high_byte:
-    # Pillow drops the lower byte, and the ids or the dark tones with it
+    # Pillow drops the lower byte, which holds ids or dark tones.
     raise SourceError(
       f'{path}: 16 bits a channel; save it with 8 bits a channel'
     )
@@ -80,17 +80,17 @@ def open_image(path: Path, high_byte: bool = False) -> Image.Image:
 
 
 def read_photo(path: Path) -> tuple[np.ndarray, bool]:
-  """Reads a photo upright, as EXIF says it is to be shown.
+  """Reads a photo from a file, rotated upright as EXIF says.
 
   Args:
     path: the file.
 
   Returns:
-    The photo, uint8 [H, W, 3] RGB, and whether the file is a JPEG with these
-    very pixels, so that it can be stored as it is.
+    The photo, uint8 [H, W, 3] RGB, and whether the file is a JPEG of exactly
+    these pixels, which can be stored as it is.
 
   Raises:
-    SourceError: the file cannot be read or has more than 8 bits a channel.
+    SourceError: if it cannot be read or has more than 8 bits per channel.
   """
   photo = open_image(path)
   if photo.mode.startswith(('I', 'F')):
@@ -105,16 +105,16 @@ def read_photo(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def read_label(path: Path) -> np.ndarray:
-  """Reads ids from an image file.
+  """Reads an id map from an image file.
 
   Args:
     path: 8-bit, 16-bit or palette image, or colours R + 256 G + 65536 B.
 
   Returns:
-    int32 [H, W], the ids as they are in the file.
+    The ids of the file, unchanged, int32 [H, W].
 
   Raises:
-    SourceError: the file cannot be read, or does not hold ids.
+    SourceError: if the file cannot be read or does not hold ids.
   """
   image = open_image(path)
   if image.mode == 'RGBA' and image.getextrema()[3] == (255, 255):
@@ -129,17 +129,17 @@ def read_label(path: Path) -> np.ndarray:
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-  """Reads a JSON file that must hold lists under some keys.
+  """Reads a JSON file that must hold a list under each of some keys.
 
   Args:
     path: the file.
-    keys: which keys.
+    keys: the keys.
 
   Returns:
-    What it holds.
+    The content of the file.
 
   Raises:
-    SourceError: the file is no JSON, or has no list under one of the keys.
+    SourceError: if the file is not JSON or lacks a list under one of the keys.
   """
   try:
     content = json.loads(path.read_bytes())
@@ -154,7 +154,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def split_at_random(names: Sequence[str]) -> dict[str, list[str]]:
-  """Splits sorted names 80/10/10 with seed 0; each part stays sorted."""
+  """Splits names into train, val, test 80/10/10 with seed 0, keeping order."""
   order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
   tenth = round(len(names) / 10)
   bounds = [0, len(names) - 2 * tenth, len(names) - tenth, len(names)]
@@ -165,9 +165,9 @@ def split_at_random(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def count_unlabelled(source: Source) -> Source:
-  """The same source, its unlabelled pixels one more entity of each map.
+  """Makes a source read the unlabelled pixels of a map as one more entity.
 
-  Source: what the official code does with them.
+  Source: as in the official code.
   """
 
   def load_id_maps(item: Item) -> list[np.ndarray]:
@@ -178,18 +178,19 @@ def count_unlabelled(source: Source) -> Source:
 
 
 def load_example(source: Source, item: Item) -> dict[str, Any]:
-  """Reads one item of a source, checked.
+  """Reads the photo and the id maps of one item and checks their sizes.
 
   Args:
-    source: where the item comes from.
-    item: which one.
+    source: the source of the item.
+    item: the item to read.
 
   Returns:
-    `name`; `image` uint8 [H, W, 3]; `plain_jpeg`, see `read_photo`;
-    `id_maps`, a list of int32 [H, W], one an annotator, -1 = unlabelled.
+    {'name': str, 'image': uint8 [H, W, 3], 'plain_jpeg': bool, see read_photo,
+    'id_maps': list of int32 [H, W], one per annotator, -1 where unlabelled}.
 
   Raises:
-    SourceError: a file cannot be read, or photo and annotation disagree.
+    SourceError: if a file cannot be read, there is no annotation, or photo and
+      annotation differ in size.
   """
   image, plain_jpeg = read_photo(item.photo)
   id_maps = source.load_id_maps(item)
@@ -214,10 +215,10 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
 
 
 def _shrink_photo(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-  """The photo at its annotation's size, or as it is if it is another view."""
+  """Shrinks a larger photo of equal aspect ratio to its annotation's size."""
   scale = max(shape) / max(image.shape[:2])
   away = np.abs(np.multiply(image.shape[:2], scale) - shape)
-  if scale > 1 or away.max() > 2:  # a rounded side is less than a pixel away
+  if scale > 1 or away.max() > 2:  # rounding a side changes it by under 1 pixel
     return image
   size = shape[1], shape[0]
   return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

@@ -1,7 +1,7 @@
-"""From a stored record to a training example: numpy, Pillow, OpenCV; host.
+"""Resizes, pads and augments photos and id maps on the host.
 
-Every function returns new arrays. Images are uint8 [H, W, 3]; id maps int32
-[H, W] with -1 where nothing is labelled.
+Images are uint8 [H, W, 3], and id maps are int32 [H, W] with -1 where nothing
+is labelled. No function changes its arguments.
 """
 
 import functools
@@ -15,28 +15,28 @@ from bitseg_jax import IGNORE_ID
 
 cv2.setNumThreads(0)  # the readers are threads already
 
-# ImageNet statistics, of images scaled to [0, 1].
+# ImageNet statistics of images scaled to [0, 1].
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
-# What lies outside the photo: nearly 0 once normalised.
+# The colour outside the photo, nearly 0 once normalised.
 PAD_COLOR = tuple(int(c) for c in np.round(IMAGE_MEAN * 255))
 
 AUGMENTATIONS = ('full', 'flip', 'none')
 
-# (top, left, bottom, right); 0 and 1 are the edges of the photo.
+# (top, left, bottom, right), relative: 0 and 1 are the edges of the photo.
 Box = tuple[float, float, float, float]
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def normalize_image(image):
-  """Scales uint8 [..., 3] (numpy or jax) to float32 by ImageNet mean/std."""
+  """Normalises images, uint8 [..., 3], numpy or jax, to float32 (ImageNet)."""
   return (image.astype(np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
 
 
 def fit_longest_side(
   height: float, width: float, longest_side: int
 ) -> tuple[int, int]:
-  """Size (height, width) of a picture scaled to a longest side."""
+  """Returns (height, width) of a picture scaled to a longest side in pixels."""
   scale = longest_side / max(height, width)
   return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -44,16 +44,16 @@ def fit_longest_side(
 def random_box(
   rng: np.random.Generator, scale: Sequence[float], aspect: float
 ) -> Box:
-  """Draws the part of a photo to train on: random resized crop, scale jitter.
+  """Draws the box of a photo to train on: random resized crop, scale jitter.
 
   Args:
-    rng: source of randomness; unused where scale is (1, 1) and aspect 1.
-    scale: least and most area of the part, as a share of the photo's. One over
-      1 reaches beyond the photo, which then looks smaller.
-    aspect: the photo's aspect ratio is multiplied by up to this, or divided.
+    rng: source of randomness; not used if scale is (1, 1) and aspect is 1.
+    scale: lowest and highest area of the box as a share of the photo's. A box
+      over 1 reaches beyond the photo, which then looks smaller.
+    aspect: greatest factor >= 1 that multiplies or divides the aspect ratio.
 
   Returns:
-    The box: it lies in the photo, or the photo in it, along each side.
+    The box. Along each axis it lies within the photo or encloses it.
   """
   if tuple(scale) == (1, 1) and aspect == 1:
     return WHOLE
@@ -68,7 +68,8 @@ def resize_image(
 ) -> np.ndarray:
   """Resizes a photo, or a box of it, to (height, width) by area averaging.
 
-  Beyond the photo's edges is the mean colour.
+  Takes and returns uint8 [H, W, 3]. Beyond the photo's edges the result has the
+  mean colour.
   """
   if image.shape[:2] == tuple(size) and box == WHOLE:
     return image
@@ -77,7 +78,7 @@ def resize_image(
   height, width = rows.stop - rows.start, columns.stop - columns.start
   resized = _blank(*size)
   if height and width:
-    # Pillow's BOX filter is the area average; enlarging, bilinear is smoother.
+    # Pillow's BOX filter averages areas; bilinear is smoother for enlarging.
     shrinks = bottom - top >= height and right - left >= width
     photo = Image.fromarray(image).resize(
       (width, height),
@@ -94,12 +95,12 @@ def _blank_once(height, width):
 
 
 def _blank(height, width):
-  """A picture of the mean colour; filling one each time takes ten times."""
+  """Returns a picture of the mean colour; a copy takes a tenth of the time."""
   return _blank_once(height, width).copy()
 
 
 def _lines_inside(length, count, low, high):
-  """(which of count lines lie on the photo, first and last pixel they cover)"""
+  """Returns which lines are on the photo and the range of pixels they cover."""
   centers = low + (np.arange(count) + 0.5) * (high - low) / count
   first, last = np.searchsorted(centers, (0, 1)).tolist()
   start, stop = (
@@ -113,9 +114,10 @@ def resize_ids(
 ) -> np.ndarray:
   """Resizes an id map, or a box of it, to (height, width) by nearest neighbour.
 
-  Beyond the photo's edges is IGNORE_ID.
+  Takes and returns int32 [H, W]. Beyond the photo's edges the result has
+  IGNORE_ID.
   """
-  # Pixel centre to pixel centre, as Pillow's NEAREST.
+  # Maps pixel centres to pixel centres, like Pillow's NEAREST.
   rows, columns = (
     (np.arange(count) + 0.5) * ((high - low) * length) / count + low * length
     for length, count, low, high in zip(
@@ -133,7 +135,10 @@ def resize_ids(
 def pad_to_square(
   image: np.ndarray, id_map: np.ndarray, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Pads bottom and right to side x side: mean colour, and IGNORE_ID."""
+  """Pads photo and id map at bottom and right, to side x side pixels.
+
+  The padding has the mean colour and IGNORE_ID.
+  """
   height, width = id_map.shape
   padded_image = _blank(side, side)
   padded_image[:height, :width] = image
@@ -145,21 +150,21 @@ def pad_to_square(
 def augment(
   image: np.ndarray, id_map: np.ndarray, rng: np.random.Generator, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Random changes that keep the segmentation right (impl, in this order).
+  """Augments a photo and its id map at random.
 
-  Horizontal flip 0.5; gamma 0.8-1.2, 0.3; brightness and contrast +-0.2, 0.3;
-  hue, saturation, value +-20/30/20, 0.3; RGB shift +-20, 0.1; rotation +-20
-  degrees, 0.3.
+  In the order and with the probabilities of the official code: horizontal flip,
+  0.5; gamma 0.8-1.2, 0.3; brightness and contrast +-0.2, 0.3; hue, saturation
+  and value +-20/30/20, 0.3; RGB shift +-20, 0.1; rotation +-20 degrees, 0.3.
 
   Args:
     image: uint8 [H, W, 3].
     id_map: int32 [H, W].
-    rng: source of randomness; it alone decides.
-    kind: 'full', 'flip' (the flip alone) or 'none'.
+    rng: the only source of randomness.
+    kind: 'full', 'flip' (only the flip) or 'none'.
 
   Returns:
-    (image, id_map) of the same shapes; what a rotation uncovers has the mean
-    colour and IGNORE_ID.
+    (image, id_map) of the same shapes; the corners that a rotation uncovers
+    have the mean colour and IGNORE_ID.
   """
   if kind == 'none':
     return image, id_map
@@ -186,18 +191,18 @@ _RAMP = np.arange(256) / 255
 
 
 def _lookup(image, tables):
-  """Puts every value through a table [256], or the one of its band [3, 256]."""
+  """Looks up each value in a table [256], or in its band's of [3, 256]."""
   if len(tables) == 3:
     bands = [_lookup(image[..., i], table) for i, table in enumerate(tables)]
     return np.stack(bands, axis=-1)
   table = np.clip(np.round(tables), 0, 255).astype(np.uint8).tobytes()
-  # Several times as fast as indexing the table.
+  # This is several times as fast as indexing the table.
   looked_up = np.frombuffer(image.tobytes().translate(table), np.uint8)
   return looked_up.reshape(image.shape)
 
 
 def _shift_hsv(image, shift):
-  """Adds to hue (of 180 steps a turn, wrapping), saturation and value."""
+  """Shifts hue (180 steps per turn, wrapping), saturation and value."""
   tables = np.arange(256) + np.round(shift[:, None])
   tables[0] %= 180
   hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
@@ -207,7 +212,7 @@ def _shift_hsv(image, shift):
 def rotate(
   image: np.ndarray, id_map: np.ndarray, degrees: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Turns photo (bilinear) and id map (nearest) about the centre."""
+  """Rotates photo (bilinear) and id map (nearest) about the centre."""
   height, width = id_map.shape
   center = (width - 1) / 2, (height - 1) / 2
   turn = functools.partial(
@@ -216,7 +221,7 @@ def rotate(
     dsize=(width, height),
   )
   turned = turn(image, flags=cv2.INTER_LINEAR, borderValue=PAD_COLOR)
-  # OpenCV turns no int32; float32 holds every id there can be.
+  # OpenCV cannot rotate int32, and float32 holds every id that occurs.
   ids = turn(
     id_map.astype(np.float32), flags=cv2.INTER_NEAREST, borderValue=IGNORE_ID
   )

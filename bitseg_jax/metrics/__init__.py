@@ -1,8 +1,8 @@
-"""How good a segmentation is: each function takes id maps and gives a number.
+"""Scores segmentations against annotations: id maps in, numbers out.
 
-`regions` scores one map against annotators, `boundary` its outlines, `panoptic`
-its segments by COCO's rules, `sets` several samples against several annotators,
-`uncertainty` what the samples disagree about. `SCORES` names them all, once.
+`regions` scores one map against annotators, `boundary` scores its outlines,
+`panoptic` its segments by COCO's rules, `sets` several samples against several
+annotators, and `uncertainty` their disagreement. `SCORES` lists all scores.
 """
 
 from bitseg_jax.metrics import boundary, panoptic, regions, sets, uncertainty

@@ -1,8 +1,8 @@
-"""Boundary precision, recall and F as in the Berkeley benchmark (BSDS).
+"""Scores boundaries by precision, recall and F as in the BSDS benchmark.
 
-Boundaries are thinned to one pixel and matched one to one, those matched as
-many as possible and then as near as possible, by an exact assignment (the
-benchmark's own is a sparse approximation of it).
+Boundaries are thinned to one pixel and matched one to one. An exact assignment
+matches as many pixels as possible, as near as possible; the benchmark's own is
+a sparse approximation of it.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from scipy.spatial import KDTree
 
 from bitseg_jax import IGNORE_ID
 
-TOLERANCE = 0.0075  # of the image's diagonal
+TOLERANCE = 0.0075  # as a share of the image's diagonal
 
 
 class Matches(NamedTuple):
-  """Boundary pixels; add those of several predictions field by field.
+  """Counts of boundary pixels; several predictions add up field by field.
 
   Attributes:
-    right: predicted pixels that match a boundary of any annotator.
+    right: predicted pixels that match the boundary of at least one annotator.
     predicted: pixels of the predicted boundaries.
-    found: annotated pixels that are matched, summed over annotators.
+    found: matched pixels of the annotated boundaries, summed over annotators.
     annotated: pixels of the annotated boundaries, summed over annotators.
   """
 
@@ -35,19 +35,19 @@ class Matches(NamedTuple):
 
 
 def boundaries(id_map: np.ndarray) -> np.ndarray:
-  """Where ids meet, as lines one pixel wide.
+  """Marks the boundaries between ids as lines one pixel wide.
 
-  A pixel stands for its lower right corner, a boundary if any two pixels that
-  share an edge there differ; these are then thinned.
+  A pixel is marked if two of the four pixels that meet at its lower right
+  corner share an edge and differ in id. The marks are then thinned.
 
   Args:
-    id_map: integers [H, W]; where one of two pixels is -1 there is no boundary.
+    id_map: integers [H, W]; a pixel of -1 has no boundary with its neighbours.
 
   Returns:
-    bool [H, W], on BSDS500 the very boundaries that its files hold.
+    bool [H, W]; on BSDS500 it equals the boundaries in the dataset's files.
   """
   known = id_map != IGNORE_ID
-  # below[i, j]: pixels (i, j) and (i + 1, j) differ; beside likewise
+  # below[i, j]: pixels (i, j) and (i + 1, j) differ; beside: (i, j), (i, j + 1)
   below = np.zeros(id_map.shape, bool)
   beside = np.zeros(id_map.shape, bool)
   below[:-1] = (id_map[:-1] != id_map[1:]) & known[:-1] & known[1:]
@@ -68,13 +68,13 @@ def match(
   """Matches predicted boundaries to those of each annotator.
 
   Args:
-    pred: integers [H, W].
-    annotations: integers [H, W] each; where one is -1 nothing is compared.
-    tolerance: greatest distance of matched pixels, a share of the diagonal.
+    pred: predicted ids, integers [H, W].
+    annotations: A id maps, integers [H, W]; pixels of -1 are not compared.
+    tolerance: greatest distance of matched pixels, as a share of the diagonal.
 
   Returns:
-    The counts. A predicted pixel is right if any annotator's boundary matches
-    it, and counts once; annotated ones count for each annotator.
+    The counts. A predicted pixel counts once, and is right if any annotator's
+    boundary matches it; annotated pixels count once for each annotator.
 
   Source: Martin et al., "Learning to detect natural image boundaries", PAMI
     2004; Arbelaez et al., TPAMI 2011, sec. 3.1.
@@ -94,15 +94,15 @@ def match(
 
 
 def f_score(matches: Matches) -> dict[str, float]:
-  """Precision, recall and their harmonic mean.
+  """Scores matched boundaries by precision, recall and their harmonic mean.
 
   Args:
-    matches: counts of one prediction, or their sums over many, as the benchmark
-      has it.
+    matches: counts of one prediction, or their sums over many predictions, as
+      the benchmark uses them.
 
   Returns:
-    f, precision, recall; all nan where nobody drew a boundary. Where only one
-    side did, all are 0.
+    {'f', 'precision', 'recall'}, each in [0, 1]; all nan if there is no
+    boundary at all, and all 0 if only prediction or annotations have one.
   """
   right, predicted, found, annotated = matches
   if not predicted and not annotated:
@@ -114,18 +114,18 @@ def f_score(matches: Matches) -> dict[str, float]:
 
 
 def _assign(first, second, distance):
-  """Which of the points first [N, 2] are matched to one of second [M, 2]."""
+  """Returns which points of first [N, 2] get a partner in second [M, 2]."""
   near = KDTree(first).sparse_distance_matrix(
     KDTree(second), distance, output_type='coo_matrix'
   )
   if not near.nnz:
     return np.zeros(0, int)
-  # without the points that lie near no other, it is much faster
+  # Leaving out the points that are near no other makes it much faster.
   rows, i = np.unique(near.row, return_inverse=True)
   columns, j = np.unique(near.col, return_inverse=True)
   n, m = len(rows), len(columns)
-  # A point of rows may also stay alone: beside the distances [n, m] each has a
-  # column of its own, at a price over that of any detour. Zeros do not exist.
+  # So that a point can stay unmatched, each has a further column of its own,
+  # which costs more than any detour. 1e-9, since a stored 0 would be no edge.
   alone = np.full(n, n * (distance + 1))
   costs = np.concatenate([near.data + 1e-9, alone])
   places = np.r_[i, np.arange(n)], np.r_[j, np.arange(m, m + n)]
@@ -135,7 +135,7 @@ def _assign(first, second, distance):
 
 
 def _thin(lines):
-  """Thins until nothing changes, never breaking a line.
+  """Thins the lines until nothing changes, without breaking any.
 
   Source: Guo and Hall, "Parallel thinning with two-subiteration algorithms",
     1989, which is also MATLAB's bwmorph(..., 'thin', inf).
@@ -154,12 +154,12 @@ def _thin(lines):
   return padded[1:-1, 1:-1]
 
 
-# The neighbours of a pixel, from the east counterclockwise.
+# The neighbours of a pixel as (dy, dx), counterclockwise from the east.
 _AROUND = (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1)
 
 
 def _removable(start):
-  """Whether a pixel may go, for each of 256 neighbourhoods: bool [256]."""
+  """Returns for each of 256 neighbourhoods if its pixel may go: bool [256]."""
   neighbours = np.arange(256)[:, None] >> np.arange(8) & 1 > 0
   x = np.roll(neighbours, -start, axis=1).T
   sides, corners, nexts = x[::2], x[1::2], np.roll(x[::2], -1, axis=0)

@@ -1,7 +1,7 @@
-"""The one table of scores: what each is called, computes, and which way is up.
+"""The table of all scores: name, title, function, and which way is better.
 
-Evaluation, scoring of other methods, baselines and reports all read it, so a
-new score is one row here, beside the function that computes it.
+Evaluation, baselines, reports and the scoring of other methods read this table,
+so a new score takes one row here and the function that computes it.
 """
 
 import functools
@@ -16,15 +16,16 @@ from bitseg_jax.metrics import boundary, panoptic, regions, sets, uncertainty
 
 
 class Score(NamedTuple):
-  """One row of the table.
+  """One row of the table of scores.
 
   Attributes:
-    title: how tables and plots call it.
-    function: what computes it, of the kind of argument that `of` names.
-    of: 'table', a contingency table of one map and one annotator; 'ensemble',
-      an Ensemble; 'panoptic' or 'boundary', Matches pooled over images;
-      'reliability', counts pooled over images.
-    higher_is_better: which of two values wins.
+    title: name in tables and plots.
+    function: computes the score from one argument.
+    of: kind of that argument: 'table', a contingency table of one map and one
+      annotator; 'ensemble', an Ensemble; 'panoptic' or 'boundary', the Matches
+      of that module, pooled over images; 'reliability', counts of
+      uncertainty.count_reliability, pooled over images.
+    higher_is_better: whether a higher value is better than a lower one.
   """
 
   title: str
@@ -34,15 +35,15 @@ class Score(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-  """Several samples of one image beside all its annotators.
+  """Samples and annotations of one image with the scores of all pairs.
 
   Attributes:
-    samples: N maps, integers [H, W].
-    annotations: A maps, integers [H, W], -1 where unlabelled.
-    ari: float [A, N], of every pair.
-    iou: float [A, N], of every pair.
-    among_samples: float [N, N], 1 - ARI of every pair of samples.
-    among_annotations: float [A, A], likewise.
+    samples: N id maps, integers [H, W].
+    annotations: A id maps, integers [H, W], -1 where unlabelled.
+    ari: ARI of each annotation and sample, float [A, N].
+    iou: Hungarian IoU of each annotation and sample, float [A, N].
+    among_samples: 1 - ARI of each pair of samples, float [N, N].
+    among_annotations: 1 - ARI of each pair of annotations, float [A, A].
   """
 
   samples: Sequence[np.ndarray]
@@ -53,7 +54,7 @@ class Ensemble(NamedTuple):
   among_annotations: np.ndarray
 
   def first(self, count: int) -> 'Ensemble':
-    """The same with the first `count` samples alone."""
+    """Returns the ensemble of the first `count` samples only."""
     return self._replace(
       samples=self.samples[:count],
       ari=self.ari[:, :count],
@@ -107,16 +108,16 @@ SCORES = {
 
 
 def names(of: str) -> list[str]:
-  """Names of the scores of one kind of argument, in the table's order."""
+  """Lists the scores computed from one kind of argument, in table order."""
   return [name for name, score in SCORES.items() if score.of == of]
 
 
 def compute(of: str, argument: Any) -> dict[str, float]:
-  """All scores of one kind, by name.
+  """Computes all scores of one kind of argument.
 
   Args:
-    of: the kind of argument, see Score.
-    argument: the argument.
+    of: the kind of argument, see Score.of.
+    argument: what the scores are computed from.
 
   Returns:
     {name: value}, nan where there is nothing to score.
@@ -125,10 +126,10 @@ def compute(of: str, argument: Any) -> dict[str, float]:
 
 
 def pairwise_distances(maps: Sequence[np.ndarray]) -> np.ndarray:
-  """1 - ARI of every two maps, over the pixels that both have labelled.
+  """Computes 1 - ARI of each pair of id maps on the pixels both have labelled.
 
   Args:
-    maps: N maps, integers [H, W], -1 where unlabelled.
+    maps: N id maps, integers [H, W], -1 where unlabelled.
 
   Returns:
     float [N, N], symmetric, 0 on the diagonal.

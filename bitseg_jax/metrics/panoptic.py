@@ -1,4 +1,4 @@
-"""Panoptic quality of one class: entities found, missed and made up."""
+"""Scores segments by panoptic quality (PQ), with all entities as one class."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from bitseg_jax.metrics import regions
 
 
 class Matches(NamedTuple):
-  """Counts of one prediction; add those of several field by field.
+  """Counts of segments and entities; predictions add up field by field.
 
   Attributes:
     iou: sum of the IoUs of the matched pairs.
-    found: matched pairs.
-    invented: segments without an entity.
-    missed: entities without a segment.
+    found: number of matched pairs.
+    invented: number of segments without an entity.
+    missed: number of entities without a segment.
   """
 
   iou: float
@@ -26,7 +26,7 @@ class Matches(NamedTuple):
 def contingency(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """As regions.contingency, and what lies outside of the annotation.
+  """Counts the pixels each entity and segment share, and those of no entity.
 
   Args:
     true: integers [H, W], annotated ids; -1 is not annotated.
@@ -34,15 +34,15 @@ def contingency(
     valid: bool [H, W], the pixels to count; all of them if None.
 
   Returns:
-    Counts int64 [E, S] without row or column of zeros, and the pixels that each
-    of these segments has where nothing is annotated, int64 [S].
+    (table, outside): counts int64 [E, S] without rows or columns of zeros, and
+    the pixels of each of these segments that are not annotated, int64 [S].
 
   Raises:
-    ValueError: shapes differ, ids are not integers, or valid is not bool.
+    ValueError: if shapes differ, ids are not integers, or valid is not bool.
   """
   true = np.asarray(true)
-  if true.dtype.kind in 'iu':  # any other is refused below
-    true = true.astype(np.int64) + 1  # nothing is left out: -1 becomes 0
+  if true.dtype.kind in 'iu':  # regions.contingency rejects any other
+    true = true.astype(np.int64) + 1  # -1 becomes 0 and is counted too
   table, ids, _ = regions.contingency(true, pred, valid)
   outside = np.zeros(table.shape[1], np.int64)
   if len(ids) and ids[0] == 0:
@@ -54,13 +54,12 @@ def contingency(
 def match(table: np.ndarray, outside: np.ndarray | float = 0) -> Matches:
   """Matches segments to entities where their IoU is over 0.5.
 
-  No segment can have that with two entities, so that this is the best matching.
+  No segment can exceed 0.5 with two entities, so this is the best matching.
 
   Args:
-    table: counts [E, S], see contingency.
-    outside: pixels of each segment where nothing is annotated [S]. A segment
-      without an entity is not held against the prediction if they are more
-      than half of it.
+    table: shared pixels of entities and segments, int [E, S].
+    outside: pixels of each segment that are not annotated, [S]. An unmatched
+      segment does not count as invented if they are more than half of it.
 
   Returns:
     The counts.
@@ -79,11 +78,12 @@ def match(table: np.ndarray, outside: np.ndarray | float = 0) -> Matches:
 
 
 def quality(matches: Matches) -> dict[str, float]:
-  """PQ = SQ x RQ of the counts of one prediction, or their sums over many.
+  """Scores matches by PQ = SQ x RQ (counts of one prediction, or their sums).
 
   Returns:
-    pq; sq, the mean IoU of matched pairs (0 without any); rq, the F score of
-    finding entities; all nan where there is neither entity nor segment.
+    {'pq', 'sq', 'rq'}, each in [0, 1]: sq is the mean IoU of matched pairs (0
+    without any), rq the F score of finding entities. All are nan if there is
+    neither entity nor segment.
   """
   iou, found, invented, missed = matches
   size = found + (invented + missed) / 2

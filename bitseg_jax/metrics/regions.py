@@ -1,14 +1,13 @@
-"""How well a predicted segmentation agrees with annotated ones.
+"""Scores how well a predicted segmentation agrees with annotated ones.
 
-Plain numpy and scipy on the host. Every score comes out of one contingency
-table and follows the same rules:
+Numpy and scipy on the host. Each score is computed from a contingency table:
 
 - Ids carry no meaning: renaming them changes no score.
 - Pixels whose annotation is IGNORE_ID (-1), or where `valid` is False, are left
-  out, as if cropped away. A prediction of -1 excuses nothing: such pixels are
-  one more segment.
+  out, as if cropped away. Pixels whose prediction is -1 are not left out: they
+  form one more segment.
 - Where no pixel remains, the score is nan, so that one empty image does not end
-  a long evaluation; take means over images with that in mind.
+  a long evaluation; means over images have to allow for nan.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ IdMaps = np.ndarray | Sequence[np.ndarray]
 def contingency(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Counts the pixels that each pair of (entity, segment) shares.
+  """Counts the pixels that each pair of entity and segment shares.
 
   Args:
     true: integers [H, W], annotated ids; -1 is left out.
@@ -33,11 +32,11 @@ def contingency(
     valid: bool [H, W], the pixels to count; all of them if None.
 
   Returns:
-    Counts int64 [E, S], the entity ids [E] of its rows and the segment ids [S]
-    of its columns, both ascending. No row and no column is all zeros.
+    (table, entity ids [E], segment ids [S]): counts int64 [E, S] without rows
+    or columns of zeros, and the ids of its rows and columns, ascending.
 
   Raises:
-    ValueError: shapes differ, ids are not integers, or valid is not bool.
+    ValueError: if shapes differ, ids are not integers, or valid is not bool.
   """
   true, pred = np.asarray(true), np.asarray(pred)
   keep = true != IGNORE_ID
@@ -57,7 +56,7 @@ def contingency(
 
 
 def iou_matrix(table: np.ndarray) -> np.ndarray:
-  """IoU float64 [E, S] of every entity and segment of a contingency table."""
+  """Computes the IoU, float64 [E, S], of each entity and segment of a table."""
   rows = table.sum(axis=1, keepdims=True)
   return table / (rows + table.sum(axis=0) - table)
 
@@ -65,7 +64,7 @@ def iou_matrix(table: np.ndarray) -> np.ndarray:
 def scores(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> dict[str, float]:
-  """ARI and Hungarian IoU of one prediction, from one table.
+  """Scores one prediction by ARI and Hungarian IoU.
 
   Args:
     true: integers [H, W], annotated ids; -1 is left out.
@@ -76,7 +75,7 @@ def scores(
     {'ari': float in [-1, 1], 'iou': float in [0, 1]}, nan without valid pixels.
 
   Raises:
-    ValueError: shapes differ, ids are not integers, or valid is not bool.
+    ValueError: if shapes differ, ids are not integers, or valid is not bool.
   """
   table, _, _ = contingency(true, pred, valid)
   return {'ari': table_ari(table), 'iou': table_iou(table)}
@@ -85,7 +84,7 @@ def scores(
 def adjusted_rand_index(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> float:
-  """Agreement on which pixel pairs belong together; 0 is chance, 1 identity.
+  """Scores agreement on which pixel pairs belong together (ARI).
 
   Args:
     true: integers [H, W], annotated ids; -1 is left out.
@@ -93,11 +92,12 @@ def adjusted_rand_index(
     valid: bool [H, W], the pixels to count; all of them if None.
 
   Returns:
-    ARI in [-1, 1], nan without valid pixels. Identical partitions score 1, also
-    where chance would agree as well: all in one entity, every pixel its own.
+    ARI in [-1, 1], 0 for chance, nan without valid pixels. Identical partitions
+    score 1, even if they consist of one entity or of single pixels, where
+    chance agrees just as well.
 
   Raises:
-    ValueError: shapes differ, ids are not integers, or valid is not bool.
+    ValueError: if shapes differ, ids are not integers, or valid is not bool.
 
   Source: sec. 4; Hubert and Arabie, "Comparing partitions", 1985.
   """
@@ -107,7 +107,7 @@ def adjusted_rand_index(
 def hungarian_iou(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> float:
-  """Mean IoU of the entities, each with the segment matched to it one to one.
+  """Scores the mean IoU of entities and segments matched one to one.
 
   Args:
     true: integers [H, W], annotated ids; -1 is left out.
@@ -115,11 +115,11 @@ def hungarian_iou(
     valid: bool [H, W], the pixels to count; all of them if None.
 
   Returns:
-    IoU in [0, 1], mean over annotated entities, 0 for those without a segment;
-    nan without valid pixels.
+    Mean IoU in [0, 1] over annotated entities, where an entity without a
+    segment counts as 0; nan without valid pixels.
 
   Raises:
-    ValueError: shapes differ, ids are not integers, or valid is not bool.
+    ValueError: if shapes differ, ids are not integers, or valid is not bool.
 
   Source: sec. 4.
   """
@@ -127,19 +127,19 @@ def hungarian_iou(
 
 
 def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
-  """How much of the annotated regions the prediction's best segments cover.
+  """Scores how well segments cover the regions of all annotators.
 
-  sum over all annotators' regions R of |R| max_S IoU(R, S), over sum of |R|.
+  For one prediction: sum_R |R| max_S IoU(R, S) / sum_R |R| over all regions R.
 
   Args:
-    preds_or_pred: integers [H, W], or several [N, H, W] as array or list.
+    preds_or_pred: integers [N, H, W] as array or list, or one [H, W].
     annotations: integers [A, H, W] as array or list, or one [H, W].
 
   Returns:
-    Covering in [0, 1], mean over predictions; nan if nothing is annotated.
+    Mean covering in [0, 1] over predictions; nan if nothing is annotated.
 
   Raises:
-    ValueError: no id map given, shapes differ, or ids are not integers.
+    ValueError: if no id map is given, shapes differ, or ids are not integers.
 
   Source: Arbelaez et al., "Contour detection and hierarchical image
     segmentation", TPAMI 2011, sec. 3.
@@ -155,18 +155,20 @@ def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
 
 
 def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
-  """Probabilistic Rand index: pixel pairs on which annotators agree with pred.
+  """Scores the share of pixel pairs that pred and annotators treat alike.
+
+  With several annotators this is the probabilistic Rand index (PRI).
 
   Args:
-    pred: integers [H, W].
+    pred: predicted ids, integers [H, W].
     annotations: integers [A, H, W] as array or list, or one [H, W].
 
   Returns:
-    Rand index in [0, 1], mean over the annotators who labelled any pixel; nan
-    if none did.
+    Mean Rand index in [0, 1] over the annotators who labelled any pixel; nan if
+    none did.
 
   Raises:
-    ValueError: no annotation given, shapes differ, or ids are not integers.
+    ValueError: if annotations is empty, shapes differ, or ids are not integers.
 
   Source: Unnikrishnan et al., "Toward objective evaluation of image
     segmentation algorithms", TPAMI 2007.
@@ -177,20 +179,20 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
 
 
 def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
-  """Bits that prediction and annotation tell beyond what they share.
+  """Scores the information that prediction and annotation do not share (VoI).
 
-  H(pred | annotation) + H(annotation | pred); 0 is identity, lower is better.
+  H(pred | annotation) + H(annotation | pred) in bits; lower is better.
 
   Args:
-    pred: integers [H, W].
+    pred: predicted ids, integers [H, W].
     annotations: integers [A, H, W] as array or list, or one [H, W].
 
   Returns:
-    Bits, at least 0, mean over the annotators who labelled any pixel; nan if
-    none did.
+    Mean bits >= 0 (0 for identical partitions) over the annotators who labelled
+    any pixel; nan if none did.
 
   Raises:
-    ValueError: no annotation given, shapes differ, or ids are not integers.
+    ValueError: if annotations is empty, shapes differ, or ids are not integers.
 
   Source: Meila, "Comparing clusterings", 2007.
   """
@@ -202,10 +204,10 @@ def generalized_energy_distance(
   annotations: IdMaps,
   distance: Callable[[np.ndarray, np.ndarray], float],
 ) -> float:
-  """Distance between the distributions of samples S and of annotations Y.
+  """Scores the distance of samples S from annotations Y as distributions (GED).
 
-  2 E d(Y, S) - E d(S, S') - E d(Y, Y'), with expectations over all pairs, those
-  of a map with itself among them.
+  2 E d(Y, S) - E d(S, S') - E d(Y, Y') over all pairs, including a map with
+  itself.
 
   Args:
     samples: integers [N, H, W] as array or list, or one [H, W].
@@ -216,7 +218,7 @@ def generalized_energy_distance(
     The squared distance; 0 if both hold the same maps equally often.
 
   Raises:
-    ValueError: no sample or no annotation given.
+    ValueError: if samples or annotations is empty.
 
   Source: Kohl et al., "A probabilistic U-Net", NeurIPS 2018.
   """
@@ -247,32 +249,32 @@ def _check(true, pred, valid):
 
 
 def _pairs(counts):
-  """Number of pixel pairs inside the groups, an exact Python int."""
+  """Returns the number of pixel pairs within groups as an exact Python int."""
   counts = counts.astype(np.int64)
   return int((counts * (counts - 1)).sum()) // 2
 
 
 def _pair_counts(table):
-  """Pairs together in both, in true, in pred, and all pairs."""
+  """Counts pixel pairs joined in both, in true, in pred, and all pairs."""
   rows, columns = table.sum(axis=1), table.sum(axis=0)
   return _pairs(table), _pairs(rows), _pairs(columns), _pairs(rows.sum())
 
 
 def table_ari(table: np.ndarray) -> float:
-  """adjusted_rand_index of a contingency table [E, S]; nan if empty."""
+  """Computes adjusted_rand_index from a table, int [E, S]; nan if empty."""
   if not table.size:
     return float('nan')
   both, in_true, in_pred, pairs = _pair_counts(table)
-  # (both - chance) / ((in_true + in_pred) / 2 - chance), where chance is
-  # in_true * in_pred / pairs, times 2 pairs: exact in Python ints, so identical
-  # maps give exactly 1 and the degenerate case is exactly 0 / 0.
+  # ARI is (both - chance) / ((in_true + in_pred) / 2 - chance) with chance =
+  # in_true * in_pred / pairs. Multiplied by 2 pairs it is exact in Python ints:
+  # identical maps give exactly 1, and the degenerate case exactly 0 / 0.
   chance = 2 * in_true * in_pred
   best = pairs * (in_true + in_pred) - chance
   return (2 * pairs * both - chance) / best if best else 1.0
 
 
 def table_rand_index(table: np.ndarray) -> float:
-  """rand_index of a contingency table [E, S]; nan if empty."""
+  """Computes rand_index from a table, int [E, S]; nan if empty."""
   if not table.size:
     return float('nan')
   both, in_true, in_pred, pairs = _pair_counts(table)
@@ -280,7 +282,7 @@ def table_rand_index(table: np.ndarray) -> float:
 
 
 def table_iou(table: np.ndarray) -> float:
-  """hungarian_iou of a contingency table [E, S]; nan if empty."""
+  """Computes hungarian_iou from a table, int [E, S]; nan if empty."""
   if not table.size:
     return float('nan')
   iou = iou_matrix(table)
@@ -288,29 +290,29 @@ def table_iou(table: np.ndarray) -> float:
 
 
 def table_covering(table: np.ndarray) -> float:
-  """covering of a contingency table [E, S]; nan if empty."""
+  """Computes covering from a table, int [E, S]; nan if empty."""
   if not table.size:
     return float('nan')
   return float(table.sum(axis=1) @ iou_matrix(table).max(axis=1) / table.sum())
 
 
 def table_voi(table: np.ndarray) -> float:
-  """variation_of_information of a contingency table [E, S]; nan if empty."""
+  """Computes variation_of_information from a table [E, S]; nan if empty."""
   if not table.size:
     return float('nan')
   of_true, of_pred = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
-  # Rounding may leave a difference of equal entropies just under zero.
+  # Rounding may leave the difference of equal entropies just below zero.
   return max(2 * _entropy(table) - of_true - of_pred, 0.0)
 
 
 def _entropy(counts):
-  """Entropy in bits of counts of any shape."""
+  """Returns the entropy in bits of counts of any shape."""
   shares = counts[counts > 0] / counts.sum()
   return float(-(shares * np.log2(shares)).sum())
 
 
 def _id_maps(maps, name):
-  """One id map or several, as a list."""
+  """Returns one id map or several as a list."""
   if getattr(maps, 'ndim', None) == 2:
     return [maps]
   if not len(maps):
@@ -319,7 +321,7 @@ def _id_maps(maps, name):
 
 
 def _tables(pred, annotations):
-  """Tables of pred with each annotator who labelled any pixel."""
+  """Returns the table of pred with each annotator who labelled any pixel."""
   annotations = _id_maps(annotations, 'annotations')
   tables = [contingency(annotation, pred)[0] for annotation in annotations]
   return [table for table in tables if table.size]

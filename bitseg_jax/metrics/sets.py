@@ -1,4 +1,4 @@
-"""Sets of samples against sets of annotations, from the scores of all pairs."""
+"""Scores sets of samples against sets of annotations, from pairwise scores."""
 
 import math
 
@@ -7,17 +7,17 @@ from scipy.optimize import linear_sum_assignment
 
 
 def matched_score(scores: np.ndarray) -> float:
-  """Mean score of samples and annotations matched one to one.
+  """Scores the best one-to-one matching of samples and annotations.
 
   Both sets are repeated to the least common multiple of their sizes, so that
-  the samples must share themselves out as the annotators do. With IoU as the
-  score this is the Hungarian-matched IoU of ambiguous segmentation.
+  samples score best if they vary in the proportions of the annotators. With IoU
+  this is the Hungarian-matched IoU of ambiguous segmentation.
 
   Args:
-    scores: float [A, N], of each annotation and sample; higher is better.
+    scores: score of each annotation and sample, float [A, N]; higher is better.
 
   Returns:
-    The mean of the best matching.
+    The mean score of the matched pairs.
 
   Source: Kohl et al., "A hierarchical probabilistic U-Net", 2019; Zbinden et
     al., "Stochastic segmentation with conditional categorical diffusion
@@ -30,13 +30,13 @@ def matched_score(scores: np.ndarray) -> float:
 
 
 def oracle_best(scores: np.ndarray) -> float:
-  """Score of the best sample: an oracle, for it looks at the annotations.
+  """Scores the best sample: an oracle, since the annotations choose it.
 
   Args:
-    scores: float [A, N], of each annotation and sample; higher is better.
+    scores: score of each annotation and sample, float [A, N]; higher is better.
 
   Returns:
-    The highest mean over annotations of any sample.
+    The highest mean score over annotations that any sample has.
   """
   return float(scores.mean(axis=0).max())
 
@@ -44,12 +44,12 @@ def oracle_best(scores: np.ndarray) -> float:
 def energy_distance(
   across: np.ndarray, annotations: np.ndarray, samples: np.ndarray
 ) -> float:
-  """metrics.generalized_energy_distance from the distances of all pairs.
+  """Computes metrics.generalized_energy_distance from all pairs' distances.
 
   Args:
-    across: float [A, N], of annotations and samples.
-    annotations: float [A, A], among annotations.
-    samples: float [N, N], among samples.
+    across: distances between annotations and samples, float [A, N].
+    annotations: distances among annotations, float [A, A].
+    samples: distances among samples, float [N, N].
 
   Returns:
     The squared distance; 0 if both hold the same maps equally often.

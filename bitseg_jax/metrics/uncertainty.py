@@ -1,4 +1,4 @@
-"""Whether a model knows what it does not know: samples against annotators."""
+"""Scores whether samples disagree where, and as often as, annotators do."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,27 +9,27 @@ from scipy.stats import rankdata
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.metrics import regions
 
-NEAR = 0.1  # of the longest side
-BINS = 10
-CONTESTED = 0.5
+NEAR = 0.1  # as a share of the longest side
+BINS = 10  # of the reliability diagram
+CONTESTED = 0.5  # disagreement above which a pixel is contested
 
 
 def draw_pairs(
   valid: np.ndarray, count: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws pixel pairs, half of them near each other.
+  """Draws pixel pairs to score, half of them near each other.
 
-  Of all pairs of an image few are near, and those far apart hardly ever share
-  an entity: without the strata only these would count.
+  Near means within a tenth of the longest side along both axes. Few pairs of an
+  image are near, and distant pairs hardly ever share an entity; without this
+  split they would dominate.
 
   Args:
-    valid: bool [H, W], where to draw.
-    count: how many pairs; fewer where the image has too few near or far ones.
-    seed: of the draw.
+    valid: pixels to draw from, bool [H, W].
+    count: number of pairs; fewer if the image has too few near or far ones.
+    seed: seed of the draw.
 
   Returns:
-    Flat indices of the first and the second pixels. Near is within a tenth of
-    the longest side along both axes.
+    Flat indices of the first and of the second pixels, int [P] each.
   """
   rng = np.random.default_rng(seed)
   height, width = valid.shape
@@ -39,7 +39,7 @@ def draw_pairs(
     return pixels, pixels
   found = []
   for near in True, False:
-    # Not every draw is a pair that will do, but most are.
+    # Draws spare pairs, because some do not qualify.
     y, x = np.divmod(rng.choice(pixels, 4 * count), width)
     if near:
       to_y, to_x = np.add(rng.integers(-reach, reach + 1, (2, len(y))), (y, x))
@@ -57,11 +57,11 @@ def draw_pairs(
 def share_together(
   id_maps: Sequence[np.ndarray], pairs: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-  """Share of the maps that put both pixels into one segment: float [P].
+  """Returns the share of maps with both pixels in one segment, float [P].
 
   Args:
     id_maps: integers [N, H, W], as array or list.
-    pairs: as from draw_pairs.
+    pairs: P pixel pairs, see draw_pairs.
   """
   flat = np.reshape(id_maps, (len(id_maps), -1))
   return (flat[:, pairs[0]] == flat[:, pairs[1]]).mean(axis=0)
@@ -70,18 +70,18 @@ def share_together(
 def count_reliability(
   predicted: np.ndarray, observed: np.ndarray
 ) -> np.ndarray:
-  """Counts of a reliability diagram; add those of several images.
+  """Counts pixel pairs for a reliability diagram; images can be summed.
 
   Args:
-    predicted: probabilities [P].
-    observed: share of yes among those who were asked, [P].
+    predicted: predicted probability of each pair, float [P] in [0, 1].
+    observed: share of annotators who join each pair, float [P] in [0, 1].
 
   Returns:
-    float [BINS, 4], over the pairs whose prediction lies in each bin: their
-    number, sum of predicted, sum of observed, sum of squared errors (mean over
-    those asked, each of whom said 0 or 1).
+    float [BINS, 4]. For the pairs whose prediction lies in a bin: their number
+    and the sums of predicted, observed and squared error; the error of a pair
+    is the mean over its annotators, each of whom says 0 or 1.
   """
-  # k / N times 10 may come out just under a whole number
+  # k / N times 10 may come out just below a whole number.
   bins = np.minimum((predicted * BINS + 1e-9).astype(int), BINS - 1)
   errors = predicted**2 - 2 * predicted * observed + observed
   columns = np.ones_like(errors), predicted, observed, errors
@@ -89,18 +89,18 @@ def count_reliability(
 
 
 def calibration(counts: np.ndarray) -> dict[str, float | list]:
-  """How far predicted probabilities can be taken at their word.
+  """Scores how well predicted probabilities agree with observed shares.
 
-  Few samples make coarse probabilities: even samples drawn as the annotators
-  are do not reach 0, so compare at equal numbers of samples.
+  Few samples give coarse probabilities, with which even an ideal model does not
+  reach 0; so compare models at equal numbers of samples.
 
   Args:
-    counts: as from count_reliability.
+    counts: float [BINS, 4], see count_reliability.
 
   Returns:
-    ece: mean over pairs of |predicted - observed| of their bin; brier: mean
-    squared error against single annotators; bins: [predicted, observed, share
-    of the pairs] of each bin that is not empty. nan, nan and [] without pairs.
+    'ece': mean over pairs of their bin's |predicted - observed|; 'brier': mean
+    squared error against single annotators; 'bins': [predicted, observed, share
+    of pairs] of each bin that is not empty. nan, nan and [] without pairs.
 
   Source: Guo et al., "On calibration of modern neural networks", ICML 2017;
     Brier, "Verification of forecasts expressed in terms of probability", 1950.
@@ -120,16 +120,16 @@ def calibration(counts: np.ndarray) -> dict[str, float | list]:
 
 
 def disagreement(id_maps: Sequence[np.ndarray]) -> np.ndarray:
-  """How differently segmentations see each pixel, whatever their ids.
+  """Measures per pixel how much segmentations disagree, whatever their ids.
 
-  1 - the IoU of the two segments a pixel lies in, mean over pairs of maps.
+  It is 1 - IoU of the two segments at a pixel, averaged over pairs of maps.
 
   Args:
-    id_maps: integers [N, H, W], as array or list, N at least 2.
+    id_maps: integers [N, H, W], as array or list, N >= 2.
 
   Returns:
-    float32 [H, W] in [0, 1], 0 where a pixel's segments are the same in all;
-    nan where fewer than two maps have anything but IGNORE_ID.
+    float32 [H, W] in [0, 1]: 0 where a pixel's segment is the same in all maps,
+    nan where fewer than two maps have an id other than IGNORE_ID.
   """
   agreed, asked = np.zeros((2, *id_maps[0].shape))
   for first, second in itertools.combinations(id_maps, 2):
@@ -148,23 +148,22 @@ def disagreement(id_maps: Sequence[np.ndarray]) -> np.ndarray:
 def contested_area(
   uncertainty: np.ndarray, annotations: Sequence[np.ndarray]
 ) -> float:
-  """Area under the ROC curve of uncertainty, for where annotators disagree.
+  """Scores how well uncertainty finds pixels that annotators contest (AUROC).
 
-  A pixel is contested if its disagreement is over 0.5: if the entities that
-  two annotators put it into overlap, on average, with an IoU under one half,
-  which would be no match (as in panoptic quality). That is so inside a region
-  that one cuts up and another does not, and between borders drawn apart.
+  A pixel is contested if the annotators' disagreement there is over 0.5: their
+  entities at that pixel have a mean IoU below one half, which is no match in
+  panoptic quality either. This holds inside a region that only some annotators
+  divide, and between outlines that they draw in different places.
 
   Args:
     uncertainty: float [H, W], higher is less certain, such as disagreement of
-      the samples.
-    annotations: integers [A, H, W], as array or list.
+      the samples; pixels of nan are left out.
+    annotations: integers [A, H, W], as array or list; pixels that fewer than
+      two annotators labelled are left out.
 
   Returns:
-    Chance that a contested pixel is less certain than an uncontested one; 0.5
-    knows nothing. nan with one annotator, or if all or no pixels are contested.
-    Pixels that under two annotators labelled, or of no uncertainty (nan), are
-    left out.
+    Probability that a contested pixel is less certain than an uncontested one;
+    0.5 is chance. nan for one annotator, or if all or no pixels are contested.
   """
   if len(annotations) < 2:
     return float('nan')
@@ -174,7 +173,7 @@ def contested_area(
 
 
 def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
-  """Chance that a positive has the higher score, ties counting one half.
+  """Computes the chance that a positive outscores a negative; a tie is 1/2.
 
   Args:
     scores: float [P].

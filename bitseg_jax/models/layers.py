@@ -1,4 +1,4 @@
-"""Layers of the attn-UNet (sec. 4.1). Channels last, [B, H, W, C].
+"""Layers of the attn-UNet (sec. 4.1), on channels-last [B, H, W, C] arrays.
 
 Parameters, normalisation statistics and softmax are float32 whatever the
 compute dtype.
@@ -16,15 +16,16 @@ zeros = nn.initializers.zeros_init()
 def time_features(
   t: jax.Array, channels: int, max_period: float = 10.0
 ) -> jax.Array:
-  """Features [cos(t f_k), sin(t f_k)], f_k = max_period^(-k / half).
+  """Embeds diffusion times as the network's time features.
 
   Args:
     t: times in [0, 1], float [B].
     channels: even number of features; half = channels / 2 frequencies.
-    max_period: ratio of the highest to the lowest frequency, nearly.
+    max_period: approximate ratio of the highest to the lowest frequency.
 
   Returns:
-    float32 [B, channels].
+    [cos(t f_k), sin(t f_k)] with f_k = max_period^(-k / half), float32
+    [B, channels].
   """
   half = channels // 2
   frequencies = max_period ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -33,10 +34,10 @@ def time_features(
 
 
 def to_patches(x: jax.Array, size: int) -> jax.Array:
-  """Moves the pixels of each patch, [B, H, W, C], to the channels.
+  """Moves the pixels of each size x size patch to the network's channels.
 
   Returns:
-    [B, H / size, W / size, size^2 C], rows of a patch first.
+    x [B, H, W, C] as [B, H / size, W / size, size^2 C], each patch row by row.
   """
   b, h, w, c = x.shape
   x = x.reshape(b, h // size, size, w // size, size, c)
@@ -44,14 +45,14 @@ def to_patches(x: jax.Array, size: int) -> jax.Array:
 
 
 def from_patches(x: jax.Array, size: int) -> jax.Array:
-  """Undoes `to_patches`: [B, H, W, size^2 C] to [B, H size, W size, C]."""
+  """Inverts `to_patches`: [B, H, W, size^2 C] to [B, H size, W size, C]."""
   b, h, w, c = x.shape
   x = x.reshape(b, h, w, size, size, c // size**2)
   return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
 
 
 def group_norm(channels: int, name: str | None = None) -> nn.GroupNorm:
-  """Group normalisation in float32: 32 groups, or as many as divide C."""
+  """Returns a float32 GroupNorm layer of gcd(32, channels) groups."""
   return nn.GroupNorm(
     num_groups=math.gcd(32, channels),
     epsilon=1e-5,
@@ -61,14 +62,14 @@ def group_norm(channels: int, name: str | None = None) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-  """Residual block: norm-SiLU-conv, + time, norm-SiLU-conv (zero at start)."""
+  """Residual block: norm-SiLU-conv, plus time, norm-SiLU-conv (init 0)."""
 
   channels: int
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
-    """Maps x [B, H, W, C_in] and emb [B, E] to [B, H, W, channels]."""
+    """Maps x [B, H, W, C_in] and time emb [B, E] to [B, H, W, channels]."""
     h = nn.silu(group_norm(x.shape[-1], 'norm_in')(x))
     h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name='conv_in')(h)
     shift = nn.Dense(self.channels, dtype=self.dtype, name='time')(nn.silu(emb))
@@ -87,17 +88,18 @@ class ResBlock(nn.Module):
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """Scaled dot-product attention, softmax in float32.
+  """Computes scaled dot-product attention with a float32 softmax.
 
   Args:
-    q: queries [B, T, N, D] of N heads.
-    k: keys, likewise.
-    v: values, likewise.
+    q: queries of N heads, float [B, T, N, D].
+    k: keys, shape of q.
+    v: values, shape of q.
 
   Returns:
-    [B, T, N, D], dtype of v.
+    [B, T, N, D] with the dtype of v.
   """
-  scale = q.shape[-1] ** -0.25  # on both: smaller products in low precision
+  # Scaling both q and k keeps the products small in low precision.
+  scale = q.shape[-1] ** -0.25
   logits = jnp.einsum(
     'bqhd,bkhd->bhqk',
     q * scale,
@@ -112,10 +114,10 @@ class AttentionBlock(nn.Module):
   """Residual self-attention over all pixels.
 
   Attributes:
-    num_heads: heads.
+    num_heads: number of attention heads.
     dtype: compute dtype.
-    fused: by cuDNN's fused kernel, which keeps no [T, T] in memory: NVIDIA
-      GPUs from Ampere on, half precision only.
+    fused: use cuDNN's fused kernel, which keeps no [T, T] array in memory; it
+      needs an NVIDIA GPU from Ampere on and half precision.
   """
 
   num_heads: int
@@ -129,7 +131,7 @@ class AttentionBlock(nn.Module):
     d = c // self.num_heads
     h = group_norm(c, 'norm')(x).reshape(b, height * width, c)
     qkv = nn.Dense(3 * c, dtype=self.dtype, name='qkv')(h)
-    # Head-major: within every head lie q, k and v, as in the official code.
+    # Head-major: each head holds its own q, k and v, as in the official code.
     q, k, v = jnp.moveaxis(
       qkv.reshape(b, height * width, self.num_heads, 3, d), 3, 0
     )
@@ -143,14 +145,14 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Halves the resolution: a strided conv with one pixel of padding."""
+  """Layer that halves the resolution: strided conv, one pixel of padding."""
 
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H / 2, W / 2, C]."""
-    # 'SAME' would pad at the end only: another grid than the official one.
+    # 'SAME' pads at the end only, which would shift the official code's grid.
     return nn.Conv(
       x.shape[-1],
       (3, 3),
@@ -162,7 +164,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-  """Doubles the resolution: nearest neighbour, then a conv."""
+  """Layer that doubles the resolution: nearest neighbour, then a conv."""
 
   dtype: jnp.dtype = jnp.float32
 

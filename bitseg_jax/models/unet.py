@@ -13,23 +13,24 @@ from bitseg_jax.models import layers
 class UNet(nn.Module):
   """UNet with residual blocks and self-attention on the deepest levels.
 
-  The stem, every block on the way down and every downsampling leave a skip;
-  on the way up each block takes concat(h, skip), one block a level more than
-  on the way down.
+  The stem, each block on the way down and each downsampling leave a skip. On
+  the way up each block takes concat(h, skip), and each level has one block more
+  than on the way down.
 
   Attributes:
     out_channels: channels of the codes, C.
     base_channels: channels of the first level.
-    channel_mults: width of each level, in base_channels.
-    num_res_blocks: residual blocks a level on the way down.
+    channel_mults: width of each level in multiples of base_channels.
+    num_res_blocks: residual blocks per level on the way down.
     attention_levels: levels (0 is full resolution) with attention after each
-      block. The middle has one attention between two blocks if any level has.
-    num_heads: attention heads.
-    patch_size: pixels a side that share one position of the first level; over
-      1 is cheaper and coarser (simple diffusion, Hoogeboom et al. 2023).
+      block. If there are any, the middle has attention between its two blocks.
+    num_heads: number of attention heads.
+    patch_size: side in pixels of the patches that the first level sees as one
+      position; above 1 it is cheaper and coarser (simple diffusion, Hoogeboom
+      et al. 2023).
     fused_attention: see layers.AttentionBlock.
-    remat: compute the blocks again for the gradient instead of keeping what
-      they computed: slower, in less memory.
+    remat: recompute the blocks for the gradient instead of storing their
+      activations; this is slower and takes less memory.
     dtype: compute dtype; parameters and the output are float32.
   """
 
@@ -48,12 +49,12 @@ class UNet(nn.Module):
   def __call__(
     self, z_t: jax.Array, image: jax.Array, t: jax.Array
   ) -> jax.Array:
-    """Predicts x, eps or v: float32 [B, H, W, C].
+    """Predicts x, eps or v as float32 [B, H, W, C].
 
     Args:
-      z_t: noisy codes, float [B, H, W, C]; sides divisible by
+      z_t: noisy codes, float [B, H, W, C]; H and W are divisible by
         patch_size * 2^(levels - 1).
-      image: normalised photograph, float [B, H, W, 3]; zeros for none.
+      image: normalised photograph, float [B, H, W, 3]; zeros for no image.
       t: time in [0, 1], float [B].
     """
     emb = layers.time_features(t, self.base_channels)

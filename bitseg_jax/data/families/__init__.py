@@ -1,4 +1,4 @@
-"""The dataset families that can be prepared, by name."""
+"""Reads datasets as their authors ship them; FAMILIES lists them by name."""
 
 import inspect
 from pathlib import Path
@@ -21,20 +21,20 @@ def open_source(
   unlabelled: str = 'ignore',
   **options: Any,
 ) -> Source:
-  """Opens a source of any family.
+  """Lists the items of a downloaded dataset of any family.
 
   Args:
     dataset: a name in `FAMILIES`.
     source_dir: directory that holds the dataset as it was downloaded.
-    unlabelled: 'ignore', or 'entity': count such pixels as one more entity.
-    **options: what the family's own `open_source` takes.
+    unlabelled: 'ignore' unlabelled pixels, or count them as one more 'entity'.
+    **options: passed to the family's own `open_source`.
 
   Returns:
     The source.
 
   Raises:
-    SourceError: no such directory, another layout, or an option is not for
-      this family.
+    SourceError: if the directory does not exist or has another layout, or an
+      option is not for this family.
   """
   family = FAMILIES[dataset]
   for name in options.keys() - inspect.signature(family).parameters:

@@ -1,4 +1,4 @@
-"""BSDS500 as its authors ship it (BSR/BSDS500/data)."""
+"""Reads BSDS500 as its authors ship it (BSR/BSDS500/data)."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from bitseg_jax.data.source import SPLITS, Item, Source, SourceError
 
 
 def open_source(source_dir: str | Path) -> Source:
-  """Lists BSDS500.
+  """Lists the photos and annotations of BSDS500.
 
   Args:
-    source_dir: holds images/SPLIT/*.jpg and groundTruth/SPLIT/*.mat for each
-      SPLIT of train, val, test that is there.
+    source_dir: holds images/SPLIT/*.jpg and groundTruth/SPLIT/*.mat, where
+      SPLIT is train, val or test; not all three are needed.
 
   Returns:
-    The source; 4 to 9 annotators a photo.
+    The source, with 4 to 9 annotators per photo.
 
   Raises:
-    SourceError: the directory has another layout.
+    SourceError: if the directory has another layout.
   """
   root = Path(source_dir)
   splits: dict[str, list[Item]] = {}
@@ -36,7 +36,7 @@ def open_source(source_dir: str | Path) -> Source:
       for name in sorted(labels.keys() - photos.keys())
     ]
     names = sorted(photos.keys() & labels.keys())
-    # one photo in two splits would be trained on and tested on
+    # A photo in two splits could be used for both training and testing.
     before = {item.name for items in splits.values() for item in items}
     twice = sorted(before.intersection(names))
     problems += [f'{photos[name]}: in another split too' for name in twice]
@@ -52,19 +52,19 @@ def open_source(source_dir: str | Path) -> Source:
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
-  """Reads all annotators of one photo.
+  """Reads the id maps of one photo from its .mat file.
 
   Args:
     item: its only label is the .mat file.
 
   Returns:
-    One int32 [H, W] an annotator: the file's id less 1, -1 = unlabelled.
+    One int32 [H, W] per annotator: the file's id - 1, so -1 is unlabelled.
 
   Raises:
-    SourceError: the file is truncated or has another structure.
+    SourceError: if the file is truncated or has another structure.
   """
   path = item.labels[0]
-  # scipy raises anything from ValueError to zlib.error on a damaged file
+  # scipy raises anything from ValueError to zlib.error on a damaged file.
   try:
     cells = scipy.io.loadmat(path)['groundTruth'].ravel()
     return [cell['Segmentation'][0, 0].astype(np.int32) - 1 for cell in cells]
@@ -76,6 +76,6 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
 
 
 def _by_stem(directory: Path, suffix: str) -> dict[str, Path]:
-  # iterdir, for glob finds nothing in a directory that may not be read
+  # iterdir raises if the directory may not be read; glob would find nothing.
   paths = directory.iterdir() if directory.is_dir() else ()
   return {path.stem: path for path in paths if path.suffix == suffix}

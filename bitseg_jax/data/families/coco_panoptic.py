@@ -1,6 +1,6 @@
-"""COCO panoptic: a JSON a split, and a PNG a photo that holds the ids.
+"""Reads COCO panoptic: one JSON per split and one PNG of ids per photo.
 
-A crowd is no entity: its pixels are unlabelled, as they are in COCO's scores.
+A crowd is not an entity: its pixels are unlabelled, as in COCO's scores.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from bitseg_jax.data.source import (
 
 
 class Annotation(NamedTuple):
-  """The PNG of one photo, and what the JSON says of its ids."""
+  """The PNG of one photo, and its ids as the JSON lists them."""
 
   path: Path
   ids: frozenset[int]
@@ -32,19 +32,20 @@ class Annotation(NamedTuple):
 
 
 def open_source(source_dir: str | Path) -> Source:
-  """Lists a dataset in the panoptic format of COCO.
+  """Lists the photos and annotations of a dataset in COCO's panoptic format.
 
   Args:
-    source_dir: holds, itself or in annotations/, NAME.json beside a folder
-      NAME/ of PNG files; photos are in panoptic_NAME's NAME/, images/NAME/,
-      images/ or input_images/. A NAME with train, val or test in it is that
-      split; images of other files are split 80/10/10 at random with seed 0.
+    source_dir: holds NAME.json beside a folder NAME/ of PNG files, directly or
+      in annotations/. Photos are in PLACE/, images/PLACE/, images/ or
+      input_images/, where PLACE is NAME without a leading panoptic_. A NAME
+      that contains train, val or test is that split; images of other files are
+      split 80/10/10 at random with seed 0.
 
   Returns:
     The source.
 
   Raises:
-    SourceError: the directory has another layout, or a JSON is damaged.
+    SourceError: if the directory has another layout or a JSON is damaged.
   """
   root = Path(source_dir)
   paths = [
@@ -75,16 +76,16 @@ def open_source(source_dir: str | Path) -> Source:
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
-  """Reads the segments of one photo.
+  """Reads the id map of one photo from its PNG.
 
   Args:
     item: its only label is an `Annotation`.
 
   Returns:
-    One int32 [H, W]: R + 256 G + 65536 B, -1 = void or a crowd.
+    One int32 [H, W]: R + 256 G + 65536 B, or -1 for void and crowds.
 
   Raises:
-    SourceError: the PNG cannot be read, or has ids that the JSON does not.
+    SourceError: if the PNG cannot be read or has ids that are not in the JSON.
   """
   annotation = item.labels[0]
   ids = read_label(annotation.path)
@@ -99,7 +100,7 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
 
 
 def _read_items(root: Path, path: Path, problems: list[str]) -> dict[str, Item]:
-  """The items of one JSON by name; appends to the problems."""
+  """Reads the items of one JSON by name; appends to problems."""
   content = read_json(path, ('images', 'annotations'))
   photos = {
     image['id']: image['file_name']

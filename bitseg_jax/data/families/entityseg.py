@@ -1,7 +1,7 @@
-"""EntitySeg: photos in three folders, annotations in one JSON a split.
+"""Reads EntitySeg: photos in three folders, one JSON of annotations per split.
 
-Annotations are painted by area, the largest first, so that small entities stay
-on top; of two as large, the one that comes later in the file.
+Entities are painted by area, the largest first, so that small ones stay on top;
+of two with equal area, the later one in the file is on top.
 """
 
 import glob
@@ -27,7 +27,7 @@ _PLACES = ('.', 'annotations', 'annotations/entity_segmentation')
 
 
 class Annotation(NamedTuple):
-  """The entities of one photo, as the file has them."""
+  """The entities of one photo as the JSON lists them."""
 
   where: str  # file and image, for messages
   height: int
@@ -39,22 +39,22 @@ class Annotation(NamedTuple):
 
 
 def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
-  """Lists EntitySeg.
+  """Lists the photos and annotations of EntitySeg.
 
   Args:
-    source_dir: holds, itself or in annotations/ or there in
-      entity_segmentation/, entityseg_{train,val}[_lr].json or
-      entityv2_010203_entity_{train,val}[_lr].json, low resolution preferred;
-      and, itself or in images/ or images_lr/, the photo folders
-      entity_01_11580, entity_02_11598 and entity_03_10049.
-    split: 'paper': 80/10/10 over all images, with seed 0 and all native
-      validation images in test; 'native': train and val as in the files.
+    source_dir: holds entityseg_{train,val}[_lr].json or
+      entityv2_010203_entity_{train,val}[_lr].json, directly, in annotations/ or
+      in annotations/entity_segmentation/, low resolution preferred; and the
+      photo folders entity_01_11580, entity_02_11598 and entity_03_10049,
+      directly, in images/ or in images_lr/.
+    split: 'paper' (80/10/10 over all images with seed 0, all native validation
+      images in test) or 'native' (train and val as in the files).
 
   Returns:
     The source; photos shrink to the size that the JSON gives.
 
   Raises:
-    SourceError: the directory has another layout, or a JSON is damaged.
+    SourceError: if the directory has another layout or a JSON is damaged.
   """
   root = Path(source_dir)
   paths = _find_annotations(root, split)
@@ -90,16 +90,16 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
 def paper_split(
   train: Iterable[str], val: Iterable[str]
 ) -> dict[str, list[str]]:
-  """Splits file names 80/10/10, native validation images all in test.
+  """Splits file names 80/10/10, with all native validation images in test.
 
   Args:
-    train: names of the native training images.
-    val: names of the native validation images.
+    train: file names of the native training images.
+    val: file names of the native validation images.
 
   Returns:
-    Sorted names of train, val and test.
+    {'train', 'val', 'test'}: sorted file names.
 
-  Source: the official data/entity/process_entity.py, and its very draws.
+  Source: the official data/entity/process_entity.py, with the same draws.
   """
   tenth = round(0.1 * len({*train, *val}))
   draw = random.Random(SPLIT_SEED).sample
@@ -115,16 +115,16 @@ def paper_split(
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
-  """Paints the entities of one photo.
+  """Reads the id map of one photo by painting its entities.
 
   Args:
     item: its only label is an `Annotation`.
 
   Returns:
-    One int32 [H, W]: place in the file's order, -1 where no entity is.
+    One int32 [H, W]: the entity's position in the file, -1 where there is none.
 
   Raises:
-    SourceError: a segmentation is damaged or does not fit the image.
+    SourceError: if a segmentation is damaged or does not fit the image.
   """
   annotation = item.labels[0]
   height, width = annotation.height, annotation.width
@@ -141,7 +141,7 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
 
 
 def _find_annotations(root: Path, split: str) -> dict[str, Path]:
-  """The JSON of train and of val; the most complete, low resolution first."""
+  """Finds the JSONs of train and val: the most complete pair, _lr preferred."""
   candidates = []
   for suffix in ('_lr.json', '.json'):
     for scheme in _SCHEMES:
@@ -167,7 +167,7 @@ def _find_annotations(root: Path, split: str) -> dict[str, Path]:
 
 
 def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
-  """The annotation of each file name; appends to the problems."""
+  """Reads the annotation of each file name; appends to problems."""
   content = read_json(path, ('images', 'annotations'))
   entities = defaultdict(list)
   for i, entity in enumerate(content['annotations']):
@@ -201,13 +201,13 @@ def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
 
 
 def _photo_places(root: Path, low: bool) -> list[Path]:
-  """Directories that may hold the photo folders; small photos only for lr."""
+  """Lists directories that may hold photo folders; images_lr/ only if low."""
   names = ('images_lr', 'images', '.') if low else ('images', '.')
   return [root / name for name in names if (root / name).is_dir()]
 
 
 def _find_photo(name: str, places: list[Path]) -> Path | None:
-  # an unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg
+  # An unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg.
   for place in places:
     if (place / name).is_file():
       return place / name

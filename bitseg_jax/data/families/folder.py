@@ -1,4 +1,4 @@
-"""A folder of photos with id maps: how to bring one's own data."""
+"""Reads a folder of photos with id maps, the layout for a user's own data."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,21 +21,21 @@ PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 
 
 def open_source(source_dir: str | Path, connected: bool = False) -> Source:
-  """Lists a folder dataset.
+  """Lists the photos and labels of a folder dataset.
 
   Args:
     source_dir: holds images/NAME.jpg (or .png, ...) and labels/NAME.png, or
-      labels/ANNOTATOR/NAME.png for several annotators; train.txt, val.txt and
-      test.txt, where there are any, list the names of each split. Without
-      them the names are split 80/10/10 at random with seed 0.
-    connected: labels are semantic maps; each group of pixels of one id that
-      touch, be it at a corner, is an entity.
+      labels/ANNOTATOR/NAME.png for several annotators. Optional train.txt,
+      val.txt and test.txt list the names of each split; without any, the names
+      are split 80/10/10 at random with seed 0.
+    connected: the labels are semantic maps, in which pixels of one id that
+      touch, if only at a corner, form an entity.
 
   Returns:
     The source.
 
   Raises:
-    SourceError: there is no images/ or labels/, or nothing in it.
+    SourceError: if images/ or labels/ is missing, or images/ has no photo.
   """
   root = Path(source_dir)
   for name in ('images', 'labels'):
@@ -76,23 +76,23 @@ def open_source(source_dir: str | Path, connected: bool = False) -> Source:
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
-  """Reads all annotators of one photo.
+  """Reads the id maps of one photo from its PNG files.
 
   Args:
     item: its labels are 8-bit, 16-bit, palette or RGB PNG files (id R + 256 G
-      + 65536 B), 0 = unlabelled.
+      + 65536 B), 0 where unlabelled.
 
   Returns:
-    One int32 [H, W] an annotator: the file's id less 1, -1 = unlabelled.
+    One int32 [H, W] per annotator: the file's id - 1, so -1 is unlabelled.
 
   Raises:
-    SourceError: a file cannot be read, or does not hold ids.
+    SourceError: if a file cannot be read or does not hold ids.
   """
   return [read_label(path) - 1 for path in item.labels]
 
 
 def load_connected(item: Item) -> list[np.ndarray]:
-  """As `load_id_maps`, with each id cut into its connected parts."""
+  """Reads id maps as `load_id_maps`, with each connected part as an entity."""
   return [_connected(id_map) for id_map in load_id_maps(item)]
 
 
@@ -117,7 +117,7 @@ def _by_stem(
 
 
 def _find_labels(directory: Path) -> dict[str, list[Path]]:
-  """The label files of each name: labels/ itself, then each annotator's."""
+  """Finds the label files of each name, in labels/ and for each annotator."""
   found: dict[str, list[Path]] = {}
   annotators = sorted(p for p in directory.iterdir() if p.is_dir())
   for place in [directory, *annotators]:
@@ -129,7 +129,7 @@ def _find_labels(directory: Path) -> dict[str, list[Path]]:
 def _make_splits(
   root: Path, names: list[str]
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
-  """Names of each split, the lines of problems and the lines of notes."""
+  """Returns the names of each split, lines of problems and lines of notes."""
   lists = {s: root / f'{s}.txt' for s in SPLITS}
   lists = {split: path for split, path in lists.items() if path.is_file()}
   if lists:
@@ -171,6 +171,6 @@ def _read_lists(
 
 
 def _to_name(line: str, known: Iterable[str]) -> str:
-  """A listed name may carry a directory and a suffix; photo names have none."""
+  """Strips directory and suffix off a listed name, as photo names have none."""
   name = Path(line).name
   return name if name in known else Path(line).stem

@@ -1,1 +1,1 @@
-"""Prepared datasets: ArrayRecord files, written and read through TFDS."""
+"""Writes and reads prepared datasets: ArrayRecord files, through TFDS."""

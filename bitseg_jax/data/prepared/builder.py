@@ -1,7 +1,7 @@
-"""The prepared dataset: ArrayRecord files written and read through TFDS.
+"""Writes and reads prepared datasets: ArrayRecord files, through TFDS.
 
-DIR/entity_segmentation/VERSION/ has that name only once everything is written:
-until then all lies in DIR/unfinished-KEY, which the next run goes on with.
+DIR/entity_segmentation/VERSION/ appears only once everything is written. Until
+then all files are in DIR/unfinished-KEY, from which the next run continues.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ _RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
 
 
 class EntitySegmentation(tfds.core.ShardBasedBuilder):
-  """Photos, each with one id map for each of its annotators."""
+  """Builds the TFDS dataset of photos with one id map for each annotator."""
 
-  # Shard based, since TFDS's GeneratorBasedBuilder imports TensorFlow to
-  # shuffle as soon as a split is over 1 GiB; grain shuffles when reading.
+  # Shard based, because TFDS's GeneratorBasedBuilder imports TensorFlow to
+  # shuffle splits over 1 GiB; here grain shuffles when reading.
 
   VERSION = tfds.core.Version(VERSION)
 
@@ -62,7 +62,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    # id_maps as bytes: TFDS decodes no 16-bit PNG without OpenCV
+    # id_maps are bytes, because TFDS cannot decode 16-bit PNG without OpenCV.
     return tfds.core.DatasetInfo(
       builder=self,
       features=tfds.features.FeaturesDict(
@@ -82,7 +82,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     shards = {}
     for split, items in self._source.splits.items():
       examples = self._examples(split, items)
-      # the shards of a split take their share of one stream, one by one
+      # The shards of a split are written in turn, all from one stream.
       shards[split] = [partial(islice, examples, _RECORDS_A_SHARD)] * -(
         -len(items) // _RECORDS_A_SHARD
       )
@@ -117,7 +117,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
           'annotators_per_image': dict(sorted(annotators.items())),
           'entities_per_map': dict(sorted(entities.items())),
         }
-    # the directory is not renamed yet: what raises here leaves no dataset
+    # The directory is not renamed yet, so raising here leaves no dataset.
     if not self._splits:
       raise SourceError('nothing is left')
     if self._strict and self.problems:
@@ -133,19 +133,19 @@ def write_dataset(
   options: dict[str, Any] | None = None,
   key: str = '',
 ) -> tuple[list[str], str | None]:
-  """Writes a source as a prepared dataset, in place of one already there.
+  """Writes a source as a prepared dataset.
 
-  The old one stays until the new one is whole.
+  A dataset that is there already stays until the new one is whole.
 
   Args:
-    source: what to write.
-    data_dir: directory that will hold it.
-    dataset: the source's name, kept with the data.
-    longest_side: larger photos shrink to it (pixels), 0 = keep their size.
+    source: the source to write.
+    data_dir: directory that will hold the dataset.
+    dataset: the source's name, stored with the data.
+    longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
     strict: write nothing if any item has a problem.
-    options: how the source was opened, kept with the data.
-    key: a call with the same one goes on where an interrupted one was; '' =
-      start anew. See `encoded.fingerprint`.
+    options: how the source was opened, stored with the data.
+    key: name of this preparation, see `encoding.fingerprint`; a call continues
+      an interrupted one of the same key, and '' starts anew.
 
   Returns:
     One line for each item left out, and why nothing was written, else None.
@@ -154,7 +154,7 @@ def write_dataset(
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
   written = unfinished / 'written'
-  shutil.rmtree(written, ignore_errors=True)  # TFDS begins anew, and is quick
+  shutil.rmtree(written, ignore_errors=True)  # TFDS quickly writes it again
   total = sum(map(len, source.splits.values()))
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
     builder = EntitySegmentation(
@@ -174,7 +174,7 @@ def write_dataset(
       shutil.rmtree(unfinished)
       return builder.problems, str(error)
     except RuntimeError as error:
-      # ArrayRecord's, for a full disk; any other is a bug and is told whole
+      # ArrayRecord raises this on a full disk. Any other error is a bug.
       if '() failed: ' not in str(error):
         raise
       return builder.problems, str(error).split(';')[0]
@@ -187,7 +187,7 @@ def write_dataset(
 
 
 def _run_quietly(builder):
-  # TFDS makes an empty download directory and prints a size it cannot know
+  # TFDS makes an empty download directory and prints a size it cannot know.
   with (
     tempfile.TemporaryDirectory() as scratch,
     contextlib.redirect_stdout(io.StringIO()),
@@ -196,11 +196,11 @@ def _run_quietly(builder):
 
 
 def check_source(source: Source, longest_side: int = 512) -> list[str]:
-  """Reads a whole source as `write_dataset` would, and writes nothing.
+  """Reads a whole source as `write_dataset` would, but writes nothing.
 
   Args:
-    source: what to read.
-    longest_side: as in `write_dataset`.
+    source: the source to read.
+    longest_side: see `write_dataset`.
 
   Returns:
     One line for each item that would be left out.

@@ -1,7 +1,7 @@
-"""Encodes the items of a source on all cores, block by block.
+"""Encodes the items of a source as records, on all cores and block by block.
 
-Each finished block is a file at once, so that an interrupted preparation goes
-on where it was; decoding large photos is what takes the time.
+Each finished block is written to a file at once, so that an interrupted
+preparation can continue. Decoding large photos takes most of the time.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ import msgpack
 from bitseg_jax.data.prepared import record
 from bitseg_jax.data.source import Item, Source
 
-BLOCK = 256  # items; what an interrupted preparation loses at most
+BLOCK = 256  # items, the most that an interrupted preparation loses
 
 
 def encode_all(
   source: Source, items: list[Item], longest_side: int
 ) -> Iterator[Any]:
-  """Yields what `record.encode` makes of each item, in order."""
+  """Yields the result of `record.encode` for each item, in order."""
   cores = os.cpu_count() or 1
   encode = partial(record.encode, source, longest_side=longest_side)
   return iter(
@@ -43,17 +43,17 @@ def encode_blocks(
   folder: Path,
   advance: Callable[[int], Any],
 ) -> Iterator[Any]:
-  """As `encode_all`, but what `folder` already holds is read from there.
+  """Encodes items like `encode_all`, but reads finished blocks from `folder`.
 
   Args:
-    source: where the items come from.
-    items: which ones.
+    source: the source of the items.
+    items: the items to encode.
     longest_side: see `record.encode`.
-    folder: of these items alone; made if it is not there.
-    advance: called with a number of items once they are encoded.
+    folder: holds the blocks of exactly these items; created if missing.
+    advance: called with the number of items that were just encoded or read.
 
   Yields:
-    What `record.encode` makes of each item, in order.
+    The result of `record.encode` for each item, in order.
   """
   folder.mkdir(parents=True, exist_ok=True)
   for start in range(0, len(items), BLOCK):
@@ -69,16 +69,17 @@ def encode_blocks(
         advance(1)
       partly = path.with_suffix('.partly')
       partly.write_bytes(msgpack.packb(results))
-      os.replace(partly, path)  # has that name only when whole
+      os.replace(partly, path)  # so that only whole blocks have this name
     yield from results
 
 
 def fingerprint(source_dir: str | Path, *settings: Any) -> str:
-  """Names the encoding of a directory: its files as they are, and settings.
+  """Digests a dataset's files and the settings of its preparation.
 
   Args:
-    source_dir: every file below it counts, with its size and time of change.
-    *settings: plain values.
+    source_dir: directory whose files count, by path, size and modification
+      time.
+    *settings: plain values that JSON can hold.
 
   Returns:
     16 hexadecimal digits.

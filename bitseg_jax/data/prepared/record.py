@@ -1,6 +1,6 @@
-"""One example as it is stored: photo as JPEG, id maps as 8- or 16-bit PNG.
+"""Encodes and decodes a stored record: JPEG photo, 8- or 16-bit PNG id maps.
 
-A stored value is compact id + 1; 0 = ignored.
+The value of a PNG pixel is its compact id + 1, and 0 where ignored.
 """
 
 import io
@@ -19,17 +19,17 @@ JPEG_QUALITY = 95
 def encode(
   source: Source, item: Item, longest_side: int
 ) -> tuple[dict[str, Any], list[int]] | str:
-  """Reads one item of a source and turns it into a record.
+  """Reads one item of a source and encodes it as a record.
 
   Args:
-    source: where the item comes from.
-    item: which one.
-    longest_side: a larger photo shrinks to it (pixels), 0 = keep its size;
-      photos by area averaging, ids by the nearest pixel.
+    source: the source of the item.
+    item: the item to encode.
+    longest_side: a larger photo shrinks to it, in pixels; 0 keeps its size.
+      Photos shrink by area averaging, ids by the nearest pixel.
 
   Returns:
     The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
-    of entities of each map; or, if a file is at fault, the line saying so.
+    of entities of each map; or, if a file is at fault, one line that says so.
   """
   try:
     example = load_example(source, item)
@@ -44,7 +44,7 @@ def encode(
     jpeg = item.photo.read_bytes()
   else:
     buffer = io.BytesIO()
-    # subsampling 0: halved colour would blur the borders between entities
+    # Subsampled colour would blur the borders between entities.
     Image.fromarray(image).save(
       buffer, 'JPEG', quality=JPEG_QUALITY, subsampling=0
     )
@@ -54,25 +54,25 @@ def encode(
 
 
 def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
-  """Turns a record back into an example.
+  """Decodes a stored record into photo and id maps.
 
   Args:
     record: as read from disk, {'name', 'image': JPEG, 'id_maps': PNGs}.
-    wanted_side: longest side (pixels) that the photo will be shrunk to. One of
-      four times that or more is decoded at 1/2, 1/4 or 1/8 of its size, at
-      least twice what is wanted; the id maps keep theirs. 0 = full size.
+    wanted_side: longest side in pixels that the photo will be shrunk to later.
+      A photo of four times that or more is decoded at 1/2, 1/4 or 1/8 of its
+      size, at least twice wanted_side; id maps keep their size. 0 = full size.
 
   Returns:
     {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps': sequence of int32
-    [H, W], each decoded when asked for}, ids 0, 1, ... without gaps, -1 =
-    unlabelled.
+    [H, W]}. Each id map is decoded only when it is indexed; its ids are 0, 1,
+    ... without gaps, -1 where unlabelled.
   """
   with Image.open(io.BytesIO(record['image'])) as photo:
     whole = photo.size
     if wanted_side:
       least = 2 * wanted_side / max(whole)
       photo.draft(None, tuple(max(1, int(n * least)) for n in whole))
-    # Decoded small, a last line may be mostly beyond the photo.
+    # The last line of a small decoding may lie mostly beyond the photo.
     factor = round(max(whole) / max(photo.size))
     width, height = (max(1, round(n / factor)) for n in whole)
     rgb = photo if photo.mode == 'RGB' else photo.convert('RGB')
@@ -85,7 +85,7 @@ def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
 
 
 class IdMaps(Sequence):
-  """Id maps of one photo, decoded when asked for: training draws only one."""
+  """Decodes a photo's id maps only when indexed, as training draws just one."""
 
   def __init__(self, pngs: Sequence[bytes]):
     self._pngs = pngs
@@ -101,12 +101,12 @@ class IdMaps(Sequence):
 def shrink(
   image: np.ndarray, id_maps: list[np.ndarray], longest_side: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-  """Shrinks a photo by area averaging and its ids by the nearest pixel.
+  """Shrinks photo (area average) and id maps (nearest pixel) to be stored.
 
   Args:
     image: uint8 [H, W, 3].
     id_maps: int32 [H, W] each.
-    longest_side: pixels; a smaller photo stays as it is, and any does for 0.
+    longest_side: in pixels; a smaller photo keeps its size, and 0 keeps any.
 
   Returns:
     The image and the id maps.
@@ -136,7 +136,7 @@ def _encode_id_map(id_map: np.ndarray, label: Any) -> tuple[bytes, int]:
     )
   stored = np.searchsorted(ids, id_map, side='right')
   if len(ids) < 256:
-    # Palette PNGs are not filtered, and decode four times as fast.
+    # Palette PNGs are not filtered, so they decode four times as fast.
     png = Image.fromarray(stored.astype(np.uint8)).convert('P')
   else:
     png = Image.fromarray(stored.astype(np.uint16))

@@ -1,4 +1,4 @@
-"""Preparing a dataset from its source, told to the user line by line."""
+"""Prepares a dataset from its source and prints what happens, line by line."""
 
 import sys
 from pathlib import Path
@@ -24,18 +24,19 @@ def prepare(
   Args:
     dataset: a name in `FAMILIES`.
     source: directory that holds the dataset as it was downloaded.
-    output: directory to write to; None to read all of the source, say what is
-      wrong with it and write nothing.
-    longest_side: larger photos shrink to it (pixels), 0 = keep their size.
+    output: directory to write to; None only reads the source and prints its
+      problems.
+    longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
     strict: write nothing if any item has a problem.
-    overwrite: replace the dataset in `output`, once the new one is whole.
+    overwrite: replace the dataset in `output` once the new one is whole.
     **options: see `families.open_source`.
 
   Returns:
-    The exit code: 0 when the dataset is there or has no problem, else 1.
+    The exit code: 0 if `output` holds the dataset, or without `output` if the
+    source has no problem; else 1.
 
   Raises:
-    SourceError, OSError: nothing could be written; one line says why.
+    SourceError, OSError: if nothing could be written; the line says why.
   """
   failure = None
   if output and splits.dataset_path(output).exists() and not overwrite:

@@ -14,24 +14,24 @@ VERSION = '1.0.0'
 
 
 def dataset_path(data_dir: str | Path) -> Path:
-  """Where a prepared dataset lies within the directory given as output."""
+  """Returns the path of a prepared dataset within its output directory."""
   return Path(data_dir) / _NAME / VERSION
 
 
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
-  """Reads what is known of a prepared dataset without reading its records.
+  """Reads the metadata of a prepared dataset, without its records.
 
   Args:
     data_dir: directory given as output when it was prepared.
 
   Returns:
-    `dataset`, its source's name; `longest_side`; `options`; `splits`: for each
-    split its `images`, and how many images have so many annotators
-    (`annotators_per_image`) and how many maps so many entities
-    (`entities_per_map`), both keyed by the number as a string.
+    `dataset`, its source's name; `longest_side`; `options`; and `splits`: for
+    each split the number of `images` and two histograms with strings as keys,
+    `annotators_per_image` (images by number of annotators) and
+    `entities_per_map` (id maps by number of entities).
 
   Raises:
-    FileNotFoundError: there is no prepared dataset.
+    FileNotFoundError: if there is no prepared dataset.
   """
   path = dataset_path(data_dir) / 'metadata.json'
   if not path.is_file():
@@ -88,7 +88,7 @@ def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
 
 
 class SplitReader:
-  """Random access to the records of one split; safe to share and to pickle."""
+  """Reads one split by index, see open_split; safe to share and to pickle."""
 
   def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
     metadata = read_metadata(data_dir)
@@ -126,24 +126,23 @@ def open_split(
 
   Args:
     data_dir: directory given as output when it was prepared.
-    split: train, val or test.
-    wanted_side: longest side (pixels) that photos will be shrunk to, see
-      record.decode; 0 = photos at full size.
+    split: 'train', 'val' or 'test'.
+    wanted_side: longest side in pixels that photos will be shrunk to later, see
+      record.decode; 0 reads photos at full size.
 
   Returns:
-    A sequence of {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps':
-    sequence of int32 [H, W]}, one id map an annotator, decoded when asked for,
-    its ids 0, 1, ... without gaps, -1 = unlabelled.
+    A sequence of records as from record.decode: {'name': str, 'image': uint8
+    [H, W, 3] RGB, 'id_maps': sequence of int32 [H, W], one per annotator}.
 
   Raises:
-    FileNotFoundError: there is no prepared dataset.
-    ValueError: it has no such split, or its files are not whole.
+    FileNotFoundError: if there is no prepared dataset.
+    ValueError: if it has no such split or its files are damaged.
   """
   return SplitReader(data_dir, split, wanted_side)
 
 
 def _check_files(split_info: tfds.core.SplitInfo, directory: Path) -> None:
-  """Notices files lost or cut short when a dataset was copied."""
+  """Checks that no file was lost or cut short when a dataset was copied."""
   paths = [directory / name for name in split_info.filenames]
   size = sum(path.stat().st_size for path in paths if path.is_file())
   if size != split_info.num_bytes:
