@@ -78,7 +78,10 @@ def main() -> int:
     if not train.train(config, workdir):
       return os.EX_TEMPFAIL
   if f.mode != 'train':
-    print(reports.format_results(evaluate.evaluate(config, workdir)))
+    results = evaluate.evaluate(config, workdir)
+    if jax.process_index():
+      return 0
+    print(reports.format_results(results))
     several = '_*' if len(config.data.dirs) > 1 else ''
     print(
       f'results: {workdir}/results.json  '

@@ -51,7 +51,8 @@ def predict(
     The exit code: 0 when every photo was segmented, else 1.
   """
   settings = {**collection.DEFAULTS, **settings}
-  kinds = kinds or files.default_kinds(settings['num_samples'])
+  if kinds is None:
+    kinds = files.default_kinds(settings['num_samples'])
   files.check_kinds(kinds)
   found = photos.find(inputs, output)
   segmenter = Segmenter.from_checkpoint(checkpoint)

@@ -5,6 +5,7 @@ bitseg prepare --dataset=folder --source=DIR --check
 bitseg prepare --describe --output=DIR
 """
 
+import contextlib
 import signal
 
 from absl import flags
@@ -13,6 +14,7 @@ from bitseg_jax import cli
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.prepared.run import prepare
 from bitseg_jax.output.describe import describe
+from bitseg_jax.runtime import lock
 
 
 def define_flags() -> None:
@@ -49,15 +51,17 @@ def main() -> int:
     return 0
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
-  return prepare(
-    f.dataset,
-    f.source,
-    None if f.check else f.output,
-    f.longest_side,
-    f.strict,
-    f.overwrite,
-    **options,
-  )
+  writes = contextlib.nullcontext() if f.check else lock.hold(f.output)
+  with writes:
+    return prepare(
+      f.dataset,
+      f.source,
+      None if f.check else f.output,
+      f.longest_side,
+      f.strict,
+      f.overwrite,
+      **options,
+    )
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ Files go by the names of the images:
 Without --format, labels are looked for, then masks.
 """
 
+import json
 from pathlib import Path
 
 from absl import flags
@@ -54,8 +55,7 @@ def define_flags() -> None:
 def main() -> None:
   """Scores what the flags name, prints the table, writes the JSON."""
   f = flags.FLAGS
-  if not Path(f.output).parent.is_dir():
-    raise FileNotFoundError(f'{f.output}: its directory does not exist')
+  _check_output(Path(f.output))
   results = scoring.score_methods(
     splits.open_split(f.data, f.split, _PHOTO_SIDE),
     dict.fromkeys(f.predictions),
@@ -71,6 +71,25 @@ def main() -> None:
   if f.output:
     asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
     write_json(Path(f.output), {**asked, 'methods': results})
+
+
+def _check_output(path):
+  """Scores may replace scores, but nothing else, and least a prediction."""
+  if not path.parent.is_dir():
+    raise FileNotFoundError(f'{path}: its directory does not exist')
+  if not path.name:  # --output= is not given
+    return
+  if path.is_dir():
+    raise IsADirectoryError(f'--output={path} is a folder; give a file in it')
+  if path.exists():
+    try:
+      known = 'methods' in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+      known = False
+    if not known:
+      raise FileExistsError(
+        f'--output={path} holds something else than scores; give another file'
+      )
 
 
 if __name__ == '__main__':

@@ -13,7 +13,11 @@ from tqdm import tqdm
 
 from bitseg_jax.data.source import SourceError
 from bitseg_jax.output import files
-from bitseg_jax.runtime.writers import progress_bar, write_json
+from bitseg_jax.runtime.writers import (
+  progress_bar,
+  remove_leftovers,
+  write_json,
+)
 from bitseg_jax.segmenting import photos
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -63,6 +67,7 @@ def predict(
   at_once = max(1, segmenter.batch_size // settings['num_samples'])
   try:
     output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
       todo = _todo(found, output, kinds, made_with, overwrite, *noted)

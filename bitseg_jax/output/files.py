@@ -19,7 +19,6 @@ that are not labels are for people, of at most 1024 pixels.
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from scipy import ndimage
 
 from bitseg_jax.data import rle, transforms
 from bitseg_jax.output import viz
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.runtime.writers import whole_file, write_json
 from bitseg_jax.segmenting.answer import Segmentation
 
 KINDS = (
@@ -57,7 +56,9 @@ def default_kinds(num_samples: int) -> list[str]:
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-  """Raises ValueError for a kind that does not exist."""
+  """Raises ValueError for no kind at all, or one that does not exist."""
+  if not kinds:
+    raise ValueError(f'--outputs is empty; choose from {",".join(KINDS)}')
   for kind in kinds:
     if kind not in KINDS:
       raise ValueError(f'--outputs has {kind!r}; choose from {",".join(KINDS)}')
@@ -300,8 +301,7 @@ def _write_coco(output, file, names, annotate):
       for item in describe(image_id, name, read_record(output, name)):
         yield json.dumps(item)
 
-  temporary = output / f'.{file}.tmp'
-  with open(temporary, 'w') as out:
+  with whole_file(output / file) as out:
     for key, describe in (('images', images), ('annotations', annotate)):
       out.write('{' if key == 'images' else '')
       out.write(f'"{key}": [')
@@ -315,4 +315,3 @@ def _write_coco(output, file, names, annotate):
       'isthing': 1,
     }
     out.write(f'"categories": [{json.dumps(category)}]}}\n')
-  os.replace(temporary, output / file)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
 
 from bitseg_jax import IGNORE_ID, metrics, relabel
+from bitseg_jax.runtime.writers import whole_file
 
 Color = tuple[int, int, int]
 Cell = tuple[np.ndarray, str]
@@ -260,12 +261,8 @@ def save_png(picture: np.ndarray, path: str | os.PathLike) -> None:
   """Writes a picture, uint8 or uint16, that appears whole or not at all."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    Image.fromarray(picture).save(temporary, format='PNG')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with whole_file(path, 'wb') as file:
+    Image.fromarray(picture).save(file, format='PNG')
 
 
 def _regions(id_map):

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from bitseg_jax import codec as codecs
@@ -105,6 +106,53 @@ def _fill(config, saved, prefix):
         config[name] = tuple(value) if isinstance(value, list) else value
       except TypeError as error:
         raise ValueError(f'the saved config{prefix}: {error}') from error
+
+
+# What may differ when a run goes on: where data lies, how fast it is computed,
+# how long it trains, what is shown. All else makes it another run.
+_FREE = {
+  'init_from',
+  'data.dir',
+  'data.dirs',
+  'data.num_threads',
+  'data.num_workers',
+  'data.eval_split',
+  'model.remat',
+  'model.fused_attention',
+  'train.num_steps',
+  'train.decay_steps',
+  'train.accumulate',
+  'train.steps_per_call',
+  'train.fsdp',
+  'train.log_every',
+  'train.eval_every',
+  'train.checkpoint_every',
+  'train.keep_checkpoints',
+}
+
+
+def check_same_run(
+  config: ConfigDict, saved: ConfigDict, workdir: str | pathlib.Path
+) -> None:
+  """Checks that a config is that of the run in a workdir, but for the free.
+
+  Args:
+    config: what is asked for.
+    saved: config of the run that is there.
+    workdir: where, for the message.
+
+  Raises:
+    ValueError: one line that names the setting that differs.
+  """
+  ours, theirs = (flatten_dict(c.to_dict(), sep='.') for c in (config, saved))
+  for name, value in ours.items():
+    if name in _FREE or name.split('.')[0] in ('sample', 'eval'):
+      continue
+    if theirs[name] != value:
+      raise ValueError(
+        f'{workdir} holds a run with config.{name} = {theirs[name]}, not '
+        f'{value}; use another --workdir, or the same setting to resume'
+      )
 
 
 def _check_model(model, image_size):

@@ -9,11 +9,41 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 NAME = '.lock'
 
 
 class LockedError(OSError):
   """Another program holds the folder."""
+
+
+@contextlib.contextmanager
+def hold_for_all(folder: str | pathlib.Path) -> Iterator[None]:
+  """Holds a folder for a run of several processes; process 0 takes it.
+
+  Args:
+    folder: as for `hold`.
+
+  Raises:
+    LockedError: on all processes, if another run holds it.
+  """
+  failure, lock = None, contextlib.ExitStack()
+  with lock:
+    if jax.process_index() == 0:
+      try:
+        lock.enter_context(hold(folder))
+      except OSError as error:
+        failure = error
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
+      np.array(failure is not None)
+    ):
+      failure = failure or LockedError(f'{folder}: process 0 cannot hold it')
+    if failure:
+      raise failure
+    yield
 
 
 @contextlib.contextmanager

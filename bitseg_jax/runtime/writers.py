@@ -3,19 +3,25 @@
 The writer has the calls of CLU's MetricWriter, whose own import TensorFlow.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+_TEMPORARY = '.partly'  # ends the names of files that are being written
+_HOST = socket.gethostname().replace('.', '_')
 
 
 def progress_bar(
@@ -33,11 +39,57 @@ def progress_bar(
   )
 
 
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
+  """Opens a file that gets its name once it is written: whole or not at all.
+
+  Args:
+    path: the file; one that is there is replaced, a link too, not its target.
+    mode: 'w' or 'wb'.
+
+  Yields:
+    The file to write to.
+  """
+  path = pathlib.Path(path)
+  owner = f'{_HOST}.{os.getpid()}.{threading.get_ident()}'
+  temporary = path.with_name(f'.{path.name[:80]}.{owner}{_TEMPORARY}')
+  temporary.unlink(missing_ok=True)
+  try:
+    # 'x' follows no link that somebody may have laid there.
+    with open(temporary, mode.replace('w', 'x')) as file:
+      yield file
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+  """Removes what killed processes of this machine left of `whole_file`.
+
+  Args:
+    folder: looked through with all folders in it.
+  """
+  for path in pathlib.Path(folder).rglob(f'.*{_TEMPORARY}'):
+    *_, host, process, _ = f'..{path.name.removesuffix(_TEMPORARY)}'.split('.')
+    ours = host == _HOST and process.isdigit()
+    if ours and not _is_running(int(process)):
+      path.unlink(missing_ok=True)
+
+
+def _is_running(process):
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return True
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes JSON that appears whole or not at all."""
-  temporary = path.with_name(f'.{path.name}.tmp')
-  temporary.write_text(json.dumps(content, indent=2) + '\n')
-  os.replace(temporary, path)
+  with whole_file(path) as file:
+    file.write(json.dumps(content, indent=2) + '\n')
 
 
 class MetricWriter:

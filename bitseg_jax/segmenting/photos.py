@@ -16,6 +16,8 @@ from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
 
 # Of those that the reader may not know it says so, rather than nothing.
 SUFFIXES = (*PHOTO_SUFFIXES, '.avif', '.gif', '.heic', '.heif', '.jp2', '.ppm')
+# Files and folders of the whole collection, see output/files.py.
+_RESERVED = {'summary', 'rle', 'panoptic'}
 _LONGEST_NAME = 200  # bytes; file systems end at 255, and endings follow
 
 
@@ -52,6 +54,8 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
   """
   output, seen, found = Path(output).resolve(), set(), []
   for one in inputs:
+    if not one:
+      raise ValueError('--input is empty; give a photo, a folder or a pattern')
     candidates = list(_candidates(one))
     if not candidates:
       raise ValueError(
@@ -102,6 +106,7 @@ def _lies_in(path, folder):
 
 def _name(found):
   """Photos with unique names; where they would clash, with their suffix."""
+  found = [(path, _unreserved(below)) for path, below in found]
   shared, taken, photos = {}, set(), []
   for _, below in found:
     stem = below.with_suffix('').as_posix().casefold()
@@ -117,6 +122,15 @@ def _name(found):
     taken.add(name.casefold())
     photos.append(Photo(path, name))
   return photos
+
+
+def _unreserved(below):
+  """The path, renamed where it would be that of a file of the collection."""
+  first, *rest = below.parts
+  stem = first if rest else below.stem
+  if stem.casefold() not in _RESERVED:
+    return below
+  return Path(f'{stem}~2' + first[len(stem) :], *rest)
 
 
 def _shorten(path):

@@ -7,7 +7,6 @@ params.npz, size.txt (side of the model's square) and load.py, which reads them:
   codes = load(folder)([photo], seed=0, number=0)
 """
 
-import os
 import pathlib
 from typing import Any
 
@@ -18,8 +17,10 @@ from jax import export as jax_export
 from ml_collections import ConfigDict
 
 from bitseg_jax.runtime import experiment
+from bitseg_jax.runtime.writers import whole_file
 from bitseg_jax.segmenting import drawing, stablehlo_loader
 
+_LOADER = pathlib.Path(stablehlo_loader.__file__)
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
@@ -39,7 +40,10 @@ def export(
 
   Raises:
     ValueError: the codec decodes on the host (RGB).
+    FileExistsError: the folder holds a load.py of somebody else.
   """
+  folder = pathlib.Path(path)
+  _check_folder(folder)
   leaves, structure = jax.tree.flatten(params)
   draw = drawing.make_sample_fn(parts, settings, None)
 
@@ -66,20 +70,26 @@ def export(
       'this model has RGB codes, which are decoded outside of jax; only bits '
       'and one-hot codes can be exported'
     ) from error
-  folder = pathlib.Path(path)
   folder.mkdir(parents=True, exist_ok=True)
-  _write(folder / 'sampler.jax', exported.serialize())
-  _write(folder / 'size.txt', f'{side}\n'.encode())
-  loader = pathlib.Path(stablehlo_loader.__file__).read_bytes()
-  _write(folder / 'load.py', loader)
-  temporary = folder / f'.params.{os.getpid()}.npz'
   arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
-  np.savez(temporary, **arrays)
-  os.replace(temporary, folder / 'params.npz')
+  with whole_file(folder / 'params.npz', 'wb') as file:
+    np.savez(file, **arrays)
+  for name, content in (
+    ('sampler.jax', exported.serialize()),
+    ('size.txt', f'{side}\n'.encode()),
+    ('load.py', _LOADER.read_bytes()),
+  ):
+    with whole_file(folder / name, 'wb') as file:
+      file.write(content)
 
 
-def _write(path, content):
-  """A file that appears whole or not at all."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_bytes(content)
-  os.replace(temporary, path)
+def _check_folder(folder):
+  """A folder may be written to again, but a load.py of somebody's stays."""
+  loader, other = _LOADER.read_text(), folder / 'load.py'
+  if (
+    other.exists()
+    and other.read_text().splitlines()[:1] != (loader.splitlines()[:1])
+  ):
+    raise FileExistsError(
+      f'{other} was not written by an export; export to another folder'
+    )

@@ -13,14 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import parameter_overview
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, experiment, sharding, stopping
+from bitseg_jax.runtime import (
+  checkpoint,
+  checks,
+  experiment,
+  lock,
+  sharding,
+  stopping,
+)
 from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.runtime.writers import MetricWriter, progress_bar
 from bitseg_jax.segmenting import drawing
@@ -61,6 +67,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   init, abstract = experiment.make_state(parts, optimizer, mesh)
   step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
   with (
+    lock.hold_for_all(workdir),
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
@@ -84,7 +91,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       mesh,
       writer=writer,
       learning_rate=learning_rate,
-      save=lambda step, state: manager.save(step, state, config.to_dict()),
+      save=functools.partial(_save, manager, config.to_dict()),
       show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
       last_saved=manager.orbax.latest_step,
       stop_asked=stop_asked,
@@ -95,7 +102,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
 def start(config, workdir, init, abstract, manager):
   """State to begin with, see `train` for the order of what is tried."""
   if manager.orbax.all_steps():
-    _check_same_run(config, checkpoint.read_config(workdir), workdir)
+    checks.check_same_run(config, checkpoint.read_config(workdir), workdir)
   state = checkpoint.restore_newest(manager, abstract)
   if state is not None:
     logging.info('resuming %s at step %d', workdir, int(state.step))
@@ -116,44 +123,25 @@ def start(config, workdir, init, abstract, manager):
   return state
 
 
-# What may differ when a run goes on: where data lies, how fast it is computed,
-# how long it trains, what is shown. All else makes it another run.
-_FREE = {
-  'init_from',
-  'data.dir',
-  'data.dirs',
-  'data.num_threads',
-  'data.num_workers',
-  'data.eval_split',
-  'model.remat',
-  'model.fused_attention',
-  'train.num_steps',
-  'train.decay_steps',
-  'train.accumulate',
-  'train.steps_per_call',
-  'train.fsdp',
-  'train.log_every',
-  'train.eval_every',
-  'train.checkpoint_every',
-  'train.keep_checkpoints',
-}
+def _save(manager, config, step, state):
+  """Saves a step, unless an average or a parameter in it is not finite.
 
-
-def _check_same_run(config, saved, workdir):
-  """A workdir holds one run: its weights and its input position fit it.
-
-  Raises:
-    ValueError: one line that names the setting that differs.
+  The loss of a step does not show it: what is saved comes after its update.
   """
-  ours, theirs = (flatten_dict(c.to_dict(), sep='.') for c in (config, saved))
-  for name, value in ours.items():
-    if name in _FREE or name.split('.')[0] in ('sample', 'eval'):
-      continue
-    if theirs[name] != value:
-      raise ValueError(
-        f'{workdir} holds a run with config.{name} = {theirs[name]}, not '
-        f'{value}; use another --workdir, or the same setting to resume'
-      )
+  if not _all_finite((state.params, state.ema_params)):
+    raise NonFiniteLossError(
+      f'parameters are not finite after step {step}; the last good checkpoint '
+      f'is step {manager.orbax.latest_step()}; lower the learning rate, or use '
+      'float32'
+    )
+  manager.save(step, state, config)
+
+
+@jax.jit
+def _all_finite(tree):
+  return jnp.all(
+    jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)])
+  )
 
 
 def loop(

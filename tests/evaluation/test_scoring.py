@@ -238,3 +238,17 @@ def test_what_is_asked_wrongly_is_said_in_one_line(
   assert call_main(monkeypatch, predictions=['x'], **values) == 1
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match(f'error: .*{line}', said)
+
+
+def test_only_scores_are_overwritten(monkeypatch, places, tmp_path, capsys):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  mine = tmp_path / 'mine.json'
+  mine.write_text('[{"segmentation": []}]')
+  for output in (mine, tmp_path):
+    assert call_main(monkeypatch, predictions=places, output=str(output)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: --output=')
+  assert mine.read_text() == '[{"segmentation": []}]'
+  again = str(tmp_path / 'scores.json')
+  for _ in range(2):
+    assert call_main(monkeypatch, predictions=places, output=again) == 0

@@ -252,8 +252,7 @@ def test_failed_gallery_leaves_the_old_one(tmp_path, monkeypatch):
   path.write_bytes(b'old')
 
   def full_disk(self, file, **kwargs):
-    with open(file, 'wb') as half:
-      half.write(b'half')
+    file.write(b'half')
     raise OSError('no space left')
 
   monkeypatch.setattr(Image.Image, 'save', full_disk)

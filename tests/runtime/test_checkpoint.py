@@ -12,6 +12,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,8 +25,10 @@ from bitseg_jax.runtime import (
   checks,
   digest,
   experiment,
+  lock,
   sharding,
   stopping,
+  train_state,
 )
 from bitseg_jax.training import train
 
@@ -104,13 +107,13 @@ def flat():
 
 
 def stop_at(at):
-  """In place of train.stop_signal: as if a signal came during one step."""
+  """In place of stopping.stop_signal: as if a signal came during one step."""
   return lambda manager: contextlib.nullcontext(lambda step: step == at)
 
 
 def test_a_signal_after_training_does_what_it_did_before():
   before = signal.getsignal(signal.SIGTERM)
-  with train.stop_signal(None) as stop_asked:
+  with stopping.stop_signal(None) as stop_asked:
     assert not stop_asked(1)
     signal.raise_signal(signal.SIGTERM)
     assert stop_asked(1)
@@ -146,10 +149,10 @@ def test_a_run_goes_on_in_less_memory_but_not_as_another_model(tiny_config):
   saved = checks.complete(tiny_config.to_dict())
   tiny_config.model.remat = True
   tiny_config.train.accumulate = 2
-  train._check_same_run(tiny_config, saved, 'run')
+  checks.check_same_run(tiny_config, saved, 'run')
   tiny_config.codes.palette = 'none'
   with pytest.raises(ValueError, match=r'codes\.palette = similar, not none'):
-    train._check_same_run(tiny_config, saved, 'run')
+    checks.check_same_run(tiny_config, saved, 'run')
 
 
 def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
@@ -309,7 +312,7 @@ def test_another_setting_is_another_run(tiny_config, name, value):
   *section, key = name.split('.')
   (tiny_config[section[0]] if section else tiny_config)[key] = value
   with pytest.raises(ValueError, match=f'config.{name} = .*, not {value}'):
-    train._check_same_run(tiny_config, saved, 'run')
+    checks.check_same_run(tiny_config, saved, 'run')
 
 
 def test_init_from_takes_the_average_and_starts_at_step_0(
@@ -479,3 +482,27 @@ def test_wrong_input_ends_in_one_line(tmp_path, flag, message):
   assert process.returncode == 1
   assert message in output.splitlines()[-1]
   assert 'Traceback' not in output
+
+
+def test_a_second_run_in_a_workdir_is_refused(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  with (
+    lock.hold(tmp_path),
+    pytest.raises(lock.LockedError, match='is in use by process'),
+  ):
+    train.train(config, tmp_path)
+  assert not (tmp_path / 'metrics.jsonl').exists()
+
+
+def test_an_average_that_is_not_finite_is_not_saved(random_run):
+  state = train_state.TrainState(
+    step=jnp.array(3),
+    params={'w': jnp.ones(3)},
+    ema_params={'w': jnp.array([1, jnp.nan, 1])},
+    opt_state={},
+  )
+  with (
+    checkpoint.open_manager(random_run) as manager,
+    pytest.raises(train.NonFiniteLossError, match=r'last good .* is step 2'),
+  ):
+    train._save(manager, {}, 3, state)

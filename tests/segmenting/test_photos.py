@@ -156,3 +156,17 @@ def test_photos_are_turned_upright_and_16_bits_become_8(tmp_path):
   image.save(tmp_path / 'a.png', exif=exif)
   read = photos.read(tmp_path / 'a.png')
   np.testing.assert_array_equal(read[..., 0], np.rot90(pixels >> 8, -1))
+
+
+def test_no_photo_is_called_as_a_file_of_the_whole_collection(tmp_path):
+  for name in ('summary.jpg', 'rle.png', 'panoptic/a.jpg', 'summary_2.jpg'):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+  names = [p.name for p in photos.find([str(tmp_path)], tmp_path / 'out')]
+  assert sorted(names) == ['panoptic~2/a', 'rle~2', 'summary_2', 'summary~2']
+
+
+def test_an_empty_input_is_no_folder(tmp_path):
+  with pytest.raises(ValueError, match='--input is empty'):
+    photos.find([''], tmp_path)

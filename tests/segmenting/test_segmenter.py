@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib.util
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -270,3 +271,12 @@ def test_samples_that_are_not_finite_are_refused(
   segmenter = Segmenter.from_checkpoint(random_run)
   with pytest.raises(ValueError, match='not finite'):
     segmenter.segment(draw_photo(0, 16, 16))
+
+
+def test_exporting_keeps_a_load_py_of_somebody_else(model, tmp_path):
+  mine = tmp_path / 'load.py'
+  mine.write_text('print("mine")\n')
+  with pytest.raises(FileExistsError, match='another folder'):
+    model.export(tmp_path)
+  assert os.listdir(tmp_path) == ['load.py']
+  assert mine.read_text() == 'print("mine")\n'

@@ -26,6 +26,13 @@ UNFINISHED = 'unfinished-'
 _RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+  """Does not ask TFDS's server, for which a temporary folder would be left."""
+
+  def initialize_from_bucket(self) -> None:
+    pass
+
+
 class EntitySegmentation(tfds.core.ShardBasedBuilder):
   """Builds the TFDS dataset of photos with one id map for each annotator."""
 
@@ -63,7 +70,7 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     # id_maps are bytes, because TFDS cannot decode 16-bit PNG without OpenCV.
-    return tfds.core.DatasetInfo(
+    return _LocalInfo(
       builder=self,
       features=tfds.features.FeaturesDict(
         {

@@ -1,0 +1,52 @@
+"""Files appear whole, under no name but their own, and leave nothing behind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bitseg_jax.runtime import writers
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('old')
+  with pytest.raises(KeyError), writers.whole_file(path) as file:
+    file.write('half')
+    raise KeyError
+  assert path.read_text() == 'old'
+  with writers.whole_file(path) as file:
+    file.write('new')
+    assert path.read_text() == 'old'
+  assert path.read_text() == 'new'
+  assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_a_link_is_replaced_and_its_target_kept(tmp_path):
+  target, link = tmp_path / 'target', tmp_path / 'link'
+  target.write_text('kept')
+  link.symlink_to(target)
+  writers.write_json(link, {'a': 1})
+  assert target.read_text() == 'kept' and not link.is_symlink()
+
+
+KILLED = """
+import os, signal, sys
+from bitseg_jax.runtime import writers
+with writers.whole_file(sys.argv[1] + '/sub/b.json') as file:
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+  (tmp_path / 'sub').mkdir()
+  subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], timeout=120)
+  others = tmp_path / '.mine.partly'
+  others.touch()
+  assert len(os.listdir(tmp_path / 'sub')) == 1
+  with writers.whole_file(tmp_path / 'sub' / 'c.json') as file:
+    writers.remove_leftovers(tmp_path)  # not that of a living process
+    file.write('1')
+  assert os.listdir(tmp_path / 'sub') == ['c.json']
+  assert others.exists()
