@@ -14,7 +14,7 @@ from bitseg_jax.runtime.writers import write_json
 
 
 def define_flags() -> None:
-  """Defines the flags of the command."""
+  """Defines the flags of `bitseg baselines`."""
   flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
   flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
   flags.DEFINE_integer('image_size', 128, 'Longest side in pixels.', 8)
@@ -23,7 +23,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Scores the baselines, prints the table, writes the JSON."""
+  """Scores the baselines, prints the table and writes the JSON."""
   f = flags.FLAGS
   if not Path(f.output).parent.is_dir():
     raise FileNotFoundError(f'{f.output}: its directory does not exist')

@@ -1,4 +1,4 @@
-"""Measures how fast the parts are: a table, and JSON with --output.
+"""Benchmarks how fast the parts are; prints a table, writes JSON to --output.
 
 bitseg benchmark [--what=input,metrics,train,sample]
   [--config=configs/main.py] [--config.train.batch_size=8]
@@ -24,7 +24,7 @@ WHAT = ('input', 'metrics', 'train', 'sample')
 def measure(
   what: str, config: ConfigDict, data: str, peak: float, traces: str
 ) -> host.Rows:
-  """Measures one of WHAT."""
+  """Runs one benchmark of WHAT and returns the rows of its table."""
   if what == 'input':
     return host.measure_input(config.data.image_size, data)
   if what == 'metrics':
@@ -42,12 +42,12 @@ def run(
   compare: str = '',
   traces: str = '',
 ) -> None:
-  """Measures, prints each row at once, writes the JSON.
+  """Runs benchmarks, prints each row at once and writes the JSON.
 
   Raises:
-    ValueError: if there is no such thing to measure.
-    OSError: if the file to compare with, or the folder to write to, is not
-      there.
+    ValueError: if `what` is empty or names something else than WHAT.
+    OSError: if the file to compare with, or the folder to write to, does not
+      exist.
   """
   if not what:
     raise ValueError(f'--what is empty; choose among {", ".join(WHAT)}')
@@ -85,21 +85,21 @@ def _show(rows, old):
 
 
 def define_flags() -> None:
-  """Defines the flags of the command."""
+  """Defines the flags of `bitseg benchmark`."""
   config_flags.DEFINE_config_file(
-    'config', str(cli.config_folder() / 'main.py'), 'Its model.'
+    'config', str(cli.config_folder() / 'main.py'), 'Config to measure.'
   )
-  flags.DEFINE_list('what', list(WHAT), f'What to measure: {", ".join(WHAT)}.')
-  flags.DEFINE_string('data', '', 'Prepared dataset; one is made without it.')
+  flags.DEFINE_list('what', list(WHAT), f'Parts to measure: {", ".join(WHAT)}.')
+  flags.DEFINE_string('data', '', 'Prepared dataset; by default one is made.')
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
   flags.DEFINE_string(
-    'profile', '', 'Folder for traces of train and sample, for XProf.'
+    'profile', '', 'Folder for XProf traces of train and sample.'
   )
-  flags.DEFINE_string('compare', '', 'JSON of another run: prints the ratios.')
+  flags.DEFINE_string('compare', '', 'JSON of an earlier run, to print ratios.')
 
 
 def main() -> None:
-  """Measures what the flags name."""
+  """Runs the benchmarks that the flags name."""
   f = flags.FLAGS
   xla_flags.use_fast_cpu_training()
   run(f.what, f.config, f.data, f.output, f.compare, f.profile)

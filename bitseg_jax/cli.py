@@ -1,4 +1,4 @@
-"""What all commands share: flags, configs by name, errors in one line."""
+"""Shared by all commands: flags, configs found by name, errors in one line."""
 
 import importlib
 import logging
@@ -12,7 +12,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-# Each command, the module that is its door, and what it does.
+# The module and the summary of each command.
 COMMANDS = {
   'train': ('main', 'train a model and evaluate it'),
   'prepare': ('prepare', 'make a dataset of photos and annotations'),
@@ -32,9 +32,9 @@ def run(
   """Runs a command and ends the program with its exit code.
 
   Args:
-    define_flags: defines the command's absl flags.
-    main: does the work, once the flags are parsed; returns the exit code, None
-      for 0. The errors that a user can cause end in one line and code 1.
+    define_flags: defines the absl flags of the command.
+    main: does the work after the flags are parsed and returns the exit code;
+      None counts as 0. Errors that a user can cause end in one line and code 1.
   """
   define_flags()
   app.run(
@@ -43,12 +43,12 @@ def run(
 
 
 def call(main: Callable[[], int | None]) -> int:
-  """Calls main; an error that a user can cause becomes the last line printed.
+  """Calls main and prints an error that a user can cause as the last line.
 
   Returns:
     The exit code. With BITSEG_TRACEBACK set, errors are raised instead.
   """
-  # TFDS and orbax tell of every step; ours are the root logger's.
+  # TFDS and orbax log every step; ours are the root logger's.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
   try:
@@ -62,14 +62,14 @@ def call(main: Callable[[], int | None]) -> int:
 
 
 def say(error: Exception | str) -> int:
-  """Prints why nothing came of it, in one line; returns the exit code 1."""
+  """Prints the reason for a failure in one line and returns the exit code 1."""
   line = ' '.join(_message(error).split())
   print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the flags; a wrong one ends the program in one line."""
+  """Parses the flags; a wrong one ends the program with one line."""
   if '--help' in argv or '-h' in argv or '-help' in argv:
     sys.exit(_help())
   try:
@@ -123,7 +123,7 @@ def _checked(argv, main):
 
 
 def _help():
-  """Prints the docstring of the command and its flags."""
+  """Prints the docstring of the command and its flags, returns exit code 0."""
   main = sys.modules['__main__']
   print(main.__doc__)
   own = {'config'} if 'config' in flags.FLAGS else set()
@@ -138,10 +138,10 @@ def _help():
 
 
 def _found_config(argument):
-  """--config=NAME, or a path that is not here, as the packaged config's path.
+  """Turns --config=NAME, or a missing path, into the packaged config's path.
 
   Raises:
-    ValueError: there is neither such a file nor such a config.
+    ValueError: if there is neither such a file nor such a config.
   """
   name, equals, value = argument.partition('=')
   if name.lstrip('-') != 'config' or not equals:
@@ -161,7 +161,7 @@ def _found_config(argument):
 
 
 def config_folder() -> pathlib.Path:
-  """The folder of the configs that come with the package."""
+  """Returns the folder of the configs that come with the package."""
   return pathlib.Path(
     importlib.import_module('bitseg_jax.configs').__file__
   ).parent

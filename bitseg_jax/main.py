@@ -5,7 +5,7 @@
     [--mode=train_and_eval|train|eval] [--config.train.batch_size=16 ...]
 
 --config is a file, or the name of a config in the package. --mode=eval needs
-only --workdir. The same command goes on with a run that was stopped.
+only --workdir. To resume a run that was stopped, repeat the same command.
 """
 
 import logging
@@ -18,15 +18,15 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, xla_flags
+from bitseg_jax.runtime import checkpoint, partners, xla_flags
 from bitseg_jax.training import train
 
 
 def define_flags() -> None:
-  """Defines the flags of the command."""
-  config_flags.DEFINE_config_file('config', None, 'Config file, or its name.')
+  """Defines the flags of `bitseg train`."""
+  config_flags.DEFINE_config_file('config', None, 'Config file or its name.')
   flags.DEFINE_string(
-    'workdir', None, 'Folder of the run: checkpoints, logs, results.'
+    'workdir', None, 'Folder for checkpoints, logs and results of the run.'
   )
   flags.DEFINE_enum(
     'mode', 'train_and_eval', ['train_and_eval', 'train', 'eval'], 'What to do.'
@@ -34,41 +34,58 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'distributed',
     False,
-    'Join the other processes of a cluster that JAX knows (TPU pod, SLURM).',
+    'Join the other processes of a cluster that JAX detects (TPU pod, SLURM).',
   )
   flags.DEFINE_string(
     'coordinator', None, 'host:port of process 0, to join without a cluster.'
   )
-  flags.DEFINE_integer('num_processes', None, 'Processes, with --coordinator.')
   flags.DEFINE_integer(
-    'process_id', None, 'Number of this process from 0, with --coordinator.'
+    'num_processes', None, 'Number of processes, with --coordinator.'
+  )
+  flags.DEFINE_float(
+    'partner_timeout', 50, 'Seconds to wait for the other processes.', 1
+  )
+  flags.DEFINE_integer(
+    'process_id', None, 'Index of this process from 0, with --coordinator.'
   )
 
 
 def main() -> int:
-  """Reads the config, joins the other processes, trains, evaluates.
+  """Reads the config, joins the other processes, trains and evaluates.
 
   Returns:
-    The exit code. A run that was told to stop, and saved, ends with
-    os.EX_TEMPFAIL (75), so that what started it can go on.
+    The exit code. A run that was stopped by a signal and saved a checkpoint
+    ends with os.EX_TEMPFAIL (75), which tells the caller to resume it.
   """
   f = flags.FLAGS
   logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)
-  # Our messages are the root logger's; libraries may speak of errors only.
+  # The package logs to the root logger; libraries may log only errors.
   for library in ('absl', 'jax'):
     logging.getLogger(library).setLevel(logging.ERROR)
   if not f.workdir:
     raise ValueError('--workdir is missing; give the folder of the run')
   xla_flags.use_fast_cpu_training()
   if f.distributed or f.coordinator:
-    jax.distributed.initialize(f.coordinator, f.num_processes, f.process_id)
+    partners.join(
+      f.coordinator, f.num_processes, f.process_id, f.partner_timeout
+    )
+  try:
+    return _run(f)
+  except Exception as error:
+    if jax.process_count() > 1:
+      partners.leave(error)
+    raise
+
+
+def _run(f):
+  """Trains, evaluates, or both; the exit code."""
   workdir, config = pathlib.Path(f.workdir), f.config
   if not jax.config.jax_compilation_cache_dir:
-    # What evaluation and the next start need is compiled once.
+    # Evaluation and the next start reuse what has been compiled.
     jax.config.update('jax_compilation_cache_dir', f'{workdir}/compiled')
   if f.mode == 'eval':
     saved = checkpoint.read_config(workdir)
-    if config is not None:  # its way of sampling and scoring counts
+    if config is not None:  # it decides how to sample and score
       saved.sample, saved.eval = config.sample, config.eval
     config = saved
   elif config is None:

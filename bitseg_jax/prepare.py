@@ -18,29 +18,31 @@ from bitseg_jax.runtime import lock
 
 
 def define_flags() -> None:
-  """Defines the flags of the command."""
+  """Defines the flags of `bitseg prepare`."""
   enum, switch = flags.DEFINE_enum, flags.DEFINE_bool
-  enum('dataset', None, sorted(FAMILIES), 'Kind of source.')
-  flags.DEFINE_string('source', None, 'Directory with the dataset as it is.')
+  enum('dataset', None, sorted(FAMILIES), 'Format of the source.')
+  flags.DEFINE_string('source', None, 'Directory of the original dataset.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
-  side = 'Shrink larger photos to this many pixels; 0 keeps their size.'
+  side = 'Shrink photos to this longest side in pixels; 0 keeps their size.'
   flags.DEFINE_integer('longest_side', 512, side, lower_bound=0)
-  switch('strict', False, 'Write nothing if any item is bad.')
-  switch('overwrite', False, 'Replace what is in output.')
-  switch('check', False, 'Read everything, report problems, write nothing.')
-  switch('describe', False, 'Say what is in output, and draw a page of it.')
+  switch('strict', False, 'Write nothing if any item is invalid.')
+  switch('overwrite', False, 'Replace the dataset in --output.')
+  switch('check', False, 'Only read everything and report problems.')
+  switch('describe', False, 'Describe the dataset in --output and draw it.')
   flags.DEFINE_integer(
     'num_codes', 64, 'With --describe: entities that the model can hold.', 1
   )
-  enum('unlabelled', 'ignore', ['ignore', 'entity'], 'What such pixels are.')
-  enum('split', 'paper', ['paper', 'native'], 'Splits of entityseg.')
-  switch('connected', False, 'Cut the semantic maps of folder into entities.')
+  enum(
+    'unlabelled', 'ignore', ['ignore', 'entity'], 'How unlabelled pixels count.'
+  )
+  enum('split', 'paper', ['paper', 'native'], 'Splits for entityseg.')
+  switch('connected', False, 'Split semantic maps of folder into entities.')
 
 
 def main() -> int:
-  """Runs `prepare` or `describe` on the flags."""
+  """Runs `prepare` or `describe` with the flags and returns the exit code."""
   f = flags.FLAGS
-  # A batch system's TERM then cleans up as Ctrl-C does.
+  # SIGTERM from a batch system then cleans up as Ctrl-C does.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   needed = ['dataset', 'source'] * (not f.describe) + ['output'] * (not f.check)
   for name in needed:

@@ -3,19 +3,19 @@
 bitseg score --data=DIR --split=val --predictions=DIR \\
   [--predictions=DIR ...] [--output=FILE.json]
 
-Files go by the names of the images:
+Files are found by the names of the images:
 
   labels   NAME_labels.png (as bitseg_jax.predict writes) or NAME.png: 8 or 16
-           bits, 0 = no segment; or NAME.npy, integers [H, W], -1 = no segment.
+           bits, 0 = no segment; or NAME.npy: integers [H, W], -1 = no segment.
            Several samples: NAME_0.png, NAME_1.png, ...; a folder NAME/; or .npy
            [N, H, W]
   samples  NAME_sample_1.png, ...: those that predict writes beside its labels
   masks    NAME.json: [{"segmentation": COCO run lengths, "score": number},...],
-           which may overlap (SAM's "predicted_iou" counts as score); or, as
-           --predictions=FILE.json, one such list of all images, each with its
-           "image_id" or "file_name"
+           which may overlap (SAM's "predicted_iou" counts as score); or
+           --predictions=FILE.json with one such list of all images, each with
+           its "image_id" or "file_name"
 
-Without --format, labels are looked for, then masks.
+Without --format, labels are used, or masks if there are none.
 """
 
 import json
@@ -28,23 +28,23 @@ from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading, scoring
 from bitseg_jax.runtime.writers import write_json
 
-_PHOTO_SIDE = 8  # photos are not looked at: decoded as small as they can be
+_PHOTO_SIDE = 8  # photos are not used, so they are decoded as small as possible
 _ASKED = 'format', 'unclaimed', 'order', 'image_size', 'allow_missing'
 
 
 def define_flags() -> None:
-  """Defines the flags of the command."""
+  """Defines the flags of `bitseg score`."""
   flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
   flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
   place = 'Directory or JSON file; repeat it for several methods.'
   flags.DEFINE_multi_string('predictions', None, place)
   enum = flags.DEFINE_enum
-  enum('format', 'any', list(reading.FORMATS), 'What to look for, see above.')
-  pixels = 'Pixels in no segment: one more segment, or left out of the scores.'
+  enum('format', 'any', list(reading.FORMATS), 'Kind of files, see above.')
+  pixels = 'Whether pixels in no segment form one more segment or are left out.'
   enum('unclaimed', 'segment', ['segment', 'ignore'], pixels)
-  top = 'Mask on top: of the highest score, or of the smallest area.'
+  top = 'Mask on top: with the highest score, or with the smallest area.'
   enum('order', 'score', list(reading.ORDERS), top)
-  side = 'Longest side to compare at; 0 is the size of the annotation.'
+  side = 'Longest side to compare at, in pixels; 0 is that of the annotation.'
   flags.DEFINE_integer('image_size', 0, side, lower_bound=0)
   without = 'Count an image without prediction as one region.'
   flags.DEFINE_bool('allow_missing', False, without)
@@ -53,7 +53,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Scores what the flags name, prints the table, writes the JSON."""
+  """Scores the predictions, prints the table and writes the JSON."""
   f = flags.FLAGS
   _check_output(Path(f.output))
   results = scoring.score_methods(

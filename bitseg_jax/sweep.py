@@ -1,9 +1,9 @@
-"""Runs an experiment of the paper: trains what is missing, writes the table.
+"""Runs an experiment of the paper: trains missing runs and writes the table.
 
 bitseg sweep --sweep=table3 --size=tiny --seeds=0,1,2
   [--output=runs/sweeps] [--data=DIR]
 
-Stopped, it goes on by the same command; what is done is not done again.
+To resume a stopped sweep, repeat the command; finished runs are kept.
 Writes <output>/<size>/<sweep>.md, .json and .png.
 """
 
@@ -20,10 +20,10 @@ from bitseg_jax.training import sweeps
 
 
 def open_sweep(name: str) -> sweeps.Sweep:
-  """Reads configs/sweeps/<name>.py.
+  """Loads configs/sweeps/<name>.py as a Sweep.
 
   Raises:
-    ValueError: if there is none of that name.
+    ValueError: if there is no sweep of that name.
   """
   folder = pathlib.Path(
     importlib.import_module('bitseg_jax.configs.sweeps').__file__
@@ -44,12 +44,12 @@ def open_sweep(name: str) -> sweeps.Sweep:
 
 
 def define_flags() -> None:
-  """Defines the flags of the command."""
-  flags.DEFINE_list('sweep', None, 'Which of configs/sweeps.')
-  flags.DEFINE_string('size', 'tiny', 'tiny, tiny_long, bsds or paper.')
-  flags.DEFINE_list('seeds', ['0'], 'One training of each row for each.')
-  flags.DEFINE_string('output', 'runs/sweeps', 'Where runs and tables lie.')
-  flags.DEFINE_string('data', '', "Prepared dataset, not the config's.")
+  """Defines the flags of `bitseg sweep`."""
+  flags.DEFINE_list('sweep', None, 'Sweeps to run: names in configs/sweeps.')
+  flags.DEFINE_string('size', 'tiny', 'One of tiny, tiny_long, bsds, paper.')
+  flags.DEFINE_list('seeds', ['0'], 'Seeds; each row is trained with each.')
+  flags.DEFINE_string('output', 'runs/sweeps', 'Folder of runs and tables.')
+  flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
   flags.mark_flag_as_required('sweep')
 
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _whole_numbers(name, values):
-  """The values of a flag as integers."""
+  """Converts the values of a flag to integers."""
   try:
     return [int(value) for value in values]
   except ValueError as error:

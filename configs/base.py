@@ -1,8 +1,8 @@
-"""Every setting there is, once: its default, its range and what it means.
+"""The base config: every setting once, with its default, range and meaning.
 
-Defaults are the paper's values where the paper has one. The other configs in
-this folder are small differences to this one. Any setting can also be given on
-the command line: --config.train.batch_size=16.
+Defaults are the paper's values if it gives any. The other configs in this
+folder change a few settings. Any setting can also be given on the command line:
+--config.train.batch_size=16.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from bitseg_jax import codec, diffusion, models, palette, sampler, schedule
 from bitseg_jax.data import transforms
 from bitseg_jax.runtime.schema import Setting, to_config
 
-# Bounds that keep a slip of the keyboard from filling the memory.
+# Upper bound that keeps a typing error from filling the memory.
 _MANY = 1_000_000_000
 
 DATA = {
@@ -315,5 +315,5 @@ SETTINGS = {
 
 
 def get_config() -> ConfigDict:
-  """Returns the config that holds every default."""
+  """Returns the config of all defaults, the paper's main model."""
   return to_config(SETTINGS)

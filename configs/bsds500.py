@@ -1,6 +1,6 @@
-"""The paper's main model on BSDS500: 200 photographs, 4-9 annotators each.
+"""The paper's main model on BSDS500: 200 photos with 4-9 annotators each.
 
-For one large GPU or TPU: bfloat16, batches of 256.
+It needs one large GPU or TPU: bfloat16, 256 images per batch.
 """
 
 from bitseg_jax.configs import base

@@ -1,6 +1,7 @@
-"""BSDS500 at 64 px, in patches of 4: two CPU cores train it in an hour.
+"""A small model on BSDS500 at 64 px; trains in an hour on two CPU cores.
 
-16 codes: regions beyond the 16 largest join their neighbours. Best begun from
+It works in patches of 4 pixels, with 16 codes: regions beyond the 16 largest
+join their neighbours. It is best started from a model trained with
 configs/universal_small.py: --config.init_from=WORKDIR.
 """
 
@@ -15,7 +16,7 @@ def get_config():
   config.data.crop_scale = (0.5, 1.0)
   config.data.crop_aspect = 1.2
   config.codes.num_codes = 16
-  # Of all weights the one that short runs learn most with (docs/results.md).
+  # Short runs learn most with this loss weight (docs/results.md).
   config.diffusion.loss_weight = 'uniform'
   config.diffusion.decoupled = False
   config.model.base_channels = 64

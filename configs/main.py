@@ -1,7 +1,7 @@
 """The paper's main model on EntitySeg (Table 2: ARI .672, IoU .438).
 
-attn-UNet of 38.5M parameters, 128 px, 6 analog bits, similar palette, input
-scale 0.1, x-prediction with tanh, sigmoid loss weight, 300k steps of 8.
+An attn-UNet of 38.5M parameters at 128 px with 6 analog bits, similar palette,
+input scale 0.1, x-prediction with tanh, sigmoid loss weight, 300k steps of 8.
 """
 
 from bitseg_jax.configs import base

@@ -1,4 +1,4 @@
-"""Procedural scenes at 32 px: minutes on two CPU cores, no files needed."""
+"""Procedural scenes at 32 px: trains in minutes on two CPU cores, no files."""
 
 from bitseg_jax.configs import base
 
@@ -10,9 +10,9 @@ def get_config():
   config.data.image_size = 32
   config.data.augment = 'flip'
   config.data.max_entities = 5
-  config.data.num_threads = 1  # drawing scenes gains nothing from more
+  config.data.num_threads = 1  # more do not draw scenes faster
   config.codes.num_codes = 16
-  # Of all weights the one that short runs learn most with (docs/results.md).
+  # Short runs learn most with this loss weight (docs/results.md).
   config.diffusion.loss_weight = 'uniform'
   config.diffusion.decoupled = False
   config.model.base_channels = 32

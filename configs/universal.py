@@ -1,8 +1,8 @@
-"""One model on photographs, clothing, street scenes and nuclei together.
+"""One model for photographs, clothing, street scenes and nuclei together.
 
-Prepared datasets/{bsds500,clothing,street,nuclei} are drawn from equally often
-(config.data.weights changes that) and evaluated each on its own. The model is
-the paper's; for one large GPU or TPU: bfloat16, batches of 256.
+The prepared datasets/{bsds500,clothing,street,nuclei} are drawn from equally
+often (config.data.weights changes that) and evaluated separately. The model is
+the paper's, for one large GPU or TPU: bfloat16, 256 images per batch.
 """
 
 from bitseg_jax.configs import bsds500

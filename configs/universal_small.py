@@ -1,4 +1,4 @@
-"""configs/universal.py for two CPU cores: the network of bsds500_small."""
+"""configs/universal.py for two CPU cores, with the network of bsds500_small."""
 
 from bitseg_jax.configs import bsds500_small, universal
 

@@ -1,1 +1,1 @@
-"""What bitseg_jax.benchmark measures, on the host and on the device."""
+"""Benchmarks: how fast the parts run on the host and on the devices."""

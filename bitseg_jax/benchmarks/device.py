@@ -1,7 +1,7 @@
-"""Benchmarks of what the device does: forward pass, training, sampling, codes.
+"""Benchmarks on the devices: forward pass, training, sampling, codes.
 
-Rates are given beside that of a matrix product measured in the same run: the
-share of it says how good a program is, whatever the machine.
+Rates are given beside that of a matrix product measured in the same run. The
+share of it tells how efficient a program is, whatever the machine.
 """
 
 import contextlib
@@ -29,7 +29,10 @@ _BYTES = {'f32': 4, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'pred': 1}
 
 
 def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
-  """Median time of a call, warmed up, of as many as the budget allows."""
+  """Returns the median seconds of a call, after a warm-up.
+
+  It is timed `least` times, or up to 100 times within `budget` seconds.
+  """
   jax.block_until_ready(call())
   times = []
   while len(times) < least or (sum(times) < budget and len(times) < 100):
@@ -40,7 +43,7 @@ def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
 
 
 def matmul_rate(dtype: str) -> float:
-  """FLOP/s of a square matrix product on all the devices together."""
+  """Measures the FLOP/s of a square matrix product on all devices together."""
   side = 2048 if jax.default_backend() == 'cpu' else 8192
   mesh = sharding.make_mesh()
   rows = sharding.split_on(mesh)
@@ -48,7 +51,7 @@ def matmul_rate(dtype: str) -> float:
     key, (jax.device_count() * side, side), dtype
   )
   matrices = jax.jit(draw, out_shardings=rows)(jax.random.key(0))
-  # Each device its own product: a batched one is several times slower on CPU.
+  # One product per device: a batched one is several times slower on CPU.
   product = jax.jit(
     jax.shard_map(
       lambda a: a @ a, mesh=mesh, in_specs=rows.spec, out_specs=rows.spec
@@ -59,25 +62,25 @@ def matmul_rate(dtype: str) -> float:
 
 
 def compile_program(function: Callable, *args: Any) -> tuple[Any, float]:
-  """(the compiled program, seconds that tracing and compiling took)."""
+  """Returns (compiled program, seconds that tracing and compiling took)."""
   began = time.perf_counter()
   program = train_step.compile_ahead(function, *args)
   return program, time.perf_counter() - began
 
 
 def flops_of(function: Callable, *args: Any) -> float:
-  """Floating-point operations of a function, before any optimisation."""
+  """Counts floating-point operations of a function, before any optimisation."""
   return jax.jit(function).lower(*args).cost_analysis()['flops']
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
-  """Counts what devices exchange in a compiled program.
+  """Counts the communication between devices in a compiled program.
 
   Args:
-    program: HLO text, as `compiled.as_text()` gives it.
+    program: HLO text, as from `compiled.as_text()`.
 
   Returns:
-    For each kind of collective (how many, bytes of their results).
+    (count, bytes of the results) for each kind of collective.
   """
   counts, sizes = Counter(), Counter()
   pattern = rf' = (.*?) ({_COLLECTIVES})(?:-start)?\('
@@ -90,7 +93,7 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
 
 
 def memory_of(program: Any) -> float:
-  """GiB a device needs for a program: arguments, results, temporaries."""
+  """Returns a program's GiB per device: arguments, results, temporaries."""
   need = program.memory_analysis()
   return (
     need.argument_size_in_bytes
@@ -101,15 +104,18 @@ def memory_of(program: Any) -> float:
 
 
 def reset_peak() -> None:
-  """Forgets the process's peak memory so far, where the system can."""
+  """Resets the peak memory of the process, where the system allows it."""
   with contextlib.suppress(OSError):
     pathlib.Path('/proc/self/clear_refs').write_text('5')
 
 
 def peak_rows(name: str) -> Rows:
-  """Peak memory since reset_peak: the device's own count, or the process's."""
+  """Returns table rows with the peak memory since reset_peak, in GiB.
+
+  It is the memory of a device if the device counts it, else of the process.
+  """
   counted = jax.devices()[0].memory_stats()
-  if counted:  # of the whole program so far: it cannot be reset
+  if counted:  # since the start of the program, as it cannot be reset
     peak = counted['peak_bytes_in_use'] / 2**30
     return [(f'{name}: peak memory of a device so far', peak, 'GiB')]
   status = pathlib.Path('/proc/self/status')
@@ -120,7 +126,7 @@ def peak_rows(name: str) -> Rows:
 
 
 def trace(call: Callable[[], Any], folder: str) -> None:
-  """Writes a trace of one call for XProf, TensorBoard or Perfetto."""
+  """Writes a profiler trace of one call for XProf, TensorBoard or Perfetto."""
   with jax.profiler.trace(folder):
     jax.block_until_ready(call())
 
@@ -136,7 +142,7 @@ def _rate_rows(name, unit, count, took, flops, peak):
 def training_batch(
   config: ConfigDict, parts: experiment.Experiment, mesh: Mesh
 ) -> dict[str, jax.Array]:
-  """What a call of the step takes, of procedural scenes, on the devices."""
+  """Puts a batch of procedural scenes on the devices, to benchmark training."""
   size = parts.image_size
   scenes = ProceduralScenes(64, size, 12)
   batches = experiment.training_batches(config, [scenes], parts.palette)
@@ -144,19 +150,19 @@ def training_batch(
 
 
 def _countable(config):
-  """The same experiment, without kernels whose work XLA does not count."""
+  """Builds the same parts without kernels whose work XLA cannot count."""
   plain = config.copy_and_resolve_references()
   plain.model.fused_attention = False
   return experiment.build(plain)
 
 
 def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Times forward pass and training step at config.train.batch_size.
+  """Benchmarks forward pass and training step at config.train.batch_size.
 
   Args:
-    config: the run's config.
+    config: config of a run.
     peak: FLOP/s to compare with, see matmul_rate.
-    traces: folder for a trace of a step; '' for none.
+    traces: folder for a trace of one step; '' = none.
 
   Returns:
     The rows of the table.
@@ -186,7 +192,7 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
     return values
 
   reset_peak()
-  # Forward, and backward by inputs and by weights: three times the work.
+  # Forward, backward by inputs and backward by weights: three times the work.
   took = seconds(step) / together
   rows += _rate_rows('train', 'images', size, took, 3 * flops, peak)
   rows += peak_rows('train')
@@ -205,7 +211,10 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Times the guided sampler at config.eval.batch_size, and its decoding."""
+  """Benchmarks the sampler at config.eval.batch_size, and code probabilities.
+
+  The arguments and the returned rows are those of measure_train.
+  """
   parts, mesh = experiment.build(config), sharding.make_mesh()
   sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
   params = jax.jit(parts.init_params)(jax.random.key(0))

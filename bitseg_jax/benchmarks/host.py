@@ -1,4 +1,4 @@
-"""Benchmarks of what the host does: input pipeline and metrics."""
+"""Benchmarks on the host: input pipeline and metrics."""
 
 import contextlib
 import io
@@ -19,10 +19,10 @@ Rows = list[tuple[str, float, str]]  # name, value, unit
 
 
 def milliseconds(function, repeats: int = 50, calls: int = 10) -> float:
-  """Median over repeats of the mean CPU time of some calls."""
+  """Returns a function's CPU time in ms: the median of means over calls."""
   times = []
   for _ in range(repeats):
-    began = time.process_time()  # what else runs here does not count
+    began = time.process_time()  # excludes other processes
     for _ in range(calls):
       function()
     times.append((time.process_time() - began) / calls)
@@ -30,7 +30,10 @@ def milliseconds(function, repeats: int = 50, calls: int = 10) -> float:
 
 
 def make_source(folder: str, num_entities: int = 56) -> Source:
-  """A noisy 1000x750 JPEG, cells around random points, as many records."""
+  """Makes a source of 256 items, all one noisy 1000x750 JPEG in `folder`.
+
+  Its entities are the cells around random points.
+  """
   rng = np.random.default_rng(0)
   y, x = np.mgrid[:750, :1000].astype(np.float32)
   ids = _cells(rng, 750, 1000, num_entities)
@@ -44,18 +47,18 @@ def make_source(folder: str, num_entities: int = 56) -> Source:
 
 
 def _cells(rng, height, width, count):
-  """Id map of the pixels nearest to each of some random points."""
+  """Returns for each pixel the index of the nearest of random points."""
   y, x = np.mgrid[:height, :width].astype(np.float32)
   points = rng.uniform(0, 1, (count, 2)) * (height, width)
   return np.argmin([(y - p) ** 2 + (x - q) ** 2 for p, q in points], axis=0)
 
 
 def measure_input(side: int, data: str = '') -> Rows:
-  """Times the stages of one sample, and all of them with reader processes.
+  """Benchmarks each input stage for one sample, and all with reader processes.
 
   Args:
-    side: pixels of the padded square.
-    data: prepared dataset to read from; '' makes one of 160 px.
+    side: side of the padded square, in pixels.
+    data: folder of a prepared dataset to read; '' = make one of 160 px.
 
   Returns:
     The rows of the table.
@@ -102,12 +105,12 @@ def measure_input(side: int, data: str = '') -> Rows:
 
 
 def samples_per_second(source, example, workers, clock=time.perf_counter):
-  """Rate of the training batches once started, one thread a process."""
+  """Benchmarks the samples/s of training batches, one thread per process."""
   stream = pipeline.training_batches(
     [source], example, 32, 0, num_threads=1, num_workers=workers
   )
   with contextlib.closing(iter(stream)) as batches:
-    for _ in range(10 + 10 * workers):  # read before the clock starts
+    for _ in range(10 + 10 * workers):  # warms up before timing
       next(batches)
     began, count = clock(), 0
     while clock() - began < 5:
@@ -116,7 +119,7 @@ def samples_per_second(source, example, workers, clock=time.perf_counter):
 
 
 def measure_metrics(side: int) -> Rows:
-  """Times ARI and IoU of one image: 24 entities against 30 segments."""
+  """Benchmarks ARI and IoU of one image with 24 entities and 30 segments."""
   rng = np.random.default_rng(0)
   true, pred = (_cells(rng, side, side, count) for count in (24, 30))
   score = lambda: metrics.scores(true, pred)

@@ -1,1 +1,1 @@
-"""How well a model, or any other method, does on a dataset."""
+"""Evaluation of a model, or of any other method, on a dataset."""

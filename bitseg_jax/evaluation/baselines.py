@@ -1,4 +1,4 @@
-"""Simple segmenters, scored as evaluation scores a model."""
+"""Scores simple segmenters as baselines, as evaluate.py scores a model."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -11,13 +11,17 @@ from bitseg_jax.data import pipeline
 
 
 def grid(image: np.ndarray, k: int) -> np.ndarray:
-  """Cuts an image [H, W, 3] into k x k equal cells: ids [H, W]."""
+  """Baseline that cuts an image [H, W, 3] into k x k cells: int ids [H, W]."""
   rows, columns = (np.arange(n) * k // n for n in image.shape[:2])
   return rows[:, None] * k + columns
 
 
 def make_methods(image_size: int) -> dict[str, tuple]:
-  """(segmenter, settings) of each method, for images of that longest side."""
+  """Returns the baselines, {name: (segmenter, settings)}, for a longest side.
+
+  Raises:
+    ImportError: if scikit-image is not installed.
+  """
   try:
     from skimage.segmentation import felzenszwalb, slic
   except ImportError as error:
@@ -25,9 +29,9 @@ def make_methods(image_size: int) -> dict[str, tuple]:
       f'{error}; pip install scikit-image, or the extra bitseg-jax[baselines]'
     ) from error
 
-  # Best mean ARI on BSDS500 train (200 photos) at 128 px, of about 100 settings
-  # each: SLIC .315, Felzenszwalb .493. SLIC's fit any size; the best scale of
-  # Felzenszwalb went with the root of the side (32-256 px), min_size with area.
+  # Best of about 100 settings each, by mean ARI on BSDS500 train (200 photos)
+  # at 128 px: SLIC .315, Felzenszwalb .493. SLIC's fit any size; Felzenszwalb's
+  # best scale grew with the root of the side (32-256 px), min_size with area.
   side = image_size / 128
   sizes = {'scale': round(400 * side**0.5), 'min_size': round(75 * side**2)}
   return {
@@ -39,12 +43,12 @@ def make_methods(image_size: int) -> dict[str, tuple]:
 
 
 def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
-  """Scores every method on every record (see data/pipeline.py) of a source.
+  """Scores every baseline on every record of a dataset (see data/pipeline.py).
 
   Returns:
-    For each method its settings, num_images and the scores of one map, means
-    over annotators (for `annotators`: pairs of them), then over the images
-    without an empty annotation.
+    For each method its settings, num_images and scores. These are means over
+    annotators, then over images without an empty annotation. The method
+    `annotators` compares each annotator with the others.
   """
   methods, values = make_methods(image_size), {}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
@@ -72,7 +76,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
 
 
 def format_table(results: dict[str, dict]) -> str:
-  """Formats what score_source returns, one line a method."""
+  """Formats what score_source returns as text, one line per method."""
   names = metrics.names('table')
   row = '{:<13}{:>7}' + '{:>9}' * len(names) + '  {}'
   titles = [metrics.SCORES[name].title for name in names]

@@ -1,7 +1,8 @@
-"""How good one answer from N samples is, by N: numpy, host.
+"""Scores the single answers that N samples of an image give, for several N.
 
-The answers: `one` sample, the `medoid`, the `consensus` (see consensus.py), and
-the `oracle`, the best of N by each score, which looks at the annotations.
+The answers are `one` sample, the `medoid`, the `consensus` (see
+segmenting/consensus.py) and the `oracle`, which is the best of the N samples by
+each score and looks at the annotations. All run in numpy, on the host.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ ANSWERS = 'one', 'medoid', 'consensus', 'oracle'
 
 
 class Column(NamedTuple):
-  """What a number of `score` is.
+  """What one number returned by `score` means.
 
   Attributes:
-    count: N, samples used.
+    count: N, number of samples used.
     answer: one of ANSWERS, or 'set'.
     score: a name in metrics.SCORES.
   """
@@ -30,7 +31,7 @@ class Column(NamedTuple):
 
 
 def columns(num_samples: int) -> list[Column]:
-  """What `score` returns for so many samples: N = 1, 2, 4, ... of them."""
+  """Lists what `score` returns, for N = 1, 2, 4, ... up to num_samples."""
   found = []
   for count in _counts(num_samples):
     answers = ANSWERS[:1] if count == 1 else ANSWERS[1:]
@@ -42,16 +43,16 @@ def columns(num_samples: int) -> list[Column]:
 
 
 def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
-  """Scores the answers that the samples of one image give.
+  """Evaluates the single answers that the samples of one image give.
 
   Args:
-    samples: integers [N, H, W], without IGNORE_ID. N' samples are the first N';
-      `one` is the mean over all of them.
-    annotations: integers [H, W] each; -1 is unlabelled, and left out.
+    samples: integers [N, H, W], without IGNORE_ID. Smaller N use the first
+      samples, but `one` is the mean over all of them.
+    annotations: integers [H, W] each; -1 is unlabelled and left out.
 
   Returns:
-    float [K], one for each of `columns`: means over the annotators who labelled
-    anything, nan where there is nothing to score.
+    float [K], one number for each of `columns`: the mean over annotators who
+    labelled anything; nan if there is nothing to score.
   """
   annotations = [a for a in annotations if (a != IGNORE_ID).any()]
   wanted = columns(len(samples))
@@ -84,14 +85,15 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:
-  """Means over images.
+  """Averages the scores of ensembles over images.
 
   Args:
-    scores: float [M, K], rows as from `score`; nan is left out.
-    num_samples: N.
+    scores: float [M, K], one row per image as from `score`; nan is left out.
+    num_samples: number of samples per image, N.
 
   Returns:
-    {N': {answer: {score: mean}}}, None where no image had anything to score.
+    {N': {answer: {score: mean}}} for N' = 1, 2, 4, ... up to N; the mean is
+    None if no image had anything to score.
   """
   summary: dict[str, dict] = {}
   for column, values in zip(columns(num_samples), scores.T, strict=True):
@@ -104,7 +106,7 @@ def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:
 
 
 def format_table(summary: dict[str, dict]) -> str:
-  """Markdown of what `summarize` returns: a line for each N and answer."""
+  """Formats what `summarize` returns as Markdown: one line per N and answer."""
   names = [*metrics.names('table'), *metrics.names('ensemble')]
   titles = [metrics.SCORES[name].title for name in names]
   lines = [
@@ -113,7 +115,7 @@ def format_table(summary: dict[str, dict]) -> str:
   ]
   for count, answers in summary.items():
     for answer in filter(answers.get, ANSWERS):
-      # Scores of the whole set stand once, beside its first answer.
+      # Scores of the whole set are shown once, beside its first answer.
       of_set = {} if answer in ANSWERS[2:] else answers['set']
       found = {**answers[answer], **of_set}
       cells = [_cell(found.get(name)) for name in names]
@@ -131,13 +133,13 @@ def _counts(num_samples):
 
 
 def _regions(pred, annotations):
-  """Scores of one map with each annotator: float [A, K]."""
+  """Scores one map against each annotator: float [A, K]."""
   tables = [metrics.contingency(a, pred)[0] for a in annotations]
   return np.array([list(metrics.compute('table', t).values()) for t in tables])
 
 
 def _answers(samples, annotations, regions):
-  """Scores [K] of each answer but `one`, means over annotators."""
+  """Scores the answers other than `one`: means over annotators, [K] each."""
   of_samples = regions.mean(axis=0)  # [N, K]
   answer = consensus.consensus(samples)
   best = [

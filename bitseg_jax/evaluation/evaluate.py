@@ -1,4 +1,4 @@
-"""Evaluation: samples for every image, scores, results JSON, gallery."""
+"""Evaluates a model: draws and scores samples, writes results and a gallery."""
 
 import functools
 import os
@@ -21,13 +21,13 @@ from bitseg_jax.segmenting import drawing
 
 
 class Scores(NamedTuple):
-  """Scores of every sample, and some samples to look at.
+  """Scores of the samples of M images, and some samples to look at.
 
   Attributes:
     names: M image names.
-    ari: float [M, N], mean over annotators, one column a sample.
+    ari: float [M, N] for N samples per image, mean over annotators.
     iou: float [M, N], likewise.
-    samples: of some of this process's images, by index: int32 [N, S, S].
+    samples: codes int32 [N, S, S] of some of this process's images, by index.
     ensembles: float [M, K], see ensembles.score; K is 0 if not asked for.
   """
 
@@ -132,7 +132,7 @@ def _over_processes(rows):
 
 
 def _mean_scores(id_maps, samples):
-  """(ARI, IoU) of every sample, averaged over annotators: [2, N]."""
+  """Returns ARI and IoU of every sample, averaged over annotators: [2, N]."""
   each = [[metrics.scores(a, b) for b in samples] for a in id_maps]
   return [
     np.mean([[s[name] for s in row] for row in each], axis=0)
@@ -141,19 +141,19 @@ def _mean_scores(id_maps, samples):
 
 
 def _score_together(samples, example):
-  """What ensembles.score says of them, without the padding."""
+  """Scores the samples of an image as a set, without the padding."""
   height, width = example['size']
   seen = np.s_[..., :height, :width]
   return ensembles.score(samples[seen], [a[seen] for a in example['id_maps']])
 
 
 def summarize(scores: Scores) -> dict[str, float]:
-  """Means over images: of all samples, and of the best one (an oracle).
+  """Averages scores over images: of all samples, and of the best one (oracle).
 
   Returns:
     ari, iou: mean over images and samples. With several samples also
     ari_oracle_best_of_N and iou_oracle_best_of_N, which look at the truth.
-    Images without a valid pixel are left out.
+    Images without a valid pixel are left out; None if no image is left.
   """
   summary = {}
   for name in ('ari', 'iou'):
@@ -171,19 +171,19 @@ def evaluate(
   workdir: str | pathlib.Path,
   output: str | pathlib.Path | None = None,
 ) -> dict[str, Any]:
-  """Evaluates the newest checkpoint of a workdir, EMA and raw weights.
+  """Evaluates the newest checkpoint of a run, with EMA and raw weights.
 
-  Writes results.json, gallery.png and, of several samples, by_num_samples.png;
-  of several datasets each on its own, to gallery_NAME.png and so on, and to
-  results.json under datasets/NAME.
+  Writes results.json, gallery.png and, for several samples, by_num_samples.png.
+  Several datasets are evaluated separately: their pictures are gallery_NAME.png
+  and so on, their results are in results.json under datasets/NAME.
 
   Args:
-    config: the run's config, see checkpoint.read_config.
+    config: config of the run, see checkpoint.read_config.
     workdir: directory of the run.
-    output: where to write; None = the workdir.
+    output: directory to write to; None = the workdir.
 
   Returns:
-    What results.json holds, without the scores of single images.
+    The content of results.json, without the scores of single images.
 
   Raises:
     FileNotFoundError: if there is no whole checkpoint, or no dataset.
@@ -226,7 +226,7 @@ def evaluate(
 
 
 def _combine(found):
-  """Results and scores of single images: one dataset's, or all by name."""
+  """Combines what _evaluate_source returned for each dataset."""
   if len(found) == 1:
     ((results, per_image),) = found.values()
     return results, {'per_image': per_image}
@@ -239,7 +239,7 @@ def _combine(found):
 
 
 def _merge(first, second):
-  """A dict of both, nested ones merged likewise."""
+  """Merges two nested dicts."""
   merged = {**first, **second}
   for name in first.keys() & second.keys():
     merged[name] = _merge(first[name], second[name])
@@ -249,7 +249,7 @@ def _merge(first, second):
 def _evaluate_source(
   config, parts, codes_fn, params, source, mesh, output, suffix
 ):
-  """(summaries by weights and num_images, scores by image) of one dataset."""
+  """Returns (results, scores of single images) of one dataset."""
   results, per_image, several = {}, {}, config.eval.num_samples > 1
   for name in config.eval.weights:
     scores = score_samples(

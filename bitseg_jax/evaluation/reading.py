@@ -1,4 +1,4 @@
-"""Segmentations that any method left on disk, found and read as id maps."""
+"""Finds and reads predicted segmentations on disk, from any method."""
 
 import json
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from bitseg_jax.data import rle, transforms
 from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
 from bitseg_jax.data.source import SourceError, read_label
 
-# What an image's file may end in, by format, as far as there is one file; and
-# what comes before the number where there are several, and their suffixes.
+# By format: the endings of an image's only file; what precedes the number in
+# the names of several files, and their suffixes.
 _ENDINGS = {
   'labels': ('_labels.png', '.png', '.npy'),
   'samples': ('.npy',),
@@ -27,30 +27,31 @@ _NUMBERED = {
 FORMATS = 'any', *_ENDINGS
 ORDERS = 'score', 'area'
 
-# A file, or masks with where they came from.
+# A file, or the place that masks come from and the masks.
 Part = Path | tuple[str, list[Any]]
 
 
 def find(
   place: str | Path, names: Iterable[str], form: str = 'any'
 ) -> dict[str, list[Part]]:
-  """Finds what a method predicted for each image.
+  """Finds the files that a method predicted for each image to be scored.
 
   Args:
-    place: directory, or a JSON file in the results format of COCO.
-    names: of the images; a suffix of the photo and leading folders may lack.
+    place: directory, or a JSON file in COCO's results format.
+    names: names of the images. Files may omit its leading folders and the
+      suffix of the photo.
     form: 'labels': NAME_labels.png, NAME.png or NAME.npy; or several samples,
-      NAME_0.png, NAME_1.png, ... or a folder NAME/. 'samples': the same, but
+      NAME_0.png, NAME_1.png, ... or a folder NAME/. 'samples': likewise, but
       NAME_sample_1.png, ... as predict writes them beside its labels. 'masks':
-      NAME.json. 'any': labels, or else masks.
+      NAME.json. 'any': labels or, if there are none, masks.
 
   Returns:
-    The parts for `load`, by name; without the images that have none.
+    The parts to `load` for each name; names without a prediction are left out.
 
   Raises:
-    FileNotFoundError: there is no such place.
-    ValueError: it is not clear which file belongs to an image, or the JSON is
-      no list of results.
+    FileNotFoundError: if the place does not exist.
+    ValueError: if it is unclear which file belongs to an image, or the JSON is
+      not a list of results.
   """
   place = Path(place)
   if place.is_file():
@@ -79,20 +80,20 @@ def find(
 def load(
   parts: list[Part], shape: tuple[int, int], order: str = 'score'
 ) -> list[np.ndarray]:
-  """Reads the samples of one image at the size of its annotation.
+  """Reads the predicted samples of one image at the size of its annotation.
 
   Args:
     parts: as from find.
     shape: height and width; ids are resized to it by nearest neighbour.
-    order: which of overlapping masks is on top, that of the highest 'score' (of
-      equals the first) or that of the smallest 'area'.
+    order: which of overlapping masks is on top: the one with the highest
+      'score' (the first of equals) or the one with the smallest 'area'.
 
   Returns:
-    Integers [H, W] each, -1 where there is no segment: 0 in images, -1 in
-    arrays, in no mask.
+    Integers [H, W] for each sample. Pixels in no segment, which are 0 in PNGs,
+    -1 in arrays and outside all masks, are -1.
 
   Raises:
-    SourceError: a file is damaged, or not the shape of the annotation.
+    SourceError: if a file is damaged, or does not fit the annotation's shape.
   """
   samples = []
   for part in parts:
@@ -129,7 +130,7 @@ def _find_files(root: Path, name: str, form: str) -> list[Path]:
 
 
 def _count_up(start: str, suffix: str) -> list[Path]:
-  """start0, start1, ... (or from 1) as long as they are there."""
+  """Returns the existing files start0, start1, ... (or from 1) up to a gap."""
   paths: list[Path] = []
   number = 0 if Path(f'{start}0{suffix}').is_file() else 1
   while (path := Path(f'{start}{number + len(paths)}{suffix}')).is_file():
@@ -138,7 +139,7 @@ def _count_up(start: str, suffix: str) -> list[Path]:
 
 
 def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
-  """Masks of each image from a list of results of all of them."""
+  """Groups the masks in a list of results by image."""
   masks: dict[Any, list[Any]] = {}
   for i, mask in enumerate(_read_masks(path)):
     keys = [mask[k] for k in ('file_name', 'image_id') if k in mask]
@@ -155,14 +156,14 @@ def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
 
 
 def _key(name: str) -> str:
-  """A name without its photo's suffix; COCO's ids without leading zeros."""
+  """Drops the suffix of a photo and the leading zeros of a COCO id."""
   if Path(name).suffix.lower() in PHOTO_SUFFIXES:
     name = str(Path(name).with_suffix(''))
   return str(int(name)) if name.isdecimal() else name
 
 
 def _read(part, shape, order):
-  """Where a part is, and its id maps."""
+  """Returns the name of a part for error messages, and its id maps."""
   if not isinstance(part, Path):
     where, masks = part
     return where, [_paint(masks, where, shape, order)]
@@ -211,7 +212,7 @@ def _read_masks(path: Path) -> list[Any]:
 
 
 def _paint(masks, where, shape, order):
-  """Paints masks over each other: the number of the topmost, int32 [H, W]."""
+  """Paints masks over each other: int32 [H, W], number of the topmost mask."""
   if not masks:
     return np.full(shape, IGNORE_ID, np.int32)
   try:
@@ -236,14 +237,14 @@ def _paint(masks, where, shape, order):
     except ValueError as error:
       raise SourceError(f'{where}: mask {i}: {error}') from error
     scores.append(score if order == 'score' else -len(pixels[-1]))
-  # Lowest first; of equals the first one last, on top.
+  # The lowest is painted first; of equals, the first one is painted last.
   for i in sorted(range(len(masks)), key=lambda i: (scores[i], -i)):
     canvas[pixels[i]] = i
   return canvas.reshape(width, height).T
 
 
 def _check_shape(where, shape, wanted):
-  """Refuses a prediction of another aspect, as of another image."""
+  """Rejects a prediction of another aspect ratio, perhaps of another image."""
   small, large = sorted((shape, tuple(wanted)), key=max)
   expected = transforms.fit_longest_side(*large, max(small))
   if np.abs(np.subtract(expected, small)).max() > 1:

@@ -1,4 +1,4 @@
-"""Scores predictions of any method: means over images, or pooled counts."""
+"""Scores predictions of any method, by means over images and pooled counts."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import reading
 
-# What tables show of metrics.SCORES, and of what is no score.
+# Columns of the tables: names in metrics.SCORES and some other results.
 _COLUMNS = (
   *metrics.names('table'),
   *metrics.names('panoptic'),
@@ -36,11 +36,11 @@ class ImageScore(NamedTuple):
   """Scores of one image, and the counts to pool over images.
 
   Attributes:
-    values: scores by name, nan where there is nothing to score.
-    covered: pixels covered, and pixels annotated, over annotators.
-    panoptic: matches, mean over annotators and samples.
-    boundary: matches, mean over samples.
-    reliability: see metrics.uncertainty.count_reliability; zeros if no sets.
+    values: scores by name; nan where there is nothing to score.
+    covered: float [2], covered and annotated pixels, over all annotators.
+    panoptic: segment matches, mean over annotators and samples.
+    boundary: boundary matches, mean over samples.
+    reliability: see metrics.uncertainty.count_reliability; 0 without sets.
   """
 
   values: dict[str, float]
@@ -56,17 +56,17 @@ def score_image(
   unclaimed: str = 'segment',
   sets: bool = False,
 ) -> ImageScore:
-  """Scores all samples of one image against all its annotators.
+  """Evaluates a method's samples of one image against all its annotators.
 
   Args:
-    samples: integers [H, W] each, -1 = in no segment.
-    annotations: integers [H, W] each; -1 is unlabelled, and left out.
-    unclaimed: pixels in no segment are one more 'segment' (one, connected or
-      not), or 'ignore': left out of this sample's scores.
-    sets: score the set of samples against the set of annotators as well.
+    samples: integers [H, W] each; -1 = in no segment.
+    annotations: integers [H, W] each; -1 is unlabelled and left out.
+    unclaimed: 'segment' makes pixels in no segment one more segment, connected
+      or not; 'ignore' leaves them out of the scores of their sample.
+    sets: whether to score the set of samples against the set of annotators.
 
   Returns:
-    The scores: means over samples and annotators who labelled anything.
+    The scores: means over samples and over annotators who labelled anything.
   """
   annotations = [a for a in annotations if (a != IGNORE_ID).any()]
   share = np.mean([np.mean(sample == IGNORE_ID) for sample in samples])
@@ -137,7 +137,7 @@ def _score_sets(samples, annotations, ari, iou):
 
 
 def _count_reliability(samples, annotations):
-  """Over pixels that all annotators labelled and all samples claim."""
+  """Counts over pixels that all annotators label and all samples claim."""
   valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
   pairs = metrics.uncertainty.draw_pairs(valid)
   share = metrics.uncertainty.share_together
@@ -155,22 +155,22 @@ def score_methods(
   image_size: int = 0,
   allow_missing: bool = False,
 ) -> dict[str, dict[str, Any]]:
-  """Scores what several methods predicted for the images of a source.
+  """Scores what several methods predicted for the images of a dataset.
 
   Args:
-    source: records.
+    source: records of the dataset, see data/pipeline.py.
     places: directory or file of each method, see reading.find.
-    form, order: see saved.
+    form, order: see reading.find and reading.load.
     unclaimed: see score_image.
-    image_size: longest side to compare at, ids of both resized by nearest
-      neighbour; 0 is the size of the annotation.
-    allow_missing: an image without prediction counts as one region.
+    image_size: longest side in pixels to compare at, with ids resized by
+      nearest neighbour; 0 = size of the annotation.
+    allow_missing: whether an image without prediction counts as one region.
 
   Returns:
-    What `summarize` returns, by place.
+    The result of `summarize` for each place.
 
   Raises:
-    ValueError, OSError: predictions are missing, damaged or of other sizes.
+    ValueError, OSError: if predictions are missing, damaged or of other sizes.
   """
   names = [source[i]['name'] for i in range(len(source))]
   found = {place: reading.find(place, names, form) for place in places}
@@ -223,18 +223,18 @@ def _check_missing(place, names, parts, allow_missing):
 def summarize(
   scores: dict[str, ImageScore], missing: int = 0, num_samples: int = 1
 ) -> dict[str, Any]:
-  """Brings the scores of a method's images together.
+  """Summarizes the scores of one method over all images.
 
   Args:
-    scores: of each image by name.
-    missing: how many of them have no prediction.
-    num_samples: an image; scores of sets are left out if it is 1.
+    scores: scores of each image by name.
+    missing: number of images without prediction.
+    num_samples: samples per image; if it is 1, scores of sets are left out.
 
   Returns:
     num_images (those with anything to score), left_out, missing, num_samples;
-    means over images of the region scores, unclaimed and, of several samples,
+    means over images: the region scores, unclaimed and, with several samples,
     ged, matched_set_iou, ari_oracle and iou_oracle (best of num_samples, an
-    oracle) and contested_auroc; of pooled counts pq, sq, rq, boundary_f,
+    oracle) and contested_auroc; from pooled counts: pq, sq, rq, boundary_f,
     boundary_precision, boundary_recall, covering_pooled, ece, brier, bins; and
     per_image. None where there is nothing to score.
   """
@@ -268,16 +268,16 @@ def summarize(
 
 
 def _without_nan(values):
-  """The same with None for nan, which JSON does not have."""
+  """Replaces nan, which JSON lacks, by None."""
   if isinstance(values, dict):
     return {name: _without_nan(value) for name, value in values.items()}
   return None if isinstance(values, float) and math.isnan(values) else values
 
 
 def format_table(results: dict[str, dict[str, Any]]) -> str:
-  """Formats what score_methods returns, one line a method.
+  """Formats what score_methods returns as text, one line per method.
 
-  Scores of sets follow in lines of their own if any method has samples.
+  If any method has several samples, their scores follow in a second table.
   """
   lines = _format_block(results, ('missing', *_COLUMNS))
   several = {p: r for p, r in results.items() if r['num_samples'] > 1}

@@ -1,1 +1,1 @@
-"""What every run needs: its settings, parts, devices, state and files."""
+"""Infrastructure of every run: config, devices, checkpoints, state, logging."""

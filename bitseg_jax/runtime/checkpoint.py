@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from bitseg_jax.runtime import checks, digest
 from bitseg_jax.runtime.train_state import TrainState
 
-# Weights that can be sampled from, and their items.
+# The weights that one can sample with, and the items that hold them.
 KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'config')
 _TRIES = 3  # of reading, where the file system reports an error
@@ -67,7 +67,7 @@ class Manager:
           optimizer=ocp.args.StandardSave(
             {'step': state.step, 'opt_state': state.opt_state}
           ),
-          # Tuples become lists, as they would in any JSON.
+          # Converts tuples to lists, since JSON has no tuples.
           config=ocp.args.JsonSave(json.loads(json.dumps(config))),
         ),
       )
@@ -206,7 +206,7 @@ def _read_newest(path, **items):
   step, damaged = _newest_whole(folder, list(items), only)
   if step == _NO_STEP:
     raise FileNotFoundError(_none_whole(folder, damaged, only))
-  # Orbax warns of what read_only changes; said here, it has nothing to change.
+  # These are the values that read_only implies; orbax warns of others.
   options = ocp.CheckpointManagerOptions(
     read_only=True, save_interval_steps=0, create=False
   )
@@ -263,7 +263,7 @@ def _none_whole(folder, damaged, only=None):
 
 
 def _locate(path):
-  """(checkpoints folder, step or None) of a workdir, or what is in it."""
+  """Returns (checkpoints folder, step or None) for a path of a run."""
   path = pathlib.Path(path).absolute()
   if path.parent.name == 'checkpoints' and path.name.isdigit():
     return path.parent, int(path.name)
@@ -304,7 +304,7 @@ def _one_line(what: str) -> Iterator[None]:
 
 
 def _set_aside(manager, steps):
-  """Moves damaged steps out of the way of the run that writes them anew."""
+  """Moves damaged steps away, so that the run can save them again."""
   for step in steps:
     target = manager.folder.parent / 'damaged' / str(step)
     logging.warning('moving damaged %s/%s to %s', manager.folder, step, target)
@@ -319,5 +319,5 @@ def _set_aside(manager, steps):
 
 
 def _folder(workdir):
-  # Orbax takes absolute paths only.
+  # Orbax accepts only absolute paths.
   return pathlib.Path(workdir).absolute() / 'checkpoints'

@@ -1,6 +1,6 @@
-"""What the settings of a config demand of each other.
+"""Checks that the settings of a config fit together.
 
-The range of each setting alone is in configs/base.py.
+The range of each single setting is in configs/base.py.
 """
 
 import pathlib
@@ -17,10 +17,10 @@ from bitseg_jax.runtime import schema
 
 
 def check(config: ConfigDict) -> None:
-  """Validates a config before compilation.
+  """Validates a config before anything is compiled.
 
   Args:
-    config: of a run.
+    config: config of a run.
 
   Raises:
     ValueError: one line that names the settings that cannot work.
@@ -70,10 +70,10 @@ def check(config: ConfigDict) -> None:
 
 
 def complete(saved: Mapping[str, Any]) -> ConfigDict:
-  """Makes the config of a run that an earlier version of the package wrote.
+  """Completes a saved config that an earlier version may have written.
 
-  Settings that were added since have their defaults, which by agreement leave
-  an older run as it was.
+  Settings that have been added since then take their defaults, which by
+  convention leave an older run as it was.
 
   Args:
     saved: nested dict, as read from JSON.
@@ -82,7 +82,7 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
     The config, checked.
 
   Raises:
-    ValueError: one line that names what is no setting, or cannot work.
+    ValueError: one line that names the unknown or invalid setting.
   """
   config = base.get_config()
   _fill(config, saved, '')
@@ -175,7 +175,7 @@ def _check_model(model, image_size):
         f'0 to {levels - 1}'
       )
   attended = [*model.attention_levels, -1] if model.attention_levels else []
-  for level in attended:  # -1: the middle
+  for level in attended:  # -1 stands for the middle blocks
     width = model.base_channels * model.channel_mults[level]
     if width % model.num_heads:
       raise ValueError(

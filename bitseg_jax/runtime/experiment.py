@@ -1,6 +1,6 @@
-"""From a config to the parts of a run; what cannot work is said here.
+"""Builds the parts of a run from its config.
 
-Below this floor nothing knows of configs: functions take plain values.
+The method, models, metrics and data never see a config: they take plain values.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from bitseg_jax.runtime import checks, sharding, train_state
 
 
 class Experiment(NamedTuple):
-  """The parts that a config describes.
+  """The parts of a run, built from its config.
 
   Attributes:
-    image_size: side S of the padded square.
+    image_size: side S of the padded square image, in pixels.
     schedule: noise schedule.
-    codec: codes <-> channels.
-    palette: int [S, S], or None.
+    codec: converts codes to channels and back.
+    palette: int [G, G] with G^2 codes; None for random codes.
     model: the network, a Flax module.
     denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
     self_conditioning: whether denoise takes x_before as well.
@@ -48,7 +48,7 @@ class Experiment(NamedTuple):
   self_conditioning: bool = False
 
   def init_params(self, key: jax.Array) -> Any:
-    """Draws the initial parameters."""
+    """Draws the initial float32 parameters of the network."""
     channels = self.codec.channels * (2 if self.self_conditioning else 1)
     z_t = jnp.zeros((1, self.image_size, self.image_size, channels))
     return self.model.init(key, z_t, z_t[..., :1].repeat(3, -1), jnp.zeros(1))[
@@ -57,10 +57,10 @@ class Experiment(NamedTuple):
 
 
 def build(config: ConfigDict) -> Experiment:
-  """Builds the parts of a config.
+  """Checks a config and builds the parts of the run that it describes.
 
   Raises:
-    ValueError: if the settings contradict each other, one clear line.
+    ValueError: in one line, if settings are invalid or contradict each other.
   """
   checks.check(config)
   codec = codecs.make_codec(config.codes.encoding, config.codes.num_codes)
@@ -85,17 +85,17 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def make_network(settings: ConfigDict, out_channels: int) -> Any:
-  """Builds the network of the config's `model` section.
+  """Builds the network that the `model` section of a config describes.
 
-  Every setting of the section that the network has an attribute for is given
-  to it; the others are of other networks.
+  The network is given every setting that it has an attribute for; the other
+  settings belong to other networks.
 
   Args:
-    settings: the section.
-    out_channels: channels of the codes, C.
+    settings: `model` section of a config.
+    out_channels: number of output channels C, those of the codec.
 
   Returns:
-    A Flax module, see models/__init__.py.
+    A Flax module of a class in models.MODELS.
   """
   network = MODELS[settings.name]
   values = {
@@ -111,7 +111,7 @@ def make_network(settings: ConfigDict, out_channels: int) -> Any:
 
 
 def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
-  """Shapes, dtypes and shardings of the parameters, without making them."""
+  """Returns shapes, dtypes and shardings of the parameters, without values."""
   shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
   return sharding.placed(shapes, mesh)
 
@@ -159,7 +159,7 @@ def training_batches(
 def make_optimizer(
   settings: ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-  """(learning rate by step, optimizer) of the config's `train` section."""
+  """Returns (step -> learning rate, optimizer) for the `train` section."""
   learning_rate = train_state.learning_rate_schedule(
     settings.learning_rate,
     settings.num_steps,
@@ -178,10 +178,11 @@ def make_optimizer(
 def make_state(
   parts: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[Callable[[jax.Array], train_state.TrainState], Any]:
-  """How a run's state is made, and where it lies.
+  """Prepares the initial training state of a run and its place on the devices.
 
   Returns:
-    (compiled key -> state of step 0; its shapes, dtypes and shardings).
+    (init, abstract): init is a compiled function from a PRNG key to the state
+    of step 0; abstract holds the state's shapes, dtypes and shardings.
   """
   init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
   abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
@@ -199,21 +200,21 @@ def _palette(codes):
 def open_sources(
   config: ConfigDict, split: str
 ) -> dict[str, Sequence[dict[str, Any]]]:
-  """Opens the records of a split, of each dataset there is.
+  """Opens the records of one split of each dataset that a config names.
 
   Args:
-    config: the run's config.
-    split: 'train' or 'eval'; the config names the datasets' own splits.
+    config: config of the run.
+    split: 'train' or 'eval'; the config gives the datasets' names for them.
 
   Returns:
-    Random-access records, see data/pipeline.py, by the dataset's name.
+    Random-access records by name of the dataset, see data/pipeline.py.
 
   Raises:
-    ValueError or OSError, one line, if a dataset is not there.
+    ValueError, OSError: in one line, if a dataset is missing.
   """
   data = config.data
   if data.source == 'procedural':
-    # One stream, its head held out: no seed makes them overlap.
+    # Both splits share one stream, so that they never overlap.
     scenes = ProceduralScenes(
       data.num_eval_scenes + data.num_scenes,
       data.image_size,
@@ -226,7 +227,7 @@ def open_sources(
     return {'procedural': subset}
   name, wanted_side = data.eval_split, 0
   if split == 'train':
-    # A part of the photo is enlarged to image_size.
+    # Photos must be larger, because their crops are resized to image_size.
     enlarged = (data.crop_aspect / min(data.crop_scale[0], 1)) ** 0.5
     name, wanted_side = data.train_split, math.ceil(data.image_size * enlarged)
   return {
@@ -261,7 +262,7 @@ def tell_overflow(config: ConfigDict) -> list[str]:
 
 
 class Subset:
-  """The records of a source at some indices."""
+  """The records of a source at the given indices, in that order."""
 
   def __init__(self, source: Sequence, indices: Sequence[int]):
     self._source = source

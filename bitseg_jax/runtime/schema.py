@@ -1,8 +1,8 @@
-"""What a setting may be, and the check of a whole config against that.
+"""Defines what a setting may be, and checks a config against its settings.
 
-configs/base.py lists every setting once, as a Setting; `check` holds a config
-against the list before anything is compiled, and `experiment.build` adds what
-settings demand of each other.
+configs/base.py lists every setting once, as a Setting. `check` compares a
+config with that list before anything is compiled; runtime/checks.py then
+checks how the settings fit together.
 """
 
 import math
@@ -17,15 +17,15 @@ class Setting(NamedTuple):
   """One setting of the config.
 
   Attributes:
-    default: its value where nobody says otherwise; also its type. A float also
-      takes an int; a tuple takes any number of the type of `of`.
+    default: its value if none is given, and also its type. A float setting
+      also accepts an int; a tuple may hold any number of elements of type `of`.
     meaning: what it does, for people, with its unit.
-    least: smallest value allowed, None = no bound.
-    most: largest value allowed, None = no bound.
-    above: value that it must exceed, None = no bound.
-    choices: the values allowed, None = all of the type.
-    of: type of the elements of a tuple; bounds and choices are theirs.
-    length: number of elements of a tuple, None = any.
+    least: smallest value allowed; None = no bound.
+    most: largest value allowed; None = no bound.
+    above: value that it must exceed; None = no bound.
+    choices: values allowed; None = all of the type.
+    of: type of the elements of a tuple, to which bounds and choices apply.
+    length: number of elements of a tuple; None = any number.
   """
 
   default: Any
@@ -42,7 +42,7 @@ Settings = Mapping[str, 'Setting | Settings']
 
 
 def to_config(settings: Settings) -> ConfigDict:
-  """Makes the config that holds the default of every setting, locked."""
+  """Makes a locked config that holds the default of every setting."""
   config = ConfigDict()
   for name, setting in settings.items():
     config[name] = (
@@ -52,15 +52,15 @@ def to_config(settings: Settings) -> ConfigDict:
 
 
 def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
-  """Checks every value of a config.
+  """Checks the type and the range of every value of a config.
 
   Args:
-    config: the config; sections are nested.
-    settings: what there is.
-    prefix: name of the section, for the error.
+    config: the config, with nested sections.
+    settings: all settings, nested likewise.
+    prefix: name of the section, for the error message.
 
   Raises:
-    ValueError: one line that names the setting, its value and what it may be.
+    ValueError: one line with the setting, its value and its allowed values.
   """
   unknown = sorted(set(config) - set(settings))
   missing = sorted(set(settings) - set(config))
@@ -97,7 +97,7 @@ def _check_one(name, value, kind, setting, where=''):
   """Checks one value, or one element of a tuple."""
   wrong = f'{name} is {value!r}{where}; it must be '
   accepted = {float: numbers.Real, int: numbers.Integral}.get(kind, kind)
-  # True counts as an int in Python, but never as one here.
+  # In Python True is an int, but it is no valid number here.
   if not isinstance(value, accepted) or (
     isinstance(value, bool) and kind is not bool
   ):
@@ -126,10 +126,10 @@ _KINDS = {
 
 
 def describe(settings: Settings, prefix: str = '') -> list[tuple[str, ...]]:
-  """Lists all settings for people.
+  """Lists all settings as text, for documentation.
 
   Returns:
-    (name, default, range, meaning) of each, sections joined by dots.
+    Rows (name, default, range, meaning); names join sections with dots.
   """
   rows = []
   for name, setting in settings.items():

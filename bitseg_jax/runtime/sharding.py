@@ -1,4 +1,4 @@
-"""Mesh and placement: data parallel, parameters whole or sharded (FSDP)."""
+"""Device mesh and placement of arrays: data parallelism and optional FSDP."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,14 +12,17 @@ _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
 
 
 def make_mesh(fsdp: int = 1) -> Mesh:
-  """All devices of all processes, [data, fsdp].
+  """Arranges all devices of all processes in a mesh with axes data and fsdp.
 
   Args:
-    fsdp: devices that share one copy of the state; neighbours, between which
-      the way is shortest.
+    fsdp: number of devices that share one copy of the training state; they are
+      neighbours, between which communication is fastest.
+
+  Returns:
+    The mesh, of shape [devices / fsdp, fsdp].
 
   Raises:
-    ValueError: if that many do not divide the devices.
+    ValueError: if fsdp does not divide the number of devices.
   """
   count = jax.device_count()
   if count % fsdp:
@@ -27,7 +30,7 @@ def make_mesh(fsdp: int = 1) -> Mesh:
       f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
     )
   shape, names = (count // fsdp, fsdp), ('data', 'fsdp')
-  # Auto axes: the compiler places the collectives; Linen needs them.
+  # With Auto axes, which Linen needs, the compiler places the collectives.
   types = (AxisType.Auto,) * 2
   slices = len({getattr(d, 'slice_index', 0) for d in jax.devices()})
   if slices == 1:
@@ -45,28 +48,28 @@ def make_mesh(fsdp: int = 1) -> Mesh:
 
 
 def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
-  """Placement of batches, or of a stack: rows split over all the devices."""
+  """Returns the sharding of batch rows over all devices; axis 1 if stacked."""
   rows = (None, mesh.axis_names) if stacked else (mesh.axis_names,)
   return NamedSharding(mesh, PartitionSpec(*rows))
 
 
 def copied_on(mesh: Mesh) -> NamedSharding:
-  """Placement of small things: a copy on every device."""
+  """Returns the sharding that keeps a copy of an array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def placed(shapes: Any, mesh: Mesh) -> Any:
-  """Says where each array of a state lies.
+  """Assigns a sharding to each array of a training state.
 
-  An array is cut along its longest axis that the fsdp devices divide; small
-  ones, and all of them where fsdp is 1, are copied.
+  An array is split along its longest axis that the number of fsdp devices
+  divides. Small arrays are copied, and so are all arrays if fsdp is 1.
 
   Args:
-    shapes: pytree of arrays or shapes.
-    mesh: the mesh.
+    shapes: pytree of arrays or jax.ShapeDtypeStruct.
+    mesh: as from make_mesh.
 
   Returns:
-    The same tree of jax.ShapeDtypeStruct with a sharding.
+    The same tree of jax.ShapeDtypeStruct with shardings.
   """
   parts = mesh.shape['fsdp']
 
@@ -85,7 +88,7 @@ def placed(shapes: Any, mesh: Mesh) -> Any:
 
 
 def shardings(placed: Any) -> Any:
-  """The shardings alone of what `placed` returns."""
+  """Extracts the shardings from what `placed` returns."""
   return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
@@ -155,7 +158,7 @@ def local_part(array: jax.Array) -> np.ndarray:
 
 
 def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:
-  """Puts the next batch on the devices, or, over 1, a stack of so many."""
+  """Puts the next batch on the devices, or a stack of the next `together`."""
   if together == 1:
     return put_batch(next(batches), mesh)
   several = [next(batches) for _ in range(together)]
@@ -164,7 +167,7 @@ def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:
 
 
 def check_devices(name: str, batch_size: int, accumulate: int = 1) -> None:
-  """Raises ValueError unless all devices get as much of each (micro)batch."""
+  """Raises ValueError unless all devices get equal shares of a (micro)batch."""
   devices = jax.device_count()
   if batch_size % (devices * accumulate):
     times = f' times train.accumulate = {accumulate}' * (accumulate > 1)

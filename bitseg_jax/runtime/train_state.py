@@ -1,4 +1,4 @@
-"""What training changes at every step, and the optimizer that changes it."""
+"""The state of a training run, its optimizer and its parameter average."""
 
 import flax.struct
 import jax
@@ -8,13 +8,13 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything a step reads and writes.
+  """Everything that a training step reads and writes.
 
   Attributes:
-    step: int32 [], steps done.
-    params: parameters, float32.
-    ema_params: their exponential moving average.
-    opt_state: optimizer state.
+    step: int32 [], number of steps taken.
+    params: parameters of the network, pytree of float32 arrays.
+    ema_params: exponential moving average of params, like params.
+    opt_state: state of the optimizer.
   """
 
   step: jax.Array
@@ -26,16 +26,16 @@ class TrainState:
 def learning_rate_schedule(
   peak: float, num_steps: int, warmup_steps: int, decay_steps: int
 ) -> optax.Schedule:
-  """Linear warm-up, constant, cosine to 0 over the last decay_steps.
+  """Builds a run's learning rate: linear warm-up, constant, cosine decay to 0.
 
   Args:
     peak: the constant learning rate.
-    num_steps: steps of the whole run.
-    warmup_steps: steps from 0 to peak.
-    decay_steps: steps from peak to 0 at the end.
+    num_steps: number of steps of the whole run.
+    warmup_steps: number of first steps, during which the rate rises from 0.
+    decay_steps: number of last steps, during which the rate falls to 0.
 
   Returns:
-    step -> learning rate.
+    A function from step to learning rate.
   """
   return optax.join_schedules(
     [
@@ -54,7 +54,7 @@ def make_optimizer(
   weight_decay: float = 0.0,
   grad_clip: float = 1.0,
 ) -> optax.GradientTransformation:
-  """AdamW behind a clip of the global gradient norm."""
+  """Builds a run's optimizer: AdamW, with the global gradient norm clipped."""
   return optax.chain(
     optax.clip_by_global_norm(grad_clip),
     optax.adamw(learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay),
@@ -64,11 +64,11 @@ def make_optimizer(
 def create_state(
   params: optax.Params, optimizer: optax.GradientTransformation
 ) -> TrainState:
-  """State of step 0; the average starts at the parameters."""
+  """Returns a run's state of step 0, whose average equals the parameters."""
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    # A copy: state is donated, and one buffer cannot be donated twice.
+    # A copy, because a training step cannot donate the same buffer twice.
     ema_params=jax.tree.map(jnp.copy, params),
     opt_state=optimizer.init(params),
   )
@@ -80,19 +80,19 @@ def update_ema(
   step: jax.Array,
   decay: float,
 ) -> optax.Params:
-  """Moves the average towards params; early steps forget faster.
+  """Updates the parameter average in a run's state after a training step.
 
-  With the decay held at (1 + step) / (10 + step) until it reaches its value,
-  a short run is not judged on its initialisation.
+  The decay is at most (1 + step) / (10 + step), so that the average of a short
+  run is not dominated by the initial parameters.
 
   Args:
-    ema_params: the average so far.
-    params: parameters after the step.
-    step: steps done before this one, int32 [].
+    ema_params: the average so far, pytree of float32 arrays.
+    params: parameters after the step, like ema_params.
+    step: int32 [], number of steps taken before this one.
     decay: final decay, in [0, 1).
 
   Returns:
-    The new average.
+    The new average, like ema_params.
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return optax.incremental_update(params, ema_params, 1 - decay)

@@ -1,6 +1,6 @@
-"""Progress bars; JSON; metrics to JSON lines and TensorBoard.
+"""Progress bars, JSON files, and metrics logged as JSON lines and TensorBoard.
 
-The writer has the calls of CLU's MetricWriter, whose own import TensorFlow.
+MetricWriter has the methods of CLU's, whose import would need TensorFlow.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ _HOST = socket.gethostname().replace('.', '_')
 def progress_bar(
   total: int, description: str, unit: str, initial: int = 0
 ) -> tqdm:
-  """Progress with rate and time left, shown by process 0 alone."""
+  """Returns a run's progress bar with time left, shown by process 0 only."""
   return tqdm(
     total=total,
     desc=description,
     unit=unit,
     initial=initial,
     disable=jax.process_index() > 0,
-    # A log file needs a line now and then, a terminal a living bar.
+    # Seconds between updates, rarer in a log file than in a terminal.
     mininterval=0.5 if sys.stderr.isatty() else 20,
   )
 
@@ -87,16 +87,16 @@ def _is_running(process):
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes JSON that appears whole or not at all."""
+  """Writes content to a JSON file that appears complete or not at all."""
   with whole_file(path) as file:
     file.write(json.dumps(content, indent=2) + '\n')
 
 
 class MetricWriter:
-  """Appends to <logdir>/metrics.jsonl and to TensorBoard event files."""
+  """Logs the metrics of a run to <logdir>/metrics.jsonl and TensorBoard."""
 
   def __init__(self, logdir: str | pathlib.Path, enabled: bool = True):
-    """Opens the files; with enabled False every call does nothing."""
+    """Opens the files in logdir; if not enabled, all methods do nothing."""
     self._enabled = enabled
     if enabled:
       pathlib.Path(logdir).mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class MetricWriter:
       self._board = SummaryWriter(str(logdir))
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes numbers at a step."""
+    """Logs scalars of a run by name; nan and inf become null in the JSON."""
     if not self._enabled:
       return
     values = {name: float(value) for name, value in scalars.items()}
@@ -115,22 +115,22 @@ class MetricWriter:
       self._board.add_scalar(name, value, step)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """Writes pictures, uint8 [H, W, 3], to TensorBoard at a step."""
+    """Logs images of a run by name, uint8 [H, W, 3], to TensorBoard."""
     if self._enabled:
       for name, image in images.items():
         self._board.add_image(name, image, step, dataformats='HWC')
 
   def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-    """Writes the settings of the run, as text, to TensorBoard."""
+    """Logs the settings of a run to TensorBoard, as text."""
     if self._enabled:
       text = json.dumps(hparams, indent=2, default=str)
       self._board.add_text('config', f'```\n{text}\n```')
 
   def flush(self) -> None:
-    """Makes everything written so far readable by others."""
+    """Makes everything written so far readable by other programs."""
     if self._enabled:
       self._lines.flush()
-      os.fsync(self._lines.fileno())  # a mounted bucket waits for it
+      os.fsync(self._lines.fileno())  # mounted buckets need it
       self._board.flush()
 
   def close(self) -> None:

@@ -1,1 +1,1 @@
-"""From a photograph to its segmentation, with a trained model."""
+"""Segmentation of photos with a trained model, at their own size."""

@@ -1,4 +1,4 @@
-"""A segmentation at the photo's size, of samples at the model's size."""
+"""Makes the segmentation of a photo from samples at the model's size."""
 
 import dataclasses
 import functools
@@ -15,19 +15,19 @@ METHODS = ('consensus', 'medoid')
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-  """What a photo was cut into, at the photo's own size.
+  """The segmentation of a photo, at the photo's own size.
 
   Attributes:
     id_map: int32 [H, W], ids 0, 1, ... without gaps.
-    uncertainty: float32 [H, W] in [0, 1]. Of one sample: 1 - the probability
-      of the likeliest code (Eq. 3). Of several: how much they disagree, see
+    uncertainty: float32 [H, W] in [0, 1]. With one sample: 1 - the probability
+      of the likeliest code (Eq. 3). With several: how much they disagree, see
       metrics.uncertainty.disagreement.
-    confidence: float32 [K] in [0, 1], one a segment of id_map. Of one sample:
-      the mean probability of its code. Of several: how well they agree on it,
-      see consensus.stability.
-    num_samples: N.
-    sample: n -> sample n, int32 [H, W], ids without gaps that mean nothing in
-      another. Made at each call: large photos times N need much memory.
+    confidence: float32 [K] in [0, 1] for each segment of id_map. With one
+      sample: the mean probability of its code. With several: how well they
+      agree on the segment, see consensus.stability.
+    num_samples: number of samples N.
+    sample: n -> sample n, int32 [H, W], ids without gaps, unrelated to those of
+      other samples. Computed at each call, since N large maps need much memory.
   """
 
   id_map: np.ndarray
@@ -49,21 +49,21 @@ def from_samples(
   method: str = 'consensus',
   follow_edges: bool = True,
 ) -> Segmentation:
-  """Makes a segmentation of a photo, or of a tile.
+  """Makes the segmentation of a photo, or of a tile, from samples.
 
   Args:
     codes: int32 [N, h, w], decoded samples.
     probabilities: n -> float32 [h, w, C], of the codes in sample n.
     photo: uint8 [H, W, 3].
     method: one of METHODS.
-    follow_edges: whether borders follow the photo's edges between the model's
-      pixels, see upsample.follow_edges.
+    follow_edges: whether borders follow edges of the photo that lie between the
+      model's pixels, see upsample.follow_edges.
 
   Returns:
     The segmentation.
   """
   size = photo.shape[:2]
-  # Not the photo itself, which `sample` would keep in memory.
+  # A smaller copy, because `sample` keeps it in memory.
   longest = max(codes.shape[1:]) * upsample.GUIDE_SCALE
   guide = photo
   if max(size) > longest:
@@ -71,7 +71,7 @@ def from_samples(
     guide = transforms.resize_image(photo, guide_size)
 
   def enlarge(id_map, numbers):
-    """Id map at the photo's size, and which of its ids came through."""
+    """Returns the id map at the photo's size, and which of its ids remain."""
     membership = upsample.memberships(
       id_map, codes[numbers], (probabilities(n) for n in numbers)
     )
@@ -105,10 +105,10 @@ def from_samples(
 def join(
   parts: Sequence[Segmentation], boxes: Sequence[tiles.Box]
 ) -> Segmentation:
-  """Makes the segmentation of a photo from those of its tiles.
+  """Joins the segmentations of tiles into that of the photo.
 
   Args:
-    parts: one a tile.
+    parts: segmentation of each tile.
     boxes: as from tiles.split.
 
   Returns:
@@ -128,7 +128,7 @@ def join(
 
 
 def _means(values, id_map):
-  """Mean of values [H, W] over each id without gaps: float32 [K]."""
+  """Averages values [H, W] over each id, without gaps: float32 [K]."""
   ids = id_map.ravel()
   means = np.bincount(ids, values.ravel()) / np.bincount(ids)
   return np.clip(means, 0, 1).astype(np.float32)

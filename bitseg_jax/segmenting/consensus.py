@@ -1,9 +1,9 @@
-"""From N samples to one answer, without an oracle: numpy, host.
+"""Combines N sampled segmentations into one, without ground truth.
 
-Two pixels lie in one segment in a share of the samples: their co-association.
-It holds what the samples say, whatever their ids. `consensus` is the partition
-that fits it best, `medoid` the sample that does, `stability` says which
-segments the samples agree on.
+The co-association of two pixels is the share of samples in which they lie in
+the same segment; it does not depend on ids. `consensus` is the partition that
+fits it best, `medoid` is the sample that fits it best, and `stability` tells
+on which segments the samples agree. All run in numpy, on the host.
 """
 
 import itertools
@@ -12,21 +12,21 @@ import numpy as np
 
 from bitseg_jax import metrics, relabel
 
-# Pixels with the same ids in all samples move as one, an atom. So many atoms
-# are clustered, the largest; smaller ones then join the segment they fit best.
+# Pixels with the same ids in all samples form an atom and move together. The
+# largest atoms are clustered; the rest then join the segment they fit best.
 MAX_ATOMS = 1024
 _MAX_ROUNDS = 20
 _MAX_SWEEPS = 20
 
 
 def medoid(id_maps: np.ndarray) -> int:
-  """Index of the map with the highest mean ARI with the others.
+  """Finds the sampled segmentation that is most like the others, by mean ARI.
 
   Args:
     id_maps: integers [N, H, W], without IGNORE_ID.
 
   Returns:
-    Which one; the first of equals.
+    Its index in [0, N); the first of equals.
   """
   total = np.zeros(len(id_maps))
   for i, j in itertools.combinations(range(len(id_maps)), 2):
@@ -35,39 +35,39 @@ def medoid(id_maps: np.ndarray) -> int:
 
 
 def mean_ari(id_map: np.ndarray, id_maps: np.ndarray) -> float:
-  """Mean ARI of one map, integers [H, W], with each of several [N, H, W]."""
+  """Averages the ARI of one id map [H, W] with several samples [N, H, W]."""
   return float(
     np.mean([metrics.adjusted_rand_index(other, id_map) for other in id_maps])
   )
 
 
 def consensus(id_maps: np.ndarray) -> np.ndarray:
-  """The medoid, improved until its expected ARI with a sample grows no more.
+  """Improves the medoid until its expected ARI with a sample stops growing.
 
-  With s the co-association of a pair of pixels, `own` the pairs in the same
-  segment of a partition and m the mean of s over all pairs, it climbs
+  Let s be the co-association of a pair of pixels, `own` the pairs in the same
+  segment of a partition and m the mean of s over all pairs. The objective is
 
     (sum_own s - m |own|) / ((|own| + sum_all s) / 2 - m |own|)
 
-  Where this is at its maximum v, a pair in the same segment counts
-  s - m - v (1/2 - m). With v = 1, as if all agreed, that is s - 1/2, and the
-  majority decides; the less the samples agree, the fewer of them suffice.
-  Atoms move to the segment they gain most in and segments merge, until neither
-  helps; then v is computed anew. No segment is made: of what the medoid lacks
-  there is rarely more than specks. Should the mean ARI with the samples not
-  have grown, the medoid is returned.
+  At its maximum v, a pair in the same segment contributes s - m - v (1/2 - m).
+  If all samples agree, v = 1 and this is s - 1/2, so the majority decides. The
+  less the samples agree, the fewer of them suffice. Atoms move to the segment
+  in which they gain most and segments merge, until neither helps; then v is
+  recomputed. No new segments are made, since the medoid rarely lacks more than
+  specks. If the mean ARI with the samples has not grown, the result is the
+  medoid.
 
   Args:
     id_maps: integers [N, H, W], without IGNORE_ID.
 
   Returns:
-    int32 [H, W], ids 0, 1, ... in the order of their first pixels: it does not
-    depend on how ids are numbered, nor on the order of the samples (save which
-    of several equally good medoids is first).
+    int32 [H, W], ids 0, 1, ... in the order of their first pixels. It does not
+    depend on the numbering of ids, nor on the order of samples except for which
+    of several equally good medoids is first.
 
   Source: Fritsch and Ickstadt, "Improved criteria for clustering based on the
-    posterior similarity matrix", 2009, who call the fraction PEAR; maximised
-    by Dinkelbach's method, a linear objective for each value of it.
+    posterior similarity matrix", 2009, who call the objective PEAR; maximised
+    by Dinkelbach's method, which solves a linear objective for each value v.
   """
   id_maps = np.asarray(id_maps)
   start = medoid(id_maps)
@@ -87,7 +87,7 @@ def consensus(id_maps: np.ndarray) -> np.ndarray:
 
 
 def stability(id_map: np.ndarray, id_maps: np.ndarray) -> np.ndarray:
-  """How well each segment is found again in the samples.
+  """Measures how well each segment is found again in the samples.
 
   Args:
     id_map: integers [H, W], ids 0, ..., K - 1.
@@ -108,9 +108,9 @@ def _atoms(id_maps):
   """Groups the pixels that have the same ids in all samples.
 
   Returns:
-    The atom of each pixel [P]; the segments [A, N] each atom lies in, numbered
-    through all samples; the pixels float64 [A] in each. Large atoms first, of
-    equal ones the one whose first pixel comes first.
+    The atom of each pixel [P]; the segments [A, N] that each atom lies in,
+    numbered across all samples; the number of pixels float64 [A] of each atom.
+    Larger atoms come first; equal ones are ordered by their first pixels.
   """
   columns, count = [], 0
   for id_map in id_maps:
@@ -129,7 +129,7 @@ def _atoms(id_maps):
 
 
 def _shared(members, areas, labels):
-  """Pixels that each segment of each sample [R] shares with each label [K]."""
+  """Counts pixels that each sampled segment [R] shares with each label [K]."""
   rows, columns = members.max() + 1, labels.max() + 1
   index = members * columns + labels[:, None]
   weights = np.broadcast_to(areas[:, None], members.shape)
@@ -138,7 +138,7 @@ def _shared(members, areas, labels):
 
 
 def _expected_ari(members, areas, labels):
-  """(the fraction of `consensus`, mean co-association m)."""
+  """Returns (objective of `consensus`, mean co-association m) of labels."""
   num_samples, pixels = members.shape[1], areas.sum()
   if pixels == 1:
     return 1.0, 1.0
@@ -152,7 +152,7 @@ def _expected_ari(members, areas, labels):
 
 
 def _climb(members, areas, labels):
-  """Labels [A] from which no move of an atom and no merger helps."""
+  """Returns labels [A] that no move of an atom and no merger can improve."""
   value, mean = _expected_ari(members, areas, labels)
   for _ in range(_MAX_ROUNDS):
     needed = mean + value * (0.5 - mean)
@@ -165,10 +165,10 @@ def _climb(members, areas, labels):
 
 
 def _gains(members, shared, needed):
-  """What each atom [A] would gain, per pixel, in each label [K]."""
+  """Returns what each atom [A] would gain, per pixel, in each label [K]."""
   num_samples = members.shape[1]
   together = sum(shared[members[:, n]] for n in range(num_samples))
-  # Each column of the table counts its pixels once for every sample.
+  # Each column of the table counts its pixels once per sample.
   sizes = shared.sum(axis=0) / num_samples
   return together / num_samples - needed * sizes
 
@@ -178,21 +178,21 @@ def _search(members, areas, labels, needed):
 
   Args:
     members, areas: as from `_atoms`.
-    labels: int [A], where to start.
-    needed: co-association from which on a pair is better joined.
+    labels: int [A], labels to start from.
+    needed: co-association above which it is better to join a pair.
 
   Returns:
     int32 [A], numbered by first appearance.
   """
   labels, least = labels.copy(), 1e-9 * areas.sum()
-  own = areas * (1 - needed)  # an atom is no reason to stay where it is
+  own = areas * (1 - needed)  # leaves out pairs within the atom
   for _ in range(_MAX_SWEEPS):
     shared = _shared(members, areas, labels)
     gains = _gains(members, shared, needed)
     here = gains[np.arange(len(labels)), labels] - own
     moved = False
     for a in np.flatnonzero(gains.max(axis=1) > here + least):
-      # Others have moved since: look again.
+      # Other atoms have moved since, so the gain is computed anew.
       gain = _gains(members[a : a + 1], shared, needed)[0]
       gain[labels[a]] -= own[a]
       target = int(gain.argmax())
@@ -209,7 +209,7 @@ def _search(members, areas, labels, needed):
 
 
 def _merge(labels, shared, num_samples, needed):
-  """Merges the two labels that gain most, in place, while any two gain."""
+  """Merges the two labels that gain most, in place, until no pair gains."""
   sizes = shared.sum(axis=0) / num_samples
   gains = shared.T @ shared / num_samples - needed * np.outer(sizes, sizes)
   np.fill_diagonal(gains, -np.inf)
@@ -217,7 +217,7 @@ def _merge(labels, shared, num_samples, needed):
   while gains.max() > 1e-9 * sizes.sum() ** 2:
     kept, gone = sorted(np.unravel_index(gains.argmax(), gains.shape))
     labels[labels == gone] = kept
-    # The objective is a sum over pairs, so gains simply add up.
+    # Gains add up, because the objective is a sum over pairs.
     gains[kept] += gains[gone]
     gains[:, kept] += gains[:, gone]
     gains[gone] = gains[:, gone] = gains[kept, kept] = -np.inf
@@ -226,7 +226,7 @@ def _merge(labels, shared, num_samples, needed):
 
 
 def _join_rest(members, areas, labels):
-  """Labels of all atoms, where the first, largest ones have theirs."""
+  """Labels all atoms, given labels of the first, largest ones."""
   count = len(labels)
   if count == len(members):
     return labels

@@ -1,4 +1,4 @@
-"""Samples of the diffusion for images, over devices and processes."""
+"""Draws samples of the diffusion for images, on all devices and processes."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +20,16 @@ from bitseg_jax.runtime.writers import progress_bar
 def make_sample_fn(
   parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh | None
 ) -> Callable[..., jax.Array]:
-  """Compiles the sampler.
+  """Compiles the sampler of a trained model.
 
   Args:
-    parts: the experiment.
-    settings: the config's `sample` section.
-    mesh: devices; batches are split over them. None: for export.
+    parts: parts of the run, as from experiment.build.
+    settings: `sample` section of the config.
+    mesh: devices over which batches are split; None = for export.
 
   Returns:
     sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
-    -> x_hat float32 [B, S, S, C]; padding beyond size is held at 0.
+    -> x_hat float32 [B, S, S, C], which is 0 in the padding beyond size.
   """
 
   def sample_fn(params, image, size, keys):
@@ -59,7 +59,7 @@ def make_sample_fn(
   if mesh is None:
     return jax.jit(sample_fn)
   split = sharding.split_on(mesh)
-  # Results on every device, so that any process can read its rows.
+  # Every device holds all results, so that any process can read its rows.
   return jax.jit(
     sample_fn,
     in_shardings=(None, split, split, split),  # parameters lie as they are
@@ -203,7 +203,7 @@ def _collect(found, examples, drawn, decode):
 
 
 def _fill(examples, rows, image_size, mesh):
-  """Global (image, size) of a batch, filled up with blank rows."""
+  """Makes a global batch (image, size), filled up with blank rows."""
   image = np.zeros((rows, image_size, image_size, 3), np.uint8)
   size = np.ones((rows, 2), np.int32)
   for i, example in enumerate(examples):
@@ -213,7 +213,7 @@ def _fill(examples, rows, image_size, mesh):
 
 @functools.partial(jax.jit, static_argnames=('count', 'mesh'))
 def _sample_keys(seed, start, n, count, mesh):
-  """Keys of sample n of the images start, start + 1, ...: [count]."""
+  """Makes keys for sample n of the images start, start + 1, ...: [count]."""
   key = jax.random.fold_in(jax.random.key(seed), n)
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
     start + jnp.arange(count)

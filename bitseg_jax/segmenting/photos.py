@@ -1,4 +1,4 @@
-"""Photos on disk: which there are, what to call their results, how to read."""
+"""Finds photos on disk, names their results, and reads them."""
 
 import glob
 import os
@@ -14,20 +14,20 @@ from PIL import Image, ImageOps
 from bitseg_jax.data import source
 from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
 
-# Of those that the reader may not know it says so, rather than nothing.
+# Files of types that Pillow may not read are listed too, to report an error.
 SUFFIXES = (*PHOTO_SUFFIXES, '.avif', '.gif', '.heic', '.heif', '.jp2', '.ppm')
 # Files and folders of the whole collection, see output/files.py.
 _RESERVED = {'summary', 'rle', 'panoptic'}
-_LONGEST_NAME = 200  # bytes; file systems end at 255, and endings follow
+_LONGEST_NAME = 200  # bytes; file systems allow 255, endings included
 
 
 class Photo(NamedTuple):
-  """A file that may be a photo.
+  """A file that may be a photo to segment.
 
   Attributes:
     path: the file.
-    name: what the names of its results begin with, relative to the output
-      directory and unique in it; / between folders.
+    name: start of the names of its results; relative to the output directory,
+      unique in it, with / between folders.
   """
 
   path: Path
@@ -35,22 +35,22 @@ class Photo(NamedTuple):
 
 
 def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
-  """Files that paths and patterns name, each once, sorted within an input.
+  """Finds the photos that paths and patterns name, each once.
 
-  Results keep the folders of the photos: below a given folder, or below the
-  part of a pattern before its first wildcard. What lies in the output
-  directory is left out.
+  The photos of an input are sorted. Results keep their folders: those below a
+  given folder, or below the part of a pattern before its first wildcard. Files
+  in the output directory are left out.
 
   Args:
-    inputs: photos, folders of photos (with all folders in them), or glob
-      patterns (** goes deep).
-    output: where results are to be written.
+    inputs: photos, folders of photos (searched recursively), or glob patterns
+      (** matches any depth).
+    output: directory for the results.
 
   Returns:
     The photos. They need not be readable, nor even files.
 
   Raises:
-    ValueError: an input names nothing.
+    ValueError: if an input names nothing, or only files in output.
   """
   output, seen, found = Path(output).resolve(), set(), []
   for one in inputs:
@@ -68,7 +68,7 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
         f'{one} lies in the output directory {output}; write elsewhere'
       )
     for path, name in outside:
-      # Of a link it is the name that counts.
+      # A link with another name counts as another photo.
       key = os.path.realpath(path.parent), path.name
       if key not in seen:
         seen.add(key)
@@ -77,17 +77,17 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
 
 
 def _candidates(one: str) -> Iterator[tuple[Path, Path]]:
-  """(file, its path below the folder that was asked for)."""
+  """Yields (file, its path below the given folder) for one input."""
   root = Path(one)
   if root.is_dir():
-    # Links to folders are not followed: they may lead in circles.
+    # Links to folders are not followed, since they may form a cycle.
     for folder, folders, names in os.walk(root):
       folders[:] = sorted(f for f in folders if f[0] != '.')
       for name in sorted(names):
         path = Path(folder, name)
         if path.suffix.lower() in SUFFIXES and name[0] != '.':
           yield path, path.relative_to(root)
-  elif os.path.lexists(root):  # a name may well hold [ or *
+  elif os.path.lexists(root):  # names may contain [ or *
     yield root, Path(root.name)
   else:
     plain = []
@@ -105,7 +105,7 @@ def _lies_in(path, folder):
 
 
 def _name(found):
-  """Photos with unique names; where they would clash, with their suffix."""
+  """Gives photos unique names; those that clash keep their suffix."""
   found = [(path, _unreserved(below)) for path, below in found]
   shared, taken, photos = {}, set(), []
   for _, below in found:
@@ -134,7 +134,7 @@ def _unreserved(below):
 
 
 def _shorten(path):
-  """A path whose last part leaves room for endings, such as _labels.png."""
+  """Shortens the last part of a path, so that _labels.png can be appended."""
   name = path.name.encode(errors='surrogateescape')
   if len(name) > _LONGEST_NAME:
     start = name[: _LONGEST_NAME - 9].decode(errors='ignore')
@@ -143,18 +143,18 @@ def _shorten(path):
 
 
 def read(path: Path) -> np.ndarray:
-  """Reads a photo upright, as EXIF says it is to be shown.
+  """Reads a photo, turned upright as its EXIF data says.
 
   Args:
-    path: the file; of an animation, its first frame.
+    path: the file; of an animation the first frame is read.
 
   Returns:
     uint8 [H, W, 3] RGB, see `to_rgb`.
 
   Raises:
-    SourceError: it is no photo, in one line.
+    SourceError: in one line, if the file is not a readable photo.
   """
-  # A pipe would be waited for, for ever.
+  # Reading a pipe could wait for ever.
   if not path.is_file():
     if path.is_symlink() and not path.exists():
       reason = 'a link that leads nowhere'
@@ -164,7 +164,7 @@ def read(path: Path) -> np.ndarray:
   if not path.stat().st_size:
     raise source.SourceError(f'{path}: empty file')
   with warnings.catch_warnings():
-    # Large photos are meant; far larger ones Pillow refuses.
+    # Large photos are expected; Pillow still refuses huge ones.
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)
     image = source.open_image(path, high_byte=True)
   try:
@@ -174,11 +174,11 @@ def read(path: Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-  """Converts a picture to 8-bit RGB where it is clear what its values mean.
+  """Converts a picture to upright 8-bit RGB if its values have a clear meaning.
 
-  Grey, palette, CMYK, YCbCr and HSV as Pillow does, without colour profiles;
-  transparent ones over white; 16-bit grey by the higher byte. Turned upright
-  as EXIF says.
+  Grey, palette, CMYK, YCbCr and HSV are converted as by Pillow, without colour
+  profiles; transparent pictures are put on white; 16-bit grey keeps its higher
+  byte.
 
   Args:
     image: the picture.
@@ -187,7 +187,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     uint8 [H, W, 3].
 
   Raises:
-    ValueError: pixels are floats, 32-bit integers, or of another mode that
+    ValueError: if pixels are floats, 32-bit integers, or of another mode that
       Pillow cannot convert.
   """
   image = ImageOps.exif_transpose(image)

@@ -1,7 +1,8 @@
-"""The sampler as StableHLO, for programs that have jax but not this package.
+"""Exports the sampler as StableHLO, for programs that lack this package.
 
-A folder: sampler.jax (jax.export, for any batch size, on CPU, CUDA and TPU),
-params.npz, size.txt (side of the model's square) and load.py, which reads them:
+An exported folder holds sampler.jax (jax.export, for any batch size, on CPU,
+CUDA and TPU), params.npz, size.txt (side of the model's square in pixels) and
+load.py, which needs jax and reads them:
 
   from load import load
   codes = load(folder)([photo], seed=0, number=0)
@@ -48,7 +49,7 @@ def export(
   draw = drawing.make_sample_fn(parts, settings, None)
 
   def sample(leaves, image, size, seed, numbers):
-    # Sample n of a seed, as the Segmenter draws it.
+    # The Segmenter draws sample n of a seed with the same key.
     key = jax.random.key(seed)
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
     x_hat = draw(jax.tree.unflatten(structure, leaves), image, size, keys)

@@ -1,19 +1,19 @@
-"""Runs what Segmenter.export wrote; needs jax with flatbuffers, and numpy."""
+"""Runs an exported segmentation model; needs jax, flatbuffers and numpy."""
 
 import pathlib
 
 import numpy as np
 from jax import export
 
-PAD_COLOR = (124, 116, 104)  # what lies outside of the photo
+PAD_COLOR = (124, 116, 104)  # colour of the padding
 
 
 def load(folder):
-  """Reads an exported sampler.
+  """Reads the segmentation model that Segmenter.export wrote.
 
   Returns:
-    sample(photos, seed=0, number=0) -> list of int32 [h, w], the code of every
-    pixel. Photos are uint8 [h, w, 3], their longest side as in size.txt.
+    sample(photos, seed=0, number=0) -> list of int32 [h, w], the code of each
+    pixel. Photos are uint8 [h, w, 3] with the longest side in size.txt.
   """
   folder = pathlib.Path(folder)
   exported = export.deserialize((folder / 'sampler.jax').read_bytes())

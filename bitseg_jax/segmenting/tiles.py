@@ -1,4 +1,4 @@
-"""A large photo as overlapping tiles, and what was found in them as one."""
+"""Splits a large photo into overlapping tiles and joins their segmentations."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bitseg_jax import metrics, relabel
 
-OVERLAP = 0.25  # of a tile's side
+OVERLAP = 0.25  # as a share of a tile's side
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
@@ -18,11 +18,11 @@ def split(size: tuple[int, int], tile: int) -> list[Box]:
   """Covers a photo with tiles that overlap their neighbours by a quarter.
 
   Args:
-    size: (H, W) of the photo.
-    tile: side of the square tiles; the photo may be smaller.
+    size: (H, W) of the photo, in pixels.
+    tile: side of the square tiles, in pixels; the photo may be smaller.
 
   Returns:
-    Boxes, row by row.
+    Boxes of the tiles, row by row.
   """
   rows, columns = (_spans(length, tile) for length in size)
   return [
@@ -34,12 +34,12 @@ def split(size: tuple[int, int], tile: int) -> list[Box]:
 def merge_ids(
   id_maps: Sequence[np.ndarray], boxes: Sequence[Box]
 ) -> np.ndarray:
-  """Joins the tiles' id maps, naming segments that go on in other tiles alike.
+  """Joins id maps of tiles; segments that continue in another tile get one id.
 
-  Segments of two tiles are one where, in the overlap, their IoU is over 1/2.
+  Segments of two tiles are the same if their IoU in the overlap exceeds 1/2.
 
   Args:
-    id_maps: integers [h, w], one a tile, as large as its box; none negative.
+    id_maps: integers [h, w] of each tile, as large as its box, not negative.
     boxes: as from `split`.
 
   Returns:
@@ -65,7 +65,7 @@ def merge_ids(
   merged = join(
     [names[m + o] for m, o in zip(id_maps, offsets, strict=False)], boxes
   )
-  # A segment may have been on the far side of a seam alone.
+  # A segment is lost if it lies only on the far side of a seam.
   return relabel.compact(merged)[0]
 
 
@@ -73,11 +73,11 @@ def join(parts: Sequence[np.ndarray], boxes: Sequence[Box]) -> np.ndarray:
   """Puts tiles together, with seams along the middle of their overlaps.
 
   Args:
-    parts: [h, w], one a tile, each as large as its box.
+    parts: arrays [h, w] of each tile, as large as its box.
     boxes: as from `split`.
 
   Returns:
-    [H, W], of the parts' dtype.
+    [H, W], with the dtype of the parts.
   """
   rows = _seams({box[::2] for box in boxes})
   columns = _seams({box[1::2] for box in boxes})
@@ -91,10 +91,10 @@ def join(parts: Sequence[np.ndarray], boxes: Sequence[Box]) -> np.ndarray:
 
 
 def blend(parts: Sequence[np.ndarray], boxes: Sequence[Box]) -> np.ndarray:
-  """Mean of tiles that overlap, weighted by how far the tile's edge is.
+  """Averages overlapping tiles, weighted by the distance to the tile's edge.
 
   Args:
-    parts: float32 [h, w], one a tile, each as large as its box.
+    parts: float32 [h, w] of each tile, as large as its box.
     boxes: as from `split`.
 
   Returns:
@@ -114,7 +114,7 @@ def blend(parts: Sequence[np.ndarray], boxes: Sequence[Box]) -> np.ndarray:
 
 
 def _spans(length, tile):
-  """(first, behind the last) pixel of the tiles along one side."""
+  """Returns (first, last + 1) pixel of each tile along one side."""
   overlap = int(tile * OVERLAP)
   count = max(1, -(-(length - overlap) // (tile - overlap)))
   starts = np.linspace(0, max(length - tile, 0), count).round().astype(int)
@@ -122,7 +122,7 @@ def _spans(length, tile):
 
 
 def _seams(spans):
-  """What of each span is its own, by where the span starts."""
+  """Maps the start of each span to the part of it that the tile fills."""
   spans = sorted(spans)
   cuts = [(a[1] + b[0]) // 2 for a, b in itertools.pairwise(spans)]
   bounds = itertools.pairwise([0, *cuts, spans[-1][1]])
@@ -137,7 +137,7 @@ def _overlap(first, second):
 
 
 def _crop(part, box, inner):
-  """What of a tile lies in another box, which may be none of it."""
+  """Crops a tile to another box; the result may be empty."""
   top, left, bottom, right = inner
   return part[
     top - box[0] : max(bottom - box[0], 0),

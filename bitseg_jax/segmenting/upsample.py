@@ -1,8 +1,8 @@
-"""From the model's size to the photo's: numpy and Pillow, host.
+"""Enlarges a segmentation from the model's size to the photo's, on the host.
 
-Ids cannot be interpolated, and copied from the nearest pixel they end in
-staircases. So each pixel's membership in every segment is interpolated, first
-along the photo's edges, and the largest wins.
+Ids cannot be interpolated, and nearest-neighbour copies have jagged borders. So
+each pixel's membership in every segment is interpolated, first along the edges
+of the photo, and the segment with the largest membership wins.
 """
 
 from collections.abc import Iterable
@@ -12,31 +12,31 @@ from PIL import Image
 
 from bitseg_jax.data import transforms
 
-GUIDE_SCALE = 4  # photos steer up to so many times the model's size ...
-_GUIDE_VALUES = 1 << 22  # ... if there are no more memberships than these then
-# With larger _SPACE or smaller _COLOR the borders of a weak model, which are
-# anywhere, gain more from the photo; those that are right lose by it.
-_SPACE = 0.7  # standard deviation of a neighbour's weight, in its pixels
-_COLOR = 50.0  # and in colour, of 255
-_BAND_PIXELS = 1 << 22  # so many are worked on at once
+GUIDE_SCALE = 4  # photos guide borders up to this multiple of the model's size
+_GUIDE_VALUES = 1 << 22  # ... and up to this number of memberships
+# Larger _SPACE or smaller _COLOR improves the misplaced borders of a weak model
+# but worsens borders that are right.
+_SPACE = 0.7  # standard deviation of a neighbour's weight, in model pixels
+_COLOR = 50.0  # its standard deviation in colour, on a scale of 255
+_BAND_PIXELS = 1 << 22  # pixels that are enlarged at once
 
 
 def memberships(
   id_map: np.ndarray, codes: np.ndarray, probabilities: Iterable[np.ndarray]
 ) -> np.ndarray:
-  """How likely each pixel lies in each segment, by the samples' probabilities.
+  """Estimates from samples how likely each pixel lies in each segment.
 
-  In sample n pixel i has code c with probability p_n(i = c) (Eq. 3), and of the
-  pixels that were given this code a share lies in segment k: summed over codes,
-  mean over samples. Several samples differ in more than where borders run, and
-  their mean alone would wash small segments away: what was decided at the
-  model's size counts as much as all of them.
+  In sample n, pixel i has code c with probability p_n(i = c) (Eq. 3), and some
+  share of the pixels with that code lies in segment k. Their product is summed
+  over codes and averaged over samples. Several samples differ in more than the
+  course of borders, so that their mean alone would wash out small segments;
+  then the decision at the model's size counts as much as all of them.
 
   Args:
     id_map: int [h, w], ids 0, ..., K - 1: one of the samples or a consensus.
     codes: int [N, h, w], decoded samples.
-    probabilities: N times float [h, w, C], of the codes; codes from C on, which
-      the RGB codec makes, have none: their sample counts as certain.
+    probabilities: N arrays, float [h, w, C], of the codes. A sample with codes
+      from C on, which the RGB codec can make, counts as certain.
 
   Returns:
     float32 [h, w, K] in [0, 1], largest at the id in id_map.
@@ -56,25 +56,25 @@ def memberships(
   total /= len(codes)
   if len(codes) > 1:
     total = (total + np.eye(count, dtype=np.float32)[id_map]) / 2
-  # What was decided stays, by however little.
+  # The id in id_map must win, if only just.
   top = total.max(axis=-1, keepdims=True) + 1e-3
   np.put_along_axis(total, id_map[..., None], top, axis=-1)
   return total / top.clip(1)
 
 
 def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
-  """Enlarges memberships so that their borders follow the photo's.
+  """Enlarges memberships so that segment borders follow edges of the photo.
 
-  A new pixel has the mean of the 5 x 5 old ones around it, weighted by how near
-  they are and how like it in colour.
+  A new pixel is the mean of the 5 x 5 old pixels around it, weighted by their
+  distance and by the similarity of their colours.
 
   Args:
     membership: float32 [h, w, K] in [0, 1].
     photo: uint8 [H, W, 3] of any size.
 
   Returns:
-    float32 [h', w', K], h' up to GUIDE_SCALE times h, less for many segments,
-    and never beyond the photo.
+    float32 [h', w', K]. h' is up to GUIDE_SCALE times h, less with many
+    segments, and never exceeds the photo.
 
   Source: Kopf et al., "Joint bilateral upsampling", 2007.
   """
@@ -102,7 +102,7 @@ def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
     columns = columns.clip(0, width - 1).astype(int)
     unlike = ((colors[rows, columns] - guide) ** 2).sum(axis=-1)
     weight = np.exp(-apart / (2 * _SPACE**2) - unlike / (2 * _COLOR**2))
-    # Where all are unlike, the nearest count.
+    # If all colours differ, the nearest pixels count.
     weight = (weight + 1e-6 * np.exp(-apart))[..., None].astype(np.float32)
     total += weight * membership[rows, columns]
     weights += weight
@@ -110,22 +110,23 @@ def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
 
 
 def upsample_ids(membership: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Interpolates memberships bilinearly and takes the largest.
+  """Enlarges a segmentation: interpolates memberships and takes the largest.
 
-  Works band by band and looks at each segment only where it can win, so that it
-  needs memory for a few planes of one band, however many segments there are.
+  Interpolation is bilinear, band by band, and visits each segment only where it
+  can win. So it needs memory for a few planes of one band, however many
+  segments there are.
 
   Args:
     membership: float32 [h, w, K] in [0, 1].
-    size: (H, W) to come to.
+    size: size (H, W) of the result, in pixels.
 
   Returns:
-    int32 [H, W], which of the K; the first of equals.
+    int32 [H, W], index in [0, K) of the winner; the first of equals.
   """
   height, width = size
   best_ids = np.zeros(size, np.int32)
-  # The winner at a point has at least the share 1 / K of the largest possible
-  # total in one of the pixels around it.
+  # In some pixel around a point, its winner has at least 1 / K of the smallest
+  # total membership of any pixel.
   least = membership.sum(axis=-1).min() / membership.shape[-1]
   planes = np.moveaxis(membership, -1, 0)
   windows = [_window(plane >= least, size) for plane in planes]
@@ -147,19 +148,19 @@ def upsample_ids(membership: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def upsample_values(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Interpolates float32 [h, w] in [0, 1] bilinearly to [H, W]."""
+  """Enlarges float32 [h, w] in [0, 1] bilinearly to the photo's size [H, W]."""
   whole = 0, 0, *size
   return np.clip(_resize_part(values, size, whole), 0, 1)
 
 
 def _window(inside, size):
-  """(top, left, bottom, right) at the new size of what is near some pixels."""
+  """Returns (top, left, bottom, right), at the new size, around some pixels."""
   window = []
   for axis in (1, 0):
     lines = np.flatnonzero(inside.any(axis=axis))
     scale = size[1 - axis] / inside.shape[1 - axis]
     if len(lines):
-      reach = max(scale, 1)  # of the bilinear filter, at the new size
+      reach = max(scale, 1)  # reach of the bilinear filter, at the new size
       first = int(np.floor(lines[0] * scale - reach))
       last = int(np.ceil((lines[-1] + 1) * scale + reach))
       window.append((max(first, 0), min(last, size[1 - axis])))
@@ -170,10 +171,10 @@ def _window(inside, size):
 
 
 def _resize_part(plane, size, part):
-  """A part of what a plane would be at another size: float32."""
+  """Computes one part, float32, of a plane resized to `size`."""
   top, left, bottom, right = part
   rows, columns = plane.shape[0] / size[0], plane.shape[1] / size[1]
-  # One channel of float32: Pillow interpolates it as it is.
+  # Pillow can interpolate a single channel of float32.
   image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
   resized = image.resize(
     (right - left, bottom - top),

@@ -1,4 +1,4 @@
-"""Training: what a run starts from, and the loop around its steps."""
+"""Trains a model: starts or resumes a run and loops over its steps."""
 
 import contextlib
 import functools
@@ -35,21 +35,21 @@ from bitseg_jax.training.train_step import Metrics
 
 
 class NonFiniteLossError(ArithmeticError):
-  """The loss or its gradient became inf or nan."""
+  """The training loss or its gradient became inf or nan."""
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
-  """Trains to config.train.num_steps, from where the workdir stands.
+  """Trains until config.train.num_steps, resuming what the workdir holds.
 
-  Starts from, in this order: the newest whole checkpoint of the workdir; the
-  EMA parameters of another workdir, config.init_from; random parameters.
-  SIGTERM or Ctrl-C saves a checkpoint and ends it.
+  Training starts from the first of these that exists: the newest readable
+  checkpoint in the workdir; the EMA parameters of the workdir config.init_from;
+  random parameters. SIGTERM or Ctrl-C saves a checkpoint and stops it.
 
   Returns:
     Whether the last step was reached.
 
   Raises:
-    ValueError, OSError: settings or data that cannot work, before compiling.
+    ValueError, OSError: before compiling, if settings or data cannot work.
     NonFiniteLossError: names the step and the last good checkpoint.
   """
   workdir = pathlib.Path(workdir)
@@ -100,7 +100,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
 
 
 def start(config, workdir, init, abstract, manager):
-  """State to begin with, see `train` for the order of what is tried."""
+  """Returns the training state to begin with, chosen as `train` describes."""
   if manager.orbax.all_steps():
     checks.check_same_run(config, checkpoint.read_config(workdir), workdir)
   state = checkpoint.restore_newest(manager, abstract)
@@ -158,7 +158,7 @@ def loop(
   last_saved: Callable[[], int | None],
   stop_asked: Callable[[int], bool],
 ) -> TrainState:
-  """Steps until settings.num_steps; logs, shows samples, saves on the way."""
+  """Trains until settings.num_steps; logs, evaluates and saves on the way."""
   first, together = int(state.step), settings.steps_per_call
   _check_reachable(settings, first)
   key = jax.jit(
@@ -177,13 +177,13 @@ def loop(
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
       step_fn = train_step.compile_ahead(step_fn, state, batch, key)
-      progress.unpause()  # compiling tells nothing of the time that is left
+      progress.unpause()  # excludes compiling from the estimate of time left
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
     if due:  # read only now, when the device has the next step to do
       report(*due)
       due = None
-    stop = stop_asked(step // together)  # orbax must be asked of every number
+    stop = stop_asked(step // together)  # orbax must be asked at every count
     last = stop or step == settings.num_steps
     saves = last or step % settings.checkpoint_every == 0
     shows = step == settings.num_steps or step % settings.eval_every == 0
@@ -234,7 +234,7 @@ class _Clock:
 
 
 def _check_reachable(settings, first):
-  """The last step lies ahead, and a whole number of calls away."""
+  """Checks that whole calls of the step lead from `first` to the last step."""
   left = settings.num_steps - first
   if left < 0:
     raise ValueError(
@@ -249,10 +249,13 @@ def _check_reachable(settings, first):
 
 
 def _collect(pending, step, last_saved):
-  """Means of the steps since the last call; raises if one is not finite.
+  """Averages the metrics of the steps since the last call.
 
-  Read in one go, so that the device is never kept waiting for the host, yet
-  before anything is saved.
+  All are read at once, so that the device never waits for the host, but before
+  anything is saved, so that no checkpoint holds a state that is not finite.
+
+  Raises:
+    NonFiniteLossError: if a value is inf or nan.
   """
   each = jax.tree.map(
     lambda *values: np.hstack(values), *jax.device_get(pending)
@@ -276,7 +279,7 @@ def _collect(pending, step, last_saved):
 
 
 def make_show_fn(config, workdir, parts, sources, mesh, writer):
-  """Returns show(step, state): scores and pictures of the EMA weights."""
+  """Returns show(step, state), which logs scores and images of EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
   codes_fn = drawing.make_codes_fn(parts, config.sample, mesh)

@@ -1,4 +1,4 @@
-"""One jitted, sharded step of training: loss, gradient, update, average."""
+"""One jitted and sharded training step: loss, gradient, update, average."""
 
 import contextlib
 import ctypes
@@ -29,13 +29,21 @@ def make_corrupt_fn(
   size_power: float = 0.0,
   self_conditioning: bool = False,
 ) -> Callable[..., Inputs]:
-  """Returns corrupt_fn(batch, key) -> inputs of the loss (sec. 3.1).
+  """Makes the function that noises a training batch (sec. 3.1).
 
-  The batch holds image uint8 [B, S, S, 3] and codes int [B, S, S]. The inputs
-  are x and z_t [B, S, S, C], the normalised image [B, S, S, 3], t [B], and
-  valid, bool [B, S, S]: -1 in codes (padding, unlabelled) counts nowhere. With
-  size_power also pixel_weight, see diffusion.size_weights; with
-  self_conditioning also sees_itself, bool [B], half of them.
+  Args:
+    schedule: noise schedule.
+    codec: encodes codes as C channels.
+    cond_drop_rate: share of images replaced by zeros, in [0, 1].
+    size_power: if not 0, adds pixel_weight, see diffusion.size_weights.
+    self_conditioning: whether to add sees_itself.
+
+  Returns:
+    corrupt_fn(batch, key) -> inputs of the loss. The batch holds image, uint8
+    [B, S, S, 3], and codes, int [B, S, S], where -1 (padding, unlabelled) is
+    ignored. The inputs hold x and z_t [B, S, S, C], the normalised image
+    [B, S, S, 3], t [B], valid, bool [B, S, S], pixel_weight [B, S, S] and
+    sees_itself, bool [B], true for about half the rows.
   """
 
   def corrupt_fn(batch, key):
@@ -43,7 +51,7 @@ def make_corrupt_fn(
     codes = batch['codes'].astype(jnp.int32)
     x = codec.encode(codes)
     image = transforms.normalize_image(batch['image'])
-    # Guidance needs the model without image too: a few see zeros instead.
+    # Guidance also needs a model without the image: it learns from zeros.
     keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
     t = diffusion.stratified_times(key_t, len(x))
     eps = jax.random.normal(key_eps, x.shape)
@@ -76,13 +84,13 @@ def make_loss_fn(
   decoupled: bool = True,
   kind: str = 'squared',
 ) -> Callable[..., jax.Array]:
-  """Returns loss_fn(params, inputs) -> float32 [] (sec. 3.3)."""
+  """Returns the training loss (sec. 3.3): (params, inputs) -> float32 []."""
 
   def loss_fn(params, inputs):
     t = inputs['t']
     args = params, inputs['z_t'], inputs['image'], t
     if 'sees_itself' in inputs:
-      # As in sampling, but from the same z_t, and without a gradient.
+      # Unlike in sampling, x_before comes from the same z_t.
       x_before = jnp.zeros_like(inputs['x'])
       x_before = jax.lax.stop_gradient(denoise(*args, x_before))
       args += (x_before * inputs['sees_itself'][:, None, None, None],)
@@ -104,21 +112,21 @@ def make_loss_fn(
 def accumulated(
   loss_fn: Callable[..., jax.Array], params: Any, inputs: Inputs, parts: int
 ) -> tuple[jax.Array, Any]:
-  """Loss and gradient of a batch, taken in parts one after the other.
+  """Computes loss and gradient of a batch as the mean over microbatches.
 
   Args:
     loss_fn: (params, inputs) -> loss, a mean over the rows.
-    params: parameters.
+    params: pytree of parameters.
     inputs: pytree of arrays [B, ...].
-    parts: number of parts; divides B.
+    parts: number of microbatches, computed one after the other; divides B.
 
   Returns:
-    (loss, gradient), those of the whole batch.
+    (loss float32 [], gradient like params) of the whole batch.
   """
   gradient_fn = jax.value_and_grad(loss_fn)
   if parts == 1:
     return gradient_fn(params, inputs)
-  # Every part takes rows of every device, so that none has to move.
+  # Each microbatch takes rows from every device, so that no row has to move.
   split = jax.tree.map(
     lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), inputs
   )
@@ -135,15 +143,16 @@ def accumulated(
 
 
 def _loops_are_slow():
-  """XLA:CPU convolves over ten times slower in a loop (jax issue 12868)."""
+  """Tells if loops are slow: 10x for convolutions on CPU (jax issue 12868)."""
   return jax.default_backend() == 'cpu'
 
 
 def _once_known(known, arrays):
-  """The floating arrays, which nothing can use before all of `known` is there.
+  """Makes the floating-point arrays depend on all of `known` being computed.
 
-  XLA:CPU drops optimization barriers; a product by 0 it cannot drop. Without it
-  all parts would go side by side and keep as much as the whole batch.
+  Otherwise XLA:CPU would compute all microbatches side by side and use as much
+  memory as for the whole batch. It drops optimization barriers, but not a
+  product by 0.
   """
   zero = 0 * sum(jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(known))
   return jax.tree.map(
@@ -161,22 +170,22 @@ def make_train_step(
   accumulate: int = 1,
   steps_per_call: int = 1,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles one step of training, or several in a row, over a mesh.
+  """Compiles one training step, or several in a row, over a mesh.
 
   Args:
-    corrupt_fn: (batch, key) -> inputs.
-    loss_fn: (params, inputs) -> loss.
+    corrupt_fn: (batch, key) -> inputs, as from make_corrupt_fn.
+    loss_fn: (params, inputs) -> loss, as from make_loss_fn.
     optimizer: as from train_state.make_optimizer.
-    ema_decay: final decay of the parameter average.
-    mesh: devices.
-    state_shardings: where the state lies; None = a copy on every device.
-    accumulate: parts that a batch is taken in; all of them lead to one update.
-    steps_per_call: K, over 1 for models whose step is shorter than calling it.
+    ema_decay: final decay of the parameter average, in [0, 1).
+    mesh: as from sharding.make_mesh.
+    state_shardings: sharding of the state; None = a copy on every device.
+    accumulate: number of microbatches per update.
+    steps_per_call: K; over 1 for models whose step is shorter than a call.
 
   Returns:
-    step(state, batch, key) -> (state, {'loss', 'grad_norm'}); key is that of
-    the run, the step number is folded in. The state given is donated. With K
-    over 1 the batches [K, B, ...] are stacked, and so are the metrics, [K].
+    step(state, batch, key) -> (state, {'loss', 'grad_norm'}), float32 [] each.
+    The key is that of the run; the step number is folded in. The given state is
+    donated. If K > 1, batches are stacks [K, B, ...] and metrics are [K].
   """
 
   def step(state, batch, key):
@@ -212,18 +221,18 @@ def make_train_step(
 def compile_ahead(
   function: Callable[..., Any], *args: Any
 ) -> Callable[..., Any]:
-  """Compiles a jitted function for these arguments, ahead of the first call.
+  """Compiles a jitted function before its first call.
 
   Args:
-    function: jitted, as from make_train_step.
-    args: of the call, or their jax.ShapeDtypeStruct.
+    function: jitted function, as from make_train_step.
+    *args: arguments of the call, or their jax.ShapeDtypeStruct.
 
   Returns:
-    The program, to be called with the like of args.
+    The compiled program, to be called with arguments of the same shapes.
   """
   program = function.lower(*args).compile()
-  # What compiling took, a GiB for the paper's model, glibc would keep. Other C
-  # libraries have no such function.
+  # Returns the memory of compilation, a GiB for the paper's model, which glibc
+  # would keep. Other C libraries lack this function.
   with contextlib.suppress(OSError, AttributeError, TypeError):
     ctypes.CDLL(None).malloc_trim(0)
   return program
@@ -232,7 +241,7 @@ def compile_ahead(
 def make_loss(
   settings: ConfigDict, parts: experiment.Experiment
 ) -> tuple[Callable[..., Inputs], Callable[..., jax.Array]]:
-  """Returns (corrupt_fn, loss_fn) of the config's `diffusion` section."""
+  """Returns (corrupt_fn, loss_fn) for a config's `diffusion` section."""
   corrupt_fn = make_corrupt_fn(
     parts.schedule,
     parts.codec,
@@ -258,7 +267,7 @@ def make_step_fn(
   mesh: Mesh,
   abstract: TrainState,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles the training step that a config describes."""
+  """Compiles the training step that a config describes, see make_train_step."""
   return make_train_step(
     *make_loss(config.diffusion, parts),
     optimizer,

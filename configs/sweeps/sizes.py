@@ -1,4 +1,4 @@
-"""The sizes that every experiment of the paper can be run at."""
+"""The sizes at which every experiment of the paper can be run."""
 
 from bitseg_jax.configs import base, bsds500, main, quickstart
 
@@ -6,7 +6,8 @@ from bitseg_jax.configs import base, bsds500, main, quickstart
 def tiny():
   """Procedural scenes at 32 px in patches of 4: two minutes on one CPU core.
 
-  Small enough for many seeds; tells orderings, not the paper's figures.
+  It is small enough for many seeds and shows which settings are better, but not
+  the paper's scores.
   """
   config = quickstart.get_config()
   config.diffusion = base.get_config().diffusion  # the paper's
@@ -26,7 +27,7 @@ def tiny():
 
 
 def tiny_long():
-  """As tiny, trained six times as long: ten minutes on one CPU core."""
+  """Like tiny, but trained six times as long: ten minutes on one CPU core."""
   config = tiny()
   config.train.num_steps = 2_400
   config.train.decay_steps = 1_500
@@ -34,12 +35,12 @@ def tiny_long():
 
 
 def bsds():
-  """The paper's model on BSDS500, as configs/bsds500.py."""
+  """The paper's model on BSDS500, see configs/bsds500.py."""
   return bsds500.get_config()
 
 
 def paper():
-  """The paper's model on EntitySeg, as configs/main.py."""
+  """The paper's model on EntitySeg, see configs/main.py."""
   return main.get_config()
 
 
