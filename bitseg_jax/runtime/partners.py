@@ -6,8 +6,10 @@ key-value store every few seconds and looks at those of the others; whoever sees
 one stand still names it in one line and ends.
 """
 
+import atexit
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ _SILENT = 30.0  # seconds without a new stamp after which a process is lost
 _SUSPECT = 10.0  # the same, once a collective has failed
 
 _KEY = 'bitseg_alive'
+_helpers: list[subprocess.Popen] = []
 _seen: dict[int, float] = {}  # by process, when its last stamp was new
 
 
@@ -51,9 +54,7 @@ def join(
   )
   late.daemon = True
   late.start()
-  # Else the loss of process 0 aborts the others with a stack.
-  jax.config.update('jax_enable_recoverability', True)
-  # JAX's own limit comes later: it would abort with a stack as well.
+  # JAX's own limit comes later: it would abort with a stack.
   jax.distributed.initialize(
     coordinator,
     num_processes,
@@ -64,6 +65,7 @@ def join(
   late.cancel()
   if jax.process_count() > 1:
     _seen.update(dict.fromkeys(range(jax.process_count()), time.monotonic()))
+    _have_last_word(process_id or jax.process_index())
     for task in (_exchange, _watch):
       threading.Thread(target=task, daemon=True).start()
 
@@ -84,6 +86,37 @@ def leave(error: BaseException) -> NoReturn:
         _end(_lost(process))
       time.sleep(_PERIOD / 4)
   _end(' '.join(str(error).split())[:500] or type(error).__name__)
+
+
+# Reads until this process ends; where nothing was said before, it says why.
+_LAST_WORD = """
+import sys
+if not sys.stdin.buffer.read():
+  print(sys.argv[1], file=sys.stderr, flush=True)
+"""
+
+
+def _have_last_word(me):
+  """Lets a helper end the output in one line where JAX aborts this process.
+
+  It does so, with a C++ stack, as soon as process 0 is lost; nothing in this
+  process runs any more then.
+  """
+  reason = _lost(0) if me else 'process 0 was killed'
+  helper = subprocess.Popen(
+    [sys.executable, '-S', '-c', _LAST_WORD, f'\nerror: {reason}'],
+    stdin=subprocess.PIPE,
+    start_new_session=True,  # Ctrl-C is not for it
+  )
+  _helpers.append(helper)
+  atexit.register(_say_nothing)
+
+
+def _say_nothing():
+  for helper in _helpers:
+    with contextlib.suppress(OSError):
+      helper.stdin.write(b'.')
+      helper.stdin.close()
 
 
 def _exchange():
@@ -129,4 +162,5 @@ def _lost(process):
 def _end(reason) -> NoReturn:
   print(f'\nerror: {reason}', file=sys.stderr, flush=True)
   sys.stdout.flush()
+  _say_nothing()
   os._exit(1)

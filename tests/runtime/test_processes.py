@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -88,3 +89,66 @@ def test_evaluation_scores_the_same_images_on_any_cluster(random_run, tmp_path):
   assert np.ptp(scores) > 0
   for other in results[1:]:
     assert other == results[0]
+
+
+TINY = [
+  '--config=quickstart',
+  '--mode=train',
+  '--config.data.image_size=16',
+  '--config.model.base_channels=16',
+  '--config.model.channel_mults=(1,)',
+  '--config.model.attention_levels=()',
+  '--config.train.batch_size=2',
+  '--config.train.num_steps=1000000',
+  '--config.train.log_every=2',
+  '--config.eval.during_training=0',
+  '--num_processes=2',
+]
+
+
+def start_two(workdir, only=(0, 1), *flags):
+  place = f'--workdir={workdir}', f'--coordinator=localhost:{free_port()}'
+  return [
+    subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'bitseg_jax.main', *TINY, *place, *flags),
+        f'--process_id={i}',
+      ],
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in only
+  ]
+
+
+def last_line(process):
+  """What it said last; its helper may speak after it, so pipes must close."""
+  _, said = process.communicate(timeout=90)
+  assert process.returncode not in (0, 75)
+  return said.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_the_loss_of_a_partner_is_told_in_one_line(tmp_path, victim):
+  both = start_two(tmp_path)
+  while (
+    not (tmp_path / 'metrics.jsonl').exists()
+    or not (tmp_path / 'metrics.jsonl').stat().st_size
+  ):
+    assert all(process.poll() is None for process in both)
+    time.sleep(0.2)
+  both[victim].kill()
+  began = time.monotonic()
+  said = last_line(both[1 - victim])
+  assert time.monotonic() - began < 60
+  assert said.startswith(f'error: process {victim} of 2 is lost')
+  both[victim].communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('here', [0, 1])
+def test_a_partner_that_never_comes_is_told_in_one_line(tmp_path, here):
+  (alone,) = start_two(tmp_path, [here], '--partner_timeout=3')
+  assert f'error: process {here} waited 3 s at localhost:' in last_line(alone)
