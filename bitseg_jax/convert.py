@@ -20,7 +20,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
-from bitseg_jax.runtime import checks, experiment
+from bitseg_jax.runtime import checks
 from bitseg_jax.segmenting import official, pretrained, weights
 
 
@@ -81,10 +81,9 @@ def _read_official(path: str, key: str | None, config: ConfigDict | None):
       f'--config is missing: {path} does not say what network its tensors are '
       'of; the main model is --config=main'
     )
-  config = checks.complete(config.to_dict())
+  checks.check(config)
   official.check_config(config)
-  parts = experiment.build(config)
-  expected = jax.eval_shape(parts.init_params, jax.random.key(0))
+  expected = pretrained.abstract_params(config)
   key, tensors = official.read_file(path, key)
   return official.from_official(tensors, expected, config, path), config, key
 

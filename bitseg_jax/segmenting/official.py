@@ -134,7 +134,7 @@ def from_official(
 
   Args:
     tensors: the state dict, by name; float32, or 16 bits.
-    expected: our parameters or their shapes, see experiment.abstract_params.
+    expected: our parameters or their shapes, see pretrained.abstract_params.
     config: of a run, says what the network is made of.
     where: the tensors are from, for messages.
 
@@ -311,5 +311,6 @@ def _to_numpy(tensor):
   if isinstance(tensor, np.ndarray):
     return tensor
   tensor = tensor.detach()
-  # numpy has no bfloat16; float32 holds each of its values.
-  return (tensor.float() if tensor.element_size() == 2 else tensor).numpy()
+  # numpy has no bfloat16; float32 holds all values of the shorter floats.
+  short = tensor.is_floating_point() and tensor.element_size() < 4
+  return (tensor.float() if short else tensor).numpy()

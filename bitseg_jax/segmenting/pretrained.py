@@ -83,7 +83,8 @@ def save_pretrained(
     name: np.asarray(tensor).astype(DTYPES[dtype])
     for name, tensor in flatten_dict(params, sep='/').items()
   }
-  check_tensors(tensors, _shapes(config), 'the parameters', DTYPES)
+  shapes = flatten_shapes(abstract_params(config))
+  check_tensors(tensors, shapes, 'the parameters', DTYPES)
   folder.parent.mkdir(parents=True, exist_ok=True)
   temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.partly')
   shutil.rmtree(temporary, ignore_errors=True)
@@ -132,7 +133,7 @@ def load_pretrained(
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
   path = folder / WEIGHTS
-  shapes = _shapes(config) if expected is None else flatten_shapes(expected)
+  shapes = flatten_shapes(expected or abstract_params(config))
   tensors = read_tensors(path)
   check_tensors(tensors, shapes, path, DTYPES)
   params = {name: w.astype(np.float32) for name, w in tensors.items()}
@@ -204,7 +205,12 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+  except (
+    safetensors.SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+  ) as error:
     raise ValueError(
       f'{path} is damaged, or no safetensors file: {error}'
     ) from error
@@ -261,15 +267,19 @@ def check_tensors(
       raise say(name, 'has values that are not finite')
 
 
+def abstract_params(config: ConfigDict) -> Any:
+  """Shapes and dtypes of the parameters of a config's network."""
+  config = config.copy_and_resolve_references()
+  # They do not depend on it, and not every machine has it.
+  config.model.fused_attention = False
+  parts = experiment.build(config)
+  return jax.eval_shape(parts.init_params, jax.random.key(0))
+
+
 def flatten_shapes(params: Any) -> dict[str, tuple[int, ...]]:
   """Shape of each parameter, or of each abstract one, by its flat name."""
   flat = flatten_dict(params, sep='/')
   return {name: tuple(leaf.shape) for name, leaf in flat.items()}
-
-
-def _shapes(config):
-  parts = experiment.build(config)
-  return flatten_shapes(jax.eval_shape(parts.init_params, jax.random.key(0)))
 
 
 def _check_replaceable(folder):

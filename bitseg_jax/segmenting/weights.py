@@ -7,8 +7,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runtime import checkpoint, sharding
 from bitseg_jax.segmenting import pretrained
+
+# Of the flag --checkpoint.
+FLAG_HELP = (
+  'Workdir of a run, a step of it, folder or name of a pretrained model, or '
+  'hf://OWNER/NAME.'
+)
 
 
 class Weights(NamedTuple):
@@ -77,9 +83,7 @@ def read_checkpoint(
   return Weights(params, config, step)
 
 
-def read_pretrained(
-  name: str | pathlib.Path, expected: Any = None
-) -> Weights:
+def read_pretrained(name: str | pathlib.Path, expected: Any = None) -> Weights:
   """Reads a pretrained model; see `read`."""
   found = pretrained.load_pretrained(name, expected)
   if expected is None:
@@ -92,6 +96,5 @@ def read_pretrained(
 
 
 def _placed(config):
-  return experiment.abstract_params(
-    experiment.build(config), sharding.make_mesh()
-  )
+  shapes = pretrained.abstract_params(config)
+  return sharding.placed(shapes, sharding.make_mesh())
