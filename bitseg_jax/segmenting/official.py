@@ -281,19 +281,20 @@ def _read_torch(path):
       f'{path} needs torch; pip install bitseg-jax[torch], or convert it to '
       '.safetensors'
     ) from error
-  try:
-    # Nothing but tensors and plain values: a pickle could run any program.
-    return torch.load(path, map_location='cpu', weights_only=True)
-  except pickle.UnpicklingError as error:
-    raise ValueError(
-      f'{path} is damaged, or holds more than tensors and plain values, which '
-      'could run a program and is refused; save its state dict alone'
-    ) from error
-  except (RuntimeError, EOFError, ValueError, KeyError) as error:
-    reason = ' '.join(str(error).split())[:200]
-    raise ValueError(f'{path} is damaged, or no file of torch: {reason}') from (
-      error
-    )
+  with open(path, 'rb') as file:
+    try:
+      # Nothing but tensors and plain values: a pickle could run any program.
+      return torch.load(file, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+      raise ValueError(
+        f'{path} is damaged, or holds more than tensors and plain values, '
+        'which could run a program and is refused; save its state dict alone'
+      ) from error
+    except Exception as error:  # torch has no common type for them
+      reason = ' '.join(str(error).split())[:200]
+      raise ValueError(
+        f'{path} is damaged, or no file of torch: {reason}'
+      ) from error
 
 
 def _flatten(tree, prefix=''):

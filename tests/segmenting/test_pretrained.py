@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import safetensors.numpy
 from PIL import Image
 
 from bitseg_jax import cli, predict
-from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runtime import checkpoint, experiment, sharding, train_state
 from bitseg_jax.segmenting import pretrained, weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 from bitseg_jax.training import train
@@ -261,22 +262,25 @@ def test_what_cannot_be_read_is_not_written(found, tmp_path):
 
 def test_a_run_starts_from_a_pretrained_model(found, packed, tmp_path):
   config = found.config.copy_and_resolve_references()
-  parts = experiment.build(config)
-  _, optimizer = experiment.make_optimizer(config.train)
-  init, abstract = experiment.make_state(parts, optimizer, sharding.make_mesh())
   config.init_from = str(packed)
-  with checkpoint.open_manager(tmp_path) as manager:
-    state = train.start(config, tmp_path, init, abstract, manager)
-    assert int(state.step) == 0
-    for params in state.params, state.ema_params:
-      assert_same(found.params, params)
-    config.model.base_channels = 16
-    parts = experiment.build(config)
-    init, abstract = experiment.make_state(
-      parts, optimizer, sharding.make_mesh()
-    )
-    with pytest.raises(ValueError, match=r'tensor .* has shape .* the network'):
-      train.start(config, tmp_path, init, abstract, manager)
+  _, optimizer = experiment.make_optimizer(config.train)
+  state = train_state.create_state(
+    jax.tree.map(jnp.zeros_like, found.params), optimizer
+  )
+
+  def start(config):
+    parts, mesh = experiment.build(config), sharding.make_mesh()
+    _, abstract = experiment.make_state(parts, optimizer, mesh)
+    with checkpoint.open_manager(tmp_path) as manager:
+      return train.start(config, tmp_path, lambda key: state, abstract, manager)
+
+  started = start(config)
+  assert int(started.step) == 0
+  for params in started.params, started.ema_params:
+    assert_same(found.params, params)
+  config.model.base_channels = 16
+  with pytest.raises(ValueError, match=r'tensor .* has shape .* the network'):
+    start(config)
 
 
 def test_predict_notices_other_weights(
