@@ -35,7 +35,7 @@ def convert(*argv):
 
 def assert_refused(done, message):
   assert done.returncode == 1
-  (line,) = done.stderr.strip().splitlines()
+  *_, line = done.stderr.strip().splitlines()
   assert line.startswith('error: ') and message in line
 
 
