@@ -24,6 +24,73 @@ from bitseg_jax.runtime import checks
 from bitseg_jax.segmenting import official, pretrained, weights
 
 
+def convert(
+  source: str,
+  output: str,
+  config: ConfigDict | None = None,
+  to: str = 'pretrained',
+  key: str | None = None,
+  kind: str = 'ema_params',
+  dtype: str = 'float32',
+  card: str = '',
+) -> None:
+  """Converts one model; says how large it is.
+
+  Args:
+    source: file with an official state dict, or what weights.read takes.
+    output: folder, or .safetensors file, to write.
+    config: of the network, for a state dict.
+    to: 'pretrained' or 'official'.
+    key: which state dict of the file, see official.read_file.
+    kind: which weights of a run, 'ema_params' or 'params'.
+    dtype: of a pretrained model, see pretrained.save_pretrained.
+    card: Markdown that describes a pretrained model.
+
+  Raises:
+    ValueError, OSError, ImportError: one line that says what is wrong.
+  """
+  if not source or not output:
+    raise ValueError('--input and --output must not be empty')
+  if pathlib.Path(source).is_file():
+    if to == 'official':
+      raise ValueError(
+        f'{source} is a file; --to=official takes a workdir or a folder'
+      )
+    params, config, origin = _read_official(source, key, config)
+  else:
+    if config is not None or key is not None:
+      raise ValueError(
+        f'{source} is no file; --config and --key are of an official state '
+        'dict, and a model of ours has its config with it'
+      )
+    found = weights.read(source, kind)
+    params, config, origin = found.params, found.config, found.origin
+  if to == 'official':
+    official.write_file(output, official.to_official(params, config))
+  else:
+    pretrained.save_pretrained(output, params, config, card, dtype)
+  leaves = jax.tree.leaves(params)
+  count = sum(leaf.size for leaf in leaves)
+  print(
+    f'{output}: {count:,} parameters in {len(leaves)} tensors, of {source} '
+    f'({origin})'
+  )
+
+
+def _read_official(path: str, key: str | None, config: ConfigDict | None):
+  """(parameters, config, which state dict) of an official file."""
+  if config is None:
+    raise ValueError(
+      f'--config is missing: {path} does not say what network its tensors are '
+      'of; the main model is --config=main'
+    )
+  checks.check(config)
+  official.check_config(config)
+  expected = pretrained.abstract_params(config)
+  key, tensors = official.read_file(path, key)
+  return official.from_official(tensors, expected, config, path), config, key
+
+
 def define_flags() -> None:
   """Defines the flags of the command."""
   config_flags.DEFINE_config_file(
@@ -42,50 +109,10 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Converts what the flags name."""
+  """Runs `convert` on the flags."""
   f = flags.FLAGS
-  if not f.input or not f.output:
-    raise ValueError('--input and --output must not be empty')
-  card = pathlib.Path(f.card).read_text() if f.card else ''
-  if pathlib.Path(f.input).is_file():
-    if f.to == 'official':
-      raise ValueError(
-        f'{f.input} is a file, and --to=official takes a model of ours: a '
-        'workdir or a folder'
-      )
-    params, config, origin = _read_official(f.input, f.key, f.config)
-  else:
-    if f.config is not None or f.key is not None:
-      raise ValueError(
-        f'{f.input} is no file; --config and --key are of an official state '
-        'dict, and a model of ours has its config with it'
-      )
-    found = weights.read(f.input, f.kind)
-    params, config, origin = found.params, found.config, found.origin
-  if f.to == 'official':
-    official.write_file(f.output, official.to_official(params, config))
-  else:
-    pretrained.save_pretrained(f.output, params, config, card, f.dtype)
-  leaves = jax.tree.leaves(params)
-  count = sum(leaf.size for leaf in leaves)
-  print(
-    f'{f.output}: {count:,} parameters in {len(leaves)} tensors, of {f.input} '
-    f'({origin})'
-  )
-
-
-def _read_official(path: str, key: str | None, config: ConfigDict | None):
-  """(parameters, config, which state dict) of an official file."""
-  if config is None:
-    raise ValueError(
-      f'--config is missing: {path} does not say what network its tensors are '
-      'of; the main model is --config=main'
-    )
-  checks.check(config)
-  official.check_config(config)
-  expected = pretrained.abstract_params(config)
-  key, tensors = official.read_file(path, key)
-  return official.from_official(tensors, expected, config, path), config, key
+  card = pathlib.Path(f.card).read_text('utf-8') if f.card else ''
+  convert(f.input, f.output, f.config, f.to, f.key, f.kind, f.dtype, card)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from bitseg_jax import cli, convert
+from bitseg_jax.configs import base
 from bitseg_jax.segmenting import weights
 
 CONFIG = """
@@ -24,19 +26,13 @@ def get_config():
 """
 
 
-def convert(*argv):
+def run(*argv):
   return subprocess.run(
     [sys.executable, '-m', 'bitseg_jax', 'convert', *map(str, argv)],
     capture_output=True,
     text=True,
     timeout=300,
   )
-
-
-def assert_refused(done, message):
-  assert done.returncode == 1
-  *_, line = done.stderr.strip().splitlines()
-  assert line.startswith('error: ') and message in line
 
 
 @pytest.fixture(scope='module')
@@ -50,11 +46,11 @@ def test_there_and_back(official_model, config, tmp_path):
   tensors, _ = official_model
   source, ours = tmp_path / 'official.safetensors', tmp_path / 'ours'
   safetensors.numpy.save_file(tensors, source)
-  done = convert(f'--input={source}', f'--output={ours}', f'--config={config}')
+  done = run(f'--input={source}', f'--output={ours}', f'--config={config}')
   assert done.returncode == 0, done.stderr
   assert '334 tensors' in done.stdout
   back = tmp_path / 'back.safetensors'
-  done = convert(f'--input={ours}', f'--output={back}', '--to=official')
+  done = run(f'--input={ours}', f'--output={back}', '--to=official')
   assert done.returncode == 0, done.stderr
   read = safetensors.numpy.load_file(back)
   assert read.keys() == tensors.keys()
@@ -62,39 +58,35 @@ def test_there_and_back(official_model, config, tmp_path):
     assert tensor.tobytes() == read[name].tobytes()
 
 
-def test_a_run_is_packed(random_run, tmp_path):
-  card = tmp_path / 'card.md'
-  card.write_text('Random weights.')
-  done = convert(
-    f'--input={random_run}',
-    f'--output={tmp_path / "packed"}',
-    f'--card={card}',
-    '--kind=params',
+def test_a_run_is_packed(random_run, tmp_path, capsys):
+  convert.convert(
+    random_run, tmp_path / 'packed', kind='params', card='Zufällig. 🎲'
   )
-  assert done.returncode == 0, done.stderr
+  assert 'packed: 160,' in capsys.readouterr().out
   packed = weights.read(tmp_path / 'packed')
   raw = weights.read(random_run, 'params')
   np.testing.assert_array_equal(
     packed.params['stem']['kernel'], raw.params['stem']['kernel']
   )
-  assert 'Random weights.' in (tmp_path / 'packed' / 'README.md').read_text()
+  text = (tmp_path / 'packed' / 'README.md').read_text('utf-8')
+  assert 'Zufällig. 🎲' in text
 
 
-def test_a_wrong_call_ends_in_one_line(random_run, config, tmp_path):
+def test_what_cannot_be_is_said_in_one_line(random_run, tmp_path, capsys):
   source, output = tmp_path / 'a.safetensors', tmp_path / 'out'
   safetensors.numpy.save_file({'a': np.zeros(3)}, source)
-  call = lambda *argv: convert(f'--output={output}', *argv)
-  assert_refused(call(f'--input={source}'), '--config is missing')
-  assert_refused(
-    call(f'--input={source}', f'--config={config}'),
-    'holds no official state dict',
-  )
-  assert_refused(call('--input=nowhere'), 'nowhere: no such folder')
-  assert_refused(
-    call(f'--input={random_run}', '--config=main'), 'are of an official'
-  )
-  assert_refused(
-    convert(f'--input={random_run}', f'--output={source}', '--to=official'),
-    'attention_levels is ()',
-  )
-  assert not output.exists()
+  main = base.get_config()
+
+  def refuse(message, *args, **options):
+    assert cli.call(lambda: convert.convert(*args, **options)) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith('error: ') and message in line
+    assert not output.exists()
+
+  refuse('must not be empty', '', output)
+  refuse('--config is missing', source, output)
+  refuse('holds no official state dict', source, output, main)
+  refuse('is a file, and --to=official', source, output, to='official')
+  refuse('nowhere: no such folder', 'nowhere', output)
+  refuse('are of an official', random_run, output, main)
+  refuse('attention_levels is ()', random_run, source, to='official')

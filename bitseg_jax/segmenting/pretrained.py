@@ -91,15 +91,10 @@ def save_pretrained(
   try:
     temporary.mkdir()
     (temporary / CONFIG).write_text(json.dumps(settings, indent=2) + '\n')
-    (temporary / CARD).write_text(_card(folder.name, tensors, config, card))
+    text = _card(folder.name, tensors, config, card)
+    (temporary / CARD).write_text(text, 'utf-8')
     write_tensors(temporary / WEIGHTS, tensors, {_MARK: _mark(temporary)})
-    if folder.exists():
-      replaced = folder.with_name(f'.{folder.name}.{os.getpid()}.replaced')
-      folder.rename(replaced)
-      temporary.rename(folder)
-      shutil.rmtree(replaced)
-    else:
-      temporary.rename(folder)
+    _move(temporary, folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
@@ -298,6 +293,21 @@ def _check_replaceable(folder):
       f'{folder} holds something else than a pretrained model as it was '
       'written; give another folder'
     )
+
+
+def _move(new, folder):
+  """Gives a folder its name; what had it is deleted once that is done."""
+  if not folder.exists():
+    new.rename(folder)
+    return
+  replaced = new.with_suffix('.replaced')
+  folder.rename(replaced)
+  try:
+    new.rename(folder)
+  except OSError:
+    replaced.rename(folder)
+    raise
+  shutil.rmtree(replaced)
 
 
 def _mark(folder):
