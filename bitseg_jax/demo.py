@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.segmenting import weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 
@@ -27,7 +28,8 @@ def serve(
   """Serves the page until it is interrupted.
 
   Args:
-    checkpoint: workdir of a run, or <workdir>/checkpoints/<step>.
+    checkpoint: workdir of a run, a step of it, or a pretrained model, see
+      weights.read.
     host: address to listen at; 0.0.0.0 lets other machines in.
     port: to listen at.
     max_upload_mb: megabytes of a file.
@@ -46,7 +48,7 @@ def serve(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
     ) from error
   _check_free(host, port)
-  segmenter = Segmenter.from_checkpoint(checkpoint)
+  segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
   segmenter.segment(np.zeros((32, 32, 3), np.uint8))
   with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
@@ -86,7 +88,7 @@ def _check_free(host, port):
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or a step of it.')
+  flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
   flags.DEFINE_string('host', '127.0.0.1', 'Address to listen at.')
   flags.DEFINE_integer('port', 7860, 'Port.', 1, 65535)
   flags.DEFINE_integer('max_upload_mb', 20, 'Megabytes of a file.', 1)

@@ -23,7 +23,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.output import collection, files
-from bitseg_jax.segmenting import photos
+from bitseg_jax.segmenting import photos, weights
 from bitseg_jax.segmenting.answer import METHODS
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -39,7 +39,8 @@ def predict(
   """Segments photos; says how it went.
 
   Args:
-    checkpoint: workdir of a run, or <workdir>/checkpoints/<step>.
+    checkpoint: workdir of a run, a step of it, or a pretrained model, see
+      weights.read.
     inputs: photos, folders of photos, or glob patterns.
     output: directory to write to.
     kinds: some of files.KINDS; None for labels, overlay and, of several
@@ -55,7 +56,7 @@ def predict(
     kinds = files.default_kinds(settings['num_samples'])
   files.check_kinds(kinds)
   found = photos.find(inputs, output)
-  segmenter = Segmenter.from_checkpoint(checkpoint)
+  segmenter = Segmenter.load(checkpoint)
   summary = collection.predict(
     segmenter, found, output, kinds, settings, checkpoint, overwrite
   )
@@ -72,7 +73,7 @@ def predict(
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  flags.DEFINE_string('checkpoint', None, 'Workdir of a run, or a step of it.')
+  flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
   flags.DEFINE_multi_string('input', None, 'Photo, folder of them, or pattern.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
   flags.DEFINE_list('outputs', None, ','.join(files.KINDS))

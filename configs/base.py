@@ -302,7 +302,9 @@ SETTINGS = {
     most=2**32 - 1,
   ),
   'init_from': Setting(
-    '', "workdir of another run whose weights to start from; '' is none"
+    '',
+    'workdir of another run, or a pretrained model, whose weights to start '
+    "from; '' is none",
   ),
   'data': DATA,
   'codes': CODES,

@@ -27,10 +27,10 @@ def model(random_run):
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch, model):
   """All tests share what is compiled; one asks for a wrong checkpoint."""
-  load = Segmenter.from_checkpoint
+  load = Segmenter.load
   monkeypatch.setattr(
     Segmenter,
-    'from_checkpoint',
+    'load',
     lambda path: load(path) if path == 'nowhere' else model,
   )
 

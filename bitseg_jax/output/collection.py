@@ -101,9 +101,13 @@ def _made_with(segmenter, checkpoint, settings):
   sampler = segmenter.sampler_settings(
     settings['num_steps'], settings['guidance_weight']
   )
+  # The name of a pretrained model is no path.
+  is_path = os.path.exists(checkpoint)
   return {
-    'checkpoint': os.path.abspath(checkpoint),
+    'checkpoint': os.path.abspath(checkpoint) if is_path else checkpoint,
     'step': segmenter.step,
+    # Steps tell a run's weights apart; pretrained ones may be replaced.
+    **({'digest': segmenter.digest} if segmenter.digest else {}),
     **settings,
     'num_steps': sampler['num_steps'],
     'guidance_weight': sampler['guidance_weight'],

@@ -14,8 +14,16 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from bitseg_jax.data import pipeline
-from bitseg_jax.runtime import checkpoint, experiment, sharding
-from bitseg_jax.segmenting import answer, drawing, photos, stablehlo, tiles
+from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.segmenting import (
+  answer,
+  drawing,
+  photos,
+  pretrained,
+  stablehlo,
+  tiles,
+  weights,
+)
 from bitseg_jax.segmenting.answer import Segmentation
 
 Photo = np.ndarray | Image.Image
@@ -37,8 +45,10 @@ class Segmenter:
     settings: ConfigDict,
     batch_size: int | None = None,
     step: int | None = None,
+    digest: str | None = None,
+    config: ConfigDict | None = None,
   ):
-    """Keeps the parts; see `from_checkpoint`, which gathers them.
+    """Keeps the parts; see `load`, which gathers them.
 
     Args:
       parts: the experiment.
@@ -48,6 +58,8 @@ class Segmenter:
         multiple of their number. None: 1 a device on CPU, where more is no
         faster, else 8.
       step: of the checkpoint, for those who want to know.
+      digest: of a pretrained model's weights, which have no step.
+      config: of the run, which `save_pretrained` writes.
 
     Raises:
       ValueError: if batch_size is not positive.
@@ -64,7 +76,19 @@ class Segmenter:
     self._sample_fns = {}
     self._lock = threading.Lock()
     self._probabilities = jax.jit(parts.codec.probabilities)
-    self.step = step
+    self.step, self.digest = step, digest
+    self._config = config
+
+  @classmethod
+  def load(
+    cls, name: str | pathlib.Path, batch_size: int | None = None
+  ) -> 'Segmenter':
+    """Loads a model from whatever `from_checkpoint` or `from_pretrained` takes.
+
+    Raises:
+      OSError, ValueError: see there.
+    """
+    return cls._of(weights.read(name), batch_size)
 
   @classmethod
   def from_checkpoint(
@@ -88,16 +112,47 @@ class Segmenter:
       FileNotFoundError: if there is no whole checkpoint.
       ValueError: if kind is neither.
     """
-    kinds = checkpoint.KINDS.values()
-    if kind not in kinds:
-      raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
-    config = checkpoint.read_config(path)
+    return cls._of(weights.read_checkpoint(path, kind), batch_size)
+
+  @classmethod
+  def from_pretrained(
+    cls, name: str | pathlib.Path, batch_size: int | None = None
+  ) -> 'Segmenter':
+    """Loads a model that `save_pretrained` wrote.
+
+    Args:
+      name: its folder; the name of a model that comes with the package; or
+        hf://OWNER/NAME[@REVISION].
+      batch_size: see `__init__`.
+
+    Raises:
+      OSError, ValueError, ImportError: see pretrained.load_pretrained.
+    """
+    return cls._of(weights.read_pretrained(name), batch_size)
+
+  @classmethod
+  def _of(cls, found, batch_size):
+    config = found.config.copy_and_resolve_references()
     # A photo at a time it gains nothing, and exports must run anywhere.
     config.model.fused_attention = False
-    parts = experiment.build(config)
-    abstract = experiment.abstract_params(parts, sharding.make_mesh())
-    step, params = checkpoint.read_params(path, abstract, kind)
-    return cls(parts, params, config.sample, batch_size, step)
+    parts, step = experiment.build(config), found.step
+    more = step, found.digest, found.config
+    return cls(parts, found.params, config.sample, batch_size, *more)
+
+  def save_pretrained(
+    self, folder: str | pathlib.Path, dtype: str = 'bfloat16', card: str = ''
+  ) -> None:
+    """Writes the model to a folder that `from_pretrained` reads.
+
+    Args:
+      folder, dtype, card: see pretrained.save_pretrained.
+
+    Raises:
+      ValueError, OSError: see there.
+    """
+    if self._config is None:
+      raise ValueError('this segmenter was made without the config of its run')
+    pretrained.save_pretrained(folder, self._params, self._config, card, dtype)
 
   def segment(
     self,
@@ -111,16 +166,8 @@ class Segmenter:
     follow_edges: bool = True,
   ) -> Segmentation:
     """Segments one photo, see `segment_batch`."""
-    return self.segment_batch(
-      [image],
-      num_samples,
-      seed,
-      num_steps,
-      guidance_weight,
-      method,
-      tile,
-      follow_edges,
-    )[0]
+    settings = num_steps, guidance_weight, method, tile, follow_edges
+    return self.segment_batch([image], num_samples, seed, *settings)[0]
 
   def segment_batch(
     self,

@@ -29,7 +29,7 @@ from bitseg_jax.runtime import (
 )
 from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.runtime.writers import MetricWriter, progress_bar
-from bitseg_jax.segmenting import drawing
+from bitseg_jax.segmenting import drawing, weights
 from bitseg_jax.training import train_step
 from bitseg_jax.training.train_step import Metrics
 
@@ -41,9 +41,10 @@ class NonFiniteLossError(ArithmeticError):
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains until config.train.num_steps, resuming what the workdir holds.
 
-  Training starts from the first of these that exists: the newest readable
-  checkpoint in the workdir; the EMA parameters of the workdir config.init_from;
-  random parameters. SIGTERM or Ctrl-C saves a checkpoint and stops it.
+  Training starts from the first of these that exists: the newest whole
+  checkpoint in the workdir; config.init_from, which is a pretrained model or the
+  EMA parameters of another run; random parameters. SIGTERM or Ctrl-C saves a
+  checkpoint and stops it.
 
   Returns:
     Whether the last step was reached.
@@ -115,10 +116,10 @@ def start(config, workdir, init, abstract, manager):
     logging.info('%s', overview.splitlines()[-1])
   state = init(jax.random.key(config.seed))
   if config.init_from:
-    step, params = checkpoint.read_params(config.init_from, abstract.params)
-    logging.info('starting from %s, step %d', config.init_from, step)
+    found = weights.read(config.init_from, expected=abstract.params)
+    logging.info('starting from %s, %s', config.init_from, found.origin)
     state = state.replace(
-      params=params, ema_params=jax.tree.map(jnp.copy, params)
+      params=found.params, ema_params=jax.tree.map(jnp.copy, found.params)
     )
   return state
 

@@ -4,112 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
+from bitseg_jax.runtime import experiment
+from bitseg_jax.segmenting import official, pretrained
 
 GOLDEN = np.load('third_party/towardsdiff/unet.npz')
 
 
-def official_tensors():
-  """Draws the official state dict's tensors, as recorded: {name: array}."""
-  rng = np.random.default_rng(int(GOLDEN['seed']))
-  tensors = {}
-  for name, shape in zip(GOLDEN['names'], GOLDEN['shapes'], strict=True):
-    shape = [int(n) for n in shape.strip('[]').split(',')]
-    w = rng.standard_normal(shape)
-    if len(shape) > 1:
-      w = w / np.sqrt(np.prod(shape[1:]))
-    else:
-      w = 1 + 0.1 * w if name.endswith('.weight') else 0.1 * w
-    tensors[str(name)] = w.astype(np.float32)
-  return tensors
-
-
-def flax_prefixes(num_levels, num_res_blocks):
-  """Official module path -> ours, for every module with parameters."""
-  paths = {
-    'time_embed.0': 'time_0',
-    'time_embed.2': 'time_1',
-    'input_blocks.0.0': 'stem',
-    'middle_block.0': 'middle_0_res',
-    'middle_block.1': 'middle_attn',
-    'middle_block.2': 'middle_1_res',
-    'out.1': 'norm_out',
-    'out.3': 'conv_out',
-  }
-  n = 1
-  for level in range(num_levels):
-    for i in range(num_res_blocks):
-      paths[f'input_blocks.{n}.0'] = f'down_{level}_{i}_res'
-      paths[f'input_blocks.{n}.1'] = f'down_{level}_{i}_attn'
-      n += 1
-    paths[f'input_blocks.{n}.0.op'] = f'down_{level}/conv'
-    n += 1
-  n = 0
-  for level in reversed(range(num_levels)):
-    for i in range(num_res_blocks + 1):
-      paths[f'output_blocks.{n}.0'] = f'up_{level}_{i}_res'
-      last = i == num_res_blocks
-      attention = level >= num_levels - 2
-      if attention:
-        paths[f'output_blocks.{n}.1'] = f'up_{level}_{i}_attn'
-      if last and level > 0:
-        paths[f'output_blocks.{n}.{1 + attention}'] = f'up_{level}'
-      n += 1
-  return paths
-
-
-INNER = {
-  'in_layers.0': 'norm_in',
-  'in_layers.2': 'conv_in',
-  'emb_layers.1': 'time',
-  'out_layers.0': 'norm_out',
-  'out_layers.3': 'conv_out',
-  'skip_connection': 'skip',
-  'norm': 'norm',
-  'qkv': 'qkv',
-  'proj_out': 'out',
-  'conv': 'conv',
-  '': '',
-}
-
-
-def to_flax(tensors, prefixes):
-  """Official tensors as a flax parameter tree."""
-  flat = {}
-  for name, w in tensors.items():
-    module, kind = name.rsplit('.', 1)
-    prefix = max(
-      (p for p in prefixes if f'{module}.'.startswith(f'{p}.')), key=len
-    )
-    path = [prefixes[prefix], INNER[module[len(prefix) + 1 :]]]
-    path = '/'.join(p for p in path if p)
-    if kind == 'bias':
-      leaf = 'bias'
-    elif w.ndim == 1:
-      leaf = 'scale'
-    else:
-      leaf = 'kernel'
-      # [out, in, h, w], [out, in, 1] and [out, in] to channels last.
-      w = np.moveaxis(w, (0, 1), (-1, -2))
-      w = w[0] if w.ndim == 3 else w
-    flat[f'{path}/{leaf}'] = w
-  return traverse_util.unflatten_dict(flat, sep='/')
-
-
 @pytest.fixture(scope='module')
-def small():
+def small(official_model):
   """The small official instance and its parameters."""
-  model = UNet(
-    out_channels=6,
-    base_channels=int(GOLDEN['num_channels']),
-    channel_mults=(1, 2, 2, 2),
-    num_res_blocks=int(GOLDEN['num_res_blocks']),
-    attention_levels=(2, 3),
-  )
-  params = to_flax(official_tensors(), flax_prefixes(4, model.num_res_blocks))
+  tensors, config = official_model
+  model = experiment.build(config).model
+  expected = pretrained.abstract_params(config)
+  params = official.from_official(tensors, expected, config)
   return model, params, jax.jit(model.apply)
 
 

@@ -1,0 +1,119 @@
+"""Exchanges weights with the official PyTorch code, and packs those of a run.
+
+bitseg convert --input=official.safetensors --output=DIR --config=main
+bitseg convert --input=MODEL --output=official.safetensors --to=official
+bitseg convert --input=MODEL --output=DIR [--dtype=bfloat16]
+
+The first makes a pretrained model of an official state dict, a .safetensors
+file or what torch.save wrote (.pt, .pth; pip install bitseg-jax[torch]). The
+config is that of the network, a name or a file; where the file holds several
+state dicts, --key names one. The second writes the official state dict of a
+MODEL: the workdir of a run, a step of it, a pretrained folder, the name of a
+model that comes with the package, or hf://OWNER/NAME. The third packs a MODEL
+into a pretrained folder. As float32 all are exact, bit for bit.
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from bitseg_jax import cli
+from bitseg_jax.runtime import checks
+from bitseg_jax.segmenting import official, pretrained, weights
+
+
+def convert(
+  source: str,
+  output: str,
+  config: ConfigDict | None = None,
+  to: str = 'pretrained',
+  key: str | None = None,
+  kind: str = 'ema_params',
+  dtype: str = 'float32',
+  card: str = '',
+) -> None:
+  """Converts one model; says how large it is.
+
+  Args:
+    source: file with an official state dict, or what weights.read takes.
+    output: folder, or .safetensors file, to write.
+    config: of the network, for a state dict.
+    to: 'pretrained' or 'official'.
+    key: which state dict of the file, see official.read_file.
+    kind: which weights of a run, 'ema_params' or 'params'.
+    dtype: of a pretrained model, see pretrained.save_pretrained.
+    card: Markdown that describes a pretrained model.
+
+  Raises:
+    ValueError, OSError, ImportError: one line that says what is wrong.
+  """
+  if not source or not output:
+    raise ValueError('--input and --output must not be empty')
+  if pathlib.Path(source).is_file():
+    if to == 'official':
+      raise ValueError(
+        f'{source} is a file; --to=official takes a workdir or a folder'
+      )
+    params, config, origin = _read_official(source, key, config)
+  else:
+    if config is not None or key is not None:
+      raise ValueError(
+        f'{source} is no file; --config and --key are of an official state '
+        'dict, and a model of ours has its config with it'
+      )
+    found = weights.read(source, kind)
+    params, config, origin = found.params, found.config, found.origin
+  if to == 'official':
+    official.write_file(output, official.to_official(params, config))
+  else:
+    pretrained.save_pretrained(output, params, config, card, dtype)
+  leaves = jax.tree.leaves(params)
+  count = sum(leaf.size for leaf in leaves)
+  print(
+    f'{output}: {count:,} parameters in {len(leaves)} tensors, of {source} '
+    f'({origin})'
+  )
+
+
+def _read_official(path: str, key: str | None, config: ConfigDict | None):
+  """(parameters, config, which state dict) of an official file."""
+  if config is None:
+    raise ValueError(
+      f'--config is missing: {path} does not say what network its tensors are '
+      'of; the main model is --config=main'
+    )
+  checks.check(config)
+  official.check_config(config)
+  expected = pretrained.abstract_params(config)
+  key, tensors = official.read_file(path, key)
+  return official.from_official(tensors, expected, config, path), config, key
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  config_flags.DEFINE_config_file(
+    'config', None, "Config of an official state dict's network, or its name."
+  )
+  flags.DEFINE_string('input', None, 'State dict or MODEL, see above.')
+  flags.DEFINE_string('output', None, 'Folder or .safetensors file to write.')
+  flags.DEFINE_enum('to', 'pretrained', ['pretrained', 'official'], 'Format.')
+  flags.DEFINE_string('key', None, 'Which state dict of the file.')
+  kinds = ['ema_params', 'params']
+  flags.DEFINE_enum('kind', kinds[0], kinds, 'Which weights of a run.')
+  dtypes = list(pretrained.DTYPES)
+  flags.DEFINE_enum('dtype', dtypes[0], dtypes, 'Of a pretrained model.')
+  flags.DEFINE_string('card', '', 'Markdown file that describes the model.')
+  flags.mark_flags_as_required(['input', 'output'])
+
+
+def main() -> None:
+  """Runs `convert` on the flags."""
+  f = flags.FLAGS
+  card = pathlib.Path(f.card).read_text('utf-8') if f.card else ''
+  convert(f.input, f.output, f.config, f.to, f.key, f.kind, f.dtype, card)
+
+
+if __name__ == '__main__':
+  cli.run(define_flags, main)

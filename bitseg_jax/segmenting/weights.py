@@ -1,0 +1,100 @@
+"""Where a model comes from: a run, or a pretrained model; both read alike."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from bitseg_jax.runtime import checkpoint, sharding
+from bitseg_jax.segmenting import pretrained
+
+# Of the flag --checkpoint.
+FLAG_HELP = (
+  'Workdir of a run, a step of it, folder or name of a pretrained model, or '
+  'hf://OWNER/NAME.'
+)
+
+
+class Weights(NamedTuple):
+  """A model's parameters and where they are from.
+
+  Attributes:
+    params: float32 parameters, on the devices.
+    config: of the run, complete and checked.
+    step: of the run; None for a pretrained model.
+    digest: of a pretrained model, see pretrained.py; None for a run, whose
+      step says which weights they are.
+  """
+
+  params: Any
+  config: ConfigDict
+  step: int | None = None
+  digest: str | None = None
+
+  @property
+  def origin(self) -> str:
+    """In words, for messages."""
+    if self.step is None:
+      return f'pretrained weights {self.digest[:12]}'
+    return f'step {self.step}'
+
+
+def read(
+  name: str | pathlib.Path,
+  kind: str = 'ema_params',
+  expected: Any = None,
+) -> Weights:
+  """Reads a model from a run or from a pretrained model.
+
+  Args:
+    name: workdir of a run, whose newest whole step is taken; or
+      <workdir>/checkpoints/<step>; or what pretrained.load_pretrained takes.
+    kind: 'ema_params' or 'params' of a run. A pretrained model has one only.
+    expected: shapes, dtypes and shardings that the parameters must have; None
+      for those of the model's own network, with a copy on every device.
+
+  Returns:
+    The weights.
+
+  Raises:
+    ValueError: if kind is neither, or what is there is damaged.
+    OSError: if it is not there, or cannot be read.
+  """
+  if pretrained.is_pretrained(name):
+    return read_pretrained(name, expected)
+  if not pathlib.Path(name).exists():
+    pretrained.find(name)  # raises, and lists what there is
+  return read_checkpoint(name, kind, expected)
+
+
+def read_checkpoint(
+  path: str | pathlib.Path, kind: str = 'ema_params', expected: Any = None
+) -> Weights:
+  """Reads a run's newest whole step, or one step; see `read`."""
+  kinds = checkpoint.KINDS.values()
+  if kind not in kinds:
+    raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
+  config = checkpoint.read_config(path)
+  if expected is None:
+    expected = _placed(config)
+  step, params = checkpoint.read_params(path, expected, kind)
+  return Weights(params, config, step)
+
+
+def read_pretrained(name: str | pathlib.Path, expected: Any = None) -> Weights:
+  """Reads a pretrained model; see `read`."""
+  found = pretrained.load_pretrained(name, expected)
+  if expected is None:
+    expected = _placed(found.config)
+  put = lambda array, like: jax.make_array_from_callback(
+    array.shape, like.sharding, lambda index: np.asarray(array[index])
+  )
+  params = jax.tree.map(put, found.params, expected)
+  return Weights(params, found.config, None, found.digest)
+
+
+def _placed(config):
+  shapes = pretrained.abstract_params(config)
+  return sharding.placed(shapes, sharding.make_mesh())
