@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # only where this jaxlib knows it: an unknown flag would end the program.
 CPU_FLAG := --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT
 
-.PHONY: install demo bench test test-slow lint lock clean
+.PHONY: install demo bench test test-slow lint docs lock clean
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -50,6 +50,11 @@ test-slow: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Builds the site of the documentation into site/.
+docs: install
+	$(BIN)/python -m pip install -q -c requirements.lock -e .[docs]
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Writes the versions that all of the above install.
 lock: install

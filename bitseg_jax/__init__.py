@@ -1,6 +1,60 @@
-"""Diffusion over analog bits that segments a whole image, in JAX/Flax."""
+"""Diffusion over analog bits that segments a whole image, in JAX/Flax.
+
+A map of the house. The method is five files, read in this order:
+
+  schedule     time -> noise level (logsnr, alpha, sigma) and loss weight
+  codec        codes <-> channels: analog bits, one-hot or RGB
+  palette      id map -> codes, chosen by where an entity lies
+  diffusion    noising, prediction types, guidance, the loss
+  sampler      noise -> x_hat in one scan: DDPM, DDIM, DPM-Solver++, Heun
+
+Each folder is a room and imports only from those above it:
+
+  models       the networks, listed by name in MODELS
+  metrics      the scores, listed in one table, SCORES
+  data         photos and annotations: families (one file per dataset),
+               prepared (our own files), transforms, batches, drawn scenes
+  runtime      what every run needs: settings, parts, devices, checkpoints
+  segmenting   from a photo to its segmentation with a trained model
+  output       pictures, label files, pages about a dataset
+  evaluation   scores of a model, or of any method's predictions
+  training     the compiled step, the loop around it, sweeps of many runs
+  benchmarks   how fast each part is
+  page         the page in the browser
+
+The commands are small files that read flags and make one call: main (train and
+evaluate), prepare, predict, demo, score, baselines, sweep, benchmark, convert.
+`python -m bitseg_jax` lists them. The settings of a run are in configs/base.py.
+
+To segment a photo:
+
+  from bitseg_jax import Segmenter
+  segmenter = Segmenter.from_checkpoint('runs/quickstart')
+  segmenter.segment(photo, num_samples=8).id_map  # int32 [H, W]
+"""
+
+import importlib
+from typing import Any
+
+__all__ = ['IGNORE_ID', 'Segmenter', '__version__']
 
 __version__ = '0.1.0'
 
 # Label of pixels that belong to nothing: unlabelled, or padding.
 IGNORE_ID = -1
+
+# Names that are imported when they are first used, and where they live: the
+# import of this package alone must not import jax, which takes seconds.
+_HOMES = {'Segmenter': 'bitseg_jax.segmenting.segmenter'}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  value = getattr(importlib.import_module(_HOMES[name]), name)
+  globals()[name] = value  # found without this function from now on
+  return value
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_HOMES})

@@ -133,7 +133,12 @@ def segment(
   began = time.perf_counter()
   result = segmenter.segment(photo, **settings)
   seconds = time.perf_counter() - began
-  made_with = {'checkpoint': checkpoint, 'step': segmenter.step, **settings}
+  made_with = {
+    'checkpoint': checkpoint,
+    'step': segmenter.step,
+    'digest': segmenter.digest,
+    **settings,
+  }
   about = {'photo': name, 'made_with': made_with}
   stem = _make_folder(folder) / Path(name).stem
   files = _write_files(stem, photo, result, about)

@@ -51,7 +51,9 @@ def build(
   with gr.Blocks(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
   ) as blocks:
-    model = f'step {segmenter.step} of {html.escape(checkpoint)}'
+    model = html.escape(checkpoint)
+    if segmenter.step is not None:
+      model = f'step {segmenter.step} of {model}'
     gr.Markdown(f'{_INTRODUCTION} Model: {model}.')
     with gr.Row():
       with gr.Column(scale=1, min_width=280):

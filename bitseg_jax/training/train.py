@@ -42,8 +42,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains until config.train.num_steps, resuming what the workdir holds.
 
   Training starts from the first of these that exists: the newest whole
-  checkpoint in the workdir; config.init_from, which is a pretrained model or the
-  EMA parameters of another run; random parameters. SIGTERM or Ctrl-C saves a
+  checkpoint in the workdir; config.init_from, a pretrained model or the EMA
+  parameters of another run; random parameters. SIGTERM or Ctrl-C saves a
   checkpoint and stops it.
 
   Returns:

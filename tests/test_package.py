@@ -1,0 +1,54 @@
+"""The package itself: a map that is true, names that load when used."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import bitseg_jax
+
+PACKAGE = pathlib.Path('bitseg_jax')
+
+
+def run(code):
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, timeout=120
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout.strip()
+
+
+def test_importing_the_package_alone_does_not_import_jax():
+  loaded = run(
+    'import bitseg_jax, sys; bitseg_jax.IGNORE_ID, bitseg_jax.__version__; '
+    "dir(bitseg_jax); print('jax' in sys.modules, 'numpy' in sys.modules)"
+  )
+  assert loaded == 'False False'
+
+
+def test_the_segmenter_is_loaded_when_it_is_first_used():
+  from bitseg_jax.segmenting.segmenter import Segmenter
+
+  assert bitseg_jax.Segmenter is Segmenter
+  assert 'Segmenter' in dir(bitseg_jax)
+
+
+def test_what_does_not_exist_is_an_attribute_error():
+  with pytest.raises(AttributeError, match="no attribute 'segmenter'"):
+    _ = bitseg_jax.segmenter
+
+
+def test_the_version_is_that_of_the_distribution():
+  project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())
+  assert project['project']['version'] == bitseg_jax.__version__
+
+
+def test_the_map_names_every_room_and_nothing_else():
+  """Each folder, and each file of the method, has its line in the docstring."""
+  named = set(re.findall(r'^  (\w+)   *\w', bitseg_jax.__doc__, re.M))
+  rooms = {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
+  method = {'schedule', 'codec', 'palette', 'diffusion', 'sampler'}
+  assert named == (rooms - {'configs'}) | method
