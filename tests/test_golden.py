@@ -1,10 +1,9 @@
-"""Every recorded value is compared: with another one in its place a test fails."""
+"""With any other value in place of a recorded one, a test fails."""
 
 import collections
 import importlib.util
 import pathlib
 
-import numpy as np
 import pytest
 
 HERE = pathlib.Path(__file__).parent
