@@ -6,14 +6,13 @@
 PYTHON ?= python3
 ACCELERATOR ?= cpu
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 WORKDIR ?= runs/quickstart
 BIN := $(VENV)/bin
+# One test process per core, four at the most: each takes over 1 GB.
+PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-# Halves the time of a training step on XLA:CPU. Experimental, so it is used
-# only where this jaxlib knows it: an unknown flag would end the program.
-CPU_FLAG := --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT
-
-.PHONY: install demo bench test test-slow lint docs lock clean
+.PHONY: install demo bench test test-slow test-oldest lint docs lock clean
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -26,26 +25,31 @@ ifneq ($(ACCELERATOR),cpu)
 endif
 	touch $@
 
-# Runs a module with the flag where this jaxlib takes it.
-RUN = flags="$$XLA_FLAGS $(CPU_FLAG)"; \
-	XLA_FLAGS="$$flags" $(BIN)/python -c 'import jax; jax.devices()' \
-	  2>/dev/null || flags="$$XLA_FLAGS"; \
-	XLA_FLAGS="$$flags" $(BIN)/python -m
-
 # DEMO_FLAGS shortens or changes it, such as --config.train.num_steps=100.
 demo: install
-	@$(RUN) bitseg_jax.main \
+	$(BIN)/python -m bitseg_jax.main \
 	  --config=configs/quickstart.py --workdir=$(WORKDIR) $(DEMO_FLAGS)
 
 # BENCH_FLAGS such as --what=train --config.model.dtype=bfloat16.
 bench: install
-	@$(RUN) bitseg_jax.benchmark $(BENCH_FLAGS)
+	$(BIN)/python -m bitseg_jax.benchmark $(BENCH_FLAGS)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST) $(TEST_FLAGS)
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python $(PYTEST) -m slow $(TEST_FLAGS)
+
+# With the lowest versions that pyproject.toml allows.
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python $(PYTEST) $(TEST_FLAGS)
+
+$(OLDEST)/installed: pyproject.toml | install
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install -q --python $(OLDEST)/bin/python \
+	  --resolution lowest-direct -e .[dev]
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -62,5 +66,6 @@ lock: install
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header \
 	  --no-emit-index-url --extra dev -o requirements.lock pyproject.toml
 
+# Runs stay: they are hours of work.
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache

@@ -44,13 +44,16 @@ def official_model():
 
 
 @pytest.fixture(scope='session', autouse=True)
-def compilation_cache(tmp_path_factory):
-  """Lets tests, and the programs they start, share what they compile."""
-  folder = str(tmp_path_factory.mktemp('jax_cache'))
+def compilation_cache(pytestconfig):
+  """Lets tests, the programs they start and later runs share compilations.
+
+  It lies in pytest's own cache, which `make clean` removes.
+  """
+  folder = str(pytestconfig.cache.mkdir('compiled'))
   os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
   jax.config.update('jax_compilation_cache_dir', folder)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 @pytest.fixture

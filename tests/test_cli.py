@@ -1,69 +1,102 @@
 """Commands: found by name, and every wrong call ends in one line."""
 
+import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from bitseg_jax import cli
 
+# Makes every call in a process of its own, forked off from one that has the
+# imports, which take seconds, behind it.
+PROGRAM = """
+import importlib, json, os, sys
+from bitseg_jax import __main__
 
-def bitseg(*argv):
-  return subprocess.run(
-    [sys.executable, '-m', 'bitseg_jax', *argv],
+folder, *doors = sys.argv[1:]
+for door in doors:
+  importlib.import_module(f'bitseg_jax.{door}')
+codes = []
+for i, argv in enumerate(json.load(sys.stdin)):
+  pid = os.fork()
+  if not pid:
+    for descriptor, name in (1, 'out'), (2, 'err'):
+      os.dup2(os.open(f'{folder}/{i}.{name}', 577, 384), descriptor)
+    sys.argv = ['bitseg', *argv]
+    __main__.main()
+    sys.exit()
+  codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(json.dumps(codes))
+"""
+
+HELP = {'train': '--workdir', 'score': '--predictions'}
+WRONG = [
+  (['trian'], 'trian is no command; choose one of train'),
+  (['score', '--daat=x'], 'daat'),
+  (['score', '--data=x', '--split=val', '--predictions=p', 'more'], 'more is'),
+  (['train', '--config=nowhere'], 'no such file; the configs in the'),
+  (
+    ['train', '--config=quickstart', '--config.train.batchsize=3'],
+    '--config.train.batchsize=3: there is no such setting',
+  ),
+  (
+    ['train', '--config=quickstart', '--config.train.batch_size=eight'],
+    'batch_size',
+  ),
+  (['train', '--config=quickstart'], '--workdir is missing'),
+  (
+    ['train', '--config=CONFIG_OF_A_DICT', '--workdir=x'],
+    'return a ConfigDict',
+  ),
+  (['sweep', '--sweep='], '--sweep is empty'),
+]
+
+
+@pytest.fixture(scope='module')
+def called(tmp_path_factory):
+  """Makes all calls of this file; by their arguments, what came of each."""
+  folder = tmp_path_factory.mktemp('calls')
+  config = folder / 'a_dict.py'
+  config.write_text("def get_config():\n  return {'seed': 0}\n")
+  calls = [[], *([command, '--help'] for command in HELP)]
+  calls += [argv for argv, _ in WRONG]
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM, str(folder), 'main', 'score', 'sweep'],
+    input=json.dumps(calls).replace('CONFIG_OF_A_DICT', str(config)),
     capture_output=True,
     text=True,
     timeout=300,
   )
+  assert done.returncode == 0, done.stderr
+  return {
+    ' '.join(argv): SimpleNamespace(
+      returncode=code,
+      stdout=(folder / f'{i}.out').read_text(),
+      stderr=(folder / f'{i}.err').read_text(),
+    )
+    for i, (argv, code) in enumerate(
+      zip(calls, json.loads(done.stdout), strict=True)
+    )
+  }
 
 
-def test_the_commands_are_listed():
-  listed = bitseg().stdout
+def test_the_commands_are_listed(called):
   for command in cli.COMMANDS:
-    assert f'\n  {command} ' in listed
+    assert f'\n  {command} ' in called[''].stdout
 
 
-@pytest.mark.parametrize('command', ['train', 'score'])
-def test_help_names_the_flags_of_a_command(command):
-  done = bitseg(command, '--help')
+@pytest.mark.parametrize('command', HELP)
+def test_help_names_the_flags_of_a_command(called, command):
+  done = called[f'{command} --help']
   assert done.returncode == 0 and not done.stderr
-  flag = {'train': '--workdir', 'score': '--predictions'}[command]
-  assert flag in done.stdout
+  assert HELP[command] in done.stdout
 
 
-@pytest.mark.parametrize(
-  ('argv', 'line'),
-  [
-    (['trian'], 'trian is no command; choose one of train'),
-    (['score', '--daat=x'], 'daat'),
-    (
-      ['score', '--data=x', '--split=val', '--predictions=p', 'more'],
-      'more is',
-    ),
-    (['train', '--config=nowhere'], 'no such file; the configs in the'),
-    (
-      ['train', '--config=quickstart', '--config.train.batchsize=3'],
-      '--config.train.batchsize=3: there is no such setting',
-    ),
-    (
-      ['train', '--config=quickstart', '--config.train.batch_size=eight'],
-      'batch_size',
-    ),
-    (['train', '--config=quickstart'], '--workdir is missing'),
-    (['sweep', '--sweep='], '--sweep is empty'),
-  ],
-)
-def test_a_wrong_call_ends_in_one_line(argv, line):
-  done = bitseg(*argv)
+@pytest.mark.parametrize(('argv', 'line'), WRONG)
+def test_a_wrong_call_ends_in_one_line(called, argv, line):
+  done = called[' '.join(argv)]
   assert done.returncode == 1
   (said,) = done.stderr.strip().splitlines()
   assert said.startswith('error: ') and line in said
-
-
-def test_a_config_that_is_none_is_named(tmp_path):
-  config = tmp_path / 'mine.py'
-  config.write_text("def get_config():\n  return {'seed': 0}\n")
-  done = bitseg('train', f'--config={config}', f'--workdir={tmp_path}')
-  assert done.returncode == 1
-  (said,) = done.stderr.strip().splitlines()
-  assert 'must return a ConfigDict' in said

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import ensembles
@@ -82,6 +81,8 @@ def draw_by_num_samples(
   """
   names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'covering'}
   counts = [int(count) for count in summary]
+  from matplotlib.figure import Figure  # takes half a second
+
   figure = Figure(figsize=(9, 3))
   for axes, (name, title) in zip(
     figure.subplots(1, len(names)), names.items(), strict=True

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.metrics import regions
@@ -186,5 +185,9 @@ def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
   low = len(positive) - high
   if not high or not low:
     return float('nan')
-  ranks = rankdata(scores)[positive].sum() - high * (high + 1) / 2
-  return float(ranks / (high * low))
+  # Equal scores share the mean of their ranks.
+  _, inverse, counts = np.unique(
+    scores, return_inverse=True, return_counts=True
+  )
+  ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+  return float((ranks[positive].sum() - high * (high + 1) / 2) / (high * low))

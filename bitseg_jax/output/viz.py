@@ -6,7 +6,6 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
@@ -199,6 +198,8 @@ def uncertainty_map(uncertainty: np.ndarray) -> np.ndarray:
     raise ValueError(
       f'uncertainty must be in [0, 1], but spans {low:g} to {high:g}'
     )
+  import matplotlib  # takes a quarter of a second
+
   colormap = matplotlib.colormaps['inferno']
   shares = np.clip(np.asarray(uncertainty, np.float64), 0, 1)
   return colormap(shares, bytes=True)[..., :3]

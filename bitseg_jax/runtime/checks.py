@@ -3,6 +3,7 @@
 The range of each single setting is in configs/base.py.
 """
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -67,6 +68,23 @@ def check(config: ConfigDict) -> None:
         f'config.train.{name} is {settings[name]}, no multiple of '
         f'steps_per_call = {settings.steps_per_call}'
       )
+
+
+def without_paths(config: ConfigDict) -> dict[str, Any]:
+  """Returns what of a run's config may leave the machine: no folder names.
+
+  Args:
+    config: of the run.
+
+  Returns:
+    Nested dict, as JSON gives it back; of datasets the last part of their path.
+  """
+  settings = json.loads(json.dumps(config.to_dict()))
+  settings['init_from'] = ''
+  data = settings['data']
+  data['dir'] = pathlib.PurePath(data['dir']).name
+  data['dirs'] = [pathlib.PurePath(path).name for path in data['dirs']]
+  return settings
 
 
 def complete(saved: Mapping[str, Any]) -> ConfigDict:

@@ -76,11 +76,7 @@ def save_pretrained(
     raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
   folder = pathlib.Path(folder).resolve()
   _check_replaceable(folder)
-  # As it will be read; whose folders it was trained from stays at home.
-  settings = json.loads(json.dumps(config.to_dict()))
-  settings['init_from'] = ''
-  for key in ('dir', 'dirs'):
-    settings['data'][key] = _names(settings['data'][key])
+  settings = checks.without_paths(config)
   config = checks.complete(settings)
   tensors = {
     name: np.asarray(tensor).astype(DTYPES[dtype])
@@ -100,13 +96,6 @@ def save_pretrained(
     _move(temporary, folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _names(paths):
-  """The last part of a path, or of each of several."""
-  if isinstance(paths, str):
-    return pathlib.PurePath(paths).name
-  return [_names(path) for path in paths]
 
 
 def load_pretrained(

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from bitseg_jax.configs.base import get_config as get_defaults
@@ -262,6 +261,8 @@ def _plot_spread(axes, at, values, **style):
 
 
 def _draw_lines(sweep, scores):
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(9.5, 4.2))
   figure.suptitle(sweep.title, fontsize=10)
   kinds: dict[str, dict[int, list]] = {}
@@ -287,6 +288,8 @@ def _draw_lines(sweep, scores):
 def _draw_rows(sweep, scores):
   names = [name for name in sweep.rows if scores[name]]
   at = np.arange(len(names))
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(max(5, 0.9 * len(names) + 2), 3.6))
   axes = figure.subplots()
   for i, label in enumerate(('ARI', 'IoU')):

@@ -5,8 +5,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from bitseg_jax.data.prepared import record
 
 _NAME = 'entity_segmentation'  # TFDS makes it from the builder's class name
@@ -91,6 +89,8 @@ class SplitReader:
   """Reads one split by index, see open_split; safe to share and to pickle."""
 
   def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
+    import tensorflow_datasets as tfds  # half a second that few commands need
+
     metadata = read_metadata(data_dir)
     if split not in metadata['splits']:
       raise ValueError(
@@ -141,7 +141,7 @@ def open_split(
   return SplitReader(data_dir, split, wanted_side)
 
 
-def _check_files(split_info: tfds.core.SplitInfo, directory: Path) -> None:
+def _check_files(split_info: Any, directory: Path) -> None:
   """Checks that no file was lost or cut short when a dataset was copied."""
   paths = [directory / name for name in split_info.filenames]
   size = sum(path.stat().st_size for path in paths if path.is_file())
