@@ -10,6 +10,9 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+# Before the doors import what they need: with an older jaxlib, grain warns.
+logging.set_verbosity(logging.ERROR)
+
 # Each command, the module that is its door, and what it does.
 COMMANDS = {
   'train': ('main', 'train a model and evaluate it'),

@@ -1,19 +1,99 @@
-"""No recorded value is left unchecked."""
+"""No recorded value is left unchecked: a wrong one makes its test fail.
+
+Each test that takes a recorded file runs again with one value of one array
+changed, for every array of the file.
+"""
 
 import collections
+import importlib
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+
+# Where the values of each group of golden.npz are compared, and their number.
+MODULES = {
+  'schedule': ('test_schedule', 1 + 12),  # t
+  'weights': ('test_schedule', 1 + 16),  # t
+  'predict': ('test_diffusion', 3 * 8),
+  'ddpm': ('test_sampler', 12 * 4),
+  'ddim': ('test_sampler', 12),
+  'bits': ('test_codec', 4 * 5),
+  'palette': ('test_palette', 12),
+  'assign': ('test_palette', 6 * 2),
+  'metrics': ('metrics.test_regions', 8 * 5 - 1),  # case 0 has no IoU
+}
 
 
-def test_every_recorded_array_has_its_test(golden):
-  """Counts what the tests of each module say they check."""
+class Noted(collections.abc.Mapping):
+  """Recorded values that note which of them are read."""
+
+  def __init__(self, values):
+    self.values_, self.read = values, set()
+
+  def __getitem__(self, name):
+    self.read.add(name)
+    return self.values_[name]
+
+  def __iter__(self):
+    return iter(self.values_)
+
+  def __len__(self):
+    return len(self.values_)
+
+
+def golden_tests(module):
+  """(test, arguments) of each test of a module that takes golden values."""
+  module = importlib.import_module(f'tests.{module}')
+  for name, test in inspect.getmembers(module, inspect.isfunction):
+    if not name.startswith('test_golden'):
+      continue
+    marks = [m.args for m in getattr(test, 'pytestmark', ())]
+    for values in itertools.product(*(choices for _, choices in marks)):
+      yield test, dict(zip((names for names, _ in marks), values, strict=True))
+
+
+def changed(array, index):
+  """A copy of an array with one value changed by more than any tolerance."""
+  array = np.array(array)
+  flat = array.reshape(-1)
+  value = flat[index % flat.size]
+  if array.dtype == bool:
+    flat[index % flat.size] = not value
+  elif np.issubdtype(array.dtype, np.integer):
+    flat[index % flat.size] = value + 1
+  else:
+    flat[index % flat.size] = value + 0.2 * max(abs(value), 0.5)
+  return array
+
+
+def fails(tests, values):
+  for test, arguments in tests:
+    try:
+      test(values, **arguments)
+    except AssertionError:
+      return True
+  return False
+
+
+def test_every_recorded_group_has_its_tests(golden):
   groups = collections.Counter(name.split('/')[0] for name in golden)
-  assert groups == {
-    'schedule': 1 + 12,  # t; test_schedule.py
-    'weights': 1 + 16,  # t; test_schedule.py
-    'predict': 3 * 8,  # test_diffusion.py
-    'ddpm': 12 * 4,  # test_sampler.py
-    'ddim': 12,  # test_sampler.py
-    'bits': 4 * 5,  # test_codec.py
-    'palette': 12,  # test_palette.py
-    'assign': 6 * 2,  # test_palette.py
-    'metrics': 8 * 5 - 1,  # test_metrics.py; case 0 has no IoU
-  }
+  assert groups == {group: count for group, (_, count) in MODULES.items()}
+
+
+@pytest.mark.parametrize('module', sorted({m for m, _ in MODULES.values()}))
+def test_every_recorded_array_is_compared(golden, module):
+  own = [n for n in golden if MODULES[n.split('/')[0]][0] == module]
+  # Which tests read which arrays, and that they pass.
+  readers = collections.defaultdict(list)
+  for test, arguments in golden_tests(module):
+    noted = Noted(golden)
+    test(noted, **arguments)
+    for name in noted.read:
+      readers[name].append((test, arguments))
+  assert set(readers) == set(own)
+  for name in own:
+    index = golden[name].size // 2
+    wrong = {**golden, name: changed(golden[name], index)}
+    assert fails(readers[name], wrong), f'{name}: a wrong value goes unnoticed'

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import pathlib
 
 import numpy as np
 import pytest
@@ -11,10 +10,6 @@ import skimage.metrics
 import sklearn.metrics
 
 from bitseg_jax import IGNORE_ID, metrics
-
-GOLDEN = (
-  pathlib.Path(__file__).parents[2] / 'third_party/towardsdiff/golden.npz'
-)
 
 
 def random_map(seed, entities, shape=(17, 23)):
@@ -50,9 +45,8 @@ SYMMETRIC = [
 ALL = [*SYMMETRIC, metrics.hungarian_iou, metrics.covering]
 
 
-def test_golden_values():
-  golden = np.load(GOLDEN)
-  expected = {key for key in golden.files if key.startswith('metrics/')}
+def test_golden_values(golden):
+  expected = {key for key in golden if key.startswith('metrics/')}
   seen = set()
   for case in sorted({key.split('/')[1] for key in expected}):
     names = [f'metrics/{case}/{name}' for name in ('gt', 'pred', 'mask')]
