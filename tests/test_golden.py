@@ -26,6 +26,10 @@ MODULES = {
 }
 
 
+# One entity, and one segment: the ARI is 1 whatever is masked.
+INDIFFERENT = {'metrics/0/mask'}
+
+
 class Noted(collections.abc.Mapping):
   """Recorded values that note which of them are read."""
 
@@ -68,6 +72,17 @@ def changed(array, index):
   return array
 
 
+def readers_of(golden, module):
+  """The tests that read each array, by its name; they must pass."""
+  readers = collections.defaultdict(list)
+  for test, arguments in golden_tests(module):
+    noted = Noted(golden)
+    test(noted, **arguments)
+    for name in noted.read:
+      readers[name].append((test, arguments))
+  return readers
+
+
 def fails(tests, values):
   for test, arguments in tests:
     try:
@@ -83,17 +98,15 @@ def test_every_recorded_group_has_its_tests(golden):
 
 
 @pytest.mark.parametrize('module', sorted({m for m, _ in MODULES.values()}))
-def test_every_recorded_array_is_compared(golden, module):
-  own = [n for n in golden if MODULES[n.split('/')[0]][0] == module]
-  # Which tests read which arrays, and that they pass.
-  readers = collections.defaultdict(list)
-  for test, arguments in golden_tests(module):
-    noted = Noted(golden)
-    test(noted, **arguments)
-    for name in noted.read:
-      readers[name].append((test, arguments))
-  assert set(readers) == set(own)
-  for name in own:
-    index = golden[name].size // 2
-    wrong = {**golden, name: changed(golden[name], index)}
-    assert fails(readers[name], wrong), f'{name}: a wrong value goes unnoticed'
+def test_every_wrong_value_makes_a_test_fail(golden, module):
+  readers = readers_of(golden, module)
+  assert set(readers) == {
+    name for name in golden if MODULES[name.split('/')[0]][0] == module
+  }
+  for name, tests in readers.items():
+    array = golden[name]
+    # Some values do not count: where clipping hides them, for example.
+    assert name in INDIFFERENT or any(
+      fails(tests, {**golden, name: changed(array, index)})
+      for index in range(array.size // 2, 2 * array.size, array.size // 30 + 1)
+    ), f'{name}: a wrong value goes unnoticed'
