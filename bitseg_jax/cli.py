@@ -12,6 +12,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+# Set before the commands import what they need: with an older jaxlib, grain
+# warns while it is imported.
+absl_logging.set_verbosity(absl_logging.ERROR)
+
 # The module and the summary of each command.
 COMMANDS = {
   'train': ('main', 'train a model and evaluate it'),

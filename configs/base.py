@@ -34,6 +34,7 @@ DATA = {
     'equally often',
     of=float,
     above=0,
+    most=1e6,
   ),
   'train_split': Setting('train', 'split to train on'),
   'eval_split': Setting('val', 'split to evaluate on'),

@@ -76,7 +76,9 @@ def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
     elif isinstance(value, (ConfigDict, dict)):
       check(value, setting, f'{prefix}{name}.')
     else:
-      raise ValueError(f'config.{prefix}{name} is {value!r}, not a section')
+      raise ValueError(
+        f'config.{prefix}{name} is {_shown(value)}, not a section'
+      )
 
 
 def _check_value(name, value, setting):
@@ -84,18 +86,18 @@ def _check_value(name, value, setting):
     _check_one(name, value, type(setting.default), setting)
     return
   if not isinstance(value, (tuple, list)):
-    raise ValueError(f'{name} is {value!r}; give a tuple, such as (1, 2)')
+    raise ValueError(f'{name} is {_shown(value)}; give a tuple, such as (1, 2)')
   if setting.length not in (None, len(value)):
     raise ValueError(
       f'{name} is {tuple(value)!r}; give {setting.length} values'
     )
   for element in value:
-    _check_one(name, element, setting.of, setting, f' in {tuple(value)!r}')
+    _check_one(name, element, setting.of, setting, f' in {_shown(value)}')
 
 
 def _check_one(name, value, kind, setting, where=''):
   """Checks one value, or one element of a tuple."""
-  wrong = f'{name} is {value!r}{where}; it must be '
+  wrong = f'{name} is {_shown(value)}{where}; it must be '
   accepted = {float: numbers.Real, int: numbers.Integral}.get(kind, kind)
   # In Python True is an int, but it is no valid number here.
   if not isinstance(value, accepted) or (
@@ -106,7 +108,8 @@ def _check_one(name, value, kind, setting, where=''):
     raise ValueError(wrong + f'one of {", ".join(map(str, setting.choices))}')
   if kind not in (int, float):
     return
-  if not math.isfinite(value):
+  # Not math.isfinite, which cannot take every whole number.
+  if not -math.inf < value < math.inf:
     raise ValueError(wrong + 'finite')
   for bound, holds, words in (
     (setting.least, lambda b: value >= b, 'at least'),
@@ -115,6 +118,12 @@ def _check_one(name, value, kind, setting, where=''):
   ):
     if bound is not None and not holds(bound):
       raise ValueError(wrong + f'{words} {bound}')
+
+
+def _shown(value):
+  """A value in one line, as people would write it."""
+  value = tuple(value) if isinstance(value, list) else value
+  return ' '.join(repr(value).split())
 
 
 _KINDS = {
