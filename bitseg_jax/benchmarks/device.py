@@ -145,7 +145,7 @@ def training_batch(
   """Puts a batch of procedural scenes on the devices, to benchmark training."""
   size = parts.image_size
   scenes = ProceduralScenes(64, size, 12)
-  batches = experiment.training_batches(config, [scenes], parts.palette)
+  batches = experiment.training_batches(config, [scenes], parts.palette, mesh)
   return sharding.put_next(iter(batches), mesh, config.train.steps_per_call)
 
 

@@ -51,10 +51,7 @@ def build(
   with gr.Blocks(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
   ) as blocks:
-    model = html.escape(checkpoint)
-    if segmenter.step is not None:
-      model = f'step {segmenter.step} of {model}'
-    gr.Markdown(f'{_INTRODUCTION} Model: {model}.')
+    gr.Markdown(f'{_INTRODUCTION} Model: {_name(segmenter, checkpoint)}.')
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
         upload = gr.File(label='Photo', height=140)
@@ -96,6 +93,12 @@ def build(
       **_PRIVATE,
     )
   return blocks
+
+
+def _name(segmenter, checkpoint):
+  """What the model is called: pretrained ones are no step of a run."""
+  step = f'step {segmenter.step} of ' * (segmenter.step is not None)
+  return step + html.escape(checkpoint)
 
 
 def _settings(num_steps, guidance_weight, **_):
