@@ -144,7 +144,7 @@ def random_codes(
 def fit_to_codes(
   id_map: np.ndarray, num_codes: int, overflow: str = 'neighbour'
 ) -> tuple[np.ndarray, int]:
-  """Merges the smallest entities until no more than num_codes are left.
+  """Merges the smallest entities until the palette has a code for each.
 
   Args:
     id_map: int [H, W], negative where ignored.

@@ -156,7 +156,7 @@ def segment(
 
 
 def entities_html(picture: np.ndarray, result: Segmentation) -> str:
-  """A picture whose entities name themselves where one points.
+  """Makes the HTML of a picture whose entities are named where one points.
 
   Args:
     picture: uint8 [h, w, 3], of any size.

@@ -178,7 +178,7 @@ def score_of(
 def write_report(
   sweep: Sweep, scores: dict[str, Scores], folder: pathlib.Path
 ) -> None:
-  """Writes <name>.md, <name>.json and <name>.png."""
+  """Writes the table, the scores and the plot of a sweep: .md, .json, .png."""
   folder.mkdir(parents=True, exist_ok=True)
   text = format_table(sweep, scores)
   (folder / f'{sweep.name}.md').write_text(text)
