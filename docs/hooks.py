@@ -1,6 +1,6 @@
 """What mkdocs does at build time: the pages of settings and of commands."""
 
-import importlib.util
+import importlib
 from typing import Any
 
 from absl import flags
@@ -36,8 +36,6 @@ def commands() -> str:
   """Returns what each command says of itself, and a table of its flags."""
   text = ''
   for command, (module, what) in cli.COMMANDS.items():
-    if importlib.util.find_spec(f'bitseg_jax.{module}') is None:
-      continue
     door = importlib.import_module(f'bitseg_jax.{module}')
     rows = (
       _row(
@@ -67,6 +65,5 @@ def _flags_of(door):
 
 
 def _row(*cells):
-  return (
-    f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |\n'
-  )
+  escaped = (cell.replace('|', '\\|') for cell in cells)
+  return f'| {" | ".join(escaped)} |\n'

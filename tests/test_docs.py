@@ -1,14 +1,17 @@
 """What README and docs print exists: links, pictures, commands, code."""
 
-import ast
+import importlib
 import pathlib
 import re
 import shlex
+import sys
 
 import pytest
+from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.configs import base
+from bitseg_jax.runtime import schema
 
 PAGES = [
   pathlib.Path('README.md'),
@@ -20,7 +23,8 @@ PAGES = [
 @pytest.mark.parametrize('page', PAGES, ids=str)
 def test_every_link_leads_somewhere(page):
   text = page.read_text()
-  for target in re.findall(r'\]\(([^)\s]+)\)', text):
+  links = re.findall(r'\]\(([^)\s]+)\)', text)
+  for target in links + re.findall(r'src="([^"]+)"', text):
     if '://' in target or target.startswith('mailto:'):
       continue
     path, _, anchor = target.partition('#')
@@ -35,59 +39,110 @@ def test_every_link_leads_somewhere(page):
       assert anchor in anchors, f'{page} links to {target}'
 
 
+DOORS = {module: name for name, (module, _) in cli.COMMANDS.items()}
+COMMAND = re.compile(
+  r'(?:python -m bitseg_jax\.(\w+)|\bbitseg (\w+))((?: .*)?)'
+)
+
+
 def commands(page):
-  """The bitseg commands of a page, each as its arguments."""
+  """(door, arguments) of the bitseg commands in a page's code."""
   text = re.sub(r'\\\n\s*', ' ', page.read_text())
-  for line in text.splitlines():
-    found = re.match(
-      r'^(?:    |\s*)(?:.*?; do )?(?:\w+=\S+ )*'
-      r'(?:bitseg|python -m bitseg_jax\.(\w+)) (.*)$',
-      line,
-    )
-    if found and (line.startswith('    ') or found[1]):
-      yield found[1], shlex.split(found[2].split(' #')[0], comments=True)
-
-
-def flags_of(module):
-  """Names that a door's define_flags defines, from its source."""
-  tree = ast.parse(pathlib.Path(f'bitseg_jax/{module}.py').read_text())
-  (define,) = (
-    node
-    for node in tree.body
-    if isinstance(node, ast.FunctionDef) and node.name == 'define_flags'
-  )
-  return {
-    call.args[0].value
-    for call in ast.walk(define)
-    if isinstance(call, ast.Call)
-    and call.args
-    and isinstance(call.args[0], ast.Constant)
-  }
-
-
-@pytest.mark.parametrize('page', PAGES, ids=str)
-def test_every_flag_of_every_command_exists(page):
-  modules = {name: module for name, (module, _) in cli.COMMANDS.items()}
-  for module, argv in commands(page):
-    if module is None:
-      command, *argv = argv
-      assert command in modules, f'{page}: bitseg {command}'
-      module = modules[command]
-    for argument in argv:
-      name = re.match(r'--([\w.]+)', argument)
-      if not name:
+  fenced = re.findall(r'^```\w*\n(.*?)^```', text, re.M | re.S)
+  text = re.sub(r'^```.*?^```', '', text, flags=re.M | re.S)
+  lines = re.findall(r'^    .*', text, re.M)
+  spans = re.findall(r'`([^`]+)`', re.sub(r'^    .*', '', text, flags=re.M))
+  lines += [line for block in fenced for line in block.splitlines()]
+  for line in lines + [' '.join(span.split()) for span in spans]:
+    for module, name, rest in COMMAND.findall(re.split(r' #|;', line)[0]):
+      if name == 'COMMAND':  # not the name of one
         continue
-      first, *keys = name[1].split('.')
-      if first == 'config' and keys:
-        setting = base.SETTINGS
-        for key in keys:
-          assert key in setting, f'{page}: {argument}'
-          setting = setting[key]
-      elif first not in ('help', 'version'):
-        known = flags_of(module)
-        assert first in known or first.removeprefix('no') in known, (
-          f'{page}: {module} {argument}'
-        )
+      assert name in cli.COMMANDS or module in DOORS, f'{page}: {line}'
+      yield module or cli.COMMANDS[name][0], arguments(rest)
+    for door, flag in ('benchmark', 'BENCH'), ('main', 'DEMO'):
+      for rest in re.findall(f'{flag}_FLAGS="([^"]*)"', line):
+        yield door, arguments(rest)
+    for rest in re.findall(r'; do python -m bitseg_jax\.main (.*?);', line):
+      yield 'main', arguments(rest)
+
+
+def arguments(text):
+  """What follows a command, with a value where one is only hinted at."""
+  text = re.sub(r'[\[\]]|\.\.\.', ' ', text)  # may be left out; and so on
+  text = re.sub(r'(?<==)(\w+)(\|\w+)+', r'\1', text)  # one of several
+  text = re.sub(r'\$\w+|(?<==)[NI]\b', '1', text)  # a number
+  text = text.replace('--config=NAME', '--config=quickstart')
+  text = re.sub(r'(?<==)(\([^)\s]*\))', r"'\1'", text)
+  return [a for a in shlex.split(text) if a.startswith('-')]
+
+
+@pytest.fixture
+def define():
+  """define(door) defines its flags; they are forgotten after the test."""
+  before = set(flags.FLAGS)
+
+  def forget():
+    for name in set(flags.FLAGS) - before:
+      delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+
+  def again(door):
+    forget()
+    importlib.import_module(f'bitseg_jax.{door}').define_flags()
+
+  was_parsed = flags.FLAGS.is_parsed()
+  yield again
+  forget()
+  if was_parsed:
+    flags.FLAGS.mark_as_parsed()
+
+
+# What docs/extending.md adds is not there; test_extending.py runs its commands.
+@pytest.mark.parametrize(
+  'page', [p for p in PAGES if p.name != 'extending.md'], ids=str
+)
+def test_every_command_parses(page, define, capsys, monkeypatch):
+  """Flags exist and take these values; so do the settings of a config."""
+  for door, argv in commands(page):
+    if argv in ([], ['--help']):
+      continue
+    define(door)
+    shown = f'{page}: bitseg {DOORS[door]} {shlex.join(argv)}'
+    known = flags.FLAGS
+    required = [
+      f'--{name}='
+      for name in known
+      if known[name].validators and 'string' in known[name].flag_type()
+    ]
+    # A page may show some flags only, without those that are required.
+    argv = [*argv, *(f'{r}x' for r in required if r not in ' '.join(argv))]
+    monkeypatch.setattr(sys, 'argv', ['bitseg', *argv])  # config_flags reads it
+    try:
+      cli.parse_flags(sys.argv)
+    except SystemExit:
+      pytest.fail(f'{shown}\n{capsys.readouterr().err}')
+    if 'config' in known and known.config is not None:
+      schema.check(known.config, base.SETTINGS)
+
+
+def test_every_flag_mentioned_alone_is_one(define):
+  """`--flag` in a sentence belongs to some command, or to a launcher."""
+  named = set()
+  for door in DOORS:
+    define(door)
+    named |= set(flags.FLAGS)
+  launchers = ''.join(p.read_text() for p in pathlib.Path('launch').glob('*.*'))
+  for page in PAGES:
+    for span in re.findall(r'`(--[^`]+)`', page.read_text()):
+      name = re.match(r'--([\w.]+)', span)[1]
+      first, *keys = name.split('.')
+      setting = base.SETTINGS
+      for key in keys:
+        assert first == 'config' and key in setting, f'{page}: {span}'
+        setting = setting[key]
+      known = first in named or first.removeprefix('no') in named
+      other = f'--{first}' in launchers or first.startswith('xla_')
+      assert keys or known or other, f'{page}: {span}'
 
 
 def test_there_are_commands_to_check():

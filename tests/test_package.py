@@ -41,9 +41,12 @@ def test_what_does_not_exist_is_an_attribute_error():
     _ = bitseg_jax.segmenter
 
 
-def test_the_version_is_that_of_the_distribution():
+def test_the_version_is_said_once():
   project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())
-  assert project['project']['version'] == bitseg_jax.__version__
+  assert 'version' in project['project']['dynamic']
+  said = project['tool']['setuptools']['dynamic']['version']
+  assert said == {'attr': 'bitseg_jax.__version__'}
+  assert re.fullmatch(r'\d+\.\d+\.\d+', bitseg_jax.__version__)
 
 
 def test_the_map_names_every_room_and_nothing_else():
