@@ -40,8 +40,8 @@ def commands() -> str:
     rows = (
       _row(
         f'`--{flag.name}`',
-        '' if flag.default is None else f'`{flag.default_as_str}`',
-        flag.help,
+        '' if flag.default is None else _code(flag.default_as_str),
+        flag.help.replace('<', '&lt;'),
       )
       for flag in _flags_of(door)
     )
@@ -62,6 +62,10 @@ def _flags_of(door):
   for name in own:
     delattr(flags.FLAGS, name)
   return found
+
+
+def _code(text):
+  return f'`{text}`'.replace("'", '')
 
 
 def _row(*cells):

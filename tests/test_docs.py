@@ -61,7 +61,8 @@ def commands(page):
       yield module or cli.COMMANDS[name][0], arguments(rest)
     for door, flag in ('benchmark', 'BENCH'), ('main', 'DEMO'):
       for rest in re.findall(f'{flag}_FLAGS="([^"]*)"', line):
-        yield door, arguments(rest)
+        config = {'main': ['--config=configs/quickstart.py']}  # of make demo
+        yield door, config.get(door, []) + arguments(rest)
     for rest in re.findall(r'; do python -m bitseg_jax\.main (.*?);', line):
       yield 'main', arguments(rest)
 
@@ -70,6 +71,7 @@ def arguments(text):
   """What follows a command, with a value where one is only hinted at."""
   text = re.sub(r'[\[\]]|\.\.\.', ' ', text)  # may be left out; and so on
   text = re.sub(r'(?<==)(\w+)(\|\w+)+', r'\1', text)  # one of several
+  text = text.replace('$dtype', 'float32')
   text = re.sub(r'\$\w+|(?<==)[NI]\b', '1', text)  # a number
   text = text.replace('--config=NAME', '--config=quickstart')
   text = re.sub(r'(?<==)(\([^)\s]*\))', r"'\1'", text)
@@ -106,6 +108,7 @@ def test_every_command_parses(page, define, capsys, monkeypatch):
   for door, argv in commands(page):
     if argv in ([], ['--help']):
       continue
+    monkeypatch.setattr(sys, 'argv', ['bitseg', *argv])  # config_flags reads it
     define(door)
     shown = f'{page}: bitseg {DOORS[door]} {shlex.join(argv)}'
     known = flags.FLAGS
@@ -116,9 +119,8 @@ def test_every_command_parses(page, define, capsys, monkeypatch):
     ]
     # A page may show some flags only, without those that are required.
     argv = [*argv, *(f'{r}x' for r in required if r not in ' '.join(argv))]
-    monkeypatch.setattr(sys, 'argv', ['bitseg', *argv])  # config_flags reads it
     try:
-      cli.parse_flags(sys.argv)
+      cli.parse_flags(['bitseg', *argv])
     except SystemExit:
       pytest.fail(f'{shown}\n{capsys.readouterr().err}')
     if 'config' in known and known.config is not None:
