@@ -1,6 +1,7 @@
 """What mkdocs does at build time: the pages of settings and of commands."""
 
 import importlib
+import re
 from typing import Any
 
 from absl import flags
@@ -8,6 +9,8 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.configs import base
 from bitseg_jax.runtime import schema
+
+_WHOLE = '{ .whole }'  # of style.css: not broken over lines
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -22,13 +25,27 @@ def settings() -> str:
   sections: dict[str, list[str]] = {}
   for name, default, allowed, meaning in schema.describe(base.SETTINGS):
     section, _, key = name.rpartition('.')
-    row = _row(f'`{key}`', f'`{default}`', allowed, meaning)
+    if default in ('True', 'False'):
+      allowed = 'True, False'
+    cells = f'`{key}`{_WHOLE}', f'`{default}`{_WHOLE}', _range(allowed), meaning
+    row = _row(*cells)
     sections.setdefault(section, []).append(row)
   return ''.join(
     f'\n## {section or "The run"}\n\n'
     '| setting | default | allowed | meaning |\n|---|---|---|---|\n'
     + ''.join(rows)
     for section, rows in sections.items()
+  )
+
+
+def _range(allowed):
+  """The range in words that do not break: '>= 1, <= 8' becomes '1 to 8'."""
+  numbers = re.fullmatch(r'>= (\S+), <= (\S+)', allowed)
+  if numbers:
+    allowed = ' to '.join(numbers.groups())
+  allowed = re.sub(r'^> (\S+), <= ', r'over \1, up to ', allowed)
+  return (
+    re.sub(r'\d{4,}(\.0)?', lambda n: f'{int(float(n[0])):,}', allowed) or 'any'
   )
 
 
@@ -39,9 +56,9 @@ def commands() -> str:
     door = importlib.import_module(f'bitseg_jax.{module}')
     rows = (
       _row(
-        f'`--{flag.name}`',
-        '' if flag.default is None else _code(flag.default_as_str),
-        flag.help.replace('<', '&lt;'),
+        f'`--{flag.name}`{_WHOLE}',
+        '' if flag.default is None else f'`{_default(flag)}`',
+        _meaning(flag),
       )
       for flag in _flags_of(door)
     )
@@ -64,10 +81,18 @@ def _flags_of(door):
   return found
 
 
-def _code(text):
-  return f'`{text}`'.replace("'", '')
+def _default(flag):
+  return flag.default_as_str.strip("'")  # absl puts all of them in quotes
+
+
+def _meaning(flag):
+  """The help of a flag; absl begins that of an enum with <its|values>."""
+  choices = getattr(flag.parser, 'enum_values', None)
+  text = flag.help.removeprefix(f'<{"|".join(choices or ())}>: ')
+  return f'{text} One of {", ".join(choices)}.' if choices else text
 
 
 def _row(*cells):
-  escaped = (cell.replace('|', '\\|') for cell in cells)
-  return f'| {" | ".join(escaped)} |\n'
+  return (
+    f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |\n'
+  )

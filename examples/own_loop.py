@@ -1,4 +1,4 @@
-"""Bit diffusion in a training loop of your own, with any model.
+"""Bit diffusion in a training loop of your own, some 25 lines long.
 
 python examples/own_loop.py [STEPS]
 """
@@ -6,51 +6,46 @@ python examples/own_loop.py [STEPS]
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 from bitseg_jax import codec, diffusion, metrics, palette, sampler, schedule
+from bitseg_jax.data import transforms
 from bitseg_jax.data.procedural import ProceduralScenes
+from bitseg_jax.models import UNet
+from bitseg_jax.training import train_step
 
 noise, bits = schedule.Schedule(), codec.make_codec('analog_bits', num_codes=4)
 grid = palette.make_palette(4, 'similar')
 scenes = [ProceduralScenes(512, 16, max_entities=3)[i] for i in range(512)]
-images = jnp.stack([s['image'] for s in scenes]) / 127.5 - 1
-ids = [s['id_maps'][0] for s in scenes]
-x = bits.encode(jnp.stack([palette.assign_codes(i, grid) for i in ids]))
+images = np.stack([s['image'] for s in scenes])  # uint8
+codes = np.stack([palette.assign_codes(s['id_maps'][0], grid) for s in scenes])
+x = bits.encode(codes[:64])  # the scenes held out
 
-widths = [nn.Conv(width, (5, 5)) for width in (48, 48, 48, bits.channels)]
-net = nn.Sequential([f for w in widths for f in (w, nn.silu)][:-1])  # any model
-time = lambda z, t: jnp.broadcast_to(t[:, None, None, None], (*z.shape[:3], 1))
-join = lambda z_t, image, t: jnp.concatenate([z_t, image, time(z_t, t)], -1)
-model = lambda params, *seen: net.apply(params, join(*seen))
-denoise = diffusion.make_denoiser(model, noise)  # predicts x_hat
+model = UNet(bits.channels, 32, (1, 2), 1, attention_levels=())  # or your own
+params = model.init(jax.random.key(0), x, images[:64], np.zeros(64))
+denoise = diffusion.make_denoiser(model.apply, noise)  # gives x_hat
+corrupt = train_step.make_corrupt_fn(noise, bits)  # draws t and z_t
+loss_fn = train_step.make_loss_fn(denoise, noise, 'uniform', decoupled=False)
 optimizer = optax.adam(1e-3)
+state = optimizer.init(params)
 
 
 @jax.jit
-def step(params, state, key):
-  keys = jax.random.split(key, 3)
-  i = jax.random.randint(keys[0], (32,), 64, 512)  # 0 to 63 are held out
-  t = diffusion.stratified_times(keys[1], 32)
-  alpha, sigma = (f(t)[:, None, None, None] for f in (noise.alpha, noise.sigma))
-  eps = jax.random.normal(keys[2], x[i].shape)
-  z_t = diffusion.q_sample(x[i], eps, alpha, sigma)
-  error = lambda p: jnp.mean((denoise(p, z_t, images[i], t) - x[i]) ** 2)
-  loss, gradient = jax.value_and_grad(error)(params)
+def step(params, state, batch, key):
+  loss, gradient = jax.value_and_grad(loss_fn)(params, corrupt(batch, key))
   update, state = optimizer.update(gradient, state)
   return optax.apply_updates(params, update), state, loss
 
 
-params = net.init(jax.random.key(0), jnp.zeros((1, 16, 16, bits.channels + 4)))
-state = optimizer.init(params)
-for k in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1000):
-  params, state, loss = step(params, state, jax.random.key(k))
+for k in range(int(sys.argv[1]) if len(sys.argv) > 1 else 400):
+  i = np.random.default_rng(k).integers(64, 512, size=32)
+  batch = {'image': images[i], 'codes': codes[i]}
+  params, state, loss = step(params, state, batch, jax.random.key(k))
 
-draw = sampler.guided(denoise, params, images[:64], guidance_weight=0)
-x_hat = sampler.sample(draw, jax.random.key(1), x[:64].shape, noise)
-pairs = zip(ids, np.asarray(bits.decode(x_hat)), strict=False)
+held_out = transforms.normalize_image(images[:64])
+draw = sampler.guided(denoise, params, held_out, guidance_weight=0)
+x_hat = sampler.sample(draw, jax.random.key(1), x.shape, noise)
+pairs = zip(codes, np.asarray(bits.decode(x_hat)), strict=False)
 ari = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])
 print(f'loss {loss:.3f}, ARI of 64 scenes never seen {ari:.2f}')
