@@ -69,8 +69,8 @@ DATA = {
   ),
   'num_workers': Setting(
     0,
-    'reading processes of each process, started in some 10 s; 0 is threads '
-    'alone. The batches do not depend on it',
+    'extra processes that read, for each process; they take some 10 s to '
+    'start, and 0 reads in threads alone. The batches do not depend on it',
     least=0,
     most=1024,
   ),
@@ -131,18 +131,18 @@ DIFFUSION = {
     'sigmoid', 'weight of the loss over time', choices=schedule.LOSS_WEIGHTS
   ),
   'loss_bias': Setting(
-    -4.0, 'bias of the sigmoid weight, in logsnr', least=-40, most=40
+    -4.0, 'shift of the sigmoid weight along logsnr', least=-40, most=40
   ),
   'decoupled': Setting(True, 'multiply the weight by -dlogsnr/dt'),
   'loss': Setting(
     'squared',
-    'error of x_hat; cross_entropy is of bits',
+    'how far x_hat is from x; cross_entropy takes each bit as a probability',
     choices=diffusion.LOSSES,
   ),
   'size_power': Setting(
     0.0,
-    'a pixel counts as the area of its entity to the power of minus this: '
-    '0 pixels count alike, 1 entities do',
+    'how much small entities count in the loss: with 0 all pixels count '
+    'alike, with 1 all entities do',
     least=0,
     most=4,
   ),
@@ -190,7 +190,7 @@ MODEL = {
   ),
   'dtype': Setting(
     'float32',
-    'of activations; parameters are always float32',
+    'number format of activations; parameters are always float32',
     choices=('float32', 'bfloat16'),
   ),
   'fused_attention': Setting(
@@ -210,14 +210,16 @@ TRAIN = {
   ),
   'accumulate': Setting(
     1,
-    'parts that a batch is taken in, one after the other',
+    'in how many parts a batch is computed, one after the other, to save '
+    'memory',
     least=1,
     most=1024,
   ),
   'steps_per_call': Setting(
     1,
-    'steps in one call of the program, for models whose step takes a '
-    'millisecond or two; divides num_steps and every interval in steps',
+    'how many steps one call of the compiled program takes, for models whose '
+    'step takes a millisecond or two; it divides num_steps and every interval '
+    'in steps',
     least=1,
     most=10_000,
   ),
@@ -227,9 +229,11 @@ TRAIN = {
     least=1,
     most=65_536,
   ),
-  'num_steps': Setting(300_000, 'steps in all', least=1, most=_MANY),
+  'num_steps': Setting(
+    300_000, 'steps of the whole training', least=1, most=_MANY
+  ),
   'learning_rate': Setting(
-    1e-4, 'of AdamW, after the warm-up', least=0, most=10
+    1e-4, 'learning rate of AdamW after the warm-up', least=0, most=10
   ),
   'warmup_steps': Setting(
     1_000, 'steps of linear warm-up', least=0, most=_MANY
@@ -237,24 +241,38 @@ TRAIN = {
   'decay_steps': Setting(
     50_000, 'steps of cosine decay to 0, the last ones', least=0, most=_MANY
   ),
-  'beta1': Setting(0.9, 'of AdamW', least=0, most=0.99999999),
-  'beta2': Setting(0.999, 'of AdamW', least=0, most=0.99999999),
-  'weight_decay': Setting(0.0, 'of AdamW', least=0, most=10),
+  'beta1': Setting(
+    0.9, "decay of AdamW's mean of gradients", least=0, most=0.99999999
+  ),
+  'beta2': Setting(
+    0.999, "decay of AdamW's mean of squares", least=0, most=0.99999999
+  ),
+  'weight_decay': Setting(0.0, 'weight decay of AdamW', least=0, most=10),
   'grad_clip': Setting(1.0, 'largest norm of the gradient', above=0, most=1e9),
   'ema_decay': Setting(
     0.9999, 'decay of the average of the parameters', least=0, most=1
   ),
-  'log_every': Setting(100, 'steps', least=1, most=_MANY),
-  'eval_every': Setting(10_000, 'steps', least=1, most=_MANY),
-  'checkpoint_every': Setting(5_000, 'steps', least=1, most=_MANY),
-  'keep_checkpoints': Setting(2, 'checkpoints on disk', least=1, most=10_000),
+  'log_every': Setting(
+    100, 'steps from one log line to the next', least=1, most=_MANY
+  ),
+  'eval_every': Setting(
+    10_000, 'steps from one evaluation to the next', least=1, most=_MANY
+  ),
+  'checkpoint_every': Setting(
+    5_000, 'steps from one checkpoint to the next', least=1, most=_MANY
+  ),
+  'keep_checkpoints': Setting(
+    2, 'how many checkpoints stay on disk', least=1, most=10_000
+  ),
 }
 
 SAMPLE = {
   'num_steps': Setting(8, 'steps from noise to codes', least=1, most=100_000),
-  'method': Setting('ddpm', 'of the sampler', choices=tuple(sampler.METHODS)),
+  'method': Setting(
+    'ddpm', 'how a step is taken', choices=tuple(sampler.METHODS)
+  ),
   'variance': Setting(
-    'large', 'of the noise that ddpm adds', choices=sampler.VARIANCES
+    'large', 'variance of the noise that ddpm adds', choices=sampler.VARIANCES
   ),
   'guidance_weight': Setting(
     1.0, 'classifier-free guidance; 0 is off', least=-100, most=100
@@ -269,7 +287,8 @@ SAMPLE = {
   ),
   'time_difference': Setting(
     0.0,
-    'steps go further than the network is told, by so many steps',
+    'how many steps further a step goes than the network is told (the time '
+    'difference of Chen et al. 2023)',
     least=0,
     most=1000,
   ),
@@ -290,7 +309,7 @@ EVAL = {
     choices=('ema', 'raw'),
   ),
   'during_training': Setting(
-    64, 'images at every eval_every; 0 is none', least=0, most=_MANY
+    64, 'images to evaluate at each eval_every; 0 is none', least=0, most=_MANY
   ),
   'gallery_images': Setting(8, 'images in the gallery', least=0, most=1000),
 }
