@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -43,6 +44,38 @@ def run(
   define_flags()
   app.run(
     lambda argv: sys.exit(call(lambda: _checked(argv, main))), None, parse_flags
+  )
+
+
+def define_shard() -> None:
+  """Defines --shard, for commands whose work several jobs may share.
+
+  Each job of an array does its part. The same command without --shard then
+  finds what the jobs did, does what is missing, and joins it all.
+  """
+  flags.DEFINE_string(
+    'shard',
+    '',
+    'I/N, such as 0/4: do part I of N, counted from 0, for N jobs at once. '
+    'The same command without it then joins the parts.',
+  )
+
+
+def shard() -> tuple[int, int] | None:
+  """Returns (I, N) of --shard, None where it is not given.
+
+  Raises:
+    ValueError: if it is not I/N with I from 0 to N - 1.
+  """
+  text = flags.FLAGS.shard
+  if not text:
+    return None
+  if re.fullmatch('[0-9]{1,6}/[0-9]{1,6}', text):
+    index, count = map(int, text.split('/'))
+    if index < count:
+      return index, count
+  raise ValueError(
+    f'--shard={text}: give I/N, such as 0/4, 1/4, 2/4 and 3/4 for four jobs'
   )
 
 

@@ -17,6 +17,9 @@ or patterns. The output keeps their folders. --outputs chooses among
 Always written are NAME.json (size, area, box and confidence of the segments)
 and summary.json. Photos that are done are passed over when it is started again
 with the same settings. The exit code is 1 if a file could not be read.
+
+Several jobs share the work: each is given --shard=I/N, and the same command
+without --shard then writes summary.json and the other files of all photos.
 """
 
 from absl import flags
@@ -34,6 +37,7 @@ def predict(
   output: str,
   kinds: list[str] | None = None,
   overwrite: bool = False,
+  part: tuple[int, int] | None = None,
   **settings,
 ) -> int:
   """Segments photos; says how it went.
@@ -46,6 +50,8 @@ def predict(
     kinds: some of files.KINDS; None for labels, overlay and, of several
       samples, uncertainty.
     overwrite: segment anew what is there.
+    part: (index, count): every count-th photo, from that of the index on, and
+      nothing that is of all photos together.
     **settings: of Segmenter.segment_batch, see collection.DEFAULTS.
 
   Returns:
@@ -56,9 +62,11 @@ def predict(
     kinds = files.default_kinds(settings['num_samples'])
   files.check_kinds(kinds)
   found = photos.find(inputs, output)
+  if part:
+    found = found[part[0] :: part[1]]
   segmenter = Segmenter.load(checkpoint)
   summary = collection.predict(
-    segmenter, found, output, kinds, settings, checkpoint, overwrite
+    segmenter, found, output, kinds, settings, checkpoint, overwrite, not part
   )
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
@@ -67,6 +75,8 @@ def predict(
     + f' in {summary["seconds"]:.0f} s, compiling included' * bool(done)
     + f'; {there} were there' * bool(there)
     + f'; {failed} could not be read' * bool(failed)
+    + '; once all parts are done, the same command without --shard writes '
+    'summary.json' * bool(part)
   )
   return 1 if failed else 0
 
@@ -85,6 +95,7 @@ def define_flags() -> None:
   flags.DEFINE_enum('method', METHODS[0], METHODS, 'From samples to a result.')
   flags.DEFINE_integer('tile', None, 'Cut larger photos into tiles, pixels.')
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
+  cli.define_shard()
   flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
 
 
@@ -93,7 +104,13 @@ def main() -> int:
   f = flags.FLAGS
   settings = {name: f[name].value for name in collection.DEFAULTS}
   return predict(
-    f.checkpoint, f.input, f.output, f.outputs, f.overwrite, **settings
+    f.checkpoint,
+    f.input,
+    f.output,
+    f.outputs,
+    f.overwrite,
+    cli.shard(),
+    **settings,
   )
 
 

@@ -3,6 +3,9 @@
 bitseg prepare --dataset=folder --source=DIR --output=DIR
 bitseg prepare --dataset=folder --source=DIR --check
 bitseg prepare --describe --output=DIR
+
+Several jobs share the work of a large dataset: each is given --shard=I/N, and
+the same command without --shard then writes what they have encoded.
 """
 
 import contextlib
@@ -37,6 +40,7 @@ def define_flags() -> None:
   )
   enum('split', 'paper', ['paper', 'native'], 'Splits for entityseg.')
   switch('connected', False, 'Split semantic maps of folder into entities.')
+  cli.define_shard()
 
 
 def main() -> int:
@@ -53,8 +57,10 @@ def main() -> int:
     return 0
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
-  writes = contextlib.nullcontext() if f.check else lock.hold(f.output)
-  with writes:
+  part = cli.shard()
+  with contextlib.ExitStack() as held:
+    if not f.check:
+      held.enter_context(lock.hold(f.output, part))
     return prepare(
       f.dataset,
       f.source,
@@ -62,6 +68,7 @@ def main() -> int:
       f.longest_side,
       f.strict,
       f.overwrite,
+      part,
       **options,
     )
 

@@ -16,6 +16,9 @@ Files are found by the names of the images:
            its "image_id" or "file_name"
 
 Without --format, labels are used, or masks if there are none.
+
+Several jobs share the work: each is given --shard=I/N, and the same command
+without --shard joins their scores.
 """
 
 import json
@@ -25,7 +28,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import reading, scoring
+from bitseg_jax.evaluation import reading, score_parts, score_table, scoring
 from bitseg_jax.runtime.writers import write_json
 
 _PHOTO_SIDE = 8  # photos are not used, so they are decoded as small as possible
@@ -49,6 +52,7 @@ def define_flags() -> None:
   without = 'Count an image without prediction as one region.'
   flags.DEFINE_bool('allow_missing', False, without)
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
+  cli.define_shard()
   flags.mark_flags_as_required(['data', 'split', 'predictions'])
 
 
@@ -56,21 +60,45 @@ def main() -> None:
   """Scores the predictions, prints the table and writes the JSON."""
   f = flags.FLAGS
   _check_output(Path(f.output))
-  results = scoring.score_methods(
-    splits.open_split(f.data, f.split, _PHOTO_SIDE),
-    dict.fromkeys(f.predictions),
-    f.format,
-    f.unclaimed,
-    f.order,
-    f.image_size,
-    f.allow_missing,
+  part, output = cli.shard(), Path(f.output)
+  if part and not f.output:
+    raise ValueError('--shard needs --output, where the parts are joined')
+  source = splits.open_split(f.data, f.split, _PHOTO_SIDE)
+  names = [source[i]['name'] for i in range(len(source))]
+  asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
+  found = scoring.find_methods(
+    names, dict.fromkeys(f.predictions), f.format, f.allow_missing
   )
+  how = f.unclaimed, f.order, f.image_size
+  if part:
+    return _score_part(source, found, how, output, part, asked)
+  known = (
+    score_parts.read(output, asked, score_parts.stamps(found))
+    if f.output
+    else None
+  )
+  scores = scoring.score_methods(source, found, *how, known=known)
+  results = {place: scoring.summarize(s) for place, s in scores.items()}
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
-  print(scoring.format_table(results))
+  print(score_table.format_table(results))
   if f.output:
-    asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
-    write_json(Path(f.output), {**asked, 'methods': results})
+    write_json(output, {**asked, 'methods': results})
+    for path in score_parts.paths(output):
+      path.unlink()
+
+
+def _score_part(source, found, how, output, part, asked):
+  index, count = part
+  indices = range(len(source))[index::count]
+  scores = scoring.score_methods(source, found, *how, indices)
+  path = score_parts.write(
+    output, part, asked, scores, score_parts.stamps(found)
+  )
+  print(
+    f'part {index} of {count}: {len(indices)} images, scores in {path}; once '
+    'all parts are done, the same command without --shard joins them'
+  )
 
 
 def _check_output(path):

@@ -5,6 +5,9 @@ bitseg sweep --sweep=table3 --size=tiny --seeds=0,1,2
 
 To resume a stopped sweep, repeat the command; finished runs are kept.
 Writes <output>/<size>/<sweep>.md, .json and .png.
+
+Several jobs share the runs: each is given --shard=I/N, and the same command
+without --shard then writes the table.
 """
 
 import importlib
@@ -50,6 +53,7 @@ def define_flags() -> None:
   flags.DEFINE_list('seeds', ['0'], 'Seeds; each row is trained with each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Folder of runs and tables.')
   flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
+  cli.define_shard()
   flags.mark_flag_as_required('sweep')
 
 
@@ -72,11 +76,14 @@ def main() -> None:
   base = sizes[f.size]()
   if f.data:
     base.data.dir = f.data
+  part = cli.shard()
+  only = part and sweeps.part_of(opened, base, seeds, folder, part)
   for sweep in opened:
-    if not sweeps.run(sweep, base, seeds, folder):
+    if not sweeps.run(sweep, base, seeds, folder, only):
       print('stopped; the same command goes on')
       return
-    print((folder / f'{sweep.name}.md').read_text())
+    if only is None:
+      print((folder / f'{sweep.name}.md').read_text())
 
 
 def _whole_numbers(name, values):

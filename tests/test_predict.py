@@ -54,6 +54,27 @@ def run(inputs, output, *args, **settings):
   )
 
 
+def test_parts_are_joined_byte_for_byte(folder, tmp_path, capsys):
+  kinds = ['labels', 'overlay', 'uncertainty', 'panoptic', 'rle', 'sheet']
+  assert run(folder, tmp_path / 'whole', kinds) == 0
+  for index in (1, 0):
+    run(folder, tmp_path / 'parts', kinds, part=(index, 2))
+    assert not (tmp_path / 'parts/summary.json').exists()
+  assert 'without --shard writes summary.json' in capsys.readouterr().out
+  assert run(folder, tmp_path / 'parts', kinds) == 0
+  assert '0 of 3 photos' in capsys.readouterr().out
+  whole, parts = (
+    {
+      path.relative_to(tmp_path / name): path.read_bytes()
+      for path in (tmp_path / name).rglob('*')
+      if path.is_file() and path.name != 'summary.json'  # it has times
+    }
+    for name in ('whole', 'parts')
+  )
+  assert len(whole) > 12
+  assert parts == whole
+
+
 def read_summary(output):
   return json.loads((output / 'summary.json').read_text())
 

@@ -58,7 +58,8 @@ def format_results(results: dict[str, Any]) -> str:
   for dataset, found in results.get('datasets', {'': results}).items():
     lines.append(
       f'{dataset + ", " if dataset else ""}step {results["step"]}, '
-      f'{found["num_images"]} images, {results["num_samples"]} samples per image'
+      f'{found["num_images"]} images, '
+      f'{results["num_samples"]} samples per image'
     )
     for name in filter(found.get, ('ema', 'raw')):
       numbers = ', '.join(

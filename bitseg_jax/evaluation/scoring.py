@@ -11,26 +11,6 @@ from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import reading
 
-# Columns of the tables: names in metrics.SCORES and some other results.
-_COLUMNS = (
-  *metrics.names('table'),
-  *metrics.names('panoptic'),
-  'boundary_f',
-  'unclaimed',
-)
-_SET_COLUMNS = (
-  'num_samples',
-  *metrics.names('ensemble'),
-  'ari_oracle',
-  'iou_oracle',
-  *metrics.names('reliability'),
-)
-_TITLES = {
-  'num_samples': 'samples',
-  'ari_oracle': 'oracle ARI',
-  'iou_oracle': 'oracle IoU',
-}
-
 
 class ImageScore(NamedTuple):
   """Scores of one image, and the counts to pool over images.
@@ -41,6 +21,7 @@ class ImageScore(NamedTuple):
     panoptic: segment matches, mean over annotators and samples.
     boundary: boundary matches, mean over samples.
     reliability: see metrics.uncertainty.count_reliability; 0 without sets.
+    num_samples: samples of the image; 0 where there is no prediction.
   """
 
   values: dict[str, float]
@@ -48,6 +29,10 @@ class ImageScore(NamedTuple):
   panoptic: metrics.panoptic.Matches
   boundary: metrics.boundary.Matches
   reliability: np.ndarray
+  num_samples: int
+
+
+Scores = dict[str, dict[str, ImageScore]]  # by place and name of the image
 
 
 def score_image(
@@ -101,7 +86,14 @@ def score_image(
     ari, iou = (regions[..., names.index(name)] for name in ('ari', 'iou'))
     values |= _score_sets(samples, annotations, ari, iou)
     reliability = _count_reliability(samples, annotations)
-  return ImageScore(values, np.array(covered), panoptic, boundary, reliability)
+  return ImageScore(
+    values,
+    np.array(covered),
+    panoptic,
+    boundary,
+    reliability,
+    len(samples),
+  )
 
 
 def _claim(id_map):
@@ -146,64 +138,102 @@ def _count_reliability(samples, annotations):
   )
 
 
-def score_methods(
-  source: Sequence[dict[str, Any]],
+def find_methods(
+  names: Sequence[str],
   places: Iterable[str],
   form: str = 'any',
+  allow_missing: bool = False,
+) -> dict[str, dict[str, list[reading.Part]]]:
+  """Finds what several methods predicted for the images of a dataset.
+
+  Args:
+    names: of the images.
+    places: directory or file of each method, see reading.find.
+    form: see reading.find.
+    allow_missing: whether images without a prediction are accepted.
+
+  Returns:
+    By place and name, the parts to load.
+
+  Raises:
+    ValueError, OSError: if predictions are missing, or it is unclear whose a
+      file is.
+  """
+  found = {place: reading.find(place, names, form) for place in places}
+  for place, parts in found.items():
+    _check_missing(place, names, parts, allow_missing)
+  return found
+
+
+def score_methods(
+  source: Sequence[dict[str, Any]],
+  found: dict[str, dict[str, list[reading.Part]]],
   unclaimed: str = 'segment',
   order: str = 'score',
   image_size: int = 0,
-  allow_missing: bool = False,
-) -> dict[str, dict[str, Any]]:
+  indices: Sequence[int] | None = None,
+  known: Scores | None = None,
+) -> Scores:
   """Scores what several methods predicted for the images of a dataset.
 
   Args:
     source: records of the dataset, see data/pipeline.py.
-    places: directory or file of each method, see reading.find.
-    form, order: see reading.find and reading.load.
+    found: see find_methods; an image without prediction counts as one region.
     unclaimed: see score_image.
+    order: see reading.load.
     image_size: longest side in pixels to compare at, with ids resized by
       nearest neighbour; 0 = size of the annotation.
-    allow_missing: whether an image without prediction counts as one region.
+    indices: which images to score; None = all.
+    known: scores that are known already.
 
   Returns:
-    The result of `summarize` for each place.
+    The scores of each place and image, in order.
 
   Raises:
-    ValueError, OSError: if predictions are missing, damaged or of other sizes.
+    ValueError, OSError: if predictions are damaged, or of other sizes or
+      numbers of samples.
   """
-  names = [source[i]['name'] for i in range(len(source))]
-  found = {place: reading.find(place, names, form) for place in places}
-  for place, parts in found.items():
-    _check_missing(place, names, parts, allow_missing)
-  rows = {place: {} for place in found}
+  indices = range(len(source)) if indices is None else indices
+  scores: Scores = {place: {} for place in found}
   counts: dict[str, int] = {}
-  total = len(names) * len(found)
+  total = len(indices) * len(found)
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
-    for i, name in enumerate(names):
-      annotations = list(source[i]['id_maps'])
-      shape = annotations[0].shape
-      if image_size:
-        shape = transforms.fit_longest_side(*shape, image_size)
-        annotations = [transforms.resize_ids(a, shape) for a in annotations]
+    for record in map(source.__getitem__, indices):
+      name, annotations = record['name'], None
       for place, parts in found.items():
-        samples, missing = [np.zeros(shape, np.int32)], name not in parts
-        if not missing:
-          samples = reading.load(parts[name], shape, order)
-          _check_count(counts.setdefault(place, len(samples)), samples, name)
-        sets = len(samples) > 1 or missing
-        rows[place][name] = score_image(samples, annotations, unclaimed, sets)
+        score = (known or {}).get(place, {}).get(name)
+        if score is None:
+          annotations = annotations or _at_size(record['id_maps'], image_size)
+          part = parts.get(name, [])
+          score = _score_one(part, annotations, unclaimed, order)
+        _check_count(counts, place, name, score.num_samples)
+        scores[place][name] = score
         progress.update()
-  return {
-    place: summarize(scores, len(names) - len(found[place]), counts[place])
-    for place, scores in rows.items()
-  }
+  return scores
 
 
-def _check_count(expected, samples, name):
-  if len(samples) != expected:
+def _at_size(id_maps, image_size):
+  if not image_size:
+    return list(id_maps)
+  shape = transforms.fit_longest_side(*id_maps[0].shape, image_size)
+  return [transforms.resize_ids(id_map, shape) for id_map in id_maps]
+
+
+def _score_one(parts, annotations, unclaimed, order):
+  shape = annotations[0].shape
+  if not parts:
+    one_region = [np.zeros(shape, np.int32)]
+    score = score_image(one_region, annotations, unclaimed, sets=True)
+    return score._replace(num_samples=0)
+  samples = reading.load(parts, shape, order)
+  return score_image(samples, annotations, unclaimed, len(samples) > 1)
+
+
+def _check_count(counts, place, name, count):
+  expected = counts.setdefault(place, count) if count else count
+  if count != expected:
     raise ValueError(
-      f'{len(samples)} samples of {name}, but {expected} of images before it; '
+      f'{count} samples of {name}, but {expected} of images before it; '
       'give all the same number'
     )
 
@@ -220,15 +250,12 @@ def _check_missing(place, names, parts, allow_missing):
   )
 
 
-def summarize(
-  scores: dict[str, ImageScore], missing: int = 0, num_samples: int = 1
-) -> dict[str, Any]:
+def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
   """Summarizes the scores of one method over all images.
 
   Args:
-    scores: scores of each image by name.
-    missing: number of images without prediction.
-    num_samples: samples per image; if it is 1, scores of sets are left out.
+    scores: scores of each image by name. Where images have one sample, scores
+      of sets are left out.
 
   Returns:
     num_images (those with anything to score), left_out, missing, num_samples;
@@ -238,6 +265,7 @@ def summarize(
     boundary_precision, boundary_recall, covering_pooled, ece, brier, bins; and
     per_image. None where there is nothing to score.
   """
+  num_samples = max(score.num_samples for score in scores.values())
   good = [s for s in scores.values() if not math.isnan(s.values['ari'])]
   means = ['unclaimed', *metrics.names('table')]
   if num_samples > 1:
@@ -245,7 +273,7 @@ def summarize(
   summary: dict[str, Any] = {
     'num_images': len(good),
     'left_out': len(scores) - len(good),
-    'missing': missing,
+    'missing': sum(not s.num_samples for s in scores.values()),
     'num_samples': num_samples,
   }
   for name in means:
@@ -272,41 +300,3 @@ def _without_nan(values):
   if isinstance(values, dict):
     return {name: _without_nan(value) for name, value in values.items()}
   return None if isinstance(values, float) and math.isnan(values) else values
-
-
-def format_table(results: dict[str, dict[str, Any]]) -> str:
-  """Formats what score_methods returns as text, one line per method.
-
-  If any method has several samples, their scores follow in a second table.
-  """
-  lines = _format_block(results, ('missing', *_COLUMNS))
-  several = {p: r for p, r in results.items() if r['num_samples'] > 1}
-  if several:
-    lines += ['', *_format_block(several, _SET_COLUMNS)]
-    lines.append('oracle: the best sample, chosen by looking at the truth')
-  return '\n'.join(lines)
-
-
-def _format_block(results, columns):
-  width = max(len('method'), *map(len, results))
-  titles = [_title(name) for name in columns]
-  lines = [_format_row(width, 'method', 'images', titles)]
-  for place, result in results.items():
-    cells = [_format_cell(result.get(name)) for name in columns]
-    lines.append(_format_row(width, place, result['num_images'], cells))
-  return lines
-
-
-def _title(name):
-  score = metrics.SCORES.get(name)
-  return score.title if score else _TITLES.get(name, name)
-
-
-def _format_row(width, place, images, cells):
-  return f'{place:<{width}}{images:>8}' + ''.join(f'{c:>11}' for c in cells)
-
-
-def _format_cell(value):
-  if value is None:
-    return '-'
-  return f'{value:.3f}' if isinstance(value, float) else str(value)

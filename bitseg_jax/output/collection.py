@@ -41,6 +41,7 @@ def predict(
   settings: dict[str, Any],
   checkpoint: str,
   overwrite: bool = False,
+  whole: bool = True,
 ) -> dict[str, Any]:
   """Segments photos and writes what files.py lists, photo by photo.
 
@@ -55,6 +56,7 @@ def predict(
     settings: as DEFAULTS, all of them.
     checkpoint: where the model is from.
     overwrite: segment anew what is there.
+    whole: whether to write the files of all photos, such as summary.json.
 
   Returns:
     What summary.json says; that is written however this ends.
@@ -72,27 +74,33 @@ def predict(
       noted = entries, progress
       todo = _todo(found, output, kinds, made_with, overwrite, *noted)
       while group := list(itertools.islice(todo, at_once)):
-        start = time.perf_counter()
-        results = segmenter.segment_batch([i for *_, i in group], **settings)
-        for (name, about, image), result in zip(group, results, strict=True):
-          files.write(output, name, image, result, kinds, about)
-          entries[name] = _entry('done', files.read_record(output, name))
-          progress.update()
-        seconds = (time.perf_counter() - start) / len(group)
-        for name, _, _ in group:
-          entries[name]['seconds'] = round(seconds, 3)
+        _segment(segmenter, group, output, kinds, settings, *noted)
   finally:
-    in_order = [p.name for p in found if p.name in entries]
+    entries = {p.name: entries[p.name] for p in found if p.name in entries}
     summary = {
       'finished': len(entries) == len(found),
       'seconds': round(time.perf_counter() - began, 1),
       'outputs': list(kinds),
       'made_with': made_with,
-      'photos': [entries[name] for name in in_order],
+      'photos': list(entries.values()),
     }
-    _write_collections(output, in_order, kinds, entries)
-    write_json(output / 'summary.json', summary)
+    if whole:
+      _write_collections(output, kinds, entries)
+      write_json(output / 'summary.json', summary)
   return summary
+
+
+def _segment(segmenter, group, output, kinds, settings, entries, progress):
+  """Segments a group of photos together, writes and notes them."""
+  start = time.perf_counter()
+  results = segmenter.segment_batch([image for *_, image in group], **settings)
+  for (name, about, image), result in zip(group, results, strict=True):
+    files.write(output, name, image, result, kinds, about)
+    entries[name] = _entry('done', files.read_record(output, name))
+    progress.update()
+  seconds = (time.perf_counter() - start) / len(group)
+  for name, _, _ in group:
+    entries[name]['seconds'] = round(seconds, 3)
 
 
 def _made_with(segmenter, checkpoint, settings):
@@ -164,8 +172,8 @@ def _entry(status, record):
   }
 
 
-def _write_collections(output, names, kinds, entries):
-  names = [name for name in names if entries[name]['status'] != 'failed']
+def _write_collections(output, kinds, entries):
+  names = [name for name, e in entries.items() if e['status'] != 'failed']
   if 'panoptic' in kinds:
     files.write_panoptic(output, names)
   if 'rle' in kinds:

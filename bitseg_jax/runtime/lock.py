@@ -47,7 +47,9 @@ def hold_for_all(folder: str | pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold(folder: str | pathlib.Path) -> Iterator[None]:
+def hold(
+  folder: str | pathlib.Path, part: tuple[int, int] | None = None
+) -> Iterator[None]:
   """Holds a folder until the block ends, or the process, however it does.
 
   The kernel drops the lock with the process, also where it is killed; on NFS
@@ -55,13 +57,30 @@ def hold(folder: str | pathlib.Path) -> Iterator[None]:
 
   Args:
     folder: made if it is not there.
+    part: (index, count) holds that part of the work alone, beside the others;
+      None waits for no part: it is refused while one is held.
 
   Raises:
     LockedError: another process holds it; one line that names it.
     OSError: the folder cannot be made or written to.
   """
-  path = pathlib.Path(folder) / NAME
-  path.parent.mkdir(parents=True, exist_ok=True)
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  if part:
+    with _held(folder / f'{NAME}-{part[0]}-of-{part[1]}', folder):
+      yield
+    return
+  with contextlib.ExitStack() as held:
+    parts = sorted(folder.glob(f'{NAME}-*-of-*'))
+    for path in (folder / NAME, *parts):
+      held.enter_context(_held(path, folder))
+    for path in parts:  # their work is about to be joined
+      path.unlink(missing_ok=True)
+    yield
+
+
+@contextlib.contextmanager
+def _held(path, folder):
   # Opened to append: the holder's name stays for others to read.
   with open(path, 'a+') as file:
     try:

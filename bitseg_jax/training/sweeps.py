@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,25 +119,27 @@ def run(
   base: ConfigDict,
   seeds: Sequence[int],
   folder: pathlib.Path,
+  only: Collection[pathlib.Path] | None = None,
   say: Callable[[str], None] = print,
 ) -> bool:
-  """Runs every row with every seed; writes table and plot after each seed.
+  """Runs every row with every seed; writes table and plot after each run.
 
   Args:
     sweep: the rows.
     base: config of the size.
     seeds: one training each.
     folder: where all sweeps of this size lie.
+    only: workdirs of the runs to train and evaluate, without writing a table;
+      None = all of them.
     say: told of every row.
 
   Returns:
     False if it was stopped on the way; the same call goes on.
   """
-  configs = {
-    (name, seed): configured(base, overrides, seed)
-    for seed in seeds
-    for name, overrides in sweep.rows.items()
-  }
+  configs = _configs(sweep, base, seeds)
+  if only is not None:
+    mine = lambda item: run_dir(item[1], folder) in only
+    configs = dict(filter(mine, configs.items()))
   scores: dict[str, Scores] = {name: {} for name in sweep.rows}
   for i, ((name, seed), config) in enumerate(configs.items()):
     done = results_path(config, folder).is_file()
@@ -149,8 +151,37 @@ def run(
     if results is None:
       return False
     scores[name][seed] = score_of(results, sweep.answers.get(name))
-    write_report(sweep, scores, folder)
+    if only is None:
+      write_report(sweep, scores, folder)
   return True
+
+
+def _configs(sweep, base, seeds):
+  return {
+    (name, seed): configured(base, overrides, seed)
+    for seed in seeds
+    for name, overrides in sweep.rows.items()
+  }
+
+
+def part_of(
+  sweeps: Sequence[Sweep],
+  base: ConfigDict,
+  seeds: Sequence[int],
+  folder: pathlib.Path,
+  part: tuple[int, int],
+) -> set[pathlib.Path]:
+  """Returns the workdirs of one part of all runs; no two parts share one.
+
+  The sweeps are all that are asked for, as they may share runs.
+  """
+  index, count = part
+  workdirs = [
+    run_dir(config, folder)
+    for sweep in sweeps
+    for config in _configs(sweep, base, seeds).values()
+  ]
+  return set(list(dict.fromkeys(workdirs))[index::count])
 
 
 def score_of(

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from bitseg_jax import cli, metrics, score
 from bitseg_jax.data import procedural
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import scoring
+from bitseg_jax.evaluation import score_table, scoring
 
 
 def noisy(id_map, seed, share=0.2):
@@ -79,7 +80,7 @@ def test_left_out_pixels_and_empty_annotators_do_not_count():
     assert found.values[name] == pytest.approx(cropped.values[name])
   empty = scoring.score_image(SAMPLES, [nothing], sets=True)
   assert np.isnan(empty.values['ari'])
-  results = scoring.summarize({'a': found, 'b': empty}, num_samples=4)
+  results = scoring.summarize({'a': found, 'b': empty})
   assert (results['num_images'], results['left_out']) == (1, 1)
   assert results['ari'] == found.values['ari']
   assert results['per_image']['b']['ari'] is None
@@ -143,8 +144,15 @@ def places(tmp_path_factory):
   return [str(root / 'flat'), str(root / 'exact')]
 
 
+def score_methods(source, places, allow_missing=False, **how):
+  names = [source[i]['name'] for i in range(len(source))]
+  found = scoring.find_methods(names, places, allow_missing=allow_missing)
+  scores = scoring.score_methods(source, found, **how)
+  return {place: scoring.summarize(s) for place, s in scores.items()}
+
+
 def test_methods_stand_beside_each_other(places):
-  results = scoring.score_methods(Annotated(), places)
+  results = score_methods(Annotated(), places)
   flat, exact = (results[place] for place in places)
   assert (flat['num_images'], flat['num_samples'], flat['missing']) == (3, 1, 0)
   assert flat['ari'] == flat['boundary_f'] == 0
@@ -157,7 +165,7 @@ def test_methods_stand_beside_each_other(places):
   assert exact['ece'] == 0
   assert 0 < exact['brier'] < 0.1
   json.dumps(results, allow_nan=False)
-  lines = scoring.format_table(results).splitlines()
+  lines = score_table.format_table(results).splitlines()
   assert [len(line.split()) for line in lines[1:3]] == [13, 13]
   assert lines[1].startswith(places[0])
   assert 'GED' in lines[4]
@@ -166,9 +174,9 @@ def test_methods_stand_beside_each_other(places):
 
 
 def test_size_to_compare_at(places):
-  half = scoring.score_methods(Annotated(), places[1:], image_size=16)
-  again = scoring.score_methods(Annotated(), places[1:], image_size=16)
-  whole = scoring.score_methods(Annotated(), places[1:])
+  half = score_methods(Annotated(), places[1:], image_size=16)
+  again = score_methods(Annotated(), places[1:], image_size=16)
+  whole = score_methods(Annotated(), places[1:])
   assert half == again
   (half,), (whole,) = half.values(), whole.values()
   assert half['matched_set_iou'] == whole['matched_set_iou'] == 1
@@ -178,8 +186,8 @@ def test_size_to_compare_at(places):
 def test_missing_predictions_are_an_error_or_one_region(places):
   source = Annotated(5)
   with pytest.raises(FileNotFoundError, match='for 2 of 5 images, such as'):
-    scoring.score_methods(source, places)
-  results = scoring.score_methods(source, places, allow_missing=True)
+    score_methods(source, places)
+  results = score_methods(source, places, allow_missing=True)
   flat, exact = (results[place] for place in places)
   assert flat['missing'] == exact['missing'] == 2
   assert exact['num_images'] == 5
@@ -188,7 +196,7 @@ def test_missing_predictions_are_an_error_or_one_region(places):
     assert flat['per_image'][name]['ari'] == 0
     assert exact['per_image'][name]['matched_set_iou'] < 1
   with pytest.raises(FileNotFoundError, match='5 of 5'):
-    scoring.score_methods(source, ['tests'], allow_missing=True)
+    score_methods(source, ['tests'], allow_missing=True)
 
 
 def test_samples_must_be_as_many_for_all_images(places, tmp_path):
@@ -197,7 +205,7 @@ def test_samples_must_be_as_many_for_all_images(places, tmp_path):
     ids = source[i]['id_maps'][0]
     np.save(tmp_path / f'{source[i]["name"]}.npy', np.stack([ids] * (2 + i)))
   with pytest.raises(ValueError, match=r'3 samples of .*, but 2 of images'):
-    scoring.score_methods(source, [str(tmp_path)])
+    score_methods(source, [str(tmp_path)])
 
 
 def call_main(monkeypatch, **values):
@@ -210,6 +218,7 @@ def call_main(monkeypatch, **values):
     'image_size': 0,
     'allow_missing': False,
     'output': '',
+    'shard': '',
   }
   flags = SimpleNamespace(**given | values)
   monkeypatch.setattr(score.flags, 'FLAGS', flags)
@@ -222,13 +231,58 @@ def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
   call_main(monkeypatch, predictions=places, output=str(path))
   written = json.loads(path.read_text())
   assert written['unclaimed'] == 'segment'
-  assert scoring.format_table(written['methods']) in capsys.readouterr().out
+  assert score_table.format_table(written['methods']) in capsys.readouterr().out
+
+
+def test_parts_are_joined_to_the_same_scores(monkeypatch, places, tmp_path):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  call = lambda output, **more: call_main(
+    monkeypatch, predictions=places, output=str(tmp_path / output), **more
+  )
+  assert call('whole.json') == 0
+  assert call('parts.json', shard='1/2') == 0
+  assert call('parts.json', shard='0/2', image_size=16) == 0  # will not fit
+  scored = []
+  original = scoring.score_image
+  monkeypatch.setattr(
+    scoring, 'score_image', lambda *a: scored.append(a) or original(*a)
+  )
+  assert call('parts.json') == 0
+  # Of three images the part had one, of two methods.
+  assert len(scored) == 4
+  whole, parts = (tmp_path / f'{n}.json' for n in ('whole', 'parts'))
+  assert parts.read_text() == whole.read_text()
+  assert sorted(tmp_path.iterdir()) == [parts, whole]
+
+
+def test_scores_of_changed_predictions_are_not_joined(
+  monkeypatch, places, tmp_path
+):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  shutil.copytree(places[0], tmp_path / 'mine')
+  call = lambda **more: call_main(
+    monkeypatch,
+    predictions=[str(tmp_path / 'mine')],
+    output=str(tmp_path / 'scores.json'),
+    **more,
+  )
+  read = lambda: json.loads((tmp_path / 'scores.json').read_text())['methods']
+  assert call(shard='0/1') == 0
+  for path in (tmp_path / 'mine').iterdir():
+    np.save(path, np.arange(256).reshape(16, 16))
+  assert call() == 0
+  (changed,) = read().values()
+  assert call() == 0
+  (again,) = read().values()
+  assert changed == again
 
 
 @pytest.mark.parametrize(
   'values, line',
   [
     ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
+    ({'shard': '0/2'}, '--shard needs --output'),
+    ({'shard': '2/2', 'output': 'b.json'}, '--shard=2/2: give I/N, such as'),
     ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its directory'),
   ],
 )

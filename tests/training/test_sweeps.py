@@ -67,6 +67,25 @@ def test_what_was_trained_is_shared_and_done_only_once(tmp_path, counted):
   assert len(counted['evaluate']) == 6
 
 
+def test_parts_train_every_run_once_and_are_joined(tmp_path, counted):
+  base, say = sizes.tiny(), lambda _: None
+  other = ABC._replace(name='other', rows={'same': {}, **ABC.rows})
+  found = [
+    sweeps.part_of([ABC, other], base, [0, 1], tmp_path, (i, 3))
+    for i in range(3)
+  ]
+  assert sum(map(len, found)) == len(set.union(*found)) == 4
+  for only in found:
+    for sweep in (ABC, other):
+      assert sweeps.run(sweep, base, [0, 1], tmp_path, only, say)
+  assert not (tmp_path / 'abc.md').exists()
+  assert len(set(counted['train'])) == 4
+  done = len(counted['evaluate'])
+  assert sweeps.run(ABC, base, [0, 1], tmp_path, say=say)
+  assert len(counted['evaluate']) == done
+  assert '| c | 0.070' in (tmp_path / 'abc.md').read_text()
+
+
 def test_a_setting_added_later_does_not_train_anew(tmp_path):
   config = sizes.tiny()
   before = ConfigDict(config.to_dict())
@@ -79,9 +98,9 @@ def test_a_setting_added_later_does_not_train_anew(tmp_path):
 def test_a_stopped_training_is_not_taken_for_done(tmp_path, counted):
   base = sizes.tiny()
   say = lambda _: None
-  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say)
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
   assert len(counted['evaluate']) == 3
-  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say)
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
   assert counted['train'][-1] == counted['train'][-2]  # the stopped one, again
   assert len(counted['evaluate']) == 3
 

@@ -11,19 +11,21 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from bitseg_jax.data.prepared.encoding import encode_all, encode_blocks
+from bitseg_jax.data.prepared import encoding
 from bitseg_jax.data.prepared.splits import VERSION, dataset_path
 from bitseg_jax.data.source import Item, Source, SourceError
 
 UNFINISHED = 'unfinished-'
-_RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
+# A reader keeps every shard open, and TFDS holds one in memory to write it.
+SHARD_BYTES = 64 * 2**20
+MOST_SHARDS = 256
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -89,16 +91,21 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
     shards = {}
     for split, items in self._source.splits.items():
       examples = self._examples(split, items)
+      # The first records tell how large the others will be.
+      first = list(islice(examples, encoding.BLOCK))
+      sizes = [_size(example) for _, example in first]
+      records = _records_a_shard(len(items), sum(sizes) / max(len(sizes), 1))
       # The shards of a split are written in turn, all from one stream.
-      shards[split] = [partial(islice, examples, _RECORDS_A_SHARD)] * -(
-        -len(items) // _RECORDS_A_SHARD
+      stream = chain(first, examples)
+      shards[split] = [partial(islice, stream, records)] * -(
+        -len(items) // records
       )
     return shards
 
   def _examples(
     self, split: str, items: list[Item]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    stream = encode_blocks(
+    stream = encoding.encode_blocks(
       self._source,
       items,
       self._longest_side,
@@ -131,6 +138,16 @@ class EntitySegmentation(tfds.core.ShardBasedBuilder):
       raise SourceError('there are problems, and --strict was given')
 
 
+def _size(example: dict[str, Any]) -> int:
+  return len(example['image']) + sum(map(len, example['id_maps']))
+
+
+def _records_a_shard(num_records: int, mean_size: float) -> int:
+  """How many records a shard holds: few where they are large."""
+  by_size = int(SHARD_BYTES / max(mean_size, 1))
+  return max(by_size, -(-num_records // MOST_SHARDS), 1)
+
+
 def write_dataset(
   source: Source,
   data_dir: str | Path,
@@ -157,7 +174,7 @@ def write_dataset(
   Returns:
     One line for each item left out, and why nothing was written, else None.
   """
-  unfinished = Path(data_dir) / f'{UNFINISHED}{key}'
+  unfinished = unfinished_path(data_dir, key)
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
   written = unfinished / 'written'
@@ -193,6 +210,37 @@ def write_dataset(
   return builder.problems, None
 
 
+def unfinished_path(data_dir: str | Path, key: str) -> Path:
+  """Where a preparation of this key keeps what it has done so far."""
+  return Path(data_dir) / f'{UNFINISHED}{key}'
+
+
+def encode_part(
+  source: Source,
+  data_dir: str | Path,
+  longest_side: int,
+  key: str,
+  part: tuple[int, int],
+) -> tuple[int, int]:
+  """Does one part of the encoding, for `write_dataset` to go on with.
+
+  Args:
+    source, data_dir, longest_side, key: see `write_dataset`.
+    part: (index, count), see encoding.encode_part.
+
+  Returns:
+    How many items the part has, and how many of them would be left out.
+  """
+  folder = unfinished_path(data_dir, key) / 'encoded'
+  items = left_out = 0
+  with tqdm(unit=' images', mininterval=1) as progress:
+    for split, listed in source.splits.items():
+      mine = (listed, longest_side, folder / split, part)
+      found = encoding.encode_part(source, *mine, progress.update)
+      items, left_out = items + found[0], left_out + found[1]
+  return items, left_out
+
+
 def _run_quietly(builder):
   # TFDS makes an empty download directory and prints a size it cannot know.
   with (
@@ -213,6 +261,6 @@ def check_source(source: Source, longest_side: int = 512) -> list[str]:
     One line for each item that would be left out.
   """
   items = [item for listed in source.splits.values() for item in listed]
-  stream = encode_all(source, items, longest_side) if items else ()
+  stream = encoding.encode_all(source, items, longest_side) if items else ()
   results = tqdm(stream, total=len(items), unit=' images', mininterval=1)
   return source.problems + [r for r in results if isinstance(r, str)]

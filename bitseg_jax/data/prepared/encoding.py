@@ -57,20 +57,53 @@ def encode_blocks(
   """
   folder.mkdir(parents=True, exist_ok=True)
   for start in range(0, len(items), BLOCK):
-    path = folder / f'{start:09d}.msgpack'
-    if path.is_file():
-      results = msgpack.unpackb(path.read_bytes())
-      advance(len(results))
-    else:
-      results = []
-      block = items[start : start + BLOCK]
-      for result in encode_all(source, block, longest_side):
-        results.append(result)
-        advance(1)
-      partly = path.with_suffix('.partly')
-      partly.write_bytes(msgpack.packb(results))
-      os.replace(partly, path)  # so that only whole blocks have this name
-    yield from results
+    block = items[start : start + BLOCK]
+    yield from _block(source, block, longest_side, folder, start, advance)
+
+
+def encode_part(
+  source: Source,
+  items: list[Item],
+  longest_side: int,
+  folder: Path,
+  part: tuple[int, int],
+  advance: Callable[[int], Any],
+) -> tuple[int, int]:
+  """Encodes the blocks of one part, where `encode_blocks` finds them later.
+
+  Args:
+    source, items, longest_side, folder, advance: see `encode_blocks`.
+    part: (index, count): every count-th block, from that of the index on.
+
+  Returns:
+    How many items the part has, and how many of them would be left out.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  index, count = part
+  done = left_out = 0
+  for start in range(0, len(items), BLOCK)[index::count]:
+    block = items[start : start + BLOCK]
+    results = _block(source, block, longest_side, folder, start, advance)
+    done += len(results)
+    left_out += sum(isinstance(result, str) for result in results)
+  return done, left_out
+
+
+def _block(source, items, longest_side, folder, start, advance):
+  """The results of one block, from its file if that is there."""
+  path = folder / f'{start:09d}.msgpack'
+  if path.is_file():
+    results = msgpack.unpackb(path.read_bytes())
+    advance(len(results))
+    return results
+  results = []
+  for result in encode_all(source, items, longest_side):
+    results.append(result)
+    advance(1)
+  partly = path.with_suffix('.partly')
+  partly.write_bytes(msgpack.packb(results))
+  os.replace(partly, path)  # so that only whole blocks have this name
+  return results
 
 
 def fingerprint(source_dir: str | Path, *settings: Any) -> str:

@@ -17,6 +17,7 @@ def prepare(
   longest_side: int = 512,
   strict: bool = False,
   overwrite: bool = False,
+  part: tuple[int, int] | None = None,
   **options: Any,
 ) -> int:
   """Writes the dataset in `source` to `output`, unless it is there already.
@@ -29,6 +30,8 @@ def prepare(
     longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
     strict: write nothing if any item has a problem.
     overwrite: replace the dataset in `output` once the new one is whole.
+    part: (index, count): only encode that part of it; a call without, which
+      writes the dataset, finds what the parts have done.
     **options: see `families.open_source`.
 
   Returns:
@@ -46,6 +49,8 @@ def prepare(
   print(*opened.notes, sep='\n', end='\n' if opened.notes else '')
   if output:
     key = fingerprint(source, dataset, longest_side, options)
+    if part:
+      return _encode_part(opened, output, longest_side, key, part)
     _tell_unfinished(output, key)
     problems, failure = builder.write_dataset(
       opened, output, dataset, longest_side, strict, options, key
@@ -62,6 +67,17 @@ def prepare(
     print(f'{total} items read, {len(problems)} problems')
     return 1 if problems else 0
   print(splits.format_table(splits.read_metadata(output)))
+  return 0
+
+
+def _encode_part(opened, output, longest_side, key, part):
+  index, count = part
+  done, left_out = builder.encode_part(opened, output, longest_side, key, part)
+  print(
+    f'part {index} of {count} is done: {done} items, of which {left_out} will '
+    'be left out; the same command without --shard writes the dataset once '
+    'all parts are done'
+  )
   return 0
 
 

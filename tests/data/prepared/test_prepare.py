@@ -19,6 +19,7 @@ from bitseg_jax import cli, prepare
 from bitseg_jax.data.families import bsds500, folder
 from bitseg_jax.data.prepared import builder, encoding, splits
 from bitseg_jax.output import describe
+from bitseg_jax.runtime import lock
 
 H, W = 24, 40
 
@@ -552,13 +553,69 @@ def test_shard_cut_short_is_noticed(tmp_path):
 
 @pytest.mark.parametrize('names', ['abcd', 'abcde', 'ab'])
 def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
-  monkeypatch.setattr(builder, '_RECORDS_A_SHARD', 2)
+  monkeypatch.setattr(builder, '_records_a_shard', lambda *_: 2)
   source = make_folder(tmp_path / 'in', names)
   (source / 'labels/b.png').write_bytes(b'')
   assert run(source, tmp_path / 'out') == 0
   reader = splits.open_split(tmp_path / 'out', 'train')
   found = [reader[i]['name'] for i in range(len(reader))]
   assert found == sorted(set(names) - {'b'})
+
+
+def test_shards_are_few_however_many_records():
+  for num_records in (1, 1_000, 10_000_000):
+    for size in (100, 30_000, 10_000_000):
+      held = builder._records_a_shard(num_records, size)
+      assert held >= 1
+      assert -(-num_records // held) <= builder.MOST_SHARDS
+      # A shard is held in memory: it is no larger than it must be.
+      least = -(-num_records // builder.MOST_SHARDS)
+      assert held == least or held * size <= builder.SHARD_BYTES
+
+
+def tree(folder):
+  return {
+    path.relative_to(folder): path.read_bytes()
+    for path in sorted(folder.rglob('*'))
+    if path.is_file() and path.name != '.lock'
+  }
+
+
+def test_parts_are_joined_to_the_same_dataset(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(encoding, 'BLOCK', 2)
+  source = make_folder(tmp_path / 'in', 'abcdefg')
+  (source / 'labels/b.png').write_bytes(b'')
+  assert run(source, tmp_path / 'whole') == 0
+  for index in (2, 0):
+    assert run(source, tmp_path / 'parts', part=(index, 3)) == 0
+    assert not splits.dataset_path(tmp_path / 'parts').exists()
+  assert 'part 0 of 3 is done: 3 items, of which 1' in capsys.readouterr().out
+  encoded = []
+  original = encoding.encode_all
+  monkeypatch.setattr(
+    encoding, 'encode_all', lambda *a: encoded.append(a) or original(*a)
+  )
+  assert run(source, tmp_path / 'parts') == 0  # the part that was not done
+  assert len(encoded) == 1
+  assert tree(tmp_path / 'parts') == tree(tmp_path / 'whole')
+
+
+def test_parts_are_held_apart_and_joined_after_all(tmp_path):
+  with (
+    lock.hold(tmp_path, (0, 2)),
+    lock.hold(tmp_path, (1, 2)),
+    pytest.raises(lock.LockedError, match='is in use by process'),
+    lock.hold(tmp_path),
+  ):
+    pass
+  with (
+    lock.hold(tmp_path, (0, 2)),
+    pytest.raises(lock.LockedError),
+    lock.hold(tmp_path, (0, 2)),
+  ):
+    pass
+  with lock.hold(tmp_path):
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 
 
 def test_seeded_split_is_whole_disjoint_and_stable(tmp_path):
