@@ -8,11 +8,15 @@ Runs bitseg_jax on GKE, on nodes with GPUs or with a TPU slice.
   launch/gke.sh VERB [--setting=VALUE ...] [--dry_run] [-- FLAGS]
 
 FLAGS are those of `python -m bitseg_jax.main`, with --workdir=runs/NAME: there
-runs/ is the bucket. Uses the cluster that kubectl uses.
+runs/ is the bucket. For `array` they are a command and its flags, such as
+`predict --checkpoint=runs/mine --input=runs/photos --output=runs/predicted`.
+Uses the cluster that kubectl uses.
 
 verbs
   build   builds the image from the committed code, and pushes it
   start   starts the job; after `stop`, the same command goes on
+  array   shares prepare, predict, score or sweep among --parts=N pods; with
+          --parts=1, once these are done, it joins what they have left
   status  what the job and its pods are doing
   logs    follows the log of one pod
   stop    has the run save, and deletes the job; the bucket stays
@@ -24,6 +28,7 @@ settings, also read from the environment variable in brackets
   --gpu=TYPE:N           such as nvidia-h100-80gb:8, N GPUs a node
   --tpu=TYPE:TOPOLOGY:N  such as tpu-v6e-slice:2x4:8, N chips a node
   --nodes=N              default 1; for a TPU slice all of its nodes
+  --parts=N              of array; default 1
   --dataset=NAME         gs://BUCKET/datasets/NAME, to be copied to
                          datasets/NAME of every pod; may be repeated
   --service_account=NAME that may read and write the bucket; default: default
@@ -35,7 +40,7 @@ END
 
 name=${JOB_NAME-} image=${IMAGE-} bucket=${BUCKET-}
 gpu='' tpu='' nodes=1 service_account=default spot='' pod=0 dry_run=
-datasets=() flags=()
+parts=1 command=main datasets=() flags=()
 port=8476
 
 die() {
@@ -62,7 +67,9 @@ need() {
 # The flags by which the processes find each other. On TPU nodes GKE tells JAX;
 # on others JAX would need a package and rights to ask Kubernetes.
 joining() {
-  if [[ $tpu ]]; then
+  if [[ $command == array ]]; then
+    ((parts == 1)) || echo "--shard=\$(JOB_COMPLETION_INDEX)/$parts"
+  elif [[ $tpu ]]; then
     echo --distributed
   else
     echo "--coordinator=$name-0.$name:$port"
@@ -76,15 +83,17 @@ yaml() {
   while IFS= read -r flag; do join+=("$flag"); done < <(joining)
   NAME=$name IMAGE=$image BUCKET=$bucket NODES=$nodes GPU=$gpu TPU=$tpu \
     SPOT=$spot SERVICE_ACCOUNT=$service_account \
-    DATASETS="${datasets[*]+"${datasets[*]}"}" \
-    python3 - launch/gke_job.yaml "${#join[@]}" "${join[@]}" \
+    DATASETS="${datasets[*]+"${datasets[*]}"}" COMMAND=$command \
+    python3 - launch/gke_job.yaml "${#join[@]}" ${join[@]+"${join[@]}"} \
     ${flags[@]+"${flags[@]}"} <<'END'
 import json, os, string, sys
 
 template, joining, *args = sys.argv[1:]
 set_ = dict(os.environ)
 kind, *sizes = (set_['TPU'] or set_['GPU']).split(':')
-if set_['TPU']:
+if not kind:
+  selector, devices = {}, {}
+elif set_['TPU']:
   selector = {'cloud.google.com/gke-tpu-accelerator': kind,
               'cloud.google.com/gke-tpu-topology': sizes[0]}
   devices = {'google.com/tpu': int(sizes[1])}
@@ -102,12 +111,18 @@ copies = [
 ]
 # Kubernetes would replace $(NAME) in what the user wrote.
 args[int(joining):] = [a.replace('$(', '$$(') for a in args[int(joining):]]
+module = ['-m', 'bitseg_jax.main']
+if set_['COMMAND'] == 'array':
+  joined = args[:int(joining)]
+  args = [*args[int(joining):], *joined]
+  module = ['-m', 'bitseg_jax']
 print(string.Template(open(template).read()).substitute(
   set_,
   RETRIES=6 * int(set_['NODES']),
   NODE_SELECTOR=json.dumps(selector),
   DEVICES=json.dumps(devices),
   INIT_CONTAINERS=json.dumps(copies),
+  MODULE=json.dumps(['.venv/bin/python', *module]),
   ARGS=json.dumps(args),
 ), end='')
 END
@@ -136,6 +151,22 @@ start() {
   [[ $found ]] || die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
   [[ $gpu == *?:[1-9]* && ! $tpu || $tpu == *?:*?:[1-9]* && ! $gpu ]] ||
     die 'give --gpu=TYPE:N or --tpu=TYPE:TOPOLOGY:N; see launch/gke.sh --help'
+  send
+}
+
+array() {
+  need name image bucket
+  case ${flags[0]-} in
+    prepare | predict | score | sweep) ;;
+    *) die 'give -- prepare, predict, score or sweep, and its flags' ;;
+  esac
+  [[ $parts == [1-9]* && ! $parts == *[!0-9]* ]] ||
+    die "--parts=$parts: give a number from 1 on"
+  command=array nodes=$parts
+  send
+}
+
+send() {
   local text
   text=$(yaml)
   if [[ $dry_run ]]; then
@@ -168,7 +199,7 @@ verb=${1---help}
 shift || true
 while (($#)); do
   case $1 in
-    --name=* | --image=* | --bucket=* | --gpu=* | --tpu=* | --nodes=* | \
+    --name=* | --image=* | --bucket=* | --gpu=* | --tpu=* | --nodes=* | --parts=* | \
       --service_account=* | --pod=*)
       setting=${1%%=*}
       printf -v "${setting#--}" %s "${1#*=}"
@@ -188,7 +219,7 @@ done
 bucket=${bucket#gs://}
 cd "$(dirname "$0")/.."
 case $verb in
-  build | start | status | logs | stop) "$verb" ;;
+  build | start | array | status | logs | stop) "$verb" ;;
   -h | --help | help) usage ;;
   *) die "unknown verb $verb; see launch/gke.sh --help" ;;
 esac

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 LAUNCH = pathlib.Path('launch').resolve()
-SCRIPTS = [*sorted(LAUNCH.glob('*.sh')), LAUNCH / 'slurm.sbatch']
+SCRIPTS = [*sorted(LAUNCH.glob('*.sh')), *sorted(LAUNCH.glob('*.sbatch'))]
 STAND_IN = pathlib.Path('tests/stand_in.py').read_text()
 HERE = ['gcloud', 'docker', 'kubectl', 'srun', 'scancel', 'scontrol']
 FAR = ['make', 'mountpoint', 'python3', 'sudo', 'curl', 'lsb_release']
@@ -374,6 +374,10 @@ def gke_objects(place, *settings):
     '--',
     *FLAGS,
   )
+  return objects_in(out)
+
+
+def objects_in(out):
   _, text = out.split("<<'END'\n")
   return list(yaml.safe_load_all(text.removesuffix('END\n')))
 
@@ -433,6 +437,50 @@ def test_gke_tpu_pods_are_told_by_gke(place):
   ]
 
 
+PREDICT = ['predict', '--input=runs/a b', '--output=$(HOME)']
+
+
+def test_gke_parts_are_an_indexed_job_and_joined_by_one_pod(place):
+  environ = {'JOB_NAME': 'mine', 'IMAGE': 'i', 'BUCKET': 'b'}
+  call = 'launch/gke.sh', 'array', '--dry_run', '--parts=8', '--', *PREDICT
+  _, job = objects_in(place.run(*call, **environ)[0])
+  assert job['spec']['completionMode'] == 'Indexed'
+  assert job['spec']['completions'] == job['spec']['parallelism'] == 8
+  assert container(job)['command'] == ['.venv/bin/python', '-m', 'bitseg_jax']
+  *given, shard = container(job)['args']
+  assert [flag.replace('$$', '$') for flag in given] == PREDICT
+  assert shard == '--shard=$(JOB_COMPLETION_INDEX)/8'
+  assert container(job)['resources']['limits'] == {}
+  assert job['spec']['template']['spec']['nodeSelector'] == {}
+  gpu = 'launch/gke.sh', 'array', '--dry_run', '--gpu=l4:1', '--', *PREDICT
+  _, join = objects_in(place.run(*gpu, **environ)[0])
+  assert join['spec']['completions'] == 1
+  assert len(container(join)['args']) == len(PREDICT)
+  assert container(join)['resources']['limits'] == {'nvidia.com/gpu': 1}
+  for wrong in (['--parts=0', '--', 'predict'], ['--', 'train'], []):
+    _, said = place.run('launch/gke.sh', 'array', *wrong, code=1, **environ)
+    assert said.startswith('error: ')
+    assert said.count('\n') == 1
+
+
+def test_slurm_array_numbers_its_parts(slurm):
+  run = ('bash', 'launch/array.sbatch', '--dry_run', *PREDICT)
+  tasks = {
+    'SLURM_ARRAY_TASK_ID': '3',
+    'SLURM_ARRAY_TASK_COUNT': '8',
+    'SLURM_ARRAY_TASK_MIN': '0',
+    'SLURM_ARRAY_TASK_MAX': '7',
+  }
+  whole = ['.venv/bin/python', '-m', 'bitseg_jax', *PREDICT]
+  assert shlex.split(slurm.run(*run, **tasks)[0]) == [*whole, '--shard=3/8']
+  assert shlex.split(slurm.run(*run)[0]) == whole
+  for wrong in ('SLURM_ARRAY_TASK_MIN', 'SLURM_ARRAY_TASK_MAX'):
+    _, said = slurm.run(*run, code=1, **tasks | {wrong: '9'})
+    assert said.startswith('error: number the parts from 0 on')
+  _, said = slurm.run('bash', 'launch/array.sbatch', 'train', code=1)
+  assert said.startswith('error: give prepare, predict')
+
+
 def test_gke_stopped_run_is_no_failure(place):
   _, job = gke_objects(place, '--gpu=x:1')
   rules = job['spec']['podFailurePolicy']['rules']
@@ -471,5 +519,5 @@ def test_container_starts_the_command_of_the_job():
   job = (LAUNCH / 'gke_job.yaml').read_text()
   command = json.dumps(['.venv/bin/python', '-m', 'bitseg_jax.main'])
   assert f'ENTRYPOINT {command}' in lines
-  assert f'command: {command}' in job
+  assert 'command: ${MODULE}' in job
   assert 'WORKDIR /bitseg_jax' in lines
