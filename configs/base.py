@@ -261,6 +261,13 @@ TRAIN = {
   'checkpoint_every': Setting(
     5_000, 'steps from one checkpoint to the next', least=1, most=_MANY
   ),
+  'checkpoint_minutes': Setting(
+    15.0,
+    'save also at the first log_every after so many minutes without a '
+    'checkpoint; 0 is off',
+    least=0,
+    most=1e6,
+  ),
   'keep_checkpoints': Setting(
     2, 'how many checkpoints stay on disk', least=1, most=10_000
   ),

@@ -88,6 +88,7 @@ FREE = {
   'train.log_every',
   'train.eval_every',
   'train.checkpoint_every',
+  'train.checkpoint_minutes',
   'train.keep_checkpoints',
   'eval.batch_size',
   'eval.num_images',

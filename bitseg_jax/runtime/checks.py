@@ -145,6 +145,7 @@ _FREE = {
   'train.log_every',
   'train.eval_every',
   'train.checkpoint_every',
+  'train.checkpoint_minutes',
   'train.keep_checkpoints',
 }
 

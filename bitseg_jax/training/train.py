@@ -162,15 +162,13 @@ def loop(
   """Trains until settings.num_steps; logs, evaluates and saves on the way."""
   first, together = int(state.step), settings.steps_per_call
   _check_reachable(settings, first)
-  key = jax.jit(
-    lambda: jax.random.fold_in(jax.random.key(seed), 1),
-    out_shardings=sharding.copied_on(mesh),
-  )()
+  key = _training_key(seed, mesh)
   size = settings.batch_size
   progress = progress_bar(
     settings.num_steps * size, 'train', 'img', initial=first * size
   )
-  pending, due, clock = [], None, _Clock()
+  pending, due, clock = [], [], _Clock()
+  unsaved = stopping.SaveClock(settings.checkpoint_minutes)
   report = functools.partial(
     _report, writer, progress, clock, learning_rate, last_saved, together * size
   )
@@ -181,21 +179,22 @@ def loop(
       progress.unpause()  # excludes compiling from the estimate of time left
     state, metrics = step_fn(state, batch, key)
     pending.append(metrics)
-    if due:  # read only now, when the device has the next step to do
-      report(*due)
-      due = None
+    while due:  # read only now, when the device has the next step to do
+      report(*due.pop())
     stop = stop_asked(step // together)  # orbax must be asked at every count
     last = stop or step == settings.num_steps
+    logs = step % settings.log_every == 0
     saves = last or step % settings.checkpoint_every == 0
+    saves = saves or (logs and unsaved.rings())
     shows = step == settings.num_steps or step % settings.eval_every == 0
-    if saves or shows or step % settings.log_every == 0:
-      due, pending = (step, pending), []
+    if saves or shows or logs:
+      due, pending = [(step, pending)], []
     progress.update(together * size)
-    if saves or shows:  # nothing is saved that is not known to be finite
-      report(*due)
-      due = None
+    while due and (saves or shows):  # only what is known to be finite is saved
+      report(*due.pop())
     if saves:
       save(step, state)
+      unsaved.restart()
     if shows and not stop:
       show(step, state)
     if saves or shows:
@@ -205,6 +204,11 @@ def loop(
       break
   progress.close()
   return state
+
+
+def _training_key(seed, mesh):
+  make = lambda: jax.random.fold_in(jax.random.key(seed), 1)
+  return jax.jit(make, out_shardings=sharding.copied_on(mesh))()
 
 
 def _report(

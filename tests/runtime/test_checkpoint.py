@@ -506,3 +506,26 @@ def test_an_average_that_is_not_finite_is_not_saved(random_run):
     pytest.raises(train.NonFiniteLossError, match=r'last good .* is step 2'),
   ):
     train._save(manager, {}, 3, state)
+
+
+def test_the_clock_rings_once_the_minutes_are_up():
+  now = [0.0]
+  clock = stopping.SaveClock(2, lambda: now[0])
+  now[0] = 119
+  assert not clock.rings()
+  now[0] = 120
+  assert clock.rings()
+  clock.restart()
+  assert not clock.rings()
+  never = stopping.SaveClock(0, lambda: now[0])
+  now[0] = 1e9
+  assert not never.rings()
+
+
+def test_a_run_is_saved_by_time_too(tiny_config, flat, tmp_path):
+  config = flat(tiny_config)
+  config.train.update(log_every=2, checkpoint_every=5, checkpoint_minutes=1e-9)
+  config.train.update(num_steps=6, keep_checkpoints=9)
+  train.train(config, tmp_path)
+  steps = {p.name for p in (tmp_path / 'checkpoints').iterdir()}
+  assert steps == {'2', '4', '5', '6'}
