@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,12 +60,15 @@ def start_main(workdir, *flags, environ=None):
   )
 
 
-def start_both(workdir, *flags):
-  """Starts two processes of one run."""
-  port = 20_000 + os.getpid() % 20_000
-  group = f'--coordinator=localhost:{port}', '--num_processes=2'
+def start_both(workdir, *flags, count=2, environ=None):
+  """Starts two processes of one run, or more."""
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  group = f'--coordinator=localhost:{port}', f'--num_processes={count}'
   return [
-    start_main(workdir, *flags, *group, f'--process_id={i}') for i in range(2)
+    start_main(workdir, *flags, *group, f'--process_id={i}', environ=environ)
+    for i in range(count)
   ]
 
 
@@ -426,6 +430,34 @@ def test_many_devices_and_processes_train_alike(tmp_path):
   # Logged is the mean over a call's two steps.
   two = np.reshape(one, (10, 2)).mean(axis=1)
   np.testing.assert_allclose(losses('processes'), two, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_processes_and_another_fsdp(tmp_path):
+  flags = '--config.train.decay_steps=0', '--config.train.batch_size=8'
+  # Processes, devices of each, and devices that share one copy of the state.
+  stages = (1, 1, 1), (2, 2, 4), (4, 1, 1), (1, 4, 4), (1, 1, 1)
+  for i, (count, devices, fsdp) in enumerate(stages):
+    more = (
+      f'--config.train.num_steps={4 * i + 4}',
+      f'--config.train.fsdp={fsdp}',
+    )
+    environ = {'JAX_NUM_CPU_DEVICES': str(devices)}
+    if count == 1:
+      running = [start_main(tmp_path / 'moved', *flags, *more, environ=environ)]
+    else:
+      running = start_both(
+        tmp_path / 'moved', *flags, *more, count=count, environ=environ
+      )
+    for process in running:
+      finish(process)
+  finish(start_main(tmp_path / 'whole', *flags, '--config.train.num_steps=20'))
+  whole, moved = logged(tmp_path / 'whole'), logged(tmp_path / 'moved')
+  assert [line['step'] for line in moved] == list(range(1, 21))
+  for name in ('loss', 'grad_norm'):
+    np.testing.assert_allclose(
+      [line[name] for line in moved], [line[name] for line in whole], rtol=1e-5
+    )
 
 
 @pytest.mark.slow
