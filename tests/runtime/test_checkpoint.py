@@ -434,7 +434,12 @@ def test_many_devices_and_processes_train_alike(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_and_another_fsdp(tmp_path):
-  flags = '--config.train.decay_steps=0', '--config.train.batch_size=8'
+  flags = (
+    '--config.train.decay_steps=0',
+    '--config.train.batch_size=8',
+    '--config.model.channel_mults=(1,)',  # compiles fastest
+    '--config.model.attention_levels=()',
+  )
   # Processes, devices of each, and devices that share one copy of the state.
   stages = (1, 1, 1), (2, 2, 4), (4, 1, 1), (1, 4, 4), (1, 1, 1)
   for i, (count, devices, fsdp) in enumerate(stages):
