@@ -189,7 +189,7 @@ def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
   def again(*args, **settings):
     done.clear()
     assert run(folder, output, *args, **settings) == 0
-    return done
+    return sorted(done)  # two are worked on at once
 
   names = ['a', 'b', 'deep/a']
   assert again() == names
@@ -255,13 +255,15 @@ def test_interrupted_it_leaves_whole_files(
   assert 'interrupted; the same command goes on' in capsys.readouterr().err
   summary = read_summary(output)
   assert not summary['finished']
-  assert [photo['status'] for photo in summary['photos']] == ['done']
+  done = [photo['status'] for photo in summary['photos']]
+  assert done in (['done'], ['done'] * 2)  # two are worked on at once
   panoptic = json.loads((output / 'panoptic.json').read_text())
-  assert len(panoptic['images']) == 1
+  assert len(panoptic['images']) == len(done)
   monkeypatch.setattr(viz, 'save_png', save)
   assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 0
   states = [photo['status'] for photo in read_summary(output)['photos']]
-  assert states == ['there', 'done', 'done']
+  assert states.count('there') == len(done)
+  assert states.count('done') == 3 - len(done)
   assert not [name for name in names_in(output) if name.endswith('tmp')]
 
 

@@ -1,10 +1,12 @@
 """Segments many photos: goes on where it was stopped, and past what is bad."""
 
+import collections
 import itertools
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,13 @@ def predict(
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
       todo = _todo(found, output, kinds, made_with, overwrite, *noted)
-      while group := list(itertools.islice(todo, at_once)):
-        _segment(segmenter, group, output, kinds, settings, *noted)
+      groups = iter(lambda: list(itertools.islice(todo, at_once)), [])
+      _overlapped(
+        groups,
+        lambda group: _segment(
+          segmenter, group, output, kinds, settings, *noted
+        ),
+      )
   finally:
     entries = {p.name: entries[p.name] for p in found if p.name in entries}
     summary = {
@@ -88,6 +95,28 @@ def predict(
       _write_collections(output, kinds, entries)
       write_json(output / 'summary.json', summary)
   return summary
+
+
+def _overlapped(groups, work):
+  """Works on two groups at once, while the next is read.
+
+  So the devices sample for one while the other's results are made and written.
+  """
+  reader, workers = ThreadPoolExecutor(1), ThreadPoolExecutor(2)
+  running = collections.deque()
+  try:
+    ahead = reader.submit(next, groups, None)
+    while group := ahead.result():
+      ahead = reader.submit(next, groups, None)
+      running.append(workers.submit(work, group))
+      if len(running) > 2:
+        running.popleft().result()
+    for done in running:
+      done.result()
+  finally:
+    # What is begun is written; nothing else is begun.
+    reader.shutdown(cancel_futures=True)
+    workers.shutdown(cancel_futures=True)
 
 
 def _segment(segmenter, group, output, kinds, settings, entries, progress):

@@ -75,6 +75,7 @@ class Segmenter:
     self._mesh = sharding.make_mesh()
     self._sample_fns = {}
     self._lock = threading.Lock()
+    self._drawing = threading.Lock()
     self._probabilities = jax.jit(parts.codec.probabilities)
     self.step, self.digest = step, digest
     self._config = config
@@ -257,16 +258,14 @@ class Segmenter:
       batch = jobs[start : start + self.batch_size]
       filled = batch + batch[:1] * (self.batch_size - len(batch))
       rows = [examples[i] for i, _ in filled]
-      x_hat = drawing.to_host(
-        sample_fn(
-          self._params,
-          *sharding.put_batch(
-            tuple(np.stack([e[k] for e in rows]) for k in ('image', 'size')),
-            self._mesh,
-          ),
-          _keys(seed, [n for _, n in filled]),
-        )
+      given = sharding.put_batch(
+        tuple(np.stack([e[k] for e in rows]) for k in ('image', 'size')),
+        self._mesh,
       )
+      with self._drawing:  # two batches at once may not fit the devices
+        x_hat = drawing.to_host(
+          sample_fn(self._params, *given, _keys(seed, [n for _, n in filled]))
+        )
       codes = np.asarray(self._parts.codec.decode(x_hat))
       for row, (i, _) in enumerate(batch):
         height, width = examples[i]['size']
