@@ -204,3 +204,33 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     white = Image.new('RGBA', image.size, 'white')
     image = Image.alpha_composite(white, image)
   return np.asarray(image.convert('RGB'))
+
+
+def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+  """Converts what a program may hold of a photo.
+
+  Args:
+    image: uint8 [H, W, 3] RGB or [H, W] grey, or a Pillow image, see to_rgb.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: if it is neither.
+  """
+  if isinstance(image, Image.Image):
+    return to_rgb(image)
+  image = np.asarray(image)
+  if image.ndim == 2:
+    image = np.repeat(image[..., None], 3, axis=-1)
+  if (
+    image.dtype != np.uint8
+    or image.ndim != 3
+    or image.shape[-1] != 3
+    or not image.size
+  ):
+    raise ValueError(
+      'image must be uint8 [H, W, 3] RGB or [H, W] grey, or a Pillow image, '
+      f'but is {image.dtype} {list(image.shape)}'
+    )
+  return image
