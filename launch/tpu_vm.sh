@@ -27,7 +27,10 @@ settings, also read from the environment variable in brackets
   --name=NAME           of the VM [TPU_NAME]
   --zone=ZONE           such as us-east5-b [ZONE]
   --bucket=BUCKET       without gs:// [BUCKET]
-  --accelerator=TYPE    such as v6e-8 [ACCELERATOR_TYPE]
+  --accelerator=TYPE    such as v6e-8; of several, such as v6e-16,v6e-8, watch
+                        takes the first that comes: after a preemption the run
+                        goes on with any number of chips [ACCELERATOR_TYPE]
+  --patience=MINUTES    to wait for one of several; default 30
   --runtime=VERSION     default: the one of the accelerator [RUNTIME_VERSION]
   --dataset=NAME        gs://BUCKET/datasets/NAME, to be copied to
                         datasets/NAME of every worker; may be repeated
@@ -41,7 +44,7 @@ END
 
 name=${TPU_NAME-} zone=${ZONE-} bucket=${BUCKET-} project=${PROJECT-}
 accelerator=${ACCELERATOR_TYPE-} runtime=${RUNTIME_VERSION-}
-datasets=() spot=() flags=() worker=0 poll=60 dry_run=
+datasets=() spot=() flags=() worker=0 poll=60 patience=30 dry_run=
 
 say() { echo "$*" >&2; }
 
@@ -123,7 +126,7 @@ vm_state() {
 }
 
 default_runtime() {
-  case $accelerator in
+  case $1 in
     v6e-*) echo v2-alpha-tpuv6e ;;
     v5p-*) echo v2-alpha-tpuv5 ;;
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
@@ -133,11 +136,15 @@ default_runtime() {
 
 create() {
   need name zone accelerator
-  runtime=${runtime:-$(default_runtime)}
-  need runtime
+  local type=${accelerator%%,*} version
+  version=${runtime:-$(default_runtime "$type")}
+  [[ $version ]] || die "--runtime is missing: none is known for $type"
   gcloud_tpus queued-resources create "$name" --node-id="$name" \
-    --accelerator-type="$accelerator" --runtime-version="$runtime" \
-    ${spot[@]+"${spot[@]}"} || die "$name could not be asked for, see above"
+    --accelerator-type="$type" --runtime-version="$version" \
+    ${spot[@]+"${spot[@]}"} || {
+    say "error: $name could not be asked for, see above"
+    return 2
+  }
   if [[ $dry_run ]]; then
     echo '# then, until it is READY:'
     look_commands
@@ -147,15 +154,33 @@ create() {
 }
 
 wait_until_ready() {
-  local state
+  local state began=$SECONDS
   until state=$(vm_state) && [[ $state == ready ]]; do
     if [[ $state == gone ]]; then
       say "error: no VM came of $name; delete it and try another zone"
       return 1
     fi
+    if [[ $accelerator == *,* ]] && ((SECONDS - began >= 60 * patience)); then
+      say "error: $name did not come in $patience minutes"
+      return 1
+    fi
     say "$name: $state"
     sleep "$poll"
   done
+}
+
+# Asks for the VM; where it does not come, the next of several is due.
+create_for_watch() {
+  local code=0
+  create || code=$?
+  ((code)) || return 0
+  if [[ $accelerator == *,* ]]; then
+    accelerator=${accelerator#*,},${accelerator%%,*}
+    say "trying ${accelerator%%,*} now"
+    ((code == 2)) || delete || true
+  elif ((code == 2)); then
+    exit 1
+  fi
 }
 
 setup() {
@@ -241,10 +266,10 @@ watch() {
   while true; do
     state=$(vm_state)
     case $state in
-      none) create || true ;;
+      none) create_for_watch ;;
       gone)
         say "$name is gone; making it anew"
-        delete && { create || true; }
+        delete && create_for_watch
         ;;
       ready) if look_after; then break; fi ;;
       *) [[ $state == "$before" ]] || say "$name: $state" ;;
@@ -294,7 +319,7 @@ shift || true
 while (($#)); do
   case $1 in
     --name=* | --zone=* | --bucket=* | --project=* | --accelerator=* | \
-      --runtime=* | --worker=* | --poll=*)
+      --runtime=* | --worker=* | --poll=* | --patience=*)
       setting=${1%%=*}
       printf -v "${setting#--}" %s "${1#*=}"
       ;;

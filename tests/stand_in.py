@@ -7,6 +7,7 @@ test_launch.py puts it into the PATH under their names. $STAND_IN is a folder:
   vm        state of its VM
   worker_N  home of each worker, gone with the VM
   far       what stands in on the workers only
+  scarce    the accelerator that does not come
   lives     what each life of a VM brings, one a line: preempted, or exit codes
             of the runs on it, such as 75 0
 """
@@ -51,6 +52,10 @@ def gcloud(group, *rest):
 def queued_resources(verb, name, *rest):
   request, vm = STATE / 'request', STATE / 'vm'
   if verb == 'create':
+    scarce = STATE / 'scarce'
+    if scarce.exists() and f'--accelerator-type={scarce.read_text()}' in rest:
+      request.write_text('FAILED')
+      return 0
     request.write_text('ACTIVE')
     vm.write_text('READY')
     for i in range(WORKERS):
@@ -61,7 +66,7 @@ def queued_resources(verb, name, *rest):
   elif verb == 'delete':
     request.unlink()
     for i in range(WORKERS):
-      shutil.rmtree(STATE / f'worker_{i}')
+      shutil.rmtree(STATE / f'worker_{i}', ignore_errors=True)
   else:
     print(request.read_text())
   return 0

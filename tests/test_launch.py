@@ -111,11 +111,11 @@ WATCH = (
 ONCE = ['create', 'scp', 'setup', 'data', 'run']
 
 
-def watch(place, *lives, code=0):
+def watch(place, *lives, code=0, more=()):
   """Runs it to its end; lives: see stand_in.py."""
   place.commit()
   (place.state / 'lives').write_text('\n'.join(lives))
-  return place.run(*WATCH, '--', *FLAGS, code=code)
+  return place.run(*WATCH, *more, '--', *FLAGS, code=code)
 
 
 @pytest.fixture(scope='module')
@@ -252,6 +252,20 @@ def test_preempted_vm_is_made_anew_and_the_run_goes_on(place):
   _, errors = watch(place, 'preempted', '0')
   assert place.verbs() == [*ONCE, 'delete', *ONCE]
   assert 'mine is gone; making it anew' in errors
+
+
+def test_a_run_goes_on_with_another_slice_where_the_first_does_not_come(place):
+  (place.state / 'scarce').write_text('v6e-16')
+  _, errors = watch(place, '', '0', more=['--accelerator=v6e-16,v6e-8'])
+  types = [
+    item
+    for call in place.calls
+    for item in call
+    if item.startswith('--accelerator-type')
+  ]
+  assert types == ['--accelerator-type=v6e-16', '--accelerator-type=v6e-8']
+  assert place.verbs() == ['create', 'delete', *ONCE]
+  assert 'trying v6e-8 now' in errors
 
 
 def test_stopped_run_goes_on_where_the_vm_is(place):
