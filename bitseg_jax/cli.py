@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -88,6 +89,9 @@ def call(main: Callable[[], int | None]) -> int:
   # TFDS and orbax log every step; ours are the root logger's.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
+  # Of a step that cannot be saved it would tell every array, after our line.
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
   try:
     return main() or 0
   except (ValueError, OSError, ImportError, ArithmeticError) as error:
@@ -101,8 +105,18 @@ def call(main: Callable[[], int | None]) -> int:
 def say(error: Exception | str) -> int:
   """Prints the reason for a failure in one line and returns the exit code 1."""
   line = ' '.join(_message(error).split())
+  _end_progress()
   print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
+
+
+def _end_progress():
+  """Ends progress bars, which else stand before the line and after it."""
+  if 'tqdm' in sys.modules:
+    from tqdm import tqdm
+
+    for bar in list(getattr(tqdm, '_instances', ())):
+      bar.close()
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,11 +1,13 @@
 """Commands: found by name, and every wrong call ends in one line."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from bitseg_jax import cli
 
@@ -100,3 +102,16 @@ def test_a_wrong_call_ends_in_one_line(called, argv, line):
   assert done.returncode == 1
   (said,) = done.stderr.strip().splitlines()
   assert said.startswith('error: ') and line in said
+
+
+def test_an_error_is_the_last_line_after_a_progress_bar(capsys):
+  def work():
+    with contextlib.ExitStack() as stack:
+      bar = tqdm(total=9)
+      stack.callback(bar.close)  # the bar is drawn again where it is closed
+      bar.update(3)
+      return cli.say('what was wrong')
+
+  assert cli.call(work) == 1
+  lines = capsys.readouterr().err.replace('\r', '\n').strip().splitlines()
+  assert lines[-1] == 'error: what was wrong'

@@ -13,12 +13,13 @@ position of the input is the step: every step takes one batch.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import pathlib
+import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,13 +29,12 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from bitseg_jax.runtime import checks, digest
+from bitseg_jax.runtime import checks, digest, disk
 from bitseg_jax.runtime.train_state import TrainState
 
 # The weights that one can sample with, and the items that hold them.
 KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'config')
-_TRIES = 3  # of reading, where the file system reports an error
 _NO_STEP = -1
 
 
@@ -59,6 +59,8 @@ class Manager:
       OSError: saving this step, or the one before, failed.
     """
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
+      if jax.process_index() == 0:
+        disk.check_room(self.folder, state)
       self.orbax.save(
         step,
         args=ocp.args.Composite(
@@ -74,6 +76,15 @@ class Manager:
     if jax.process_index() == 0:
       self._sealed.append(self._sealer.submit(self._seal, step))
 
+  def check(self) -> None:
+    """Checks that what is being saved in the background has not failed.
+
+    Raises:
+      OSError: it has; the steps before are good.
+    """
+    with _one_line(f'a step cannot be saved to {self.folder}'):
+      self.orbax.check_for_errors()
+
   def finish(self) -> None:
     """Waits until everything is saved, digests included.
 
@@ -83,10 +94,8 @@ class Manager:
     try:
       with _one_line(f'the last step cannot be saved to {self.folder}'):
         self.orbax.wait_until_finished()
-    except OSError:
-      self._closed.set()  # the step will never be there
-      raise
     finally:
+      self._closed.set()  # a step that is not there now never will be
       self._sealer.shutdown()
     for sealed in self._sealed:
       sealed.result()
@@ -94,10 +103,9 @@ class Manager:
   def _seal(self, step):
     """Writes the digest of a step once orbax has moved it into its place."""
     folder = self.folder / str(step)
-    while not folder.is_dir():
-      if self._closed.wait(0.02):
-        return
-    with contextlib.suppress(FileNotFoundError):  # old steps are deleted
+    while not folder.is_dir() and not self._closed.wait(0.02):
+      pass
+    with contextlib.suppress(FileNotFoundError):  # failed, or old and deleted
       digest.write(folder)
 
 
@@ -108,6 +116,7 @@ def open_manager(
   """Opens <workdir>/checkpoints for saving; keeps the newest `keep` steps."""
   folder = _folder(workdir)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+  _keep_orbax_from_tracebacks()
   with ocp.CheckpointManager(
     folder, item_names=ITEMS, options=options
   ) as orbax:
@@ -116,6 +125,20 @@ def open_manager(
       yield manager
     finally:
       manager.finish()
+
+
+@functools.cache  # once, and for good: its threads outlive the error
+def _keep_orbax_from_tracebacks():
+  """Each failed save is raised; orbax would also print it, array by array."""
+  logging.getLogger('absl').addFilter(
+    lambda record: (
+      record.levelno < logging.ERROR or 'orbax' not in record.pathname
+    )
+  )
+  hook = sys.excepthook
+  sys.excepthook = lambda *error: (
+    None if str(error[1]) == 'Event loop is closed' else hook(*error)
+  )
 
 
 def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
@@ -228,7 +251,7 @@ def _newest_whole(folder, items, only=None):
       continue
     try:
       if jax.process_index() == 0:
-        _retry(lambda step=step: digest.check(folder / str(step), items))
+        disk.retry(lambda step=step: digest.check(folder / str(step), items))
     except digest.DamagedError as error:
       damaged[step] = str(error)
       logging.warning('passing over step %d: %s', step, error)
@@ -275,22 +298,9 @@ def _locate(path):
 def _read(orbax, step, **items):
   where = f'{orbax.directory}/{step} cannot be read'
   with _one_line(where):
-    return _retry(lambda: orbax.restore(step, args=ocp.args.Composite(**items)))
-
-
-def _retry(function: Callable[[], Any]) -> Any:
-  """Calls again where the file system fails, as network ones do in passing."""
-  for i in range(_TRIES):
-    try:
-      return function()
-    except FileNotFoundError:
-      raise
-    except OSError as error:
-      if i == _TRIES - 1:
-        raise
-      logging.warning('%s; trying again', ' '.join(str(error).split()))
-      time.sleep(2.0**i)
-  raise AssertionError('unreachable')
+    return disk.retry(
+      lambda: orbax.restore(step, args=ocp.args.Composite(**items))
+    )
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       save=functools.partial(_save, manager, config.to_dict()),
       show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
       last_saved=manager.orbax.latest_step,
-      stop_asked=stop_asked,
+      stop_asked=lambda step: manager.check() or stop_asked(step),
     )
   return int(state.step) == config.train.num_steps
 

@@ -5,12 +5,14 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from bitseg_jax.runtime import (
   checkpoint,
   checks,
   digest,
+  disk,
   experiment,
   lock,
   sharding,
@@ -276,7 +279,7 @@ def test_a_passing_error_of_the_file_system_is_tried_again(
     return check(*args)
 
   monkeypatch.setattr(digest, 'check', fail_twice)
-  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
+  monkeypatch.setattr(disk.time, 'sleep', lambda seconds: None)
   assert params_of(config, folder)[0] == 2
   failures += [OSError(110, 'Connection timed out')] * 3
   with pytest.raises(OSError, match='Connection timed out'):
@@ -566,3 +569,44 @@ def test_a_run_is_saved_by_time_too(tiny_config, flat, tmp_path):
   train.train(config, tmp_path)
   steps = {p.name for p in (tmp_path / 'checkpoints').iterdir()}
   assert steps == {'2', '4', '5', '6'}
+
+
+def test_a_step_that_does_not_fit_the_disk_is_not_begun(tmp_path, monkeypatch):
+  arrays = {'a': np.zeros(1000), 'b': np.zeros((3, 100), np.float32)}
+  real = os.statvfs(tmp_path)
+  room = {'f_bavail': 1, 'f_frsize': 9_200, 'f_files': 0, 'f_favail': 0}
+  said = types.SimpleNamespace(**room)
+  monkeypatch.setattr(os, 'statvfs', lambda path: said)
+  disk.check_room(tmp_path, arrays)  # 8,000 + 1,200 bytes
+  said.f_frsize = 9_199
+  with pytest.raises(OSError, match='it takes 0 MB, and 0 MB are free'):
+    disk.check_room(tmp_path, arrays)
+  said.f_frsize, said.f_files, said.f_favail = real.f_frsize * 10**6, 9, 3
+  with pytest.raises(OSError, match='room for 3 more files'):
+    disk.check_room(tmp_path, arrays)
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_while_it_is_written_ends_the_run_in_a_line(tmp_path):
+  program = (
+    'import resource, sys; from bitseg_jax import cli, main;'
+    # No file may grow over this: a write fails in the middle of a step.
+    'resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));'
+    'cli.run(main.define_flags, main.main)'
+  )
+  steps = '--config.train.num_steps=1000', '--config.train.checkpoint_every=2'
+  done = subprocess.run(
+    [
+      *(sys.executable, '-c', program, '--config=quickstart', '--mode=train'),
+      *(f'--workdir={tmp_path}', *SETTINGS, *steps),
+    ],
+    env={**os.environ, 'JAX_ENABLE_COMPILATION_CACHE': '0'},
+    capture_output=True,
+    text=True,
+    timeout=240,
+  )
+  assert done.returncode == 1
+  lines = done.stderr.replace('\r', '\n').strip().splitlines()
+  assert re.match('error: .* cannot be saved to', lines[-1])
+  assert 'Traceback' not in done.stderr
+  assert not checkpoint._steps(tmp_path / 'checkpoints')
