@@ -135,9 +135,9 @@ def _keep_orbax_from_tracebacks():
       record.levelno < logging.ERROR or 'orbax' not in record.pathname
     )
   )
-  hook = sys.excepthook
-  sys.excepthook = lambda *error: (
-    None if str(error[1]) == 'Event loop is closed' else hook(*error)
+  hook = sys.unraisablehook
+  sys.unraisablehook = lambda error: (
+    None if str(error.exc_value) == 'Event loop is closed' else hook(error)
   )
 
 
