@@ -69,9 +69,9 @@ def predict(
   output, began, entries = Path(output), time.perf_counter(), {}
   made_with = _made_with(segmenter, checkpoint, settings)
   at_once = max(1, segmenter.batch_size // settings['num_samples'])
+  output.mkdir(parents=True, exist_ok=True)
+  remove_leftovers(output)
   try:
-    output.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
       todo = _todo(found, output, kinds, made_with, overwrite, *noted)

@@ -1,11 +1,15 @@
 """What the demo page shows and hands out; page_layout.py is how it looks."""
 
 import base64
+import contextlib
 import html
 import io
+import queue
 import shutil
 import time
 import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +22,9 @@ from bitseg_jax.output import files, viz
 from bitseg_jax.segmenting import photos
 from bitseg_jax.segmenting.answer import Segmentation
 from bitseg_jax.segmenting.segmenter import Segmenter
+
+EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.jpg'))
+Told = Callable[[int, int], None]
 
 _KINDS = ('labels', 'overlay', 'uncertainty')
 _SAMPLE_SIDE = 512
@@ -104,6 +111,42 @@ def inspect(path: str | None, max_pixels: int) -> tuple[str, np.ndarray | None]:
   return note(text), transforms.resize_image(photo, size)
 
 
+def working(segment: Callable[[Told], Result]) -> Iterator[str | Result]:
+  """Segments in the background and says how far it is.
+
+  Args:
+    segment: given a function to tell (samples drawn, samples in all).
+
+  Yields:
+    Lines for the page, and at last the result.
+  """
+  told = queue.SimpleQueue()
+  began = time.monotonic()
+  done, total = 0, 0
+  with ThreadPoolExecutor(1) as worker:
+    future = worker.submit(segment, lambda *counts: told.put(counts))
+    yield _progress(0, 0, 0)
+    while not future.done():
+      with contextlib.suppress(queue.Empty):
+        done, total = told.get(timeout=0.3)
+      yield _progress(done, total, time.monotonic() - began)
+  yield future.result()
+
+
+def _progress(done, total, seconds):
+  """A line with a bar; it moves while nobody knows how long it takes."""
+  if not total:
+    text, bar = f'Working, {seconds:.0f} s so far ...', '<progress></progress>'
+  elif done < total:
+    left = seconds * (total - done) / done
+    text = f'{done} of {total} samples drawn, about {left:.0f} s left ...'
+    bar = f'<progress value="{done}" max="{total}"></progress>'
+  else:
+    text = f'All {total} samples drawn; joining them ...'
+    bar = '<progress></progress>'
+  return f'<div role="status" class="working">{text}{bar}</div>'
+
+
 def segment(
   segmenter: Segmenter,
   photo: np.ndarray,
@@ -111,6 +154,7 @@ def segment(
   folder: Path,
   checkpoint: str,
   settings: dict[str, Any],
+  told: Told | None = None,
 ) -> Result:
   """Segments a photo for the page and writes its files.
 
@@ -121,6 +165,7 @@ def segment(
     folder: where results go, each in its own folder; the oldest are deleted.
     checkpoint: where the model is from.
     settings: of Segmenter.segment.
+    told: see `working`.
 
   Returns:
     What there is to show.
@@ -131,7 +176,7 @@ def segment(
   if settings['seed'] is None:
     raise ValueError('seed is empty; give a whole number')
   began = time.perf_counter()
-  result = segmenter.segment(photo, **settings)
+  result = segmenter.segment(photo, **settings, progress=told)
   seconds = time.perf_counter() - began
   made_with = {
     'checkpoint': checkpoint,
@@ -201,6 +246,17 @@ def sample_pictures(result: Segmentation) -> list[viz.Cell]:
     picture = viz.colorize(viz.match_ids(id_map, sample), colors)
     cells.append((picture, f'sample {n + 1}'))
   return cells
+
+
+def color_bar() -> str:
+  """Returns HTML with the colours of uncertainty, from sure to unsure."""
+  (colors,) = viz.uncertainty_map(np.linspace(0, 1, 9)[None])
+  stops = ', '.join('rgb({}, {}, {})'.format(*color) for color in colors)
+  return (
+    '<div style="display: flex; gap: 8px; align-items: center">all samples '
+    'agree<div style="height: 12px; flex: 1; max-width: 240px; background: '
+    f'linear-gradient(to right, {stops})"></div>none do</div>'
+  )
 
 
 def note(text: str, bad: bool = False) -> str:

@@ -13,15 +13,29 @@ CSS = """
 .files button { display: none }
 /* No more room than the samples need, and two in a row on phones. */
 .samples, .samples .grid-wrap { min-height: 0 !important; height: auto }
+.examples .grid-container {
+  grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 6px
+}
+.examples button { min-width: 0; width: 100% }
+.working progress { display: block; width: 100%; margin-top: 6px }
 @media (max-width: 640px) {
   .samples .grid-container { grid-template-columns: 1fr 1fr !important }
+  /* All four tabs in sight: gradio would put some into a menu. */
+  .results button[role=tab] { padding: 0 6px; font-size: 14px }
+  .preview img { max-height: 150px; object-fit: contain }
 }
 """
+# On a phone the result is below the button, out of sight.
+_SHOW_RESULT = """() => {
+  const results = document.querySelector('.results');
+  if (results.getBoundingClientRect().top > window.innerHeight / 2)
+    results.scrollIntoView({behavior: 'smooth'});
+}"""
 
 _INTRODUCTION = """
 # Segment a photo
-Samples differ where the model is unsure; together they make the result. The
-first run with other steps or guidance compiles them first.
+Each sample is one way to segment the photo. Samples differ where the model is
+unsure; together they make the result.
 """
 # Few, for each pair of them is compiled, and then kept.
 _STEPS = {2, 4, 8, 16, 32}
@@ -54,45 +68,82 @@ def build(
     gr.Markdown(f'{_INTRODUCTION} Model: {_name(segmenter, checkpoint)}.')
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
-        upload = gr.File(label='Photo', height=140)
-        settings = _settings(**segmenter.sampler_settings())
-        button = gr.Button('Segment', variant='primary', interactive=False)
-        status = gr.HTML(actions.inspect(None, max_pixels)[0])
-        preview = gr.Image(visible=False, interactive=False, **_plain([]))
-      with gr.Column(scale=3), gr.Tabs():
+        chosen = _choice(segmenter, max_pixels)
+      with gr.Column(scale=3), gr.Tabs(elem_classes='results'):
         results = _results()
 
-    def check(path):
-      message, picture = actions.inspect(path, max_pixels)
-      good = picture is not None
-      shown = gr.Image(picture, visible=good)
-      return message, shown, gr.Button(interactive=good), *_EMPTY
-
-    def run(path, *values):
-      try:
-        return actions.segment(
-          segmenter,
-          actions.read_photo(path, max_pixels),
-          Path(path).name,
-          folder,
-          checkpoint,
-          dict(zip(_SETTINGS, values, strict=True)),
-        )
-      except ValueError as error:
-        return actions.note(str(error), bad=True), *_EMPTY
-
-    upload.change(
-      check, upload, [status, preview, button, *results], **_PRIVATE
-    )
-    button.click(
-      run,
-      [upload, *settings],
-      [status, *results],
-      show_progress_on=results,
-      concurrency_limit=1,  # two at once would both be slower
-      **_PRIVATE,
-    )
+    _connect(chosen, results, segmenter, checkpoint, folder, max_pixels)
   return blocks
+
+
+def _choice(segmenter, max_pixels):
+  """Inputs: what to segment and how, and where it is told how far it is."""
+  upload = gr.File(label='Photo, or one of those below', height=150)
+  examples = gr.Gallery(
+    [str(path) for path in actions.EXAMPLES],
+    columns=len(actions.EXAMPLES),
+    object_fit='cover',
+    height=96,
+    allow_preview=False,
+    interactive=False,
+    elem_classes='examples',
+    **_plain([]),
+  )
+  button = gr.Button('Segment', variant='primary', interactive=False)
+  status = gr.HTML(actions.inspect(None, max_pixels)[0])
+  with gr.Accordion('Settings', open=False):
+    settings = _settings(**segmenter.sampler_settings())
+  preview = gr.Image(
+    visible=False,
+    interactive=False,
+    elem_classes='preview',
+    **_plain([]),
+  )
+  return upload, examples, button, status, settings, preview
+
+
+def _connect(chosen, results, segmenter, checkpoint, folder, max_pixels):
+  """Says what happens when something is chosen or pressed."""
+  upload, examples, button, status, settings, preview = chosen
+
+  def check(path):
+    message, picture = actions.inspect(path, max_pixels)
+    good = picture is not None
+    shown = gr.Image(picture, visible=good)
+    return message, shown, gr.Button(interactive=good), *_EMPTY
+
+  def run(path, *values):
+    def work(told):
+      return actions.segment(
+        segmenter,
+        actions.read_photo(path, max_pixels),
+        Path(path).name,
+        folder,
+        checkpoint,
+        dict(zip(_SETTINGS, values, strict=True)),
+        told,
+      )
+
+    kept = [gr.skip()] * len(_EMPTY)
+    try:
+      for said in actions.working(work):
+        yield (said, *kept) if isinstance(said, str) else said
+    except ValueError as error:
+      yield actions.note(str(error), bad=True), *_EMPTY
+
+  def choose(event: gr.SelectData):
+    return str(actions.EXAMPLES[event.index])
+
+  examples.select(choose, None, upload, **_PRIVATE)
+  upload.change(check, upload, [status, preview, button, *results], **_PRIVATE)
+  button.click(
+    run,
+    [upload, *settings],
+    [status, *results],
+    show_progress='hidden',  # the status says it, beside the button
+    concurrency_limit=1,  # two at once would both be slower
+    **_PRIVATE,
+  ).then(None, js=_SHOW_RESULT, **_PRIVATE)
 
 
 def _name(segmenter, checkpoint):
@@ -103,34 +154,44 @@ def _name(segmenter, checkpoint):
 
 def _settings(num_steps, guidance_weight, **_):
   """Inputs in the order of _SETTINGS; what the run's config says is chosen."""
-  samples = gr.Slider(1, 16, 4, step=1, precision=0, label='Samples')
-  with gr.Row():
-    steps = gr.Dropdown(
-      sorted({*_STEPS, num_steps}),
-      value=num_steps,
-      label='Steps',
-      min_width=80,
-    )
-    guidance = gr.Dropdown(
-      sorted({*_GUIDANCE, guidance_weight}),
-      value=guidance_weight,
-      label='Guidance',
-      min_width=80,
-    )
-    seed = gr.Number(
-      0,
-      label='Seed',
-      precision=0,
-      minimum=0,
-      maximum=2**31 - 1,
-      min_width=80,
-    )
+  samples = gr.Slider(
+    1,
+    16,
+    4,
+    step=1,
+    precision=0,
+    label='Samples',
+    info='More give a better result and show more of what is unsure; each '
+    'takes the same time.',
+  )
+  steps = gr.Dropdown(
+    sorted({*_STEPS, num_steps}),
+    value=num_steps,
+    label='Steps',
+    info='From noise to a sample. Fewer are faster and coarser. A number not '
+    'used before is compiled first.',
+  )
+  guidance = gr.Dropdown(
+    sorted({*_GUIDANCE, guidance_weight}),
+    value=guidance_weight,
+    label='Guidance',
+    info='How closely samples keep to the photo. 0 is off and twice as fast; '
+    'much of it makes samples alike.',
+  )
+  seed = gr.Number(
+    0,
+    label='Seed',
+    precision=0,
+    minimum=0,
+    maximum=2**31 - 1,
+    info='Another number draws other samples, the same one the same.',
+  )
   return [samples, steps, guidance, seed]
 
 
 def _results():
   """Outputs in the order of actions.Result, without its message."""
-  with gr.Tab('Segmentation'):
+  with gr.Tab('Result'):
     entities = gr.HTML(_EMPTY[0], min_height=400)
   with gr.Tab('Samples'):
     samples = gr.Gallery(
@@ -141,7 +202,7 @@ def _results():
       **_plain(_BUTTONS),
     )
   with gr.Tab('Uncertainty'):
-    gr.Markdown('Black: certain. Yellow: unsure.')
+    gr.HTML(actions.color_bar())
     uncertainty = gr.Image(interactive=False, **_plain(_BUTTONS))
   with gr.Tab('Files'):
     files = gr.File(

@@ -42,6 +42,18 @@ class Segmentation:
     return np.stack([self.sample(n) for n in range(self.num_samples)])
 
 
+def check_method(method: str) -> None:
+  """Checks the name of a way to join samples.
+
+  Raises:
+    ValueError: there is none of this name.
+  """
+  if method not in METHODS:
+    raise ValueError(
+      f'method is {method!r}; choose one of {", ".join(METHODS)}'
+    )
+
+
 def from_samples(
   codes: np.ndarray,
   probabilities: Callable[[int], np.ndarray],

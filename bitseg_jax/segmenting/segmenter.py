@@ -166,9 +166,10 @@ class Segmenter:
     method: str = 'consensus',
     tile: int | None = None,
     follow_edges: bool = True,
+    progress: Callable[[int, int], None] | None = None,
   ) -> Segmentation:
     """Segments one photo, see `segment_batch`."""
-    settings = num_steps, guidance_weight, method, tile, follow_edges
+    settings = num_steps, guidance_weight, method, tile, follow_edges, progress
     return self.segment_batch([image], num_samples, seed, *settings)[0]
 
   def segment_batch(
@@ -181,6 +182,7 @@ class Segmenter:
     method: str = 'consensus',
     tile: int | None = None,
     follow_edges: bool = True,
+    progress: Callable[[int, int], None] | None = None,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
 
@@ -197,6 +199,7 @@ class Segmenter:
         pixels, each segmented by itself, see tiles.py; None: never.
       follow_edges: whether borders follow the photo's edges between the
         model's pixels, see upsample.py.
+      progress: told (samples drawn, samples in all) whenever some are drawn.
 
     Returns:
       One segmentation a photo.
@@ -210,10 +213,7 @@ class Segmenter:
       raise ValueError(
         f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
       )
-    if method not in answer.METHODS:
-      raise ValueError(
-        f'method is {method!r}; choose one of {", ".join(answer.METHODS)}'
-      )
+    answer.check_method(method)
     sample_fn = self._sample_fn(num_steps, guidance_weight)
     images = [photos.as_rgb(image) for image in images]
     boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
@@ -222,7 +222,7 @@ class Segmenter:
       for image, cuts in zip(images, boxes, strict=True)
       for top, left, bottom, right in cuts
     ]
-    drawn = self._draw(parts, num_samples, seed, sample_fn)
+    drawn = self._draw(parts, num_samples, seed, sample_fn, progress)
     results = (
       answer.from_samples(*one, part, method, follow_edges)
       for one, part in zip(drawn, parts, strict=True)
@@ -250,7 +250,9 @@ class Segmenter:
     settings = self.sampler_settings(num_steps, guidance_weight)
     stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
 
-  def _draw(self, images, num_samples, seed, sample_fn) -> list[tuple]:
+  def _draw(
+    self, images, num_samples, seed, sample_fn, progress
+  ) -> list[tuple]:
     """(codes, probabilities) of each image for answer.from_samples."""
     examples = [self._example(image) for image in images]
     drawn = [([], []) for _ in images]  # codes and x_hat, by sample
@@ -272,6 +274,8 @@ class Segmenter:
         height, width = examples[i]['size']
         drawn[i][0].append(codes[row, :height, :width])
         drawn[i][1].append(x_hat[row])
+      if progress:
+        progress(start + len(batch), len(jobs))
 
     def probabilities(x_hats, size, n):
       # All of one shape, for it to be compiled once.

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -133,6 +134,56 @@ def test_samples_are_shown_side_by_side(shown):
   pictures = [picture for picture, _ in result.samples]
   assert all(picture.shape == photo.shape for picture in pictures)
   assert (pictures[0] != pictures[1]).any()
+
+
+def test_one_sees_how_far_it_is(shown):
+  _, result = shown
+  step = threading.Event()
+
+  def work(told):
+    for done in (1, 4):
+      told(done, 4)
+      assert step.wait(10)
+      step.clear()
+    return result
+
+  said, texts = actions.working(work), []
+  for one in said:
+    if not isinstance(one, str):
+      break
+    texts.append(re.sub('<[^>]*>', '', one))
+    if len(texts) > 1 and texts[-1] != texts[-2]:
+      step.set()
+  assert one is result
+  assert texts[0].startswith('Working')
+  assert any(text.startswith('1 of 4 samples drawn, about') for text in texts)
+  assert texts[-1] == 'All 4 samples drawn; joining them ...'
+
+
+def test_what_fails_while_one_waits_is_told():
+  def work(told):
+    raise ValueError('seed is empty')
+
+  with pytest.raises(ValueError, match='seed is empty'):
+    list(actions.working(work))
+
+
+def test_samples_are_counted_as_they_are_drawn(model, draw_photo):
+  told = []
+  photos = [draw_photo(0, 20, 30), draw_photo(1, 30, 20)]
+  model.segment_batch(
+    photos, 3, num_steps=1, progress=lambda *counts: told.append(counts)
+  )
+  done, total = zip(*told, strict=True)
+  assert list(done) == sorted(set(done))
+  assert done[-1] == 6 and set(total) == {6}
+
+
+def test_examples_are_small_photos_that_can_be_segmented():
+  assert len(actions.EXAMPLES) == 4
+  for path in actions.EXAMPLES:
+    assert path.stat().st_size < 30_000
+    assert actions.inspect(str(path), 10**6)[1] is not None
 
 
 def test_an_empty_seed_is_no_seed(model, draw_photo, tmp_path):
@@ -277,6 +328,13 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   upload(heavy)
   until(lambda: 'maximum allowed size' in browser.page_source)
 
+  # An example is chosen by a tap, and while it works one sees it.
+  browser.refresh()
+  until(lambda: len(find('.examples img')) == 4)
+  press(lambda: find('.examples img')[0])
+  until(lambda: 'astronaut.jpg' in browser.page_source)
+  until(lambda: 'megapixels' in alert())  # the page of this test takes fewer
+
   browser.refresh()
   upload(photo)
   until(lambda: '90x60 pixels' in status() and button().is_enabled())
@@ -286,7 +344,7 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   for tab in 'Samples', 'Uncertainty', 'Files':
     press(lambda tab=tab: next(t for t in find('[role=tab]') if t.text == tab))
     if tab == 'Samples':
-      until(lambda: len(find('button img[alt*=sample], .grid-wrap img')) == 4)
+      until(lambda: len(find('.samples .grid-wrap img')) == 4)
   until(lambda: find('.files a[download="photo.zip"]'))[0].click()
   archive = tmp_path / 'photo.zip'
   until(archive.is_file)
