@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # One test process per core, four at the most: each takes over 1 GB.
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo bench test test-slow test-oldest lint docs lock clean
+.PHONY: install demo bench test test-slow test-oldest campaign lint docs lock clean
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -39,6 +39,13 @@ test: install
 
 test-slow: install
 	$(BIN)/python $(PYTEST) -m slow $(TEST_FLAGS)
+
+# Kills, flipped bits and odd inputs by the hundred, for as long as one likes;
+# CAMPAIGN_FLAGS such as --seed=7 or --count=1000 go to each.
+campaign: install
+	for name in odd_inputs flips kills; do PYTHONPATH=. $(BIN)/python \
+	  tests/campaigns/$$name.py $(CAMPAIGN_FLAGS) || exit 1; done
+	PYTHONPATH=. $(BIN)/python tests/campaigns/scale.py
 
 # With the lowest versions that pyproject.toml allows.
 test-oldest: $(OLDEST)/installed

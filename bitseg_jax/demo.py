@@ -1,7 +1,7 @@
 """A page on which to segment photos with a trained model.
 
 pip install bitseg-jax[demo]
-bitseg demo --checkpoint=DIR [--host=127.0.0.1] [--port=7860]
+bitseg demo [--checkpoint=DIR] [--host=127.0.0.1] [--port=7860]
 
 The page is there when the address is printed. It answers this machine alone
 unless --host says otherwise, and asks nothing of any other. Photos are
@@ -93,7 +93,6 @@ def define_flags() -> None:
   flags.DEFINE_integer('port', 7860, 'Port.', 1, 65535)
   flags.DEFINE_integer('max_upload_mb', 20, 'Megabytes of a file.', 1)
   flags.DEFINE_integer('max_pixels', 50_000_000, 'Pixels of a photo.', 1)
-  flags.mark_flag_as_required('checkpoint')
 
 
 def main() -> None:
@@ -101,7 +100,8 @@ def main() -> None:
   # For files to be deleted however it is stopped.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   f = flags.FLAGS
-  serve(f.checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
+  checkpoint = weights.given_or_default(f.checkpoint)
+  serve(checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Segments photos with a trained model.
 
-bitseg predict --checkpoint=DIR --input='DIR/*.jpg' --output=DIR
+bitseg predict --input='DIR/*.jpg' --output=DIR [--checkpoint=DIR]
 
 --input may be given several times: photos, folders (with all that is in them),
 or patterns. The output keeps their folders. --outputs chooses among
@@ -98,7 +98,7 @@ def define_flags() -> None:
   flags.DEFINE_integer('tile', None, tile, 1)
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
   cli.define_shard()
-  flags.mark_flags_as_required(['checkpoint', 'input', 'output'])
+  flags.mark_flags_as_required(['input', 'output'])
 
 
 def main() -> int:
@@ -106,7 +106,7 @@ def main() -> int:
   f = flags.FLAGS
   settings = {name: f[name].value for name in collection.DEFAULTS}
   return predict(
-    f.checkpoint,
+    weights.given_or_default(f.checkpoint),
     f.input,
     f.output,
     f.outputs,

@@ -31,6 +31,7 @@ from bitseg_jax.runtime import checks, experiment
 WEIGHTS, CONFIG, CARD = FILES = 'model.safetensors', 'config.json', 'README.md'
 DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
 SHIPPED = pathlib.Path(__file__).parents[1] / 'pretrained'
+DEFAULT = 'photos'  # the one used where none is asked for
 _HUB = 'hf://'
 # In the header of the tensors: digest of the other files as they were written.
 _MARK = 'bitseg_jax'
@@ -334,7 +335,7 @@ squares of {config.data.image_size} pixels in which it tells at most
 {codes.num_codes} entities apart ({codes.encoding}).
 
 ```python
-from bitseg_jax.segmenting.segmenter import Segmenter
+from bitseg_jax import Segmenter
 
 segmenter = Segmenter.from_pretrained('FOLDER')
 id_map = segmenter.segment(photo).id_map

@@ -118,13 +118,15 @@ class Segmenter:
 
   @classmethod
   def from_pretrained(
-    cls, name: str | pathlib.Path, batch_size: int | None = None
+    cls,
+    name: str | pathlib.Path = pretrained.DEFAULT,
+    batch_size: int | None = None,
   ) -> 'Segmenter':
     """Loads a model that `save_pretrained` wrote.
 
     Args:
-      name: its folder; the name of a model that comes with the package; or
-        hf://OWNER/NAME[@REVISION].
+      name: its folder; the name of a model that comes with the package, such as
+        'photos'; or hf://OWNER/NAME[@REVISION].
       batch_size: see `__init__`.
 
     Raises:

@@ -13,8 +13,21 @@ from bitseg_jax.segmenting import pretrained
 # Of the flag --checkpoint.
 FLAG_HELP = (
   'Workdir of a run, a step of it, folder or name of a pretrained model, or '
-  'hf://OWNER/NAME.'
+  'hf://OWNER/NAME. Without it, the model that comes with the package is used.'
 )
+
+
+def given_or_default(checkpoint: str | None) -> str:
+  """Returns what --checkpoint says, or else names the package's own model."""
+  if checkpoint:
+    return checkpoint
+  print(
+    f'no --checkpoint: using the model {pretrained.DEFAULT!r} that comes with '
+    'the package; its card says what it was trained on: '
+    f'{pretrained.SHIPPED / pretrained.DEFAULT / pretrained.CARD}',
+    flush=True,
+  )
+  return pretrained.DEFAULT
 
 
 class Weights(NamedTuple):
