@@ -79,8 +79,6 @@ def main() -> None:
   )
   scores = scoring.score_methods(source, found, *how, known=known)
   results = {place: scoring.summarize(s) for place, s in scores.items()}
-  if not any(result['num_images'] for result in results.values()):
-    raise ValueError(f'{f.data} {f.split}: no image has anything to score')
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(score_table.format_table(results))

@@ -78,28 +78,6 @@ joining() {
   fi
 }
 
-# What goes into the YAML may not break it, nor leave the bucket.
-check() {
-  local number
-  for number in nodes parts; do
-    [[ ${!number} =~ ^[1-9][0-9]{0,4}$ ]] ||
-      die "--$number=${!number}: give a number from 1 on"
-  done
-  [[ $name =~ ^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$ ]] ||
-    die "--name=$name: give small letters, digits and -, a letter first"
-  local text
-  for text in "$image" "$bucket" "$service_account" "$gpu" "$tpu" \
-    ${datasets[@]+"${datasets[@]}"}; do
-    [[ $text =~ ^[A-Za-z0-9._:/@-]*$ ]] ||
-      die "$text: only letters, digits and . _ : / @ - are taken"
-    [[ $text != *..* ]] || die "$text: no .. in it"
-  done
-  local flag
-  for flag in ${flags[@]+"${flags[@]}"}; do
-    [[ $flag != --workdir*..* ]] || die "$flag: no .. in it; runs/ is the bucket"
-  done
-}
-
 yaml() {
   local join=()
   while IFS= read -r flag; do join+=("$flag"); done < <(joining)
@@ -173,7 +151,6 @@ start() {
   [[ $found ]] || die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
   [[ $gpu == *?:[1-9]* && ! $tpu || $tpu == *?:*?:[1-9]* && ! $gpu ]] ||
     die 'give --gpu=TYPE:N or --tpu=TYPE:TOPOLOGY:N; see launch/gke.sh --help'
-  check
   send
 }
 
@@ -183,7 +160,8 @@ array() {
     prepare | predict | score | sweep) ;;
     *) die 'give -- prepare, predict, score or sweep, and its flags' ;;
   esac
-  check
+  [[ $parts == [1-9]* && ! $parts == *[!0-9]* ]] ||
+    die "--parts=$parts: give a number from 1 on"
   command=array nodes=$parts
   send
 }

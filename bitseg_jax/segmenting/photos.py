@@ -154,6 +154,15 @@ def read(path: Path) -> np.ndarray:
   Raises:
     SourceError: in one line, if the file is not a readable photo.
   """
+  # Reading a pipe could wait for ever.
+  if not path.is_file():
+    if path.is_symlink() and not path.exists():
+      reason = 'a link that leads nowhere'
+    else:
+      reason = 'a folder' if path.is_dir() else 'not a plain file'
+    raise source.SourceError(f'{path}: {reason}, so no photo')
+  if not path.stat().st_size:
+    raise source.SourceError(f'{path}: empty file')
   with warnings.catch_warnings():
     # Large photos are expected; Pillow still refuses huge ones.
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)

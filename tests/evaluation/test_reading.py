@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitseg_jax.data import rle
 from bitseg_jax.data.source import SourceError
 from bitseg_jax.evaluation import reading
 
@@ -199,60 +198,3 @@ def test_results_without_a_name_are_refused(tmp_path):
     reading.find(path, ['12'])
   with pytest.raises(FileNotFoundError, match='no such directory'):
     reading.find(tmp_path / 'none', ['12'])
-
-
-@pytest.mark.parametrize('score', [float('nan'), float('inf'), True, None, '1'])
-def test_a_score_is_a_number(tmp_path, score):
-  masks = [{**mask, 'score': score} for mask in rle_masks()]
-  (tmp_path / '12.json').write_text(json.dumps(masks))
-  with pytest.raises(SourceError, match=r'12\.json: mask 0 has no .score'):
-    load(tmp_path)
-
-
-def rle_masks():
-  return [
-    {'segmentation': one, 'score': 1.0}
-    for one in rle.encode(np.maximum(IDS, 0))
-  ]
-
-
-@pytest.mark.parametrize(
-  'size', [[10**9, 10**9], [1.5, 2], [-3, -4], [0, 0], ['a', 2]]
-)
-def test_masks_of_absurd_size_take_no_memory(tmp_path, size):
-  (mask,) = rle_masks()[:1]
-  mask['segmentation']['size'] = size
-  (tmp_path / '12.json').write_text(json.dumps([mask]))
-  with pytest.raises(SourceError, match=r'12\.json: mask 0 has'):
-    load(tmp_path)
-
-
-def test_run_lengths_that_overflow_do_not_add_up():
-  counts = [2**62, 2**62, 2**62, 2**62, 12]
-  with pytest.raises(ValueError, match='run lengths that are wrong'):
-    rle.decode({'size': [3, 4], 'counts': counts}, 3, 4)
-  for counts in ([[1], [2, 3]], [10**30], 'zz\x7f'):
-    with pytest.raises(ValueError, match='run length'):
-      rle.decode({'size': [3, 4], 'counts': counts}, 3, 4)
-  with pytest.raises(ValueError, match='run lengths for'):
-    rle.decode({'size': 12, 'counts': [12]}, 3, 4)
-
-
-def test_an_array_that_promises_more_than_it_holds_takes_no_memory(tmp_path):
-  header = np.lib.format.header_data_from_array_1_0(IDS)
-  with open(tmp_path / '12.npy', 'wb') as file:
-    np.lib.format.write_array_header_1_0(
-      file, {**header, 'shape': (10**6, 10**7)}
-    )
-    file.write(b'0' * 100)
-  with pytest.raises(SourceError, match=r'12\.npy: not a whole .npy file'):
-    load(tmp_path)
-
-
-def test_samples_are_numbered_without_gaps(tmp_path):
-  for k in (0, 1, 3):
-    write_png(tmp_path / f'12_{k}.png')
-  with pytest.raises(
-    SourceError, match=r'12_3\.png is there, and 12_2\.png is'
-  ):
-    load(tmp_path)

@@ -1,20 +1,11 @@
 """Reads BSDS500 as its authors ship it (BSR/BSDS500/data)."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 
-from bitseg_jax.data.source import (
-  SPLITS,
-  Item,
-  Source,
-  SourceError,
-  is_hidden,
-  read_bytes,
-  to_ids,
-)
+from bitseg_jax.data.source import SPLITS, Item, Source, SourceError
 
 
 def open_source(source_dir: str | Path) -> Source:
@@ -57,9 +48,7 @@ def open_source(source_dir: str | Path) -> Source:
       f'{root}: no images/train/*.jpg with groundTruth/train/*.mat (nor val, '
       'nor test); --source wants the directory BSR/BSDS500/data'
     )
-  missing = [split for split in SPLITS if split not in splits]
-  notes = [f'no {split} split in {root}' for split in missing]
-  return Source(splits, load_id_maps, problems, notes)
+  return Source(splits, load_id_maps, problems, notes=[])
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
@@ -77,12 +66,8 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
   path = item.labels[0]
   # scipy raises anything from ValueError to zlib.error on a damaged file.
   try:
-    data = io.BytesIO(read_bytes(path))
-    cells = scipy.io.loadmat(data)['groundTruth'].ravel()
-    maps = [cell['Segmentation'][0, 0] for cell in cells]
-    return [
-      to_ids(ids, f'annotation {i + 1}') - 1 for i, ids in enumerate(maps)
-    ]
+    cells = scipy.io.loadmat(path)['groundTruth'].ravel()
+    return [cell['Segmentation'][0, 0].astype(np.int32) - 1 for cell in cells]
   except Exception as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise SourceError(
@@ -93,8 +78,4 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
 def _by_stem(directory: Path, suffix: str) -> dict[str, Path]:
   # iterdir raises if the directory may not be read; glob would find nothing.
   paths = directory.iterdir() if directory.is_dir() else ()
-  return {
-    path.stem: path
-    for path in paths
-    if path.suffix == suffix and not is_hidden(path)
-  }
+  return {path.stem: path for path in paths if path.suffix == suffix}

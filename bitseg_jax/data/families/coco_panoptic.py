@@ -3,7 +3,6 @@
 A crowd is not an entity: its pixels are unlabelled, as in COCO's scores.
 """
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from bitseg_jax.data.source import (
   Item,
   Source,
   SourceError,
-  inside,
   read_json,
   read_label,
   split_at_random,
@@ -40,8 +38,8 @@ def open_source(source_dir: str | Path) -> Source:
     source_dir: holds NAME.json beside a folder NAME/ of PNG files, directly or
       in annotations/. Photos are in PLACE/, images/PLACE/, images/ or
       input_images/, where PLACE is NAME without a leading panoptic_. A NAME
-      with train, val or test among its words is that split; images of other
-      files are split 80/10/10 at random with seed 0.
+      that contains train, val or test is that split; images of other files are
+      split 80/10/10 at random with seed 0.
 
   Returns:
     The source.
@@ -66,8 +64,7 @@ def open_source(source_dir: str | Path) -> Source:
   splits: dict[str, list[Item]] = {}
   for path in paths:
     items = _read_items(root, path, problems)
-    words = re.split('[^a-z]+', path.stem.lower())
-    named = [split for split in SPLITS if split in words]
+    named = [split for split in SPLITS if split in path.stem]
     if named:
       splits.setdefault(named[0], []).extend(items.values())
       continue
@@ -108,16 +105,16 @@ def _read_items(root: Path, path: Path, problems: list[str]) -> dict[str, Item]:
   photos = {
     image['id']: image['file_name']
     for image in content['images']
-    if _is_id(image.get('id')) and isinstance(image.get('file_name'), str)
+    if {'id', 'file_name'} <= image.keys()
   }
   name = path.stem.removeprefix('panoptic_')
   folders = (root / name, root / 'images' / name, root / 'images')
   items: dict[str, Item] = {}
   for i, annotation in enumerate(content['annotations']):
     where = f'{path}: annotations[{i}]'
-    fault = _fault(annotation)
-    if fault:
-      problems.append(f'{where} {fault}')
+    lacking = {'file_name', 'image_id', 'segments_info'} - annotation.keys()
+    if lacking:
+      problems.append(f'{where} has no {min(lacking)!r}')
       continue
     photo = photos.get(annotation['image_id'], '')
     found = [f / photo for f in (*folders, root / 'input_images')]
@@ -128,33 +125,13 @@ def _read_items(root: Path, path: Path, problems: list[str]) -> dict[str, Item]:
       problems.append(f'{where}: images lacks its id {annotation["image_id"]}')
     elif not found:
       problems.append(f'{where}: no photo {photo} in {root}')
-    elif not (inside(root, found[0]) and inside(path.with_suffix(''), png)):
-      problems.append(f'{where}: its files lie outside of {root}')
     elif png.stem in items:
       problems.append(f'{where}: {png.name} is listed twice')
+    elif any('id' not in segment for segment in segments):
+      problems.append(f"{where}: a segment has no 'id'")
     else:
       ids = frozenset(segment['id'] for segment in segments)
       crowds = frozenset(s['id'] for s in segments if s.get('iscrowd'))
       label = Annotation(png, ids, crowds)
       items[png.stem] = Item(png.stem, found[0], (label,))
   return items
-
-
-def _is_id(value):
-  return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def _fault(annotation):
-  """What is wrong with an annotation, '' if nothing is."""
-  kinds = {'file_name': str, 'image_id': int | str, 'segments_info': list}
-  for key, kind in kinds.items():
-    if not isinstance(annotation.get(key), kind):
-      return (
-        f'has no {key!r}' if key not in annotation else f'has a bad {key!r}'
-      )
-  for segment in annotation['segments_info']:
-    if not isinstance(segment, dict) or type(segment.get('id')) is not int:
-      return "has a segment without a number as 'id'"
-    if segment.get('iscrowd', 0) not in (0, 1):
-      return f"has a segment whose 'iscrowd' is {segment['iscrowd']!r}"
-  return ''

@@ -13,9 +13,7 @@ from bitseg_jax.data.source import (
   Item,
   Source,
   SourceError,
-  is_hidden,
   read_label,
-  read_lines,
   split_at_random,
 )
 
@@ -53,7 +51,6 @@ def open_source(source_dir: str | Path, connected: bool = False) -> Source:
     )
   labels = _find_labels(root / 'labels')
   splits, problems, notes = _make_splits(root, sorted(photos))
-  notes += _tell(root, labels)
   wanted = {name for names in splits.values() for name in names}
   problems += [
     f'{photos[name][0]}: {len(photos[name])} photos have this name; keep one'
@@ -114,7 +111,7 @@ def _by_stem(
 ) -> dict[str, list[Path]]:
   found: dict[str, list[Path]] = {}
   for path in sorted(directory.iterdir()):
-    if path.suffix.lower() in suffixes and not is_hidden(path):
+    if path.suffix.lower() in suffixes and not path.name.startswith('.'):
       found.setdefault(path.stem, []).append(path)
   return found
 
@@ -122,39 +119,11 @@ def _by_stem(
 def _find_labels(directory: Path) -> dict[str, list[Path]]:
   """Finds the label files of each name, in labels/ and for each annotator."""
   found: dict[str, list[Path]] = {}
-  annotators = _annotators(directory)
+  annotators = sorted(p for p in directory.iterdir() if p.is_dir())
   for place in [directory, *annotators]:
     for name, paths in _by_stem(place, ('.png',)).items():
       found.setdefault(name, []).extend(paths)
   return found
-
-
-def _annotators(directory: Path) -> list[Path]:
-  return sorted(
-    path
-    for path in directory.iterdir()
-    if path.is_dir() and not is_hidden(path)
-  )
-
-
-def _tell(root: Path, labels: dict[str, list[Path]]) -> list[str]:
-  """What a user may not know: annotators that lack photos, photos not read."""
-  notes = []
-  for annotator in _annotators(root / 'labels'):
-    count = sum(annotator in {p.parent for p in ps} for ps in labels.values())
-    if count < len(labels):
-      notes.append(
-        f'{annotator} has labels of {count} of the {len(labels)} photos that '
-        'are labelled'
-      )
-  below = [p for p in (root / 'images').iterdir() if p.is_dir()]
-  below = [p.name for p in sorted(below) if not is_hidden(p)]
-  if below:
-    notes.append(
-      f'{root / "images"} has folders ({", ".join(below[:3])}), whose photos '
-      'are not read; put them beside the others'
-    )
-  return notes
 
 
 def _make_splits(
@@ -179,7 +148,8 @@ def _read_lists(
   splits: dict[str, list[str]] = {}
   problems = []
   for split, path in lists.items():
-    listed = [_to_name(line, known) for line in read_lines(path)]
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    listed = [_to_name(line, known) for line in lines if line]
     problems += [
       f'{path}: lists {name}, and there is no such photo'
       for name in listed
@@ -197,9 +167,6 @@ def _read_lists(
       f'{len(known) - len(counts)} of {len(known)} photos are in none of '
       f'{files} and are left out'
     )
-  missing = [f'{split}.txt' for split in SPLITS if split not in lists]
-  if missing:
-    notes.append(f'no {" and no ".join(missing)}, so no such split')
   return splits, problems, notes
 
 

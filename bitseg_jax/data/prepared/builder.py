@@ -202,20 +202,12 @@ def write_dataset(
       if '() failed: ' not in str(error):
         raise
       return builder.problems, str(error).split(';')[0]
-  _put(written, data_dir)
-  shutil.rmtree(unfinished)
-  return builder.problems, None
-
-
-def _put(written, data_dir):
-  """Moves the new dataset to where an old one may be."""
   final = dataset_path(data_dir)
-  for place in (final, final.parent):
-    if place.is_symlink():  # what it leads to may be somebody else's
-      raise SourceError(f'{place} is a link; remove it')
   shutil.rmtree(final, ignore_errors=True)
   final.parent.mkdir(exist_ok=True)
   dataset_path(written).rename(final)
+  shutil.rmtree(unfinished)
+  return builder.problems, None
 
 
 def unfinished_path(data_dir: str | Path, key: str) -> Path:
