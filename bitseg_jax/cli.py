@@ -11,6 +11,7 @@ from typing import NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 # Set before the commands import what they need: with an older jaxlib, grain
 # warns while it is imported.
@@ -55,18 +56,30 @@ def call(main: Callable[[], int | None]) -> int:
   # TFDS and orbax log every step; ours are the root logger's.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
+  if hasattr(sys.stdout, 'reconfigure'):
+    # File names may hold bytes that are no text.
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     return main() or 0
   except (ValueError, OSError, ImportError, ArithmeticError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise
     return say(error)
+  except (MemoryError, RuntimeError) as error:
+    # XLA's own error is a RuntimeError, of which no other is the user's.
+    full = isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+    if not full or os.environ.get('BITSEG_TRACEBACK'):
+      raise
+    return say(f'out of memory; ask for less at once ({_message(error)[:200]})')
   except KeyboardInterrupt:
     return say('interrupted; the same command goes on')
 
 
 def say(error: Exception | str) -> int:
   """Prints the reason for a failure in one line and returns the exit code 1."""
+  # A bar that an error left open would share the line, or be drawn again.
+  for bar in list(getattr(tqdm, '_instances', ())):
+    bar.close()
   line = ' '.join(_message(error).split())
   print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
@@ -79,17 +92,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     argv = [_found_config(argument) for argument in argv]
     return flags.FLAGS(argv)
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-    ImportError,
-    SyntaxError,
-    NameError,
-  ) as error:
+  except Exception as error:  # a config is a program, and may raise anything
     sys.exit(say(_with_flag(error, argv)))
 
 

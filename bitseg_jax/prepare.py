@@ -12,6 +12,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.data.families import FAMILIES
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.run import prepare
 from bitseg_jax.output.describe import describe
 from bitseg_jax.runtime import lock
@@ -53,6 +54,8 @@ def main() -> int:
     return 0
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
+  if not f.check:
+    splits.check_no_links(f.output)
   writes = contextlib.nullcontext() if f.check else lock.hold(f.output)
   with writes:
     return prepare(

@@ -18,12 +18,12 @@ Files are found by the names of the images:
 Without --format, labels are used, or masks if there are none.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.data.outside import SourceError, read_json
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading, scoring
 from bitseg_jax.runtime.writers import write_json
@@ -68,6 +68,12 @@ def main() -> None:
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(scoring.format_table(results))
+  for place, result in results.items():
+    if not result['num_images']:
+      raise ValueError(
+        f'{place}: nothing to score, for it claims no pixel that somebody '
+        'labelled'
+      )
   if f.output:
     asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
     write_json(Path(f.output), {**asked, 'methods': results})
@@ -79,12 +85,14 @@ def _check_output(path):
     raise FileNotFoundError(f'{path}: its directory does not exist')
   if not path.name:  # --output= is not given
     return
+  if path.is_symlink():
+    raise FileExistsError(f'--output={path} is a link; give another file')
   if path.is_dir():
     raise IsADirectoryError(f'--output={path} is a folder; give a file in it')
   if path.exists():
     try:
-      known = 'methods' in json.loads(path.read_bytes())
-    except (ValueError, TypeError):
+      known = 'methods' in read_json(path)
+    except (SourceError, TypeError):
       known = False
     if not known:
       raise FileExistsError(

@@ -66,12 +66,18 @@ def score_image(
     sets: whether to score the set of samples against the set of annotators.
 
   Returns:
-    The scores: means over samples and over annotators who labelled anything.
+    The scores: means over samples and over annotators who labelled anything
+    that every sample claims.
   """
-  annotations = [a for a in annotations if (a != IGNORE_ID).any()]
   share = np.mean([np.mean(sample == IGNORE_ID) for sample in samples])
   if unclaimed == 'segment':
     samples = [_claim(sample) for sample in samples]
+  # One rule for all tables: in none would an empty annotator have a score.
+  annotations = [
+    a
+    for a in annotations
+    if all(((a != IGNORE_ID) & (s != IGNORE_ID)).any() for s in samples)
+  ]
   shape = len(annotations), len(samples)
   names = metrics.names('table')
   regions = np.full((*shape, len(names)), np.nan)

@@ -63,7 +63,10 @@ def hold(folder: str | pathlib.Path) -> Iterator[None]:
   path = pathlib.Path(folder) / NAME
   path.parent.mkdir(parents=True, exist_ok=True)
   # Opened to append: the holder's name stays for others to read.
-  with open(path, 'a+') as file:
+  follow_no_link = lambda name, flags: os.open(
+    name, flags | os.O_NOFOLLOW, 0o666
+  )
+  with open(path, 'a+', opener=follow_no_link) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -18,11 +18,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.prepared.encoding import encode_all, encode_blocks
-from bitseg_jax.data.prepared.splits import VERSION, dataset_path
-from bitseg_jax.data.source import Item, Source, SourceError
+from bitseg_jax.data.prepared.splits import UNFINISHED, VERSION, dataset_path
+from bitseg_jax.data.source import Item, Source
 
-UNFINISHED = 'unfinished-'
 _RECORDS_A_SHARD = 256  # TFDS holds a shard in memory while it writes it
 
 
