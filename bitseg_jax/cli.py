@@ -120,6 +120,9 @@ def _checked(argv, main):
     raise ValueError(
       f'{argv[1]} is no flag; flags begin with --, and patterns are quoted'
     )
+  for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
+    if flag.present and flag.default != '' and flag.value in ('', [], ['']):
+      raise ValueError(f'--{flag.name} is empty; give a value or leave it out')
   config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
   if config is not None and not isinstance(config, ConfigDict):
     raise ValueError(

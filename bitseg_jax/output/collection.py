@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.output import files
 from bitseg_jax.runtime.writers import (
+  check_no_links,
   progress_bar,
   remove_leftovers,
   write_json,
@@ -65,9 +66,8 @@ def predict(
   output, began, entries = Path(output), time.perf_counter(), {}
   made_with = _made_with(segmenter, checkpoint, settings)
   at_once = max(1, segmenter.batch_size // settings['num_samples'])
+  _open_output(output, [photo.name for photo in found])
   try:
-    output.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
       todo = _todo(found, output, kinds, made_with, overwrite, *noted)
@@ -93,6 +93,12 @@ def predict(
     _write_collections(output, in_order, kinds, entries)
     write_json(output / 'summary.json', summary)
   return summary
+
+
+def _open_output(output, names):
+  check_no_links(output, [*names, *(f'panoptic/{name}' for name in names)])
+  output.mkdir(parents=True, exist_ok=True)
+  remove_leftovers(output)
 
 
 def _made_with(segmenter, checkpoint, settings):

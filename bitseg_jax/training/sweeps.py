@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from bitseg_jax.configs.base import get_config as get_defaults
 from bitseg_jax.evaluation import evaluate
 from bitseg_jax.runtime import experiment
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.runtime.writers import whole_file, write_json
 from bitseg_jax.training import train
 
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
@@ -181,7 +181,8 @@ def write_report(
   """Writes the table, the scores and the plot of a sweep: .md, .json, .png."""
   folder.mkdir(parents=True, exist_ok=True)
   text = format_table(sweep, scores)
-  (folder / f'{sweep.name}.md').write_text(text)
+  with whole_file(folder / f'{sweep.name}.md') as file:
+    file.write(text)
   write_json(
     folder / f'{sweep.name}.json',
     {
@@ -251,7 +252,8 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   else:
     figure = _draw_rows(sweep, scores)
   figure.tight_layout()
-  figure.savefig(path, dpi=130)
+  with whole_file(path, 'wb') as file:
+    figure.savefig(file, dpi=130, format='png')
 
 
 def _plot_spread(axes, at, values, **style):
