@@ -5,7 +5,6 @@ bitseg benchmark [--what=input,metrics,train,sample]
   [--output=FILE.json] [--compare=OLD.json] [--profile=DIR]
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.benchmarks import device, host
-from bitseg_jax.runtime import xla_flags
+from bitseg_jax.data.outside import SourceError, read_json
+from bitseg_jax.runtime import checks, xla_flags
 from bitseg_jax.runtime.writers import write_json
 
 WHAT = ('input', 'metrics', 'train', 'sample')
@@ -58,10 +58,8 @@ def run(
     raise FileNotFoundError(f'{output}: its directory does not exist')
   old: dict[str, Any] = {}
   if compare:
-    old = {
-      name: value
-      for name, value, _ in json.loads(Path(compare).read_text())['rows']
-    }
+    old = _read_rows(Path(compare))
+  checks.check(config)
   devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   print(f'{devices}, {config.model.dtype}, jax {jax.__version__}')
   rows, peak = [], 0.0
@@ -76,6 +74,16 @@ def run(
   if output:
     about = {'what': what, 'devices': devices, 'config': config.to_dict()}
     write_json(Path(output), {**about, 'rows': rows})
+
+
+def _read_rows(path):
+  """{name: value} of the JSON that an earlier run wrote."""
+  content = read_json(path)
+  try:
+    rows = {name: float(value) for name, value, _ in content['rows']}
+  except (KeyError, TypeError, ValueError) as error:
+    raise SourceError(f'{path}: not written by a benchmark') from error
+  return rows
 
 
 def _show(rows, old):

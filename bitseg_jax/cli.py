@@ -92,12 +92,21 @@ def call(main: Callable[[], int | None]) -> int:
   # Of a step that cannot be saved it would tell every array, after our line.
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
+  if hasattr(sys.stdout, 'reconfigure'):
+    # File names may hold bytes that are no text.
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     return main() or 0
   except (ValueError, OSError, ImportError, ArithmeticError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise
     return say(error)
+  except (MemoryError, RuntimeError) as error:
+    # XLA's own error is a RuntimeError, of which no other is the user's.
+    full = isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+    if not full or os.environ.get('BITSEG_TRACEBACK'):
+      raise
+    return say(f'out of memory; ask for less at once ({_message(error)[:200]})')
   except KeyboardInterrupt:
     return say('interrupted; the same command goes on')
 
@@ -126,17 +135,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     argv = [_found_config(argument) for argument in argv]
     return flags.FLAGS(argv)
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-    ImportError,
-    SyntaxError,
-    NameError,
-  ) as error:
+  except Exception as error:  # a config is a program, and may raise anything
     sys.exit(say(_with_flag(error, argv)))
 
 
@@ -164,6 +163,9 @@ def _checked(argv, main):
     raise ValueError(
       f'{argv[1]} is no flag; flags begin with --, and patterns are quoted'
     )
+  for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
+    if flag.present and flag.default != '' and flag.value in ('', [], ['']):
+      raise ValueError(f'--{flag.name} is empty; give a value or leave it out')
   config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
   if config is not None and not isinstance(config, ConfigDict):
     raise ValueError(

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, partners, xla_flags
+from bitseg_jax.runtime import checkpoint, checks, partners, xla_flags
 from bitseg_jax.training import train
 
 
@@ -86,6 +86,7 @@ def _run(f):
   if f.mode == 'eval':
     saved = checkpoint.read_config(workdir)
     if config is not None:  # it decides how to sample and score
+      checks.check(config)
       saved.sample, saved.eval = config.sample, config.eval
     config = saved
   elif config is None:

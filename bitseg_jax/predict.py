@@ -25,6 +25,7 @@ without --shard then writes summary.json and the other files of all photos.
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.configs import base
 from bitseg_jax.output import collection, files
 from bitseg_jax.segmenting import photos, weights
 from bitseg_jax.segmenting.answer import METHODS
@@ -88,12 +89,16 @@ def define_flags() -> None:
   flags.DEFINE_string('output', None, 'Directory to write to.')
   flags.DEFINE_list('outputs', None, ','.join(files.KINDS))
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
-  flags.DEFINE_integer('num_samples', 1, 'Samples a photo.', lower_bound=1)
-  flags.DEFINE_integer('seed', 0, 'Of the samples.')
-  flags.DEFINE_integer('num_steps', None, 'Of the sampler.', lower_bound=1)
-  flags.DEFINE_float('guidance_weight', None, 'Of the sampler; 0 is off.')
+  integer, bounds = flags.DEFINE_integer, base.EVAL['num_samples'].bounds
+  integer('num_samples', 1, 'Samples a photo.', *bounds)
+  integer('seed', 0, 'Of the samples.', *base.SETTINGS['seed'].bounds)
+  bounds = base.SAMPLE['num_steps'].bounds
+  integer('num_steps', None, 'Of the sampler.', *bounds)
+  bounds = base.SAMPLE['guidance_weight'].bounds
+  guidance = 'Of the sampler; 0 is off.'
+  flags.DEFINE_float('guidance_weight', None, guidance, *bounds)
   flags.DEFINE_enum('method', METHODS[0], METHODS, 'From samples to a result.')
-  flags.DEFINE_integer('tile', None, 'Cut larger photos into tiles, pixels.')
+  integer('tile', None, 'Cut larger photos into tiles, pixels.', 1, 65535)
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
   cli.define_shard()
   flags.mark_flags_as_required(['input', 'output'])

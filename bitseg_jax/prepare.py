@@ -15,6 +15,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.data.families import FAMILIES
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.run import prepare
 from bitseg_jax.output.describe import describe
 from bitseg_jax.runtime import lock
@@ -58,6 +59,8 @@ def main() -> int:
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
   part = cli.shard()
+  if not f.check:
+    splits.check_no_links(f.output)
   with contextlib.ExitStack() as held:
     if not f.check:
       held.enter_context(lock.hold(f.output, part))

@@ -21,12 +21,12 @@ Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard joins their scores.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.data.outside import SourceError, read_json
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading, score_parts, score_table, scoring
 from bitseg_jax.runtime.writers import write_json
@@ -82,6 +82,12 @@ def main() -> None:
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(score_table.format_table(results))
+  for place, result in results.items():
+    if not result['num_images']:
+      raise ValueError(
+        f'{place}: nothing to score, for it claims no pixel that somebody '
+        'labelled'
+      )
   if f.output:
     write_json(output, {**asked, 'methods': results})
     for path in score_parts.paths(output):
@@ -107,12 +113,14 @@ def _check_output(path):
     raise FileNotFoundError(f'{path}: its directory does not exist')
   if not path.name:  # --output= is not given
     return
+  if path.is_symlink():
+    raise FileExistsError(f'--output={path} is a link; give another file')
   if path.is_dir():
     raise IsADirectoryError(f'--output={path} is a folder; give a file in it')
   if path.exists():
     try:
-      known = 'methods' in json.loads(path.read_bytes())
-    except (ValueError, TypeError):
+      known = 'methods' in read_json(path)
+    except (SourceError, TypeError):
       known = False
     if not known:
       raise FileExistsError(

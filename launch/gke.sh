@@ -44,7 +44,8 @@ parts=1 command=main datasets=() flags=()
 port=8476
 
 die() {
-  echo "error: $*" >&2
+  local text="error: $*"
+  echo "${text//[[:cntrl:]]/?}" >&2
   exit 1
 }
 
@@ -142,14 +143,30 @@ build() {
   call docker push "$image"
 }
 
+# What goes into YAML and into paths of the bucket is plain.
+check_settings() {
+  local word path='^[A-Za-z0-9]([A-Za-z0-9._/:@-]*[A-Za-z0-9])?$'
+  [[ $name =~ ^[a-z]([a-z0-9-]{0,50}[a-z0-9])?$ ]] ||
+    die "--name=$name: give at most 52 small letters, digits and -"
+  [[ $nodes =~ ^[1-9][0-9]{0,3}$ ]] || die "--nodes=$nodes: give 1 to 9999"
+  for word in "$image" "$bucket" "$service_account" \
+    ${datasets[@]+"${datasets[@]}"}; do
+    [[ $word =~ $path && $word != *..* ]] ||
+      die "$word is no name of an image, a bucket, an account or a dataset"
+  done
+}
+
 start() {
   need name image bucket
+  check_settings
   local flag found=
   for flag in ${flags[@]+"${flags[@]}"}; do
+    [[ $flag != --workdir* || $flag != *..* ]] || die "$flag leads out of the bucket"
     [[ $flag != --workdir=runs/?* ]] || found=yes
   done
   [[ $found ]] || die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
-  [[ $gpu == *?:[1-9]* && ! $tpu || $tpu == *?:*?:[1-9]* && ! $gpu ]] ||
+  [[ $gpu =~ ^[a-z0-9-]+:[1-9][0-9]{0,2}$ && ! $tpu ||
+    $tpu =~ ^[a-z0-9-]+:[0-9x]+:[1-9][0-9]{0,2}$ && ! $gpu ]] ||
     die 'give --gpu=TYPE:N or --tpu=TYPE:TOPOLOGY:N; see launch/gke.sh --help'
   send
 }
@@ -186,6 +203,7 @@ status() {
 
 logs() {
   need name
+  [[ $pod =~ ^[0-9]+$ ]] || die "--pod=$pod: give a number"
   call kubectl logs --follow --container=bitseg \
     "--selector=job-name=$name,batch.kubernetes.io/job-completion-index=$pod"
 }

@@ -217,6 +217,9 @@ run() {
 check_flags() {
   local flag
   for flag in ${flags[@]+"${flags[@]}"}; do
+    [[ $flag != --workdir* || $flag != *..* ]] || die "$flag leads out of the bucket"
+  done
+  for flag in ${flags[@]+"${flags[@]}"}; do
     [[ $flag != --workdir=runs/?* ]] || return 0
   done
   die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
@@ -336,6 +339,10 @@ while (($#)); do
   shift
 done
 bucket=${bucket#gs://}
+[[ $poll =~ ^[0-9]+([.][0-9]+)?$ ]] || die "--poll=$poll: give seconds"
+[[ $worker =~ ^[0-9]+$ ]] || die "--worker=$worker: give a number"
+[[ $name =~ ^([a-z][a-z0-9-]*)?$ ]] ||
+  die "--name=$name: give small letters, digits and -"
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

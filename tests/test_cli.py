@@ -53,6 +53,11 @@ WRONG = [
     'return a ConfigDict',
   ),
   (['sweep', '--sweep='], '--sweep is empty'),
+  (['sweep', '--sweep=fig3', '--output='], '--output is empty'),
+  (['sweep', '--sweep=fig3', '--seeds='], '--seeds is empty'),
+  (['score', '--data=x', '--split=val', '--predictions='], 'predictions is em'),
+  (['train', '--config=quickstart', '--workdir='], '--workdir is empty'),
+  (['train', '--config=CONFIG_THAT_FAILS', '--workdir=x'], 'division by zero'),
 ]
 
 
@@ -62,11 +67,15 @@ def called(tmp_path_factory):
   folder = tmp_path_factory.mktemp('calls')
   config = folder / 'a_dict.py'
   config.write_text("def get_config():\n  return {'seed': 0}\n")
+  failing = folder / 'failing.py'
+  failing.write_text('def get_config():\n  return 1 / 0\n')
   calls = [[], *([command, '--help'] for command in HELP)]
   calls += [argv for argv, _ in WRONG]
   done = subprocess.run(
     [sys.executable, '-c', PROGRAM, str(folder), 'main', 'score', 'sweep'],
-    input=json.dumps(calls).replace('CONFIG_OF_A_DICT', str(config)),
+    input=json.dumps(calls)
+    .replace('CONFIG_OF_A_DICT', str(config))
+    .replace('CONFIG_THAT_FAILS', str(failing)),
     capture_output=True,
     text=True,
     timeout=300,

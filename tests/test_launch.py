@@ -108,6 +108,16 @@ WATCH = (
   '--dataset=a',
   '--dataset=b',
 )
+START = (
+  'launch/gke.sh',
+  'start',
+  '--dry_run',
+  '--name=mine',
+  '--image=i',
+  '--bucket=gs://b',
+  '--gpu=t4:1',
+)
+INTO_RUNS = '--', '--workdir=runs/a'
 ONCE = ['create', 'scp', 'setup', 'data', 'run']
 
 
@@ -159,6 +169,18 @@ def test_help_names_every_verb_and_setting(place, script):
     (*WATCH, '--', '--workdir=/tmp/x'),
     ('launch/gke.sh', 'start', '--name=x', '--image=i', '--bucket=b'),
     ('launch/gke.sh', 'logs'),
+    (*START, '--nodes=0', *INTO_RUNS),
+    (*START, '--nodes=abc', *INTO_RUNS),
+    (*START, '--nodes=-1', *INTO_RUNS),
+    (*START, '--name=a"b', *INTO_RUNS),
+    (*START, '--name=Run_1', *INTO_RUNS),
+    (*START, '--image=i"\n', *INTO_RUNS),
+    (*START, '--dataset=../x', *INTO_RUNS),
+    (*START, '--gpu=t4:1x', *INTO_RUNS),
+    (*START, '--', '--workdir=runs/../../etc'),
+    (*START, '--', '--workdir=runs/a', '--workdir=runs/../b'),
+    (*WATCH, '--poll=soon', *INTO_RUNS),
+    (*WATCH, '--', '--workdir=runs/../x'),
     ('bash', 'launch/slurm.sbatch', '--config=x'),
   ],
 )

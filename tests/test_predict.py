@@ -313,6 +313,33 @@ def test_refused_before_it_starts(tmp_path, capsys):
   assert "has 'masks'; choose from labels," in refuse('run', ['masks'])
 
 
+def test_links_below_the_output_are_not_followed(folder, tmp_path, capsys):
+  (tmp_path / 'elsewhere').mkdir()
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out/panoptic').symlink_to(tmp_path / 'elsewhere')
+  inputs, output = [str(folder)], str(tmp_path / 'out')
+  run = lambda: predict.predict('run', inputs, output, ['panoptic'])
+  assert cli.call(run) == 1
+  assert 'out/panoptic is a link' in capsys.readouterr().err
+  assert not list((tmp_path / 'elsewhere').iterdir())
+
+
+@pytest.mark.parametrize(
+  ('setting', 'value'),
+  [
+    ('guidance_weight', 1e30),
+    ('guidance_weight', float('nan')),
+    ('seed', 2**32),
+    ('seed', -1),
+    ('num_samples', 10**9),
+    ('num_steps', 0),
+  ],
+)
+def test_settings_out_of_range_are_refused(model, setting, value, draw_photo):
+  with pytest.raises(ValueError, match=f'{setting} is '):
+    model.segment(draw_photo(0, 16, 16), **{setting: value})
+
+
 def test_flags_have_the_defaults_of_the_segmenter(model):
   *signature, progress = Segmenter.segment_batch.__defaults__
   assert progress is None

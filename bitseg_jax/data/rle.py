@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
+from bitseg_jax.data.outside import shown
+
 _OUTSIDE = 2.0  # pixels by which a polygon may leave its image; it is clipped
 
 
@@ -73,10 +75,14 @@ def _parse_rle(
   counts = np.asarray(counts)
   if counts.ndim != 1 or (counts.dtype.kind not in 'iu' and len(counts)):
     raise ValueError('the run lengths are not a list of whole numbers')
-  if list(rle['size']) != [height, width]:
+  if rle['size'] not in ([height, width], (height, width)):
     raise ValueError(
-      f'run lengths for {rle["size"]} (height, width), but the image is '
+      f'run lengths for {shown(rle["size"])} (height, width), but the image is '
       f'{[height, width]}'
+    )
+  if counts.max(initial=0) > height * width:  # before a sum overflows
+    raise ValueError(
+      f'run lengths that are wrong: {counts.max()} pixels of {height} x {width}'
     )
   if np.any(counts < 0) or counts.sum() != height * width:
     raise ValueError(
@@ -110,7 +116,10 @@ def _unpack(packed: str | bytes) -> np.ndarray:
 
 def _fill_polygon(polygon: Any, height: int, width: int) -> np.ndarray:
   try:
-    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    numbers = np.asarray(polygon)
+    if numbers.dtype.kind not in 'iuf':  # text of digits would do otherwise
+      raise ValueError
+    points = numbers.astype(np.float64).reshape(-1, 2)
   except (ValueError, TypeError):
     points = np.empty((0, 2))
   if len(points) < 3 or not np.isfinite(points).all():

@@ -1,6 +1,9 @@
 """Finds and reads predicted segmentations on disk, from any method."""
 
-import json
+import functools
+import math
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,16 @@ import numpy as np
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.data import rle, transforms
 from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
-from bitseg_jax.data.source import SourceError, read_label
+from bitseg_jax.data.images import read_label
+from bitseg_jax.data.outside import (
+  MAX_PIXELS,
+  SourceError,
+  as_key,
+  check_ids,
+  read_array,
+  read_json,
+  shown,
+)
 
 # By format: the endings of an image's only file; what precedes the number in
 # the names of several files, and their suffixes.
@@ -116,7 +128,11 @@ def _find_files(root: Path, name: str, form: str) -> list[Path]:
     ways = [[path] for path in paths if path.is_file()]
     ways += [_count_up(f'{root / base}{link}', suffix) for suffix in suffixes]
     if (root / base).is_dir():
-      inside = [p for p in (root / base).iterdir() if p.suffix in suffixes]
+      inside = [
+        path
+        for path in (root / base).iterdir()
+        if path.suffix in suffixes and not path.name.startswith('.')
+      ]
       ways.append(sorted(inside, key=lambda p: (len(p.name), p.name)))
     ways = [way for way in ways if way]
     if len(ways) > 1:
@@ -130,12 +146,40 @@ def _find_files(root: Path, name: str, form: str) -> list[Path]:
 
 
 def _count_up(start: str, suffix: str) -> list[Path]:
-  """Returns the existing files start0, start1, ... (or from 1) up to a gap."""
-  paths: list[Path] = []
-  number = 0 if Path(f'{start}0{suffix}').is_file() else 1
-  while (path := Path(f'{start}{number + len(paths)}{suffix}')).is_file():
-    paths.append(path)
-  return paths
+  """Returns the existing files start0, start1, ... (or from 1).
+
+  Raises:
+    SourceError: a number is missing between them.
+  """
+  path_of = lambda number: Path(f'{start}{number}{suffix}')
+  folder, name = os.path.split(start)
+  numbers = sorted(_numbers_in(folder).get((name, suffix), ()))
+  first = 0 if numbers[:1] == [0] else 1
+  for expected, number in enumerate(numbers, first):
+    if number != expected:
+      raise SourceError(
+        f'{path_of(expected)} is missing, but {path_of(number)} is there'
+      )
+  return [path_of(number) for number in numbers]
+
+
+@functools.lru_cache(maxsize=4)
+def _numbers_of(folder, changed):
+  """{(start of the name, suffix): numbers} of the files START7.SUFFIX."""
+  del changed  # a part of the key
+  found: dict[tuple[str, str], list[int]] = {}
+  for name in os.listdir(folder):
+    parts = re.fullmatch(r'(.*?)(0|[1-9][0-9]{0,8})(\.\w+)', name, re.DOTALL)
+    if parts:
+      found.setdefault((parts[1], parts[3]), []).append(int(parts[2]))
+  return found
+
+
+def _numbers_in(folder):
+  try:
+    return _numbers_of(folder, os.stat(folder).st_mtime_ns)
+  except OSError:
+    return {}
 
 
 def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
@@ -145,7 +189,7 @@ def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
     keys = [mask[k] for k in ('file_name', 'image_id') if k in mask]
     if not keys:
       raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
-    masks.setdefault(_key(str(keys[0])), []).append(mask)
+    masks.setdefault(_key(str(as_key(keys[0]))), []).append(mask)
   found = {}
   for name in names:
     for key in dict.fromkeys((_key(name), _key(Path(name).name))):
@@ -175,32 +219,18 @@ def _read(part, shape, order):
 
 
 def _read_array(path: Path) -> list[np.ndarray]:
-  try:
-    ids = np.load(path, allow_pickle=False)
-  except (ValueError, OSError, EOFError) as error:
-    reason = ' '.join(str(error).split())
-    raise SourceError(f'{path}: not a whole .npy file ({reason})') from error
-  if (
-    not isinstance(ids, np.ndarray)
-    or ids.dtype.kind not in 'iu'
-    or ids.ndim not in (2, 3)
-    or not ids.size
-    or ids.min() < IGNORE_ID
-  ):
+  ids = read_array(path)
+  if ids.dtype.kind not in 'iu' or ids.ndim not in (2, 3) or not ids.size:
     raise SourceError(
-      f'{path}: holds {getattr(ids, "dtype", "several arrays")} '
-      f'{list(getattr(ids, "shape", []))}; it should be integers [H, W] or '
-      '[N, H, W], at least -1'
+      f'{path}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
+      '[H, W] or [N, H, W], at least -1'
     )
-  ids = ids.astype(np.int64)
-  return list(ids) if ids.ndim == 3 else [ids]
+  samples = ids if ids.ndim == 3 else ids[None]
+  return [check_ids(sample, path, IGNORE_ID) for sample in samples]
 
 
 def _read_masks(path: Path) -> list[Any]:
-  try:
-    masks = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise SourceError(f'{path}: not whole JSON ({error})') from error
+  masks = read_json(path)
   if isinstance(masks, dict):
     masks = masks.get('annotations')
   if not isinstance(masks, list) or not all(isinstance(m, dict) for m in masks):
@@ -215,32 +245,55 @@ def _paint(masks, where, shape, order):
   """Paints masks over each other: int32 [H, W], number of the topmost mask."""
   if not masks:
     return np.full(shape, IGNORE_ID, np.int32)
-  try:
-    height, width = masks[0]['segmentation']['size']
-  except (KeyError, TypeError, ValueError) as error:
-    raise SourceError(
-      f"{where}: mask 0 has no run lengths {{'size', 'counts'}}"
-    ) from error
+  height, width = _mask_size(masks[0], where)
+  # Before memory is taken for a canvas of that size.
+  _check_shape(where, (height, width), shape)
   canvas = np.full(height * width, IGNORE_ID, np.int32)
   pixels, scores = [], []
   for i, mask in enumerate(masks):
     segmentation = mask.get('segmentation')
-    score = mask.get('score', mask.get('predicted_iou'))
-    if order == 'score' and not isinstance(score, int | float):
-      raise SourceError(
-        f"{where}: mask {i} has no 'score'; give it one, or --order=area"
-      )
     try:
       if not isinstance(segmentation, dict):
         raise ValueError('no run lengths')
       pixels.append(rle.decode(segmentation, height, width))
     except ValueError as error:
       raise SourceError(f'{where}: mask {i}: {error}') from error
-    scores.append(score if order == 'score' else -len(pixels[-1]))
+    score = -len(pixels[-1])
+    scores.append(_score_of(mask, i, where) if order == 'score' else score)
   # The lowest is painted first; of equals, the first one is painted last.
   for i in sorted(range(len(masks)), key=lambda i: (scores[i], -i)):
     canvas[pixels[i]] = i
   return canvas.reshape(width, height).T
+
+
+def _mask_size(mask, where):
+  """(height, width) that the run lengths of a mask are of."""
+  segmentation = mask.get('segmentation')
+  size = segmentation.get('size') if isinstance(segmentation, dict) else None
+  if (
+    not isinstance(size, list)
+    or len(size) != 2
+    or not all(type(side) is int and side > 0 for side in size)
+    or size[0] * size[1] > MAX_PIXELS
+  ):
+    raise SourceError(
+      f"{where}: mask 0 has no run lengths {{'size', 'counts'}}"
+    )
+  return size
+
+
+def _score_of(mask, number, where):
+  score = mask.get('score', mask.get('predicted_iou'))
+  if score is None:
+    raise SourceError(
+      f"{where}: mask {number} has no 'score'; give it one, or --order=area"
+    )
+  # Among numbers that are not finite there is no order.
+  if type(score) not in (int, float) or not -math.inf < score < math.inf:
+    raise SourceError(
+      f'{where}: mask {number} has the score {shown(score)}, no finite number'
+    )
+  return score
 
 
 def _check_shape(where, shape, wanted):

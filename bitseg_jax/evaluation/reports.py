@@ -9,6 +9,7 @@ import numpy as np
 from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import ensembles
 from bitseg_jax.output import viz
+from bitseg_jax.runtime.writers import whole_file
 
 
 def draw_gallery(
@@ -107,4 +108,5 @@ def draw_by_num_samples(
   figure.set_layout_engine('constrained')
   lines = axes.get_legend_handles_labels()
   figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)
-  figure.savefig(path, dpi=130)
+  with whole_file(path, 'wb') as file:
+    figure.savefig(file, dpi=130, format='png')

@@ -51,12 +51,13 @@ def score_image(
     sets: whether to score the set of samples against the set of annotators.
 
   Returns:
-    The scores: means over samples and over annotators who labelled anything.
+    The scores: means over samples and over annotators who labelled anything
+    that every sample claims.
   """
-  annotations = [a for a in annotations if (a != IGNORE_ID).any()]
   share = np.mean([np.mean(sample == IGNORE_ID) for sample in samples])
   if unclaimed == 'segment':
     samples = [_claim(sample) for sample in samples]
+  annotations = _comparable(annotations, samples)
   shape = len(annotations), len(samples)
   names = metrics.names('table')
   regions = np.full((*shape, len(names)), np.nan)
@@ -94,6 +95,15 @@ def score_image(
     reliability,
     len(samples),
   )
+
+
+def _comparable(annotations, samples):
+  """Annotations that label a pixel of every sample: others have no score."""
+  return [
+    a
+    for a in annotations
+    if all(((a != IGNORE_ID) & (s != IGNORE_ID)).any() for s in samples)
+  ]
 
 
 def _claim(id_map):

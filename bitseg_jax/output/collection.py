@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bitseg_jax.data.source import SourceError
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.output import files
 from bitseg_jax.runtime.writers import (
+  check_no_links,
   progress_bar,
   remove_leftovers,
   write_json,
@@ -69,8 +70,7 @@ def predict(
   output, began, entries = Path(output), time.perf_counter(), {}
   made_with = _made_with(segmenter, checkpoint, settings)
   at_once = max(1, segmenter.batch_size // settings['num_samples'])
-  output.mkdir(parents=True, exist_ok=True)
-  remove_leftovers(output)
+  _open_output(output, [photo.name for photo in found])
   try:
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
@@ -130,6 +130,12 @@ def _segment(segmenter, group, output, kinds, settings, entries, progress):
   seconds = (time.perf_counter() - start) / len(group)
   for name, _, _ in group:
     entries[name]['seconds'] = round(seconds, 3)
+
+
+def _open_output(output, names):
+  check_no_links(output, [*names, *(f'panoptic/{name}' for name in names)])
+  output.mkdir(parents=True, exist_ok=True)
+  remove_leftovers(output)
 
 
 def _made_with(segmenter, checkpoint, settings):

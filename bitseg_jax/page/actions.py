@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bitseg_jax.data import transforms
-from bitseg_jax.data.source import SourceError
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.output import files, viz
 from bitseg_jax.segmenting import photos
 from bitseg_jax.segmenting.answer import Segmentation

@@ -82,7 +82,10 @@ def hold(
 @contextlib.contextmanager
 def _held(path, folder):
   # Opened to append: the holder's name stays for others to read.
-  with open(path, 'a+') as file:
+  follow_no_link = lambda name, flags: os.open(
+    name, flags | os.O_NOFOLLOW, 0o666
+  )
+  with open(path, 'a+', opener=follow_no_link) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

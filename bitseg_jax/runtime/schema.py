@@ -37,6 +37,11 @@ class Setting(NamedTuple):
   of: type | None = None
   length: int | None = None
 
+  @property
+  def bounds(self) -> tuple[float | None, float | None]:
+    """The smallest and the largest value allowed."""
+    return self.least, self.most
+
 
 Settings = Mapping[str, 'Setting | Settings']
 
@@ -62,7 +67,7 @@ def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
   Raises:
     ValueError: one line with the setting, its value and its allowed values.
   """
-  unknown = sorted(set(config) - set(settings))
+  unknown = sorted(map(str, set(config) - set(settings)))
   missing = sorted(set(settings) - set(config))
   if unknown or missing:
     raise ValueError(
@@ -72,7 +77,7 @@ def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
   for name, setting in settings.items():
     value = config[name]
     if isinstance(setting, Setting):
-      _check_value(f'config.{prefix}{name}', value, setting)
+      check_value(f'config.{prefix}{name}', value, setting)
     elif isinstance(value, (ConfigDict, dict)):
       check(value, setting, f'{prefix}{name}.')
     else:
@@ -81,7 +86,8 @@ def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
       )
 
 
-def _check_value(name, value, setting):
+def check_value(name: str, value: Any, setting: Setting) -> None:
+  """Checks the type and the range of one value; see `check`."""
   if setting.of is None:
     _check_one(name, value, type(setting.default), setting)
     return

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import jax
@@ -63,6 +63,25 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
     temporary.unlink(missing_ok=True)
 
 
+def check_no_links(
+  output: str | os.PathLike, names: Iterable[str | os.PathLike]
+) -> None:
+  """Checks that no folder to be written into is a link below the output.
+
+  Args:
+    output: folder of the results; it may be a link itself.
+    names: files in it, relative to it.
+
+  Raises:
+    OSError: one is; what would be replaced lies elsewhere.
+  """
+  folders = {folder for name in names for folder in pathlib.Path(name).parents}
+  for folder in sorted(folders - {pathlib.Path()}):
+    path = pathlib.Path(output) / folder
+    if path.is_symlink():
+      raise OSError(f'{path} is a link; remove it, or use another output')
+
+
 def remove_leftovers(folder: str | os.PathLike) -> None:
   """Removes what killed processes of this machine left of `whole_file`.
 
@@ -100,7 +119,10 @@ class MetricWriter:
     self._enabled = enabled
     if enabled:
       pathlib.Path(logdir).mkdir(parents=True, exist_ok=True)
-      self._lines = open(pathlib.Path(logdir) / 'metrics.jsonl', 'a')  # noqa: SIM115
+      path = pathlib.Path(logdir) / 'metrics.jsonl'
+      if path.exists() and (path.is_symlink() or not path.is_file()):
+        raise OSError(f'{path} is no plain file; remove it')
+      self._lines = open(path, 'a')  # noqa: SIM115
       self._board = SummaryWriter(str(logdir))
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:

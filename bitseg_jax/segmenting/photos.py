@@ -2,7 +2,6 @@
 
 import glob
 import os
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from bitseg_jax.data import source
+from bitseg_jax.data import images, outside
 from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
 
 # Files of types that Pillow may not read are listed too, to report an error.
@@ -160,17 +159,14 @@ def read(path: Path) -> np.ndarray:
       reason = 'a link that leads nowhere'
     else:
       reason = 'a folder' if path.is_dir() else 'not a plain file'
-    raise source.SourceError(f'{path}: {reason}, so no photo')
+    raise outside.SourceError(f'{path}: {reason}, so no photo')
   if not path.stat().st_size:
-    raise source.SourceError(f'{path}: empty file')
-  with warnings.catch_warnings():
-    # Large photos are expected; Pillow still refuses huge ones.
-    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-    image = source.open_image(path, high_byte=True)
+    raise outside.SourceError(f'{path}: empty file')
+  image = images.open_image(path, high_byte=True)
   try:
     return to_rgb(image)
-  except ValueError as error:
-    raise source.SourceError(f'{path}: {error}') from error
+  except Exception as error:  # damaged EXIF raises anything
+    raise outside.SourceError(f'{path}: {outside.reason(error)}') from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

@@ -26,12 +26,14 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from bitseg_jax.data.outside import read_json
 from bitseg_jax.runtime import checks, experiment
+from bitseg_jax.runtime.writers import whole_file
 
 WEIGHTS, CONFIG, CARD = FILES = 'model.safetensors', 'config.json', 'README.md'
 DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
 SHIPPED = pathlib.Path(__file__).parents[1] / 'pretrained'
-DEFAULT = 'photos'  # the one used where none is asked for
+DEFAULT = 'photos'  # where none is asked for
 _HUB = 'hf://'
 # In the header of the tensors: digest of the other files as they were written.
 _MARK = 'bitseg_jax'
@@ -124,8 +126,8 @@ def load_pretrained(
     if not (folder / file).is_file():
       raise FileNotFoundError(f'{folder / file} is missing')
   try:
-    config = checks.complete(json.loads((folder / CONFIG).read_bytes()))
-  except (ValueError, RecursionError) as error:
+    config = checks.complete(read_json(folder / CONFIG))
+  except ValueError as error:
     raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
   path = folder / WEIGHTS
   shapes = flatten_shapes(expected or abstract_params(config))
@@ -219,7 +221,7 @@ def write_tensors(
   """Writes a safetensors file."""
   # The library would write transposed arrays as they lie in memory.
   whole = {name: np.ascontiguousarray(w) for name, w in tensors.items()}
-  with open(path, 'wb') as file:
+  with whole_file(path, 'wb') as file:
     file.write(safetensors.numpy.save(whole, metadata))
     file.flush()
     os.fsync(file.fileno())
@@ -318,8 +320,7 @@ def _mark(folder):
 def _card(name, tensors, config, card):
   """The text of README.md."""
   count = sum(tensor.size for tensor in tensors.values())
-  dtype = next(iter(tensors.values())).dtype
-  codes = config.codes
+  dtype, codes = next(iter(tensors.values())).dtype, config.codes
   return f"""---
 library_name: bitseg_jax
 pipeline_tag: image-segmentation

@@ -13,8 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from bitseg_jax.configs import base
 from bitseg_jax.data import pipeline
-from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.runtime import experiment, schema, sharding
 from bitseg_jax.segmenting import (
   answer,
   drawing,
@@ -68,7 +69,7 @@ class Segmenter:
     if batch_size is None:
       on_cpu = jax.default_backend() == 'cpu'
       batch_size = devices * (_fit_for_cpu(parts) if on_cpu else 8)
-    _at_least_one('batch_size', batch_size)
+    schema.check_value('batch_size', batch_size, base.EVAL['batch_size'])
     self.batch_size = -(-batch_size // devices) * devices
     self._parts = parts
     self._params = params
@@ -207,10 +208,10 @@ class Segmenter:
       One segmentation a photo.
 
     Raises:
-      ValueError: a photo is none of the above, a number is not positive, or
-        the method unknown.
+      ValueError: a photo or a setting is none of the above, or out of range.
     """
-    _at_least_one('num_samples', num_samples)
+    schema.check_value('num_samples', num_samples, base.EVAL['num_samples'])
+    schema.check_value('seed', seed, base.SETTINGS['seed'])
     if tile is not None and tile < self._parts.image_size:
       raise ValueError(
         f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
@@ -306,7 +307,8 @@ class Segmenter:
       settings['num_steps'] = num_steps
     if guidance_weight is not None:
       settings['guidance_weight'] = float(guidance_weight)
-    _at_least_one('num_steps', settings['num_steps'])
+    for name in ('num_steps', 'guidance_weight'):
+      schema.check_value(name, settings[name], base.SAMPLE[name])
     return settings
 
   def _sample_fn(self, num_steps, guidance_weight) -> Callable[..., jax.Array]:
@@ -333,8 +335,3 @@ def _fit_for_cpu(parts):
 def _keys(seed, samples):
   key = jax.random.key(seed)
   return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.array(samples))
-
-
-def _at_least_one(name, value):
-  if value < 1:
-    raise ValueError(f'{name} is {value}; it must be at least 1')

@@ -17,6 +17,7 @@ import numpy as np
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
+from bitseg_jax.data.outside import read_bytes
 from bitseg_jax.runtime import experiment
 from bitseg_jax.runtime.writers import whole_file
 from bitseg_jax.segmenting import drawing, stablehlo_loader
@@ -86,11 +87,9 @@ def export(
 
 def _check_folder(folder):
   """A folder may be written to again, but a load.py of somebody's stays."""
-  loader, other = _LOADER.read_text(), folder / 'load.py'
-  if (
-    other.exists()
-    and other.read_text().splitlines()[:1] != (loader.splitlines()[:1])
-  ):
+  loader, other = _LOADER.read_bytes(), folder / 'load.py'
+  first = lambda content: content.splitlines()[:1]
+  if other.exists() and first(read_bytes(other)) != first(loader):
     raise FileExistsError(
       f'{other} was not written by an export; export to another folder'
     )

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from bitseg_jax.configs.base import get_config as get_defaults
 from bitseg_jax.evaluation import evaluate
 from bitseg_jax.runtime import experiment
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.runtime.writers import whole_file, write_json
 from bitseg_jax.training import train
 
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
@@ -129,8 +129,7 @@ def run(
     base: config of the size.
     seeds: one training each.
     folder: where all sweeps of this size lie.
-    only: workdirs of the runs to train and evaluate, without writing a table;
-      None = all of them.
+    only: workdirs of the runs to do, without a table; None = all runs.
     say: told of every row.
 
   Returns:
@@ -171,10 +170,7 @@ def part_of(
   folder: pathlib.Path,
   part: tuple[int, int],
 ) -> set[pathlib.Path]:
-  """Returns the workdirs of one part of all runs; no two parts share one.
-
-  The sweeps are all that are asked for, as they may share runs.
-  """
+  """Returns the workdirs of one part of the runs of all sweeps asked for."""
   index, count = part
   workdirs = [
     run_dir(config, folder)
@@ -212,7 +208,8 @@ def write_report(
   """Writes the table, the scores and the plot of a sweep: .md, .json, .png."""
   folder.mkdir(parents=True, exist_ok=True)
   text = format_table(sweep, scores)
-  (folder / f'{sweep.name}.md').write_text(text)
+  with whole_file(folder / f'{sweep.name}.md') as file:
+    file.write(text)
   write_json(
     folder / f'{sweep.name}.json',
     {
@@ -282,7 +279,8 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   else:
     figure = _draw_rows(sweep, scores)
   figure.tight_layout()
-  figure.savefig(path, dpi=130)
+  with whole_file(path, 'wb') as file:
+    figure.savefig(file, dpi=130, format='png')
 
 
 def _plot_spread(axes, at, values, **style):

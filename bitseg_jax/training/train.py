@@ -28,7 +28,7 @@ from bitseg_jax.runtime import (
   stopping,
 )
 from bitseg_jax.runtime.train_state import TrainState
-from bitseg_jax.runtime.writers import MetricWriter, progress_bar
+from bitseg_jax.runtime.writers import MetricWriter, progress_bar, whole_file
 from bitseg_jax.segmenting import drawing, weights
 from bitseg_jax.training import train_step
 from bitseg_jax.training.train_step import Metrics
@@ -112,7 +112,8 @@ def start(config, workdir, init, abstract, manager):
     overview = parameter_overview.get_parameter_overview(
       abstract.params, include_stats=False
     )
-    (workdir / 'parameters.txt').write_text(overview + '\n')
+    with whole_file(workdir / 'parameters.txt') as file:
+      file.write(overview + '\n')
     logging.info('%s', overview.splitlines()[-1])
   state = init(jax.random.key(config.seed))
   if config.init_from:

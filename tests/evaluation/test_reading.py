@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitseg_jax.data.source import SourceError
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.evaluation import reading
 
 IDS = np.array([[0, 0, 1, 1], [300, 300, 1, -1], [300, 300, 1, -1]])
@@ -157,11 +157,35 @@ def test_other_sizes_are_resized_by_nearest_neighbour(tmp_path):
     ('12.png', b'none', r'12\.png: unreadable image'),
     ('12.npy', b'none', r'12\.npy: not a whole \.npy'),
     ('12.npy', IDS / 2, r'12\.npy: holds float64 \[3, 4\]'),
-    ('12.npy', IDS - 1, r'12\.npy: holds int64'),
+    ('12.npy', IDS - 1, r'12\.npy: ids from -2 to'),
     ('12.npy', np.array([{}]), r'12\.npy: not a whole'),
     ('12.npy', IDS[:1], r'12\.npy: is 4x1 but its annotation is 4x3'),
     ('12.json', b'[', r'12\.json: not whole JSON'),
     ('12.json', {'a': 1}, r'12\.json: should be a list'),
+    ('12.npy', IDS + 2**40, r'12\.npy: ids from'),
+    ('12.json', b'[{"score": NaN}]', r'12\.json: not whole JSON'),
+    (
+      '12.json',
+      json.dumps([MASKS[0], MASKS[1] | {'score': 77}])
+      .replace('77', '1e999')
+      .encode(),
+      r'12\.json: mask 1 has the score inf',
+    ),
+    (
+      '12.json',
+      [MASKS[0] | {'score': True}],
+      r'12\.json: mask 0 has the score',
+    ),
+    (
+      '12.json',
+      [{'segmentation': {'size': [10**6, 10**6], 'counts': [10**12]}}],
+      r'12\.json: mask 0 has no run lengths',
+    ),
+    (
+      '12.json',
+      [{'segmentation': {'size': [3, 4000], 'counts': [12000]}, 'score': 1}],
+      r'12\.json: is 4000x3 but',
+    ),
     ('12.json', [{'score': 1}], r'12\.json: mask 0 has no run lengths'),
     ('12.json', [box(0, 0)], r"12\.json: mask 0 has no 'score'.*--order=area"),
     (
@@ -189,6 +213,15 @@ def test_bad_files_are_named_in_one_line(tmp_path, file, content, message):
   with pytest.raises(SourceError, match=message) as error:
     load(tmp_path)
   assert '\n' not in str(error.value)
+
+
+def test_samples_without_a_gap(tmp_path):
+  for number in (0, 1, 3):
+    write_png(tmp_path / f'12_{number}.png')
+  with pytest.raises(SourceError, match=r'12_2\.png is missing, but .*12_3'):
+    load(tmp_path)
+  write_png(tmp_path / '12_2.png')
+  assert len(load(tmp_path)) == 4
 
 
 def test_results_without_a_name_are_refused(tmp_path):

@@ -86,6 +86,19 @@ def test_left_out_pixels_and_empty_annotators_do_not_count():
   assert results['per_image']['b']['ari'] is None
 
 
+def test_who_labelled_nothing_that_is_claimed_is_in_no_table():
+  """Not in the scores of regions, nor in those of sets, nor in pooled ones."""
+  left = np.zeros(MAPS[0].shape, bool)
+  left[:, :5] = True
+  samples = [np.where(left, -1, s) for s in SAMPLES]
+  aside = np.where(left, 0, -1)
+  both = scoring.score_image(samples, [MAPS[0], aside], 'ignore', sets=True)
+  alone = scoring.score_image(samples, [MAPS[0]], 'ignore', sets=True)
+  assert both.values == pytest.approx(alone.values, nan_ok=True)
+  assert not np.isnan(both.values['ari'])
+  np.testing.assert_array_equal(both.covered, alone.covered)
+
+
 def test_counts_are_pooled_over_images():
   images = [([SAMPLES[0]], MAPS), ([SAMPLES[1]], MAPS[:1])]
   scores = {str(k): scoring.score_image(*i) for k, i in enumerate(images)}
@@ -275,6 +288,15 @@ def test_scores_of_changed_predictions_are_not_joined(
   assert call() == 0
   (again,) = read().values()
   assert changed == again
+
+
+def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  for i in range(3):
+    np.save(tmp_path / f'{Annotated()[i]["name"]}.npy', np.full((16, 16), -1))
+  place = [str(tmp_path)]
+  assert call_main(monkeypatch, predictions=place, unclaimed='ignore') == 1
+  assert 'nothing to score' in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from bitseg_jax import demo
-from bitseg_jax.data.source import SourceError
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.page import actions
 from bitseg_jax.segmenting.segmenter import Segmenter
 

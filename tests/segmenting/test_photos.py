@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitseg_jax.data.source import SourceError
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.segmenting import photos
 
 

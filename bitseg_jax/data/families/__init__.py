@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bitseg_jax.data.families import bsds500, coco_panoptic, entityseg, folder
-from bitseg_jax.data.source import Source, SourceError, count_unlabelled
+from bitseg_jax.data.outside import SourceError
+from bitseg_jax.data.source import SPLITS, Source, count_unlabelled
 
 FAMILIES = {
   'bsds500': bsds500.open_source,
@@ -41,5 +42,28 @@ def open_source(
     raise SourceError(f'--{name} is not for --dataset={dataset}')
   if not Path(source_dir).is_dir():
     raise SourceError(f'{source_dir}: no such directory')
-  source = family(source_dir, **options)
+  source = _check_names(family(source_dir, **options))
+  missing = [split for split in SPLITS if not source.splits.get(split)]
+  if missing and source.splits:
+    source.notes.append(f'{source_dir}: nothing for {" and ".join(missing)}')
   return count_unlabelled(source) if unlabelled == 'entity' else source
+
+
+def _check_names(source: Source) -> Source:
+  """Leaves out items whose names are no text, or in an earlier split too."""
+  seen: set[str] = set()
+  splits = {}
+  for split, items in source.splits.items():
+    kept = []
+    for item in items:
+      if not item.name.isprintable():  # bytes that are not UTF-8, line breaks
+        source.problems.append(f'{str(item.photo)!a}: rename it, in plain text')
+      elif item.name in seen:
+        # It could be used for both training and testing.
+        source.problems.append(f'{item.photo}: in another split too')
+      else:
+        kept.append(item)
+    seen.update(item.name for item in kept)
+    if kept:
+      splits[split] = kept
+  return source._replace(splits=splits)

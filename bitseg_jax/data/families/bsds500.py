@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
-from bitseg_jax.data.source import SPLITS, Item, Source, SourceError
+from bitseg_jax.data import outside
+from bitseg_jax.data.outside import SourceError
+from bitseg_jax.data.source import SPLITS, Item, Source
 
 
 def open_source(source_dir: str | Path) -> Source:
@@ -36,11 +37,6 @@ def open_source(source_dir: str | Path) -> Source:
       for name in sorted(labels.keys() - photos.keys())
     ]
     names = sorted(photos.keys() & labels.keys())
-    # A photo in two splits could be used for both training and testing.
-    before = {item.name for items in splits.values() for item in items}
-    twice = sorted(before.intersection(names))
-    problems += [f'{photos[name]}: in another split too' for name in twice]
-    names = [name for name in names if name not in twice]
     if names:
       splits[split] = [Item(n, photos[n], (labels[n],)) for n in names]
   if not splits:
@@ -64,18 +60,21 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
     SourceError: if the file is truncated or has another structure.
   """
   path = item.labels[0]
-  # scipy raises anything from ValueError to zlib.error on a damaged file.
+  cells = outside.read_mat(path, 'groundTruth').ravel()
   try:
-    cells = scipy.io.loadmat(path)['groundTruth'].ravel()
-    return [cell['Segmentation'][0, 0].astype(np.int32) - 1 for cell in cells]
-  except Exception as error:
-    reason = ' '.join(str(error).split()) or type(error).__name__
+    found = [cell['Segmentation'][0, 0] for cell in cells]
+  except (IndexError, KeyError, TypeError, ValueError) as error:
     raise SourceError(
-      f'{path}: not a BSDS500 annotation ({reason}); download it again'
+      f'{path}: not a BSDS500 annotation ({outside.reason(error)})'
     ) from error
+  return [outside.check_ids(ids, path) - 1 for ids in found]
 
 
 def _by_stem(directory: Path, suffix: str) -> dict[str, Path]:
   # iterdir raises if the directory may not be read; glob would find nothing.
   paths = directory.iterdir() if directory.is_dir() else ()
-  return {path.stem: path for path in paths if path.suffix == suffix}
+  return {
+    path.stem: path
+    for path in paths
+    if path.suffix == suffix and not path.name.startswith('.')
+  }

@@ -3,21 +3,30 @@
 A crowd is not an entity: its pixels are unlabelled, as in COCO's scores.
 """
 
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bitseg_jax.data.images import read_label
+from bitseg_jax.data.outside import (
+  SourceError,
+  as_key,
+  find_below,
+  read_lists,
+  shown,
+)
 from bitseg_jax.data.source import (
   SPLIT_SEED,
-  SPLITS,
   Item,
   Source,
-  SourceError,
-  read_json,
-  read_label,
   split_at_random,
 )
+
+# A word of its own: neither that of latest, nor those of trainval.
+_SPLIT = re.compile(r'(?<![a-z])(train|val|test)(?![a-z])')
+_MAX_ID = 2**24 - 1  # R + 256 G + 65536 B
 
 
 class Annotation(NamedTuple):
@@ -38,8 +47,8 @@ def open_source(source_dir: str | Path) -> Source:
     source_dir: holds NAME.json beside a folder NAME/ of PNG files, directly or
       in annotations/. Photos are in PLACE/, images/PLACE/, images/ or
       input_images/, where PLACE is NAME without a leading panoptic_. A NAME
-      that contains train, val or test is that split; images of other files are
-      split 80/10/10 at random with seed 0.
+      with the word train, val or test, such as panoptic_val2017, is that split;
+      images of other files are split 80/10/10 at random with seed 0.
 
   Returns:
     The source.
@@ -64,9 +73,9 @@ def open_source(source_dir: str | Path) -> Source:
   splits: dict[str, list[Item]] = {}
   for path in paths:
     items = _read_items(root, path, problems)
-    named = [split for split in SPLITS if split in path.stem]
-    if named:
-      splits.setdefault(named[0], []).extend(items.values())
+    named = set(_SPLIT.findall(path.stem))
+    if len(named) == 1:
+      splits.setdefault(named.pop(), []).extend(items.values())
       continue
     notes.append(f'{path}: split 80/10/10 at random with seed {SPLIT_SEED}')
     for split, names in split_at_random(sorted(items)).items():
@@ -101,37 +110,72 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
 
 def _read_items(root: Path, path: Path, problems: list[str]) -> dict[str, Item]:
   """Reads the items of one JSON by name; appends to problems."""
-  content = read_json(path, ('images', 'annotations'))
+  content = read_lists(path, ('images', 'annotations'))
   photos = {
-    image['id']: image['file_name']
+    as_key(image['id']): image['file_name']
     for image in content['images']
     if {'id', 'file_name'} <= image.keys()
   }
-  name = path.stem.removeprefix('panoptic_')
-  folders = (root / name, root / 'images' / name, root / 'images')
   items: dict[str, Item] = {}
   for i, annotation in enumerate(content['annotations']):
     where = f'{path}: annotations[{i}]'
-    lacking = {'file_name', 'image_id', 'segments_info'} - annotation.keys()
-    if lacking:
-      problems.append(f'{where} has no {min(lacking)!r}')
-      continue
-    photo = photos.get(annotation['image_id'], '')
-    found = [f / photo for f in (*folders, root / 'input_images')]
-    found = [photo for photo in found if photo.is_file()]
-    png = path.with_suffix('') / annotation['file_name']
-    segments = annotation['segments_info']
-    if not photo:
-      problems.append(f'{where}: images lacks its id {annotation["image_id"]}')
-    elif not found:
-      problems.append(f'{where}: no photo {photo} in {root}')
-    elif png.stem in items:
-      problems.append(f'{where}: {png.name} is listed twice')
-    elif any('id' not in segment for segment in segments):
-      problems.append(f"{where}: a segment has no 'id'")
-    else:
-      ids = frozenset(segment['id'] for segment in segments)
-      crowds = frozenset(s['id'] for s in segments if s.get('iscrowd'))
-      label = Annotation(png, ids, crowds)
-      items[png.stem] = Item(png.stem, found[0], (label,))
+    try:
+      item = _read_item(root, path, annotation, photos, where)
+      if item.name in items:
+        raise SourceError(f'{where}: {item.name}.png is listed twice')
+      items[item.name] = item
+    except SourceError as error:
+      problems.append(str(error))
   return items
+
+
+def _read_item(
+  root: Path,
+  path: Path,
+  annotation: dict[str, Any],
+  photos: dict[str, Any],
+  where: str,
+) -> Item:
+  """Reads one entry of the annotations; raises SourceError."""
+  lacking = {'file_name', 'image_id', 'segments_info'} - annotation.keys()
+  if lacking:
+    raise SourceError(f'{where} has no {min(lacking)!r}')
+  photo = photos.get(as_key(annotation['image_id']))
+  if photo is None:
+    raise SourceError(
+      f'{where}: images lacks its id {shown(annotation["image_id"])}'
+    )
+  name = path.stem.removeprefix('panoptic_')
+  folders = (root / name, root / 'images' / name, root / 'images')
+  found = find_below(root, (*folders, root / 'input_images'), photo, where)
+  if found is None:
+    raise SourceError(f'{where}: no photo {shown(photo)[1:-1]} in {root}')
+  own = path.with_suffix('')
+  png = find_below(root, [own], annotation['file_name'], where)
+  if png is None:
+    raise SourceError(f'{where}: no {own / annotation["file_name"]}')
+  ids, crowds = _read_segments(annotation['segments_info'], where)
+  return Item(png.stem, found, (Annotation(png, ids, crowds),))
+
+
+def _read_segments(
+  segments: Any, where: str
+) -> tuple[frozenset[int], frozenset[int]]:
+  """(ids, those of crowds) of a segments_info; raises SourceError."""
+  if not isinstance(segments, list):
+    raise SourceError(f'{where}: segments_info is {shown(segments)}, no list')
+  ids, crowds = set(), set()
+  for segment in segments:
+    if not isinstance(segment, dict) or 'id' not in segment:
+      raise SourceError(f"{where}: a segment has no 'id'")
+    number, crowd = segment['id'], segment.get('iscrowd', 0)
+    if type(number) is not int or not 0 < number <= _MAX_ID:
+      raise SourceError(f'{where}: a segment has the id {shown(number)}')
+    if crowd not in (0, 1):
+      raise SourceError(
+        f'{where}: a segment has iscrowd {shown(crowd)}; it must be 0 or 1'
+      )
+    ids.add(number)
+    if crowd:
+      crowds.add(number)
+  return frozenset(ids), frozenset(crowds)

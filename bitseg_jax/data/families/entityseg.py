@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitseg_jax.data import rle
-from bitseg_jax.data.source import (
-  SPLIT_SEED,
-  Item,
-  Source,
+from bitseg_jax.data.outside import (
+  MAX_PIXELS,
   SourceError,
-  read_json,
+  as_key,
+  find_below,
+  read_lists,
+  shown,
 )
+from bitseg_jax.data.source import SPLIT_SEED, Item, Source
 
 _SCHEMES = ('entityseg_{}', 'entityv2_010203_entity_{}')
 _PLACES = ('.', 'annotations', 'annotations/entity_segmentation')
@@ -67,7 +69,11 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
     annotations = _read_annotations(path, problems)
     natives[native] = list(annotations)
     for name, annotation in annotations.items():
-      photo = _find_photo(name, places)
+      try:
+        photo = _find_photo(root, name, places, str(annotation))
+      except SourceError as error:
+        problems.append(str(error))
+        continue
       if name in items:
         problems.append(f'{annotation}: in {paths["train"].name} as well')
         del items[name]
@@ -168,30 +174,36 @@ def _find_annotations(root: Path, split: str) -> dict[str, Path]:
 
 def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
   """Reads the annotation of each file name; appends to problems."""
-  content = read_json(path, ('images', 'annotations'))
+  content = read_lists(path, ('images', 'annotations'))
   entities = defaultdict(list)
   for i, entity in enumerate(content['annotations']):
     if 'image_id' not in entity:
       raise SourceError(f"{path}: annotations[{i}] has no 'image_id'")
-    listed = entity.get('id', f'[{i}]'), entity.get('segmentation')
-    entities[entity['image_id']].append(listed)
+    listed = shown(entity.get('id', [i])), entity.get('segmentation')
+    entities[as_key(entity['image_id'])].append(listed)
   found = {}
-  names = Counter(image.get('file_name') for image in content['images'])
+  names = Counter(as_key(image.get('file_name')) for image in content['images'])
   for i, image in enumerate(content['images']):
-    own = entities.pop(image.get('id'), [])
+    own = entities.pop(as_key(image.get('id')), [])
     lacking = {'file_name', 'height', 'width', 'id'} - image.keys()
     if lacking:
       problems.append(f'{path}: images[{i}] has no {min(lacking)!r}')
       continue
-    where = f'{path}, image {image["id"]}'
-    if names[image['file_name']] > 1:
-      problems.append(f'{where}: {image["file_name"]} is listed twice')
+    where = f'{path}, image {shown(image["id"])}'
+    name = image['file_name']
+    if not isinstance(name, str):
+      problems.append(f'{where}: {shown(name)} is no file name')
       continue
-    height, width = image['height'], image['width']
-    if not (isinstance(height, int) and isinstance(width, int)):
-      problems.append(f'{where}: height {height!r} and width {width!r}')
+    if names[name] > 1:
+      problems.append(f'{where}: {name} is listed twice')
       continue
-    found[image['file_name']] = Annotation(where, height, width, own)
+    size = image['height'], image['width']
+    whole = all(type(side) is int and side > 0 for side in size)
+    if not whole or size[0] * size[1] > MAX_PIXELS:
+      height, width = map(shown, size)
+      problems.append(f'{where}: height {height} and width {width}')
+      continue
+    found[name] = Annotation(where, *size, own)
   if entities:
     problems.append(
       f'{path}: annotations of {len(entities)} images that it does not list, '
@@ -206,14 +218,17 @@ def _photo_places(root: Path, low: bool) -> list[Path]:
   return [root / name for name in names if (root / name).is_dir()]
 
 
-def _find_photo(name: str, places: list[Path]) -> Path | None:
+def _find_photo(
+  root: Path, name: str, places: list[Path], where: str
+) -> Path | None:
+  found = find_below(root, places, name, where)
+  if found is not None:
+    return found
   # An unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg.
-  for place in places:
-    if (place / name).is_file():
-      return place / name
   for place in places:
     pattern = f'*/{glob.escape(Path(name).name)}'
     nested = sorted((place / name).parent.glob(pattern))
     if nested:
-      return nested[0]
+      below = str(nested[0].relative_to(place))
+      return find_below(root, [place], below, where)
   return None

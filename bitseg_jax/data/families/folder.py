@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from bitseg_jax.data.images import read_label
+from bitseg_jax.data.outside import SourceError, read_lines
 from bitseg_jax.data.source import (
   SPLIT_SEED,
   SPLITS,
   Item,
   Source,
-  SourceError,
-  read_label,
   split_at_random,
 )
 
@@ -52,6 +52,7 @@ def open_source(source_dir: str | Path, connected: bool = False) -> Source:
   labels = _find_labels(root / 'labels')
   splits, problems, notes = _make_splits(root, sorted(photos))
   wanted = {name for names in splits.values() for name in names}
+  problems += _tell_nested(root / 'images')
   problems += [
     f'{photos[name][0]}: {len(photos[name])} photos have this name; keep one'
     for name in sorted(wanted)
@@ -71,6 +72,7 @@ def open_source(source_dir: str | Path, connected: bool = False) -> Source:
     for split, names in splits.items()
   }
   items = {split: listed for split, listed in items.items() if listed}
+  notes += _tell_incomplete(root / 'labels', labels, good)
   load = load_connected if connected else load_id_maps
   return Source(items, load, problems, notes)
 
@@ -119,11 +121,48 @@ def _by_stem(
 def _find_labels(directory: Path) -> dict[str, list[Path]]:
   """Finds the label files of each name, in labels/ and for each annotator."""
   found: dict[str, list[Path]] = {}
-  annotators = sorted(p for p in directory.iterdir() if p.is_dir())
-  for place in [directory, *annotators]:
+  for place in [directory, *_folders(directory)]:
     for name, paths in _by_stem(place, ('.png',)).items():
       found.setdefault(name, []).extend(paths)
   return found
+
+
+def _folders(directory: Path) -> list[Path]:
+  """Folders in it but those that programs make: hidden, or __MACOSX."""
+  return sorted(
+    path
+    for path in directory.iterdir()
+    if path.is_dir() and not path.name.startswith(('.', '__'))
+  )
+
+
+def _tell_nested(directory: Path) -> list[str]:
+  """Lines of the folders in images/ that hold photos, which nobody reads."""
+  return [
+    f'{place}: {len(photos)} photos in a sub-folder; move them to {directory}'
+    for place in _folders(directory)
+    if (photos := _by_stem(place, PHOTO_SUFFIXES))
+  ]
+
+
+def _tell_incomplete(
+  directory: Path, labels: dict[str, list[Path]], good: set[str]
+) -> list[str]:
+  """Lines of the annotators who have not labelled each photo."""
+  annotators = {path.parent for name in good for path in labels[name]}
+  lines = []
+  for place in sorted(annotators):
+    missing = sorted(
+      name
+      for name in good
+      if all(path.parent != place for path in labels[name])
+    )
+    if missing:
+      lines.append(
+        f'{place}: no label for {len(missing)} of {len(good)} photos, such as '
+        f'{missing[0]}'
+      )
+  return lines
 
 
 def _make_splits(
@@ -131,7 +170,7 @@ def _make_splits(
 ) -> tuple[dict[str, list[str]], list[str], list[str]]:
   """Returns the names of each split, lines of problems and lines of notes."""
   lists = {s: root / f'{s}.txt' for s in SPLITS}
-  lists = {split: path for split, path in lists.items() if path.is_file()}
+  lists = {split: path for split, path in lists.items() if path.exists()}
   if lists:
     return _read_lists(lists, names)
   note = (
@@ -148,8 +187,7 @@ def _read_lists(
   splits: dict[str, list[str]] = {}
   problems = []
   for split, path in lists.items():
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    listed = [_to_name(line, known) for line in lines if line]
+    listed = [_to_name(line, known) for line in read_lines(path)]
     problems += [
       f'{path}: lists {name}, and there is no such photo'
       for name in listed

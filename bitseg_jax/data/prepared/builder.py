@@ -18,11 +18,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.prepared import encoding
-from bitseg_jax.data.prepared.splits import VERSION, dataset_path
-from bitseg_jax.data.source import Item, Source, SourceError
+from bitseg_jax.data.prepared.splits import UNFINISHED, VERSION, dataset_path
+from bitseg_jax.data.source import Item, Source
 
-UNFINISHED = 'unfinished-'
 # A reader keeps every shard open, and TFDS holds one in memory to write it.
 SHARD_BYTES = 64 * 2**20
 MOST_SHARDS = 256

@@ -118,11 +118,17 @@ def fingerprint(source_dir: str | Path, *settings: Any) -> str:
     16 hexadecimal digits.
   """
   digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+  walked: set[str] = set()
   for folder, subfolders, names in os.walk(source_dir, followlinks=True):
+    if os.path.realpath(folder) in walked:  # links may form a cycle
+      subfolders.clear()
+      continue
+    walked.add(os.path.realpath(folder))
     subfolders.sort()
     for name in sorted(names):
       path = os.path.join(folder, name)
       if os.path.isfile(path):
         seen = os.stat(path)
-        digest.update(f'{path}\0{seen.st_size}\0{seen.st_mtime_ns}\n'.encode())
+        about = f'\0{seen.st_size}\0{seen.st_mtime_ns}\n'
+        digest.update(os.fsencode(path) + about.encode())
   return digest.hexdigest()[:16]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bitseg_jax.data.source import Item, Source, SourceError, load_example
+from bitseg_jax.data.outside import SourceError
+from bitseg_jax.data.source import Item, Source, load_example
 
 MAX_IDS = 65_534
 JPEG_QUALITY = 95

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from bitseg_jax.data.families import open_source
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.prepared import builder, splits
 from bitseg_jax.data.prepared.encoding import fingerprint
-from bitseg_jax.data.source import SourceError
 
 
 def prepare(
@@ -42,6 +42,8 @@ def prepare(
     SourceError, OSError: if nothing could be written; the line says why.
   """
   failure = None
+  if output:
+    splits.check_no_links(output)
   if output and splits.dataset_path(output).exists() and not overwrite:
     _keep(output, (dataset, longest_side, options))
     return 0
@@ -82,8 +84,8 @@ def _encode_part(opened, output, longest_side, key, part):
 
 
 def _tell_unfinished(output: str, key: str) -> None:
-  for left in Path(output).glob(f'{builder.UNFINISHED}*'):
-    if left.name == f'{builder.UNFINISHED}{key}':
+  for left in Path(output).glob(f'{splits.UNFINISHED}*'):
+    if left.name == f'{splits.UNFINISHED}{key}':
       print(f'going on with the interrupted run in {left}')
     else:
       print(

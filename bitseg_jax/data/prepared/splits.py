@@ -1,19 +1,31 @@
 """Reads prepared datasets: what is in them, and the records of a split."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+from bitseg_jax.data.outside import SourceError, read_json, reason
 from bitseg_jax.data.prepared import record
 
 _NAME = 'entity_segmentation'  # TFDS makes it from the builder's class name
 VERSION = '1.0.0'
+UNFINISHED = 'unfinished-'  # begins the folder of a preparation under way
 
 
 def dataset_path(data_dir: str | Path) -> Path:
   """Returns the path of a prepared dataset within its output directory."""
   return Path(data_dir) / _NAME / VERSION
+
+
+def check_no_links(data_dir: str | Path) -> None:
+  """Raises SourceError if what is to be written would go through a link."""
+  final = dataset_path(data_dir)
+  unfinished = Path(data_dir).glob(f'{UNFINISHED}*')
+  for path in (Path(data_dir), final.parent, final, *unfinished):
+    if path.is_symlink():
+      raise SourceError(
+        f'{path} is a link; give as output the folder that it leads to'
+      )
 
 
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
@@ -30,6 +42,7 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: if there is no prepared dataset.
+    SourceError: if its metadata is damaged.
   """
   path = dataset_path(data_dir) / 'metadata.json'
   if not path.is_file():
@@ -38,7 +51,28 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
       'bitseg_jax.prepare --dataset=NAME --source=DIR '
       f'--output={shlex.quote(str(data_dir))}'
     )
-  return json.loads(path.read_text())
+  metadata = read_json(path)
+  if not _is_metadata(metadata):
+    raise SourceError(f'{path} is damaged; copy or prepare the dataset again')
+  return metadata
+
+
+def _is_metadata(metadata):
+  """Whether all is there that is used."""
+  try:
+    return (
+      all(
+        isinstance(split['images'], int)
+        and split['images'] > 0
+        and sum(map(int, split['entities_per_map'])) > 0
+        and sum(split['entities_per_map'].values()) > 0
+        and split['annotators_per_image'].keys()
+        for split in metadata['splits'].values()
+      )
+      and {'dataset', 'longest_side'} <= metadata.keys()
+    )
+  except (AttributeError, KeyError, TypeError, ValueError):
+    return False
 
 
 def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
@@ -98,11 +132,19 @@ class SplitReader:
         f'it has {", ".join(metadata["splits"])}'
       )
     self._arguments = (data_dir, split, wanted_side)
-    builder = tfds.builder_from_directory(dataset_path(data_dir))
-    _check_files(builder.info.splits[split], dataset_path(data_dir))
-    self._records = builder.as_data_source(
-      split, decoders={'image': tfds.decode.SkipDecoding()}
-    )
+    try:
+      builder = tfds.builder_from_directory(dataset_path(data_dir))
+      _check_files(builder.info.splits[split], dataset_path(data_dir))
+      self._records = builder.as_data_source(
+        split, decoders={'image': tfds.decode.SkipDecoding()}
+      )
+    except SourceError:
+      raise
+    except Exception as error:  # TFDS has no common type
+      raise SourceError(
+        f'{dataset_path(data_dir)} is damaged ({reason(error)}); copy or '
+        'prepare it again'
+      ) from error
 
   def __len__(self) -> int:
     return len(self._records)
@@ -110,7 +152,14 @@ class SplitReader:
   def __getitem__(self, index: int) -> dict[str, Any]:
     if not 0 <= index < len(self):
       raise IndexError(f'record {index} of {len(self)}')
-    return record.decode(self._records[index], self._arguments[2])
+    try:
+      return record.decode(self._records[index], self._arguments[2])
+    except Exception as error:  # of ArrayRecord, protobuf, Pillow, ...
+      data_dir, split, _ = self._arguments
+      raise SourceError(
+        f'{dataset_path(data_dir)}: record {index} of {split} is damaged '
+        f'({reason(error)}); copy or prepare it again'
+      ) from error
 
   def __repr__(self) -> str:
     return f'SplitReader{self._arguments!r}'
@@ -146,7 +195,7 @@ def _check_files(split_info: Any, directory: Path) -> None:
   paths = [directory / name for name in split_info.filenames]
   size = sum(path.stat().st_size for path in paths if path.is_file())
   if size != split_info.num_bytes:
-    raise ValueError(
+    raise SourceError(
       f'{directory} is damaged: {split_info.name} has {size} bytes of '
       f'{split_info.num_bytes}; copy or prepare it again'
     )

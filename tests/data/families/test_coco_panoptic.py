@@ -1,6 +1,7 @@
 """COCO panoptic: ids in colours, crowds left out, split by file name."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -124,6 +125,17 @@ def missing_photo(root):
     (change_first('segments_info', [{}]), 'annotations[0]: a segment has no'),
     (change_first('image_id', 77), 'annotations[0]: images lacks its id 77'),
     (change_first('file_name', '002.png'), '002.png is listed twice'),
+    (
+      change_first('segments_info', [{'id': 5, 'iscrowd': 'false'}]),
+      "iscrowd 'false'; it must be 0 or 1",
+    ),
+    (
+      change_first('segments_info', [{'id': 2**40}]),
+      'has the id 1099511627776',
+    ),
+    (change_first('segments_info', {}), 'segments_info is {}, no list'),
+    (change_first('image_id', [1]), 'images lacks its id [1]'),
+    (change_first('file_name', 3), '3 is no file name'),
     (empty_png, '001.png: unreadable image'),
     (missing_photo, 'no photo 001.jpg in'),
   ],
@@ -135,6 +147,46 @@ def test_bad_item_is_named_and_left_out(tmp_path, capfd, spoil, named):
   errors = capfd.readouterr().err
   assert [named in line for line in errors.splitlines()].count(True) == 1
   assert '1 problem' in errors and 'Traceback' not in errors
+
+
+@pytest.mark.parametrize(
+  'name, split',
+  [
+    ('panoptic_val2017', ['val']),
+    ('train', ['train']),
+    ('latest', ['test', 'train', 'val']),
+    ('panoptic_trainval', ['test', 'train', 'val']),
+    ('train_val', ['test', 'train', 'val']),
+  ],
+)
+def test_only_a_word_of_its_own_names_a_split(tmp_path, name, split):
+  make_split(tmp_path / 'images', tmp_path / f'{name}.json', range(20))
+  assert sorted(coco_panoptic.open_source(tmp_path).splits) == split
+
+
+@pytest.mark.parametrize('where', ['up', 'absolute', 'link'])
+@pytest.mark.parametrize('key', ['images', 'annotations'])
+def test_nothing_outside_the_source_is_opened(tmp_path, capfd, where, key):
+  root = tmp_path / 'in'
+  make_tree(root)
+  suffix = '.jpg' if key == 'images' else '.png'
+  secret = tmp_path / f'secret{suffix}'
+  folder = 'train2017' if key == 'images' else 'annotations/panoptic_train2017'
+  (root / folder / f'001{suffix}').rename(secret)
+  name = {
+    'up': os.path.relpath(secret, root / folder),
+    'absolute': str(secret),
+    'link': f'link{suffix}',
+  }[where]
+  if where == 'link':
+    (root / folder / name).symlink_to(secret)
+  path = root / 'annotations/panoptic_train2017.json'
+  content = json.loads(path.read_text())
+  content[key][0]['file_name'] = name
+  path.write_text(json.dumps(content))
+  assert run(root) == 1
+  errors = capfd.readouterr().err
+  assert '1 problem' in errors and f'out of {root}' in errors
 
 
 def test_wrong_source_gives_one_line(tmp_path, capfd):

@@ -1,0 +1,211 @@
+"""Files that others made are read, or named in one line; nothing is assumed."""
+
+import os
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from bitseg_jax import cli
+from bitseg_jax.data import images, outside, rle
+from bitseg_jax.data.families import open_source
+from bitseg_jax.data.prepared import encoding
+from bitseg_jax.data.prepared.run import prepare
+
+IDS = np.arange(12).reshape(3, 4)
+
+
+def header(shape, dtype='<i8'):
+  """A .npy file that claims a shape and holds 96 bytes."""
+  text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}\n"
+  return (
+    b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little') + text.encode()
+  ) + bytes(96)
+
+
+@pytest.mark.parametrize('order', ['C', 'F'])
+def test_arrays_are_read_as_numpy_writes_them(tmp_path, order):
+  np.save(tmp_path / 'a.npy', np.asarray(IDS, order=order))
+  found = outside.read_array(tmp_path / 'a.npy')
+  np.testing.assert_array_equal(found, IDS)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    header('(1000000, 1000000)'),
+    header('(-3, -4)'),
+    header('(3, 4)', '|O'),
+    header('(3, 5)'),
+    header('(' * 90 + '3' + ')' * 90),
+    b'PK\x03\x04',
+    b'',
+  ],
+)
+def test_arrays_that_lie_take_no_memory(tmp_path, content):
+  (tmp_path / 'a.npy').write_bytes(content)
+  tracemalloc.start()
+  with pytest.raises(outside.SourceError, match=r'a\.npy: not a whole \.npy'):
+    outside.read_array(tmp_path / 'a.npy')
+  assert tracemalloc.get_traced_memory()[1] < 2**20
+  tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+  'content',
+  [b'[1, NaN]', b'[-Infinity]', b'[' * 10**5, b'9' * 5000, b'\xff\xfe\x00'],
+)
+def test_what_is_no_json_is_refused(tmp_path, content):
+  (tmp_path / 'a.json').write_bytes(content)
+  with pytest.raises(outside.SourceError, match=r'a\.json: not whole JSON'):
+    outside.read_json(tmp_path / 'a.json')
+
+
+def test_objects_are_objects(tmp_path):
+  for entry in ('null', '[]', '3', '"' + 'x' * 9999 + '"'):
+    (tmp_path / 'a.json').write_text(f'{{"images": [{{}}, {entry}]}}')
+    with pytest.raises(outside.SourceError, match=r'images\[1\] is') as error:
+      outside.read_lists(tmp_path / 'a.json', ['images'])
+    assert len(str(error.value)) < 300
+
+
+def test_only_plain_files_are_read(tmp_path):
+  os.mkfifo(tmp_path / 'pipe')
+  for path in (tmp_path / 'pipe', tmp_path, tmp_path / 'none', '/dev/zero'):
+    with pytest.raises(outside.SourceError):
+      outside.read_bytes(path)
+
+
+@pytest.mark.parametrize(
+  'values',
+  [
+    IDS + 2.0**40,
+    IDS + 1.7,
+    np.where(IDS == 3, np.nan, IDS),
+    np.where(IDS == 3, np.inf, IDS),
+    IDS - 1,
+    np.uint64(2**63) + IDS.astype(np.uint64),
+    IDS[0],
+    IDS > 3,
+    IDS.astype(str),
+  ],
+)
+def test_ids_are_whole_and_in_range(values):
+  with pytest.raises(outside.SourceError, match='here: '):
+    outside.check_ids(values, 'here')
+  outside.check_ids(IDS.astype(float), 'here')
+
+
+def test_a_mat_file_may_not_expand_to_gigabytes(tmp_path):
+  scipy.io.savemat(
+    tmp_path / 'a.mat', {'x': np.zeros((2**14, 2**11))}, do_compression=True
+  )
+  assert (tmp_path / 'a.mat').stat().st_size < 2**20
+  with pytest.raises(outside.SourceError, match='when unpacked'):
+    outside.read_mat(tmp_path / 'a.mat', 'x')
+
+
+def test_a_jpeg_called_png_holds_no_ids(tmp_path):
+  Image.fromarray(IDS.astype(np.uint8)).save(tmp_path / 'a.png', 'JPEG')
+  with pytest.raises(outside.SourceError, match='a JPEG file'):
+    images.read_label(tmp_path / 'a.png')
+
+
+def test_run_lengths_whose_sum_overflows_are_refused():
+  for counts in ([2**63, 2**63, 12], [2**62] * 4 + [12], [2**70, 12]):
+    with pytest.raises(ValueError, match='run lengths'):
+      rle.decode({'size': [3, 4], 'counts': counts}, 3, 4)
+  with pytest.raises(ValueError, match='run lengths'):
+    rle.decode({'size': 3, 'counts': [12]}, 3, 4)
+
+
+def make_folder(root, names='abcd', annotators=('.',)):
+  for name in names:
+    for place in ('images', *(f'labels/{a}' for a in annotators)):
+      (root / place).mkdir(parents=True, exist_ok=True)
+      pixels = np.full((8, 8), 1 + ord(name) % 2, np.uint8)
+      Image.fromarray(pixels).save(root / place / f'{name}.png')
+  return root
+
+
+def test_folders_that_programs_make_are_no_annotators(tmp_path):
+  hidden = '.ipynb_checkpoints', '__MACOSX'
+  make_folder(tmp_path, annotators=('anna', 'bob', *hidden))
+  source = open_source('folder', tmp_path)
+  items = [item for items in source.splits.values() for item in items]
+  assert {len(item.labels) for item in items} == {2}
+
+
+def test_what_is_left_out_is_said(tmp_path):
+  make_folder(tmp_path, annotators=('anna', 'bob'))
+  (tmp_path / 'labels/bob/c.png').unlink()
+  (tmp_path / 'images/more').mkdir()
+  Image.new('RGB', (8, 8)).save(tmp_path / 'images/more/z.png')
+  (tmp_path / 'train.txt').write_text('\ufeffa\nb\nc\nd\n', 'utf-8')
+  source = open_source('folder', tmp_path)
+  assert len(source.splits['train']) == 4  # the byte order mark is no name
+  said = '\n'.join(source.notes)
+  assert 'nothing for val and test' in said
+  assert 'labels/bob: no label for 1 of 4 photos, such as c' in said
+  (problem,) = source.problems
+  assert 'images/more: 1 photos in a sub-folder' in problem
+
+
+def test_lists_that_cannot_be_read_are_named(tmp_path):
+  make_folder(tmp_path)
+  (tmp_path / 'train.txt').write_bytes(b'\xff\xfea\x00')
+  with pytest.raises(outside.SourceError, match=r'train\.txt: not UTF-8'):
+    open_source('folder', tmp_path)
+  (tmp_path / 'train.txt').unlink()
+  os.mkfifo(tmp_path / 'train.txt')
+  with pytest.raises(outside.SourceError, match='not a plain file'):
+    open_source('folder', tmp_path)
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path, capfd):
+  make_folder(tmp_path / 'in')
+  for place in ('images', 'labels'):
+    source = os.fsencode(tmp_path / 'in' / place)
+    os.rename(source + b'/a.png', source + b'/\xff.png')
+  assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'))) == 1
+  (line,) = [x for x in capfd.readouterr().err.splitlines() if 'rename' in x]
+  assert '\\udcff.png' in line
+  assert encoding.fingerprint(tmp_path / 'in')
+
+
+def test_links_in_circles_end(tmp_path):
+  for name in 'abc':
+    (tmp_path / name).symlink_to(tmp_path)
+  assert encoding.fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize('at', ['', 'entity_segmentation'])
+def test_overwrite_goes_through_no_link(tmp_path, capsys, at):
+  kept = tmp_path / 'kept'
+  make_folder(tmp_path / 'in')
+  assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'), kept)) == 0
+  before = sorted(kept.rglob('*'))
+  link = tmp_path / 'out' / at
+  link.parent.mkdir(exist_ok=True)
+  link.symlink_to(kept / at)
+  done = cli.call(
+    lambda: prepare(
+      'folder', str(tmp_path / 'in'), tmp_path / 'out', overwrite=True
+    )
+  )
+  assert done == 1 and 'is a link' in capsys.readouterr().err
+  assert sorted(kept.rglob('*')) == before
+
+
+def test_errors_stand_on_a_line_of_their_own(capsys):
+  from tqdm import tqdm
+
+  def fail():
+    for _ in tqdm(range(3), file=sys.stderr):
+      raise ValueError('the reason')
+
+  assert cli.call(fail) == 1
+  assert capsys.readouterr().err.endswith('\nerror: the reason\n')
