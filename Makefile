@@ -41,7 +41,7 @@ test-slow: install
 	$(BIN)/python $(PYTEST) -m slow $(TEST_FLAGS)
 
 # Kills, flipped bits and odd inputs by the hundred, for as long as one likes;
-# CAMPAIGN_FLAGS such as --seed=7 or --count=1000 go to each.
+# CAMPAIGN_FLAGS such as "--seed=7 --minutes=20" go to each.
 campaign: install
 	for name in odd_inputs flips kills; do PYTHONPATH=. $(BIN)/python \
 	  tests/campaigns/$$name.py $(CAMPAIGN_FLAGS) || exit 1; done

@@ -9,6 +9,7 @@ A folder on disk, one that comes with the package (bitseg_jax/pretrained/NAME)
 and one on the Hugging Face Hub (hf://OWNER/NAME[@REVISION]) are read alike.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,14 +30,16 @@ from ml_collections import ConfigDict
 from bitseg_jax.data.outside import read_json
 from bitseg_jax.runtime import checks, experiment
 from bitseg_jax.runtime.writers import whole_file
+from bitseg_jax.segmenting import model_card
 
 WEIGHTS, CONFIG, CARD = FILES = 'model.safetensors', 'config.json', 'README.md'
 DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
 SHIPPED = pathlib.Path(__file__).parents[1] / 'pretrained'
 DEFAULT = 'photos'  # where none is asked for
 _HUB = 'hf://'
-# In the header of the tensors: digest of the other files as they were written.
-_MARK = 'bitseg_jax'
+# Digests in the header of the tensors: of the other files as they were written,
+# and of the tensors and the config, which are compared with it when read.
+_MARK, _CONTENT = 'bitseg_jax', 'bitseg_jax_content'
 
 
 class Pretrained(NamedTuple):
@@ -93,9 +96,10 @@ def save_pretrained(
   try:
     temporary.mkdir()
     (temporary / CONFIG).write_text(json.dumps(settings, indent=2) + '\n')
-    text = _card(folder.name, tensors, config, card)
+    text = model_card.write(folder.name, tensors, config, card)
     (temporary / CARD).write_text(text, 'utf-8')
-    write_tensors(temporary / WEIGHTS, tensors, {_MARK: _mark(temporary)})
+    marks = {_MARK: _mark(temporary), _CONTENT: _content(temporary, tensors)}
+    write_tensors(temporary / WEIGHTS, tensors, marks)
     _move(temporary, folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
@@ -131,8 +135,11 @@ def load_pretrained(
     raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
   path = folder / WEIGHTS
   shapes = flatten_shapes(expected or abstract_params(config))
-  tensors = read_tensors(path)
+  tensors, expected_content = read_tensors(path), _metadata(path).get(_CONTENT)
   check_tensors(tensors, shapes, path, DTYPES)
+  # What earlier versions wrote has no digest.
+  if expected_content not in (None, _content(folder, tensors)):
+    raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
   params = {name: w.astype(np.float32) for name, w in tensors.items()}
   with open(path, 'rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
@@ -285,11 +292,8 @@ def _check_replaceable(folder):
     return
   ours = False
   if folder.is_dir() and {p.name for p in folder.iterdir()} == set(FILES):
-    try:
-      with safetensors.safe_open(folder / WEIGHTS, 'numpy') as file:
-        ours = (file.metadata() or {}).get(_MARK) == _mark(folder)
-    except (safetensors.SafetensorError, OSError):
-      pass
+    with contextlib.suppress(safetensors.SafetensorError, OSError):
+      ours = _metadata(folder / WEIGHTS).get(_MARK) == _mark(folder)
   if not ours:
     raise FileExistsError(
       f'{folder} holds something else than a pretrained model as it was '
@@ -317,34 +321,14 @@ def _mark(folder):
   return hashlib.sha256(both).hexdigest()
 
 
-def _card(name, tensors, config, card):
-  """The text of README.md."""
-  count = sum(tensor.size for tensor in tensors.values())
-  dtype, codes = next(iter(tensors.values())).dtype, config.codes
-  return f"""---
-library_name: bitseg_jax
-pipeline_tag: image-segmentation
----
+def _content(folder, tensors):
+  digest = hashlib.sha256((folder / CONFIG).read_bytes())
+  for name in sorted(tensors):
+    digest.update(f'{name} {tensors[name].dtype}'.encode())
+    digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+  return digest.hexdigest()
 
-# {name}
 
-{card.strip() or 'Nobody has described this model yet.'}
-
-The model divides a photo into entities without naming them, by diffusion over
-analog bits. It has {count:,} parameters, stored as {dtype}, and sees photos as
-squares of {config.data.image_size} pixels in which it tells at most
-{codes.num_codes} entities apart ({codes.encoding}).
-
-```python
-from bitseg_jax import Segmenter
-
-segmenter = Segmenter.from_pretrained('FOLDER')
-id_map = segmenter.segment(photo).id_map
-```
-
-On the command line:
-
-```
-bitseg predict --checkpoint=FOLDER --input='photos/*.jpg' --output=segmented
-```
-"""
+def _metadata(path):
+  with safetensors.safe_open(path, 'numpy') as file:
+    return file.metadata() or {}

@@ -1,17 +1,18 @@
-"""Runs killed at any moment: each ends with the weights of one never killed.
+"""Kills a tiny training run at random moments; nothing of it may be lost.
 
-python tests/campaigns/kills.py [--count=50] [--seed=0]
+python tests/campaigns/kills.py [--kills=50] [--seed=0] [--minutes=60]
 
-A tiny run of one process, and one of two, is started, killed after a time drawn
-at random (with two, one of them or both), and started again, until it has been
-killed often enough; then it is left to end. Its parameters, their average and
-the optimizer's state must be those of a run never killed, bit for bit.
+A run of one process and a run of two are killed (SIGKILL) half of the times
+each, while they import, compile, restore, train and save, and are started again
+every time. At the end parameters, averages and optimizer must be, bit for bit,
+those of a run that was never killed. Prints a table; the exit code is 1 if
+anything differs.
 """
 
 import argparse
 import os
 import pathlib
-import random
+import signal
 import socket
 import subprocess
 import sys
@@ -20,118 +21,148 @@ import time
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from bitseg_jax.runtime import checkpoint, experiment, sharding
 
-FLAGS = (
+TINY = (
   '--config=quickstart',
   '--mode=train',
   '--config.data.image_size=16',
+  '--config.data.num_scenes=1000',
   '--config.model.base_channels=16',
   '--config.model.channel_mults=(1,)',
   '--config.model.attention_levels=()',
-  '--config.train.batch_size=2',
-  '--config.train.num_steps=400',
+  '--config.train.batch_size=4',
   '--config.train.warmup_steps=1',
   '--config.train.decay_steps=1',
-  '--config.train.log_every=10',
-  '--config.train.checkpoint_every=10',
+  '--config.train.log_every=1',
+  '--config.train.checkpoint_every=7',
   '--config.eval.during_training=0',
 )
+STEPS_A_KILL = 30
+TRAINING = 2.0  # seconds, about, in which half of the kills fall
 
 
-def start(workdir: pathlib.Path, count: int) -> list[subprocess.Popen]:
-  """Starts the processes of a run."""
+def start(workdir, processes, num_steps):
+  """Starts the processes of the run; what they say goes to workdir.log."""
   group = []
-  if count > 1:
+  if processes > 1:
     with socket.socket() as probe:
       probe.bind(('localhost', 0))
       port = probe.getsockname()[1]
-    group = [f'--coordinator=localhost:{port}', f'--num_processes={count}']
-  return [
-    subprocess.Popen(
-      [
-        *(sys.executable, '-m', 'bitseg_jax.main', f'--workdir={workdir}'),
-        *(*FLAGS, *group, *([f'--process_id={i}'] if group else [])),
-      ],
-      env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for i in range(count)
-  ]
+    group = [f'--coordinator=localhost:{port}', f'--num_processes={processes}']
+  steps = max(num_steps, 7)
+  command = [sys.executable, '-m', 'bitseg_jax.main', *TINY, *group]
+  command += [f'--workdir={workdir}', f'--config.train.num_steps={steps}']
+  command += [f'--config.train.eval_every={steps}']
+  with open(f'{workdir}.log', 'a') as log:
+    return [
+      subprocess.Popen(
+        command + [f'--process_id={i}'] * (processes > 1),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+      )
+      for i in range(processes)
+    ]
 
 
-def wait(running: list[subprocess.Popen]) -> list[int]:
-  """Waits for all and returns their exit codes."""
-  for process in running:
-    process.communicate(timeout=300)
-  return [process.returncode for process in running]
+def finish(started, workdir, limit=1800):
+  """Waits until all have ended well; returns the seconds."""
+  began = time.monotonic()
+  for process in started:
+    if process.wait(limit):
+      log = pathlib.Path(f'{workdir}.log').read_text()
+      raise SystemExit(f'{workdir} failed:\n{log[-3000:]}')
+  return time.monotonic() - began
 
 
-def state_of(workdir: pathlib.Path):
-  """All that the newest step holds, as numpy arrays."""
+def first_step(workdir, started, before):
+  """Seconds until the run logs a step beyond those before."""
+  began, path = time.monotonic(), pathlib.Path(workdir) / 'metrics.jsonl'
+  while not path.is_file() or path.stat().st_size <= before:
+    if any(process.poll() for process in started):
+      finish(started, workdir)
+    time.sleep(0.05)
+  return time.monotonic() - began
+
+
+def state_of(workdir):
+  """Leaves of the newest state, as numpy arrays."""
   config = checkpoint.read_config(workdir)
+  mesh = sharding.make_mesh()
   parts = experiment.build(config)
   _, optimizer = experiment.make_optimizer(config.train)
-  _, abstract = experiment.make_state(parts, optimizer, sharding.make_mesh())
+  _, abstract = experiment.make_state(parts, optimizer, mesh)
   with checkpoint.open_manager(workdir) as manager:
-    return jax.tree.map(
-      np.asarray, checkpoint.restore_newest(manager, abstract)
-    )
+    state = checkpoint.restore_newest(manager, abstract)
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def campaign(
-  folder: pathlib.Path, count: int, kills: int, rng: random.Random
-) -> tuple[bool, int, float]:
-  """Kills a run; returns (same as never killed, kills that hit, seconds)."""
-  began = time.monotonic()
-  whole, killed = folder / f'whole{count}', folder / f'killed{count}'
-  assert wait(start(whole, count)) == [0] * count
-  alive = time.monotonic() - began
-  hit = 0
-  for _ in tqdm(range(kills), desc=f'{count} processes', unit='kill'):
-    running = start(killed, count)
-    time.sleep(rng.uniform(0, 1.2 * alive))
-    victims = rng.sample(running, rng.randint(1, count))
-    hit += any(process.poll() is None for process in victims)
-    for process in victims:
-      process.kill()
-    wait(running)  # partners end by themselves
-  codes = wait(start(killed, count))
-  assert codes == [0] * count, codes
-  pairs = zip(
-    jax.tree.leaves(state_of(whole)),
-    jax.tree.leaves(state_of(killed)),
-    strict=True,
-  )
-  same = all(np.array_equal(a, b) for a, b in pairs)
-  return same, hit, time.monotonic() - began
+def kill_often(folder, processes, kills, num_steps, startup, rng, deadline):
+  """Kills a run, starts it again, and so on; (workdir, kills, of a start)."""
+  workdir, done, early, lives = folder / f'killed_{processes}', 0, 0, 0
+  while done < kills and time.monotonic() < deadline:
+    started = start(workdir, processes, num_steps)
+    lives += 1
+    # Half of the moments lie before the first step, half after it.
+    moment = rng.uniform(0, 2)
+    early += moment < 1
+    time.sleep(startup * min(moment, 1) + TRAINING * max(0, moment - 1))
+    order = rng.permutation(processes)
+    ended = [process.poll() for process in started]
+    if any(code not in (None, 0) for code in ended):
+      finish(started, workdir)
+    for i in order:
+      started[i].send_signal(signal.SIGKILL)
+      time.sleep(rng.uniform(0, 0.2))
+    for process in started:
+      process.wait()
+    done += None in ended
+    if None not in ended:
+      break  # the run has ended: there is nothing left to kill
+    print(f'{processes} processes: kill {done}', file=sys.stderr, flush=True)
+  finish(start(workdir, processes, num_steps), workdir)
+  return workdir, done, early
 
 
-def main() -> int:
-  """Prints a table; the exit code is 1 if a run came out different."""
-  parser = argparse.ArgumentParser()
-  parser.add_argument('--count', type=int, default=50)
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--kills', type=int, default=50)
   parser.add_argument('--seed', type=int, default=0)
-  asked = parser.parse_args()
-  rng, rows = random.Random(asked.seed), []
+  parser.add_argument('--minutes', type=float, default=60)
+  args = parser.parse_args()
+  rng = np.random.default_rng(args.seed)
+  deadline = time.monotonic() + 60 * args.minutes
+  rows, different = [], 0
   with tempfile.TemporaryDirectory() as scratch:
-    for count in (1, 2):
-      rows.append(
-        (count, *campaign(pathlib.Path(scratch), count, asked.count // 2, rng))
+    folder = pathlib.Path(scratch)
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'compiled')
+    for processes in (1, 2):
+      kills = args.kills // 2
+      num_steps = STEPS_A_KILL * max(kills, 1)
+      whole = folder / f'whole_{processes}'
+      finish(start(whole, processes, num_steps), whole)
+      again = folder / f'again_{processes}'  # with all that is compiled
+      started = start(again, processes, num_steps)
+      startup = first_step(again, started, 0)
+      finish(started, again)
+      began = time.monotonic()
+      killed, done, early = kill_often(
+        folder, processes, kills, num_steps, startup, rng, deadline
       )
-  print(
-    f'{"processes":<12}{"kills":>8}{"while running":>16}{"bit for bit":>14}'
-  )
-  for count, same, hit, seconds in rows:
+      pairs = zip(state_of(whole), state_of(killed), strict=True)
+      equal = all(a.tobytes() == b.tobytes() for a, b in pairs)
+      different += not equal
+      seconds = time.monotonic() - began
+      rows.append((processes, done, early, num_steps, seconds, equal))
+  print(f'seed {args.seed}')
+  print('processes  kills  before a step  steps  seconds  bit for bit the same')
+  for processes, done, early, steps, seconds, equal in rows:
     print(
-      f'{count:<12}{asked.count // 2:>8}{hit:>16}{"yes" if same else "NO":>14}'
-      f'   {seconds:.0f} s'
+      f'{processes:>9}{done:>7}{early:>15}{steps:>7}{seconds:>9.0f}'
+      f'{"yes" if equal else "NO":>22}'
     )
-  return int(not all(same for _, same, _, _ in rows))
+  return 1 if different else 0
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Odd inputs by the hundred: none may end in a traceback, or pass in silence.
 
-python tests/campaigns/odd_inputs.py [--count=500] [--seed=0]
+python tests/campaigns/odd_inputs.py [--inputs=500] [--seed=0] [--minutes=60]
 
 Each input is one thing made wrong, in a dataset to prepare, in predictions to
 score, in photos to segment, in settings or in flags. The command gets it in a
@@ -282,8 +282,9 @@ def judge(code: int | None, said: str, must_fail: bool) -> str:
 def main() -> int:
   """Prints what went wrong, and a table; the exit code is 1 if anything did."""
   parser = argparse.ArgumentParser()
-  parser.add_argument('--count', type=int, default=500)
+  parser.add_argument('--inputs', type=int, default=500)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--minutes', type=float, default=60)
   parser.add_argument('--verbose', action='store_true')
   asked = parser.parse_args()
   rng = random.Random(asked.seed)
@@ -302,7 +303,10 @@ def main() -> int:
       'settings': odd_setting,
       'flags': odd_flag,
     }
-    for i in range(asked.count):
+    end = time.monotonic() + 60 * asked.minutes
+    for i in range(asked.inputs):
+      if time.monotonic() > end:
+        break
       name = list(makers)[i % len(makers)]
       root = top / 'case'
       root.mkdir()

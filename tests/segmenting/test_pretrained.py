@@ -207,6 +207,18 @@ DAMAGED = {
     ),
     'tensor stem/bias is float16, not float32 or bfloat16',
   ),
+  'a flipped bit': (
+    change_file(
+      pretrained.WEIGHTS, lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]
+    ),
+    'model.safetensors, or config.json beside it, was changed',
+  ),
+  'a changed setting': (
+    change_file(
+      pretrained.CONFIG, lambda b: b.replace(b'"seed": 0', b'"seed": 1', 1)
+    ),
+    'or config.json beside it, was changed',
+  ),
   'nan': (
     change_tensors(lambda t: set_value(t, np.nan)),
     'tensor stem/bias has values that are not finite',
