@@ -1,6 +1,5 @@
 """Pictures for people: id maps in colour, overlays, uncertainty, galleries."""
 
-import functools
 import math
 import os
 import pathlib
@@ -11,16 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
 
 from bitseg_jax import IGNORE_ID, metrics, relabel
+from bitseg_jax.output.colors import distance_to, make_palette
 from bitseg_jax.runtime.writers import whole_file
 
 Color = tuple[int, int, int]
 Cell = tuple[np.ndarray, str]
 
-# Tableau 20 without its greys, and some dark and vivid ones: calm and distinct.
-_BASE_COLORS = """
-  4e79a7 f28e2b 59a14f e15759 edc948 b07aa1 76b7b2 ff9da7 2f3b7a a0cbe8
-  8cd17d 6b4c9a ffbe7d 2f6b45 8e2c48 d37295 9c755f d4a6c8 b6992d 1f8a8c
-"""
 _NUM_COLORS = 40  # more than people tell apart, enough to leave a choice
 _CLEAR = 0.25  # neighbours that far apart are told apart at once
 _REUSE = 0.1  # how much nearer a colour may be if it is not in use yet
@@ -56,10 +51,10 @@ def entity_colors(
   ids, order, neighbors = _regions(id_map)
   known = known or {}
   most = max((len(near) for near in neighbors), default=0)
-  palette = _palette(max(_NUM_COLORS, 2 ** most.bit_length()))
+  palette = make_palette(max(_NUM_COLORS, 2 ** most.bit_length()))
   # How far each colour is from those around each entity.
   distance = np.full((len(ids), len(palette)), 1.0)
-  cost = _REUSE * sum(_distance(palette, c) < 1e-3 for c in known.values())
+  cost = _REUSE * sum(distance_to(palette, c) < 1e-3 for c in known.values())
   cost = cost + 1e-4 * np.arange(len(palette))
   # So many are hard to tell apart: only where nothing else is left.
   cost[_NUM_COLORS:] += 10
@@ -75,7 +70,7 @@ def entity_colors(
       color = tuple(palette[choice].tolist())
       cost[choice] += _REUSE
     colors[k] = color
-    distance[near] = np.minimum(distance[near], _distance(palette, color))
+    distance[near] = np.minimum(distance[near], distance_to(palette, color))
   return {int(ids[k]): colors[k] for k in sorted(colors)}
 
 
@@ -292,35 +287,6 @@ def _regions(id_map):
       neighbors[b].add(int(a))
   order = [int(k) for k in np.lexsort((first, -sizes)) if labelled[k]]
   return ids, order, neighbors
-
-
-@functools.cache
-def _palette(count):
-  """uint8 [count, 3]: the base, then each as far as can be from all before."""
-  colors = [list(bytes.fromhex(color)) for color in _BASE_COLORS.split()]
-  levels = np.linspace(0, 255, 24)
-  grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-  luma, *chroma = _luma_chroma(grid).T
-  vivid = np.hypot(*chroma)
-  # Neither the grey of ignored pixels nor the white of contours, nor neon.
-  pleasant = (luma > 0.25) & (luma < 0.85) & (vivid > 0.1) & (vivid < 0.25)
-  grid = np.round(grid[pleasant])
-  distance = np.min([_distance(grid, color) for color in colors], axis=0)
-  while len(colors) < min(count, len(grid)):
-    colors.append(grid[distance.argmax()])
-    distance = np.minimum(distance, _distance(grid, colors[-1]))
-  return np.array(colors, np.uint8)
-
-
-def _luma_chroma(rgb):
-  """ITU-R BT.601 Y, Cb, Cr of RGB in [0, 255], luma in [0, 1]."""
-  red, green, blue = np.moveaxis(np.asarray(rgb) / 255, -1, 0)
-  luma = 0.299 * red + 0.587 * green + 0.114 * blue
-  return np.stack([luma, (blue - luma) / 1.772, (red - luma) / 1.402], axis=-1)
-
-
-def _distance(colors, color):
-  return np.linalg.norm(_luma_chroma(colors) - _luma_chroma(color), axis=-1)
 
 
 def _scale(picture, size):

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from bitseg_jax import sweep as door
 from bitseg_jax.configs.sweeps import sizes
 from bitseg_jax.evaluation import ensembles
-from bitseg_jax.training import sweeps
+from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.training import sweep_report, sweeps
 
 PAPER = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
 NAMES = (*PAPER, 'beyond', 'steps')
@@ -37,7 +38,7 @@ def counted(monkeypatch):
     steps = config.sample.num_steps
     ari = 0.1 * config.seed + steps / 100
     found = {'ema': {'ari': ari, 'iou': ari / 2}}
-    sweeps.write_json(output / 'results.json', found)
+    write_json(output / 'results.json', found)
 
   monkeypatch.setattr(sweeps.train, 'train', train)
   monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
@@ -133,7 +134,7 @@ def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
       str(n): {a: scored(n / 100) for a in ensembles.ANSWERS}
       for n in (1, 2, 4, 8, 16)
     }
-    sweeps.write_json(output / 'results.json', {'by_num_samples': found})
+    write_json(output / 'results.json', {'by_num_samples': found})
 
   monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
   fig6 = door.open_sweep('fig6')
@@ -145,7 +146,7 @@ def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
 
 def test_orderings_are_those_of_the_paper():
   scores = {'a': {0: (0.7, 0), 1: (0.5, 0)}, 'b': {0: (0.1, 0)}, 'c': {}}
-  assert sweeps.compare_orderings(ABC, scores) == [
+  assert sweep_report.compare_orderings(ABC, scores) == [
     '- b < a: holds (+0.500 ARI)'
   ]
 
