@@ -27,6 +27,7 @@ _TITLE_SIZE = 16
 _CAPTION_SIZE = 14
 _TITLE_HEIGHT = 26
 _CAPTION_HEIGHT = 22
+_MOST_HEIGHT = 1200  # pixels of a gallery in one column
 
 
 def entity_colors(
@@ -209,7 +210,9 @@ def gallery(
   """Writes a PNG with a grid of pictures, their captions and column titles.
 
   Pictures are scaled to cell_size along their longest side, flat colours
-  without blur. The file appears whole or not at all; missing folders are made.
+  without blur. Rows that together are too high for a screen are put into two
+  columns: the second half stands to the right of the first. The file
+  appears whole or not at all; missing folders are made.
 
   Args:
     rows: lists of (uint8 [h, w, 3] or [h, w], caption); sizes may differ, rows
@@ -230,26 +233,15 @@ def gallery(
     [(_scale(np.asarray(picture), cell_size), text) for picture, text in row]
     for row in rows
   ]
-  heights = [
-    max((picture.height for picture, _ in row), default=0)
-    + _CAPTION_HEIGHT * any(text for _, text in row)
-    for row in scaled
-  ]
-  width = 2 * _MARGIN + columns * (cell_size + _GAP) - _GAP
-  top = _MARGIN + _TITLE_HEIGHT * bool(titles)
-  height = top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN
-  page = Image.new('RGB', (width, height), 'white')
-  draw = ImageDraw.Draw(page)
-  lefts = range(_MARGIN, width - _MARGIN, cell_size + _GAP)
-  for left, title in zip(lefts, titles, strict=False):
-    where = left + cell_size // 2, _MARGIN
-    _write(draw, where, title, _TITLE_SIZE, '#111111', cell_size)
-  for row, row_height in zip(scaled, heights, strict=True):
-    for left, (picture, text) in zip(lefts, row, strict=False):
-      page.paste(picture, (left + (cell_size - picture.width) // 2, top))
-      where = left + cell_size // 2, top + picture.height + 3
-      _write(draw, where, text, _CAPTION_SIZE, '#444444', cell_size)
-    top += row_height + _GAP
+  half = -(-len(rows) // 2)
+  high = _height(scaled, titles) > _MOST_HEIGHT and len(rows) > 1
+  parts = [scaled[:half], scaled[half:]] if high else [scaled]
+  width = columns * (cell_size + _GAP) - _GAP
+  step = width + 2 * _MARGIN
+  height = max(_height(part, titles) for part in parts)
+  page = Image.new('RGB', (len(parts) * step, height), 'white')
+  for k, part in enumerate(parts):
+    _draw_rows(page, part, k * step + _MARGIN, titles, cell_size)
   save_png(np.asarray(page), path)
 
 
@@ -259,6 +251,35 @@ def save_png(picture: np.ndarray, path: str | os.PathLike) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   with whole_file(path, 'wb') as file:
     Image.fromarray(picture).save(file, format='PNG')
+
+
+def _row_height(row):
+  """Pixels of a row of scaled pictures with its captions."""
+  pictures = max((picture.height for picture, _ in row), default=0)
+  return pictures + _CAPTION_HEIGHT * any(text for _, text in row)
+
+
+def _height(rows, titles):
+  """Pixels of a gallery of rows under each other."""
+  gaps = _GAP * (len(rows) - 1) + 2 * _MARGIN + _TITLE_HEIGHT * bool(titles)
+  return sum(map(_row_height, rows)) + gaps
+
+
+def _draw_rows(page, rows, left, titles, cell_size):
+  """Draws titles and, under each other, rows of scaled pictures."""
+  draw, top = ImageDraw.Draw(page), _MARGIN
+  step, middle = cell_size + _GAP, left + cell_size // 2
+  for k, title in enumerate(titles):
+    where = middle + k * step, top
+    _write(draw, where, title, _TITLE_SIZE, '#111111', cell_size)
+  top += _TITLE_HEIGHT * bool(titles)
+  for row in rows:
+    for k, (picture, text) in enumerate(row):
+      beside = (cell_size - picture.width) // 2
+      page.paste(picture, (left + k * step + beside, top))
+      where = middle + k * step, top + picture.height + 3
+      _write(draw, where, text, _CAPTION_SIZE, '#444444', cell_size)
+    top += _row_height(row) + _GAP
 
 
 def _regions(id_map):

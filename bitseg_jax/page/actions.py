@@ -53,14 +53,14 @@ class Result(NamedTuple):
     message: HTML with one line on how it went.
     entities: HTML; pointing at an entity shows its area and confidence.
     samples: (uint8 [h, w, 3], caption) of each sample.
-    uncertainty: a picture.
+    uncertainty: uint8 [h, w, 3]; the page has a colour bar of its own.
     files: what can be downloaded; the last is a zip of the others.
   """
 
   message: str
   entities: str
   samples: list[viz.Cell]
-  uncertainty: str
+  uncertainty: np.ndarray
   files: list[str]
 
 
@@ -196,7 +196,7 @@ def segment(
   }
   about = {'photo': name, 'made_with': made_with}
   stem = _make_folder(folder) / Path(name).stem
-  files = _write_files(stem, photo, result, about)
+  paths = _write_files(stem, photo, result, about)
   with Image.open(f'{stem}_overlay.png') as image:
     overlay = np.asarray(image.convert('RGB'))
   count = len(result.confidence)
@@ -205,8 +205,8 @@ def segment(
     note(f'{name}: {entities} in {seconds:.1f} s.'),
     entities_html(overlay, result),
     sample_pictures(result),
-    f'{stem}_uncertainty.png',
-    files,
+    files.uncertainty_picture(result, overlay.shape[:2]),
+    paths,
   )
 
 

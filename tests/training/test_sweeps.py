@@ -115,6 +115,32 @@ def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):
   assert (tmp_path / 'abc.png').stat().st_size > 1000
 
 
+@pytest.mark.parametrize('kind', ['rows', 'curve', 'lines'])
+def test_axes_span_the_data(kind, monkeypatch, tmp_path):
+  names = ['a, 1', 'a, 2'] if kind == 'lines' else ['a', 'b']
+  rows = {name: {} for name in names}
+  label = '' if kind == 'rows' else 'numbers'
+  sweep = ABC._replace(rows=rows, paper={}, x_label=label)
+  scores = {name: {0: (0.5 + i / 100, 0.52)} for i, name in enumerate(rows)}
+  drawn = []
+  monkeypatch.setattr(
+    sweep_report.plots, 'save', lambda figure, path: drawn.append(figure)
+  )
+  sweep_report.draw(sweep, scores, tmp_path / 'a.png')
+  axes = drawn[0].axes[0]
+  low, high = axes.get_xlim() if kind == 'rows' else axes.get_ylim()
+  assert 0.48 < low < 0.5 and 0.51 < high < 0.54
+
+
+def test_a_plot_comes_in_the_format_asked_for(tmp_path, counted):
+  say = lambda _: None
+  assert sweeps.run(
+    ABC, sizes.tiny(), [0], tmp_path, say=say, plot_format='svg'
+  )
+  assert (tmp_path / 'abc.svg').read_text().startswith('<?xml')
+  assert not (tmp_path / 'abc.png').exists()
+
+
 def test_a_row_can_score_one_answer_of_many_samples():
   of = lambda ari: {
     'ema': {'ari': 0.1, 'iou': 0.2},
