@@ -48,6 +48,14 @@ def run(
   )
 
 
+def define_plot_format() -> None:
+  """Defines --format, for commands that draw plots."""
+  from bitseg_jax.output import plots  # brings JAX, which is slow to import
+
+  formats = plots.FORMATS
+  flags.DEFINE_enum('format', formats[0], formats, 'File format of the plots.')
+
+
 def define_shard() -> None:
   """Defines --shard, for commands whose work several jobs may share.
 

@@ -2,7 +2,8 @@
 
   bitseg train --config=quickstart --workdir=runs/quickstart
   python -m bitseg_jax.main --config=configs/main.py --workdir=DIR \\
-    [--mode=train_and_eval|train|eval] [--config.train.batch_size=16 ...]
+    [--mode=train_and_eval|train|eval] [--format=png|pdf|svg] \\
+    [--config.train.batch_size=16 ...]
 
 --config is a file, or the name of a config in the package. --mode=eval needs
 only --workdir. To resume a run that was stopped, repeat the same command.
@@ -31,6 +32,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     'mode', 'train_and_eval', ['train_and_eval', 'train', 'eval'], 'What to do.'
   )
+  cli.define_plot_format()
   flags.DEFINE_bool(
     'distributed',
     False,
@@ -96,7 +98,7 @@ def _run(f):
     if not train.train(config, workdir):
       return os.EX_TEMPFAIL
   if f.mode != 'train':
-    results = evaluate.evaluate(config, workdir)
+    results = evaluate.evaluate(config, workdir, plot_format=f.format)
     if jax.process_index():
       return 0
     print(reports.format_results(results))

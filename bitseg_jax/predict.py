@@ -79,6 +79,8 @@ def predict(
     + '; once all parts are done, the same command without --shard writes '
     'summary.json' * bool(part)
   )
+  if done + there and (line := collection.how_to_look(kinds)):
+    print(line)
   return 1 if failed else 0
 
 

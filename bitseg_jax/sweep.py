@@ -1,10 +1,10 @@
 """Runs an experiment of the paper: trains missing runs and writes the table.
 
 bitseg sweep --sweep=table3 --size=tiny --seeds=0,1,2
-  [--output=runs/sweeps] [--data=DIR]
+  [--output=runs/sweeps] [--data=DIR] [--format=png|pdf|svg]
 
 To resume a stopped sweep, repeat the command; finished runs are kept.
-Writes <output>/<size>/<sweep>.md, .json and .png.
+Writes <output>/<size>/<sweep>.md, .json and a plot, .png or as --format says.
 
 Several jobs share the runs: each is given --shard=I/N, and the same command
 without --shard then writes the table.
@@ -53,6 +53,7 @@ def define_flags() -> None:
   flags.DEFINE_list('seeds', ['0'], 'Seeds; each row is trained with each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Folder of runs and tables.')
   flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
+  cli.define_plot_format()
   cli.define_shard()
   flags.mark_flag_as_required('sweep')
 
@@ -79,7 +80,7 @@ def main() -> None:
   part = cli.shard()
   only = part and sweeps.part_of(opened, base, seeds, folder, part)
   for sweep in opened:
-    if not sweeps.run(sweep, base, seeds, folder, only):
+    if not sweeps.run(sweep, base, seeds, folder, only, plot_format=f.format):
       print('stopped; the same command goes on')
       return
     if only is None:

@@ -1,6 +1,7 @@
 """Many photos: files written, stopping and going on, and what is bad."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +102,15 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
     for n in range(2):
       sample = np.asarray(Image.open(output / f'{name}_sample_{n + 1}.png'))
       np.testing.assert_array_equal(sample, result.samples[n] + 1)
-    for kind in ('overlay', 'contours', 'uncertainty'):
+    for kind in ('overlay', 'contours'):
       picture = Image.open(output / f'{name}_{kind}.png')
       assert (picture.mode, picture.size) == ('RGB', image.size)
+    # Above its colour bar, where the photo is in the others.
+    picture = np.asarray(Image.open(output / f'{name}_uncertainty.png'))
+    painted = files.uncertainty_picture(result, image.size[::-1])
+    height, width = painted.shape[:2]
+    np.testing.assert_array_equal(picture[:height, :width], painted)
+    assert picture.shape[0] > height
     segments = files.read_record(output, name)['segments']
     assert [s['id'] for s in segments] == list(range(1, len(segments) + 1))
     np.testing.assert_allclose(
@@ -283,10 +290,27 @@ def test_any_name_of_a_file_will_do(tmp_path, draw_photo, capsys):
 def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
   photo = draw_photo(0, 20, 1100)
   files.write(tmp_path, 'a', photo, model.segment(photo), ALL, {'photo': 'a'})
-  for kind in ('overlay', 'contours', 'uncertainty'):
+  for kind in ('overlay', 'contours'):
     picture = Image.open(tmp_path / f'a_{kind}.png')
     assert picture.size == (files.LONGEST_SIDE, 19)
+  bar = Image.open(tmp_path / 'a_uncertainty.png')
+  assert bar.width == files.LONGEST_SIDE
   assert Image.open(tmp_path / 'a_labels.png').size == (1100, 20)
+
+
+@pytest.mark.parametrize(
+  'kinds, said',
+  [
+    (['labels', 'overlay'], r'\*_labels\.png looks black .* \*_overlay\.png'),
+    (['labels', 'contours'], r'look at \*_contours\.png'),
+    (['labels'], 'add overlay to --outputs'),
+    (['overlay'], None),
+  ],
+)
+def test_one_is_told_what_to_look_at(folder, tmp_path, capsys, kinds, said):
+  assert run(folder / 'a.png', tmp_path / 'out', kinds) == 0
+  *_, last = capsys.readouterr().out.splitlines()
+  assert re.search(said or '1 of 1 photos', last), last
 
 
 def test_one_sample_needs_no_uncertainty():

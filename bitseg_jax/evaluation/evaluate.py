@@ -170,6 +170,7 @@ def evaluate(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   output: str | pathlib.Path | None = None,
+  plot_format: str = 'png',
 ) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a run, with EMA and raw weights.
 
@@ -181,6 +182,7 @@ def evaluate(
     config: config of the run, see checkpoint.read_config.
     workdir: directory of the run.
     output: directory to write to; None = the workdir.
+    plot_format: of by_num_samples, one of plots.FORMATS.
 
   Returns:
     The content of results.json, without the scores of single images.
@@ -210,6 +212,7 @@ def evaluate(
       mesh,
       output,
       f'_{name}' if len(sources) > 1 else '',
+      plot_format,
     )
     for name, source in sources.items()
   }
@@ -247,7 +250,7 @@ def _merge(first, second):
 
 
 def _evaluate_source(
-  config, parts, codes_fn, params, source, mesh, output, suffix
+  config, parts, codes_fn, params, source, mesh, output, suffix, plot_format
 ):
   """Returns (results, scores of single images) of one dataset."""
   results, per_image, several = {}, {}, config.eval.num_samples > 1
@@ -282,7 +285,7 @@ def _evaluate_source(
           scores.ensembles, config.eval.num_samples
         )
         reports.draw_by_num_samples(
-          by_count, output / f'by_num_samples{suffix}.png'
+          by_count, output / f'by_num_samples{suffix}.{plot_format}'
         )
         results['by_num_samples'] = by_count
       per_image = {

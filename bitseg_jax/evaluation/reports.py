@@ -8,8 +8,7 @@ import numpy as np
 
 from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import ensembles
-from bitseg_jax.output import viz
-from bitseg_jax.runtime.writers import whole_file
+from bitseg_jax.output import plots, viz
 
 
 def draw_gallery(
@@ -79,13 +78,12 @@ def draw_by_num_samples(
 
   Args:
     summary: as from ensembles.summarize.
-    path: of the PNG.
+    path: of the plot, ending in one of plots.FORMATS.
   """
   names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'covering'}
   counts = [int(count) for count in summary]
-  from matplotlib.figure import Figure  # takes half a second
-
-  figure = Figure(figsize=(9, 3))
+  figure = plots.new_figure()
+  figure.set_size_inches(9, 3)
   for axes, (name, title) in zip(
     figure.subplots(1, len(names)), names.items(), strict=True
   ):
@@ -105,8 +103,6 @@ def draw_by_num_samples(
     axes.set_xlabel('samples')
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-  figure.set_layout_engine('constrained')
   lines = axes.get_legend_handles_labels()
   figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)
-  with whole_file(path, 'wb') as file:
-    figure.savefig(file, dpi=130, format='png')
+  plots.save(figure, path)

@@ -97,6 +97,22 @@ def predict(
   return summary
 
 
+def how_to_look(kinds: Sequence[str]) -> str:
+  """A line for those who open the labels in a picture viewer; '' of none."""
+  if 'labels' not in kinds:
+    return ''
+  pictures = [k for k in ('overlay', 'contours', 'samples') if k in kinds]
+  where = (
+    f'look at *_{pictures[0]}.png instead'
+    if pictures
+    else 'for a picture to look at, add overlay to --outputs'
+  )
+  return (
+    '*_labels.png looks black in a picture viewer, for its pixel values are '
+    f'segment ids; {where}'
+  )
+
+
 def _overlapped(groups, work):
   """Works on two groups at once, while the next is read.
 

@@ -7,7 +7,8 @@ Of photo NAME, in the output directory:
                         'unlabelled' in the labels that bitseg_jax.prepare reads
   NAME_overlay.png      the segments in colour over the photo
   NAME_contours.png     their borders alone over the photo
-  NAME_uncertainty.png  from black (certain) over purple to yellow
+  NAME_uncertainty.png  from black (certain) over purple to yellow, above a bar
+                        of these colours
   NAME_samples.png      up to ten samples side by side; and NAME_sample_N.png,
                         each of them as labels
   panoptic/NAME.png     the same ids in COCO's colours, for panoptic.json
@@ -28,7 +29,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bitseg_jax.data import rle, transforms
-from bitseg_jax.output import viz
+from bitseg_jax.output import color_bar, viz
 from bitseg_jax.runtime.writers import whole_file, write_json
 from bitseg_jax.segmenting.answer import Segmentation
 
@@ -44,7 +45,7 @@ KINDS = (
 )
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
 SHOWN_SAMPLES = 10
-_SHEET_COLUMNS, _SHEET_ROWS, _SHEET_CELL = 6, 8, 200
+_SHEET_COLUMNS, _SHEET_ROWS, _SHEET_CELL = 6, 5, 200
 _MOST_IDS = 65535
 
 Record = dict[str, Any]
@@ -247,23 +248,20 @@ def _write_pictures(stem, photo, result, kinds):
     size = transforms.fit_longest_side(*size, LONGEST_SIDE)
   photo = transforms.resize_image(photo, size)
   id_map = transforms.resize_ids(result.id_map, size)
-  # Shrunk before it is painted: large photos need as little as small ones.
-  shrunk = Image.fromarray(result.uncertainty).resize(
-    size[::-1], Image.Resampling.BOX
-  )
-  uncertainty = viz.uncertainty_map(np.asarray(shrunk))
+  uncertainty = uncertainty_picture(result, size)
   if 'overlay' in kinds or 'sheet' in kinds:
     viz.save_png(viz.overlay(photo, id_map), f'{stem}_overlay.png')
   if 'contours' in kinds:
     viz.save_png(_contours(photo, id_map), f'{stem}_contours.png')
   if 'uncertainty' in kinds:
-    viz.save_png(uncertainty, f'{stem}_uncertainty.png')
+    picture = color_bar.put_below(uncertainty)
+    viz.save_png(picture, f'{stem}_uncertainty.png')
   if 'samples' in kinds:
     colors = viz.entity_colors(id_map)
     cells = [
       (photo, 'photo'),
       (viz.colorize(id_map, colors), 'result'),
-      (uncertainty, 'uncertainty'),
+      (uncertainty, 'uncertainty: bright = unsure'),
     ]
     for n in range(min(result.num_samples, SHOWN_SAMPLES)):
       sample = transforms.resize_ids(result.sample(n), size)
@@ -271,6 +269,25 @@ def _write_pictures(stem, photo, result, kinds):
       cells.append((viz.colorize(matched, colors), f'sample {n + 1}'))
     rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
     viz.gallery(rows, f'{stem}_samples.png', cell_size=240)
+
+
+def uncertainty_picture(
+  result: Segmentation, size: tuple[int, int]
+) -> np.ndarray:
+  """Paints the uncertainty of a segmentation, see viz.uncertainty_map.
+
+  Args:
+    result: the segmentation.
+    size: height and width of the picture.
+
+  Returns:
+    uint8 [h, w, 3].
+  """
+  # Shrunk before it is painted: large photos need as little as small ones.
+  shrunk = Image.fromarray(result.uncertainty).resize(
+    size[::-1], Image.Resampling.BOX
+  )
+  return viz.uncertainty_map(np.asarray(shrunk))
 
 
 def _contours(photo, id_map):

@@ -1,6 +1,5 @@
 """Pictures for people: id maps in colour, overlays, uncertainty, galleries."""
 
-import functools
 import math
 import os
 import pathlib
@@ -11,16 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
 
 from bitseg_jax import IGNORE_ID, metrics, relabel
+from bitseg_jax.output.colors import distance_to, make_palette
 from bitseg_jax.runtime.writers import whole_file
 
 Color = tuple[int, int, int]
 Cell = tuple[np.ndarray, str]
 
-# Tableau 20 without its greys, and some dark and vivid ones: calm and distinct.
-_BASE_COLORS = """
-  4e79a7 f28e2b 59a14f e15759 edc948 b07aa1 76b7b2 ff9da7 2f3b7a a0cbe8
-  8cd17d 6b4c9a ffbe7d 2f6b45 8e2c48 d37295 9c755f d4a6c8 b6992d 1f8a8c
-"""
 _NUM_COLORS = 40  # more than people tell apart, enough to leave a choice
 _CLEAR = 0.25  # neighbours that far apart are told apart at once
 _REUSE = 0.1  # how much nearer a colour may be if it is not in use yet
@@ -32,6 +27,7 @@ _TITLE_SIZE = 16
 _CAPTION_SIZE = 14
 _TITLE_HEIGHT = 26
 _CAPTION_HEIGHT = 22
+_MOST_HEIGHT = 1200  # pixels of a gallery in one column
 
 
 def entity_colors(
@@ -56,10 +52,10 @@ def entity_colors(
   ids, order, neighbors = _regions(id_map)
   known = known or {}
   most = max((len(near) for near in neighbors), default=0)
-  palette = _palette(max(_NUM_COLORS, 2 ** most.bit_length()))
+  palette = make_palette(max(_NUM_COLORS, 2 ** most.bit_length()))
   # How far each colour is from those around each entity.
   distance = np.full((len(ids), len(palette)), 1.0)
-  cost = _REUSE * sum(_distance(palette, c) < 1e-3 for c in known.values())
+  cost = _REUSE * sum(distance_to(palette, c) < 1e-3 for c in known.values())
   cost = cost + 1e-4 * np.arange(len(palette))
   # So many are hard to tell apart: only where nothing else is left.
   cost[_NUM_COLORS:] += 10
@@ -75,7 +71,7 @@ def entity_colors(
       color = tuple(palette[choice].tolist())
       cost[choice] += _REUSE
     colors[k] = color
-    distance[near] = np.minimum(distance[near], _distance(palette, color))
+    distance[near] = np.minimum(distance[near], distance_to(palette, color))
   return {int(ids[k]): colors[k] for k in sorted(colors)}
 
 
@@ -214,7 +210,9 @@ def gallery(
   """Writes a PNG with a grid of pictures, their captions and column titles.
 
   Pictures are scaled to cell_size along their longest side, flat colours
-  without blur. The file appears whole or not at all; missing folders are made.
+  without blur. Rows that together are too high for a screen are put into two
+  columns: the second half stands to the right of the first. The file
+  appears whole or not at all; missing folders are made.
 
   Args:
     rows: lists of (uint8 [h, w, 3] or [h, w], caption); sizes may differ, rows
@@ -235,26 +233,15 @@ def gallery(
     [(_scale(np.asarray(picture), cell_size), text) for picture, text in row]
     for row in rows
   ]
-  heights = [
-    max((picture.height for picture, _ in row), default=0)
-    + _CAPTION_HEIGHT * any(text for _, text in row)
-    for row in scaled
-  ]
-  width = 2 * _MARGIN + columns * (cell_size + _GAP) - _GAP
-  top = _MARGIN + _TITLE_HEIGHT * bool(titles)
-  height = top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN
-  page = Image.new('RGB', (width, height), 'white')
-  draw = ImageDraw.Draw(page)
-  lefts = range(_MARGIN, width - _MARGIN, cell_size + _GAP)
-  for left, title in zip(lefts, titles, strict=False):
-    where = left + cell_size // 2, _MARGIN
-    _write(draw, where, title, _TITLE_SIZE, '#111111', cell_size)
-  for row, row_height in zip(scaled, heights, strict=True):
-    for left, (picture, text) in zip(lefts, row, strict=False):
-      page.paste(picture, (left + (cell_size - picture.width) // 2, top))
-      where = left + cell_size // 2, top + picture.height + 3
-      _write(draw, where, text, _CAPTION_SIZE, '#444444', cell_size)
-    top += row_height + _GAP
+  half = -(-len(rows) // 2)
+  high = _height(scaled, titles) > _MOST_HEIGHT and len(rows) > 1
+  parts = [scaled[:half], scaled[half:]] if high else [scaled]
+  width = columns * (cell_size + _GAP) - _GAP
+  step = width + 2 * _MARGIN
+  height = max(_height(part, titles) for part in parts)
+  page = Image.new('RGB', (len(parts) * step, height), 'white')
+  for k, part in enumerate(parts):
+    _draw_rows(page, part, k * step + _MARGIN, titles, cell_size)
   save_png(np.asarray(page), path)
 
 
@@ -264,6 +251,35 @@ def save_png(picture: np.ndarray, path: str | os.PathLike) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   with whole_file(path, 'wb') as file:
     Image.fromarray(picture).save(file, format='PNG')
+
+
+def _row_height(row):
+  """Pixels of a row of scaled pictures with its captions."""
+  pictures = max((picture.height for picture, _ in row), default=0)
+  return pictures + _CAPTION_HEIGHT * any(text for _, text in row)
+
+
+def _height(rows, titles):
+  """Pixels of a gallery of rows under each other."""
+  gaps = _GAP * (len(rows) - 1) + 2 * _MARGIN + _TITLE_HEIGHT * bool(titles)
+  return sum(map(_row_height, rows)) + gaps
+
+
+def _draw_rows(page, rows, left, titles, cell_size):
+  """Draws titles and, under each other, rows of scaled pictures."""
+  draw, top = ImageDraw.Draw(page), _MARGIN
+  step, middle = cell_size + _GAP, left + cell_size // 2
+  for k, title in enumerate(titles):
+    where = middle + k * step, top
+    _write(draw, where, title, _TITLE_SIZE, '#111111', cell_size)
+  top += _TITLE_HEIGHT * bool(titles)
+  for row in rows:
+    for k, (picture, text) in enumerate(row):
+      beside = (cell_size - picture.width) // 2
+      page.paste(picture, (left + k * step + beside, top))
+      where = middle + k * step, top + picture.height + 3
+      _write(draw, where, text, _CAPTION_SIZE, '#444444', cell_size)
+    top += _row_height(row) + _GAP
 
 
 def _regions(id_map):
@@ -292,35 +308,6 @@ def _regions(id_map):
       neighbors[b].add(int(a))
   order = [int(k) for k in np.lexsort((first, -sizes)) if labelled[k]]
   return ids, order, neighbors
-
-
-@functools.cache
-def _palette(count):
-  """uint8 [count, 3]: the base, then each as far as can be from all before."""
-  colors = [list(bytes.fromhex(color)) for color in _BASE_COLORS.split()]
-  levels = np.linspace(0, 255, 24)
-  grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-  luma, *chroma = _luma_chroma(grid).T
-  vivid = np.hypot(*chroma)
-  # Neither the grey of ignored pixels nor the white of contours, nor neon.
-  pleasant = (luma > 0.25) & (luma < 0.85) & (vivid > 0.1) & (vivid < 0.25)
-  grid = np.round(grid[pleasant])
-  distance = np.min([_distance(grid, color) for color in colors], axis=0)
-  while len(colors) < min(count, len(grid)):
-    colors.append(grid[distance.argmax()])
-    distance = np.minimum(distance, _distance(grid, colors[-1]))
-  return np.array(colors, np.uint8)
-
-
-def _luma_chroma(rgb):
-  """ITU-R BT.601 Y, Cb, Cr of RGB in [0, 255], luma in [0, 1]."""
-  red, green, blue = np.moveaxis(np.asarray(rgb) / 255, -1, 0)
-  luma = 0.299 * red + 0.587 * green + 0.114 * blue
-  return np.stack([luma, (blue - luma) / 1.772, (red - luma) / 1.402], axis=-1)
-
-
-def _distance(colors, color):
-  return np.linalg.norm(_luma_chroma(colors) - _luma_chroma(color), axis=-1)
 
 
 def _scale(picture, size):

@@ -35,7 +35,12 @@ _STYLE = """
 .entities { width: 100%; max-height: 75vh; display: block; }
 .entities path { fill: #fff; fill-opacity: 0; }
 .entities g:hover path { fill-opacity: .45; }
-.entities text { fill: currentColor; font-family: sans-serif; }
+.entities text {
+  fill: currentColor; font-family: sans-serif; font-size: calc(var(--w) / 24);
+}
+@media (min-width: 641px) {
+  .entities text { font-size: calc(var(--w) / 50); }
+}
 .entities g text, .entities:has(g:hover) .hint { visibility: hidden; }
 .entities g:hover text { visibility: visible; }
 """
@@ -48,30 +53,35 @@ class Result(NamedTuple):
     message: HTML with one line on how it went.
     entities: HTML; pointing at an entity shows its area and confidence.
     samples: (uint8 [h, w, 3], caption) of each sample.
-    uncertainty: a picture.
+    uncertainty: uint8 [h, w, 3]; the page has a colour bar of its own.
     files: what can be downloaded; the last is a zip of the others.
   """
 
   message: str
   entities: str
   samples: list[viz.Cell]
-  uncertainty: str
+  uncertainty: np.ndarray
   files: list[str]
 
 
-def read_photo(path: str | Path, max_pixels: int) -> np.ndarray:
+def read_photo(path: str | Path | None, max_pixels: int) -> np.ndarray:
   """Reads what somebody uploaded.
 
   Args:
-    path: the file.
+    path: the file; None if there is none.
     max_pixels: the most that are taken; more is refused before it is decoded.
 
   Returns:
     uint8 [H, W, 3].
 
   Raises:
-    SourceError: it is no photo, or too large; in one line, without the folder.
+    SourceError: there is none, it is no photo, or too large; in one line,
+      without the folder.
   """
+  if path is None:
+    raise SourceError(
+      'No photo is chosen yet: upload one, or tap one of the examples.'
+    )
   path = Path(path)
   try:
     with Image.open(path) as image:
@@ -100,7 +110,7 @@ def inspect(path: str | None, max_pixels: int) -> tuple[str, np.ndarray | None]:
     HTML with one line for the page, and a picture, uint8 [h, w, 3], if it can.
   """
   if path is None:
-    return note('Choose a photo.'), None
+    return note('Choose a photo, or tap one of those above.'), None
   try:
     photo = read_photo(path, max_pixels)
   except SourceError as error:
@@ -186,7 +196,7 @@ def segment(
   }
   about = {'photo': name, 'made_with': made_with}
   stem = _make_folder(folder) / Path(name).stem
-  files = _write_files(stem, photo, result, about)
+  paths = _write_files(stem, photo, result, about)
   with Image.open(f'{stem}_overlay.png') as image:
     overlay = np.asarray(image.convert('RGB'))
   count = len(result.confidence)
@@ -195,8 +205,8 @@ def segment(
     note(f'{name}: {entities} in {seconds:.1f} s.'),
     entities_html(overlay, result),
     sample_pictures(result),
-    f'{stem}_uncertainty.png',
-    files,
+    files.uncertainty_picture(result, overlay.shape[:2]),
+    paths,
   )
 
 
@@ -214,9 +224,9 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
   jpeg = io.BytesIO()
   Image.fromarray(picture).save(jpeg, 'JPEG', quality=90)
   data = base64.b64encode(jpeg.getvalue()).decode()
-  line = width / 22  # for the text to fit, and to be read on a phone
+  line = width / 18
   # Above the picture, where it is seen without scrolling.
-  where = f'x="0" y="{-0.4 * line:.1f}" font-size="{0.7 * line:.1f}"'
+  where = f'x="0" y="{-0.4 * line:.1f}"'
   shares = np.bincount(result.id_map.ravel()) / result.id_map.size
   paths = _paths(transforms.resize_ids(result.id_map, (height, width)))
   groups = [
@@ -226,7 +236,7 @@ def entities_html(picture: np.ndarray, result: Segmentation) -> str:
     for k, path in paths.items()
   ]
   return (
-    f'<style>{_STYLE}</style><svg class="entities" '
+    f'<style>{_STYLE}</style><svg class="entities" style="--w: {width}px" '
     f'viewBox="0 {-line:.1f} {width} {height + line:.1f}">'
     f'<image width="{width}" height="{height}" '
     f'href="data:image/jpeg;base64,{data}"/>'

@@ -12,22 +12,40 @@ CSS = """
 /* Results are for taking, yet gradio offers to take them off the page. */
 .files button { display: none }
 /* No more room than the samples need, and two in a row on phones. */
-.samples, .samples .grid-wrap { min-height: 0 !important; height: auto }
+.samples, .samples .grid-wrap {
+  min-height: 0 !important; max-height: none !important; height: auto
+}
 .examples .grid-container {
   grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 6px
 }
-.examples button { min-width: 0; width: 100% }
-.working progress { display: block; width: 100%; margin-top: 6px }
+/* Whole squares: a fixed height would cut them or leave a gap. */
+.examples, .examples .grid-wrap {
+  height: auto !important; min-height: 0 !important; overflow: hidden
+}
+.examples button { min-width: 0; width: 100%; aspect-ratio: 1 }
+.working progress {
+  display: block; width: 100%; margin-top: 6px
+}
+.working progress[value] { appearance: none; height: 8px; border: 0 }
+.working ::-webkit-progress-bar { background: var(--border-color-primary) }
+.working ::-webkit-progress-value { background: var(--color-accent) }
+.working ::-moz-progress-bar { background: var(--color-accent) }
+/* Gradio prints explanations too pale to read outdoors. */
+.settings { --block-info-text-color: var(--body-text-color) }
 @media (max-width: 640px) {
   .samples .grid-container { grid-template-columns: 1fr 1fr !important }
   /* All four tabs in sight: gradio would put some into a menu. */
   .results button[role=tab] { padding: 0 6px; font-size: 14px }
+  /* Else the page shrinks while a tab is drawn, and jumps to its top. */
+  .results { min-height: 100vh }
   .preview img { max-height: 150px; object-fit: contain }
 }
 """
 # On a phone the result is below the button, out of sight.
 _SHOW_RESULT = """() => {
   const results = document.querySelector('.results');
+  // What went wrong is told beside the button: stay there.
+  if (!results.querySelector('.entities')) return;
   if (results.getBoundingClientRect().top > window.innerHeight / 2)
     results.scrollIntoView({behavior: 'smooth'});
 }"""
@@ -83,15 +101,14 @@ def _choice(segmenter, max_pixels):
     [str(path) for path in actions.EXAMPLES],
     columns=len(actions.EXAMPLES),
     object_fit='cover',
-    height=96,
     allow_preview=False,
     interactive=False,
     elem_classes='examples',
     **_plain([]),
   )
-  button = gr.Button('Segment', variant='primary', interactive=False)
+  button = gr.Button('Segment', variant='primary')
   status = gr.HTML(actions.inspect(None, max_pixels)[0])
-  with gr.Accordion('Settings', open=False):
+  with gr.Accordion('Settings', open=False, elem_classes='settings'):
     settings = _settings(**segmenter.sampler_settings())
   preview = gr.Image(
     visible=False,
@@ -108,9 +125,7 @@ def _connect(chosen, results, segmenter, checkpoint, folder, max_pixels):
 
   def check(path):
     message, picture = actions.inspect(path, max_pixels)
-    good = picture is not None
-    shown = gr.Image(picture, visible=good)
-    return message, shown, gr.Button(interactive=good), *_EMPTY
+    return message, gr.Image(picture, visible=picture is not None), *_EMPTY
 
   def run(path, *values):
     def work(told):
@@ -135,7 +150,7 @@ def _connect(chosen, results, segmenter, checkpoint, folder, max_pixels):
     return str(actions.EXAMPLES[event.index])
 
   examples.select(choose, None, upload, **_PRIVATE)
-  upload.change(check, upload, [status, preview, button, *results], **_PRIVATE)
+  upload.change(check, upload, [status, preview, *results], **_PRIVATE)
   button.click(
     run,
     [upload, *settings],

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from bitseg_jax import metrics
-from bitseg_jax.output import viz
+from bitseg_jax.output import color_bar, viz
 
 
 def regions(seed, count=30, shape=(40, 50)):
@@ -203,6 +203,42 @@ def test_uncertainty_gets_brighter():
   assert picture.dtype == np.uint8 and picture.shape == (1, 64, 3)
   luma = picture[0] @ [0.299, 0.587, 0.114]
   assert (np.diff(luma) > 0).all() and luma[0] < 5 and luma[-1] > 200
+
+
+@pytest.mark.parametrize('shape', [(30, 47), (300, 400), (19, 1024)])
+def test_a_color_bar_stands_below_its_picture(shape):
+  picture = viz.uncertainty_map(np.full(shape, 0.5))
+  page = color_bar.put_below(picture)
+  height, width = shape
+  np.testing.assert_array_equal(page[:height, :width], picture)
+  below = page[height:]
+  assert below.shape[0] < 60
+  # The colours of certain and of uncertain, from left to right, and text.
+  columns = [
+    np.flatnonzero((below == color).all(axis=-1).any(axis=0))
+    for color in viz.uncertainty_map(np.array([[0.0, 1.0]]))[0]
+  ]
+  assert len(columns[0]) and len(columns[1])
+  assert columns[0].min() < columns[1].max()
+  assert below[:, : columns[0].min()].min() < 100 < 255 == below[:, 0].min()
+
+
+def test_a_high_gallery_stands_in_two_columns(tmp_path):
+  shades = [np.full((60, 60, 3), 10 * i, np.uint8) for i in range(9)]
+  rows = [[(shade, ''), (shade, '')] for shade in shades]
+  viz.gallery(rows, tmp_path / 'g.png', ['a', 'b'], cell_size=180)
+  page = np.asarray(Image.open(tmp_path / 'g.png'))
+  width = 2 * 180 + 6 + 24
+  assert page.shape[1] == 2 * width and page.shape[0] < 1200
+  middle = 12 + 26 + 90  # of the first row
+  for row in range(9):
+    right, down = divmod(row, 5)
+    color = page[middle + 186 * down, right * width + 12 + 90]
+    assert (color == 10 * row).all()
+  for left in (0, width):  # titles above both
+    assert page[12:36, left + 12 : left + 192].min() < 100
+  viz.gallery(rows[:5], tmp_path / 'g.png', cell_size=180)
+  assert Image.open(tmp_path / 'g.png').width == width
 
 
 def gallery_rows():

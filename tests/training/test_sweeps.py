@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from bitseg_jax import sweep as door
 from bitseg_jax.configs.sweeps import sizes
 from bitseg_jax.evaluation import ensembles
-from bitseg_jax.training import sweeps
+from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.training import sweep_report, sweeps
 
 PAPER = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
 NAMES = (*PAPER, 'beyond', 'steps')
@@ -37,7 +38,7 @@ def counted(monkeypatch):
     steps = config.sample.num_steps
     ari = 0.1 * config.seed + steps / 100
     found = {'ema': {'ari': ari, 'iou': ari / 2}}
-    sweeps.write_json(output / 'results.json', found)
+    write_json(output / 'results.json', found)
 
   monkeypatch.setattr(sweeps.train, 'train', train)
   monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
@@ -114,6 +115,32 @@ def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):
   assert (tmp_path / 'abc.png').stat().st_size > 1000
 
 
+@pytest.mark.parametrize('kind', ['rows', 'curve', 'lines'])
+def test_axes_span_the_data(kind, monkeypatch, tmp_path):
+  names = ['a, 1', 'a, 2'] if kind == 'lines' else ['a', 'b']
+  rows = {name: {} for name in names}
+  label = '' if kind == 'rows' else 'numbers'
+  sweep = ABC._replace(rows=rows, paper={}, x_label=label)
+  scores = {name: {0: (0.5 + i / 100, 0.52)} for i, name in enumerate(rows)}
+  drawn = []
+  monkeypatch.setattr(
+    sweep_report.plots, 'save', lambda figure, path: drawn.append(figure)
+  )
+  sweep_report.draw(sweep, scores, tmp_path / 'a.png')
+  axes = drawn[0].axes[0]
+  low, high = axes.get_xlim() if kind == 'rows' else axes.get_ylim()
+  assert 0.48 < low < 0.5 and 0.51 < high < 0.54
+
+
+def test_a_plot_comes_in_the_format_asked_for(tmp_path, counted):
+  say = lambda _: None
+  assert sweeps.run(
+    ABC, sizes.tiny(), [0], tmp_path, say=say, plot_format='svg'
+  )
+  assert (tmp_path / 'abc.svg').read_text().startswith('<?xml')
+  assert not (tmp_path / 'abc.png').exists()
+
+
 def test_a_row_can_score_one_answer_of_many_samples():
   of = lambda ari: {
     'ema': {'ari': 0.1, 'iou': 0.2},
@@ -133,7 +160,7 @@ def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
       str(n): {a: scored(n / 100) for a in ensembles.ANSWERS}
       for n in (1, 2, 4, 8, 16)
     }
-    sweeps.write_json(output / 'results.json', {'by_num_samples': found})
+    write_json(output / 'results.json', {'by_num_samples': found})
 
   monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
   fig6 = door.open_sweep('fig6')
@@ -145,7 +172,7 @@ def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
 
 def test_orderings_are_those_of_the_paper():
   scores = {'a': {0: (0.7, 0), 1: (0.5, 0)}, 'b': {0: (0.1, 0)}, 'c': {}}
-  assert sweeps.compare_orderings(ABC, scores) == [
+  assert sweep_report.compare_orderings(ABC, scores) == [
     '- b < a: holds (+0.500 ARI)'
   ]
 

@@ -1,0 +1,46 @@
+"""Makes docs/photographs.png: example photographs and what the model says.
+
+python docs/pictures.py [PHOTO ...]
+"""
+
+import pathlib
+import sys
+
+from bitseg_jax import Segmenter
+from bitseg_jax.output import viz
+from bitseg_jax.segmenting import photos
+
+OUTPUT = pathlib.Path('docs/photographs.png')
+TITLES = 'photograph', 'segmentation', 'uncertainty', 'samples'
+NUM_SAMPLES, SHOWN = 8, 3
+
+
+def row(segmenter: Segmenter, path: pathlib.Path) -> list[viz.Cell]:
+  """A photograph, its segmentation, where it is unsure, and samples."""
+  photo = photos.read(path)
+  result = segmenter.segment(photo, num_samples=NUM_SAMPLES)
+  colors = viz.entity_colors(result.id_map)
+  samples = [
+    viz.colorize(viz.match_ids(result.id_map, result.sample(n)), colors)
+    for n in range(SHOWN)
+  ]
+  pictures = (
+    photo,
+    viz.overlay(photo, result.id_map),
+    viz.uncertainty_map(result.uncertainty),
+    *samples,
+  )
+  return [(picture, '') for picture in pictures]
+
+
+def main() -> None:
+  """Segments the photographs and writes the picture."""
+  segmenter = Segmenter.from_pretrained()
+  examples = pathlib.Path('bitseg_jax/page/examples').glob('*.jpg')
+  paths = [pathlib.Path(p) for p in sys.argv[1:]] or sorted(examples)
+  rows = [row(segmenter, path) for path in paths]
+  viz.gallery(rows, OUTPUT, TITLES, cell_size=150)
+
+
+if __name__ == '__main__':
+  main()
