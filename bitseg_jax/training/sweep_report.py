@@ -133,7 +133,8 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
     _draw_curve(figure, sweep, scores)
   else:
     _draw_rows(figure, sweep, scores)
-  figure.suptitle(textwrap.fill(sweep.title, 70), fontsize=10)
+  wide = round(9 * figure.get_figwidth())  # letters
+  figure.suptitle(textwrap.fill(sweep.title, wide), fontsize=10)
   plots.save(figure, path)
 
 
