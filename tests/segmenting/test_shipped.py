@@ -1,0 +1,49 @@
+"""The model that comes with the package: there, small, described, and used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bitseg_jax import Segmenter
+from bitseg_jax.page import actions
+from bitseg_jax.segmenting import photos, pretrained, weights
+
+FOLDER = pretrained.SHIPPED / pretrained.DEFAULT
+
+
+@pytest.fixture(scope='module')
+def model():
+  return Segmenter.from_pretrained()
+
+
+def test_it_is_small_and_says_what_it_was_trained_on():
+  assert pretrained.DEFAULT in pretrained.shipped()
+  size = sum(path.stat().st_size for path in FOLDER.iterdir())
+  assert size < 20e6
+  card = (FOLDER / pretrained.CARD).read_text()
+  for word in ('BSDS500', 'research', 'Apache-2.0', 'CC0', 'ARI', 'cannot'):
+    assert word in card, word
+
+
+def test_it_holds_no_path_of_the_machine_it_was_trained_on():
+  config = json.loads((FOLDER / pretrained.CONFIG).read_text())
+  assert not [v for v in config['data'].values() if '/' in str(v)]
+  assert not config.get('init_from')
+
+
+def test_it_segments_a_photograph_always_the_same_way(model):
+  photo = photos.read(actions.EXAMPLES[0])
+  first, again = (model.segment(photo, num_samples=2) for _ in range(2))
+  assert first.id_map.shape == photo.shape[:2]
+  assert 3 <= len(first.confidence) <= 64
+  np.testing.assert_array_equal(first.id_map, again.id_map)
+  other = model.segment(photo, num_samples=2, seed=1)
+  assert (first.id_map != other.id_map).any()
+
+
+def test_it_is_used_where_no_checkpoint_is_given(capsys):
+  assert weights.given_or_default('runs/mine') == 'runs/mine'
+  assert not capsys.readouterr().out
+  assert weights.given_or_default(None) == pretrained.DEFAULT
+  assert str(FOLDER / pretrained.CARD) in capsys.readouterr().out
