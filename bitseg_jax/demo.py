@@ -50,7 +50,9 @@ def serve(
   _check_free(host, port)
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
-  segmenter.segment(np.zeros((32, 32, 3), np.uint8))
+  # As the page does, which is told of every step.
+  blank = np.zeros((32, 32, 3), np.uint8)
+  segmenter.segment(blank, progress=lambda how_far: None)
   with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
