@@ -157,8 +157,12 @@ def _progress(first, latest):
   if how_far.drawn == how_far.total:
     return _line(f'All {how_far.total} samples drawn; joining them ...')
   number, last = how_far.drawn + 1, how_far.drawn + how_far.at_work
-  text = f'Sample {number}' if last <= number else f'Samples {number} to {last}'
-  text += f' of {how_far.total}'
+  if not how_far.at_work:
+    text = f'{how_far.drawn} of {how_far.total} samples drawn'
+  elif number == last:
+    text = f'Sample {number} of {how_far.total}'
+  else:
+    text = f'Samples {number} to {last} of {how_far.total}'
   if how_far.step:
     step = min(how_far.step, how_far.num_steps)
     text += f', step {step} of {how_far.num_steps}'

@@ -148,8 +148,8 @@ def test_one_sees_how_far_it_is(shown):
 
   def work(told):
     # Two samples at once, two steps each; the last batch is not full.
-    for how_far in (0, 2, 1), (0, 2, 2), (2, 1, 1), (2, 1, 2), (3, 0, 0):
-      drawn, at_work, now = how_far
+    batches = (0, 2, 1), (0, 2, 2), (2, 0, 0), (2, 1, 1), (2, 1, 2), (3, 0, 0)
+    for drawn, at_work, now in batches:
       told(Progress(drawn, at_work, 3, now, 2))
       assert step.wait(10)
       step.clear()
@@ -168,6 +168,7 @@ def test_one_sees_how_far_it_is(shown):
     'Working, T so far ...',
     'Samples 1 to 2 of 3, step 1 of 2 ...',
     'Samples 1 to 2 of 3, step 2 of 2, about T left ...',
+    '2 of 3 samples drawn, about T left ...',
     'Sample 3 of 3, step 1 of 2, about T left ...',
     'Sample 3 of 3, step 2 of 2, about T left ...',
     'All 3 samples drawn; joining them ...',
