@@ -42,7 +42,8 @@ def serve(
   """
   # Both before the model is loaded, which takes a while.
   try:
-    from bitseg_jax.page import layout  # not all who have this have gradio
+    # Not all who have this have gradio.
+    from bitseg_jax.page import actions, layout
   except ImportError as error:
     raise ImportError(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
@@ -69,6 +70,8 @@ def serve(
       quiet=True,
       footer_links=[],
       css=layout.CSS,
+      # Gradio hands out what lies in the folder where it is started.
+      allowed_paths=[str(path) for path in actions.EXAMPLES],
       prevent_thread_lock=True,
     )
     print(f'ready: http://{host}:{port}', flush=True)

@@ -268,8 +268,8 @@ def needs_browser():
 
 
 @pytest.fixture
-def address(random_run):
-  """Where the page is, once it is ready."""
+def address(random_run, tmp_path):
+  """Where the page is, once it is ready; started outside of the package."""
   needs_browser()
   with socket.create_server(('127.0.0.1', 0)) as free:
     port = free.getsockname()[1]
@@ -279,6 +279,8 @@ def address(random_run):
     [sys.executable, '-m', 'bitseg_jax.demo', *args],
     stdout=subprocess.PIPE,
     text=True,
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
   )
   try:
     lines = list(
