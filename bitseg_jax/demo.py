@@ -42,7 +42,8 @@ def serve(
   """
   # Both before the model is loaded, which takes a while.
   try:
-    from bitseg_jax.page import layout  # not all who have this have gradio
+    # Not all who have this have gradio.
+    from bitseg_jax.page import actions, layout
   except ImportError as error:
     raise ImportError(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
@@ -50,7 +51,9 @@ def serve(
   _check_free(host, port)
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
-  segmenter.segment(np.zeros((32, 32, 3), np.uint8))
+  # As the page does, which is told of every step.
+  blank = np.zeros((32, 32, 3), np.uint8)
+  segmenter.segment(blank, progress=lambda how_far: None)
   with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
@@ -67,6 +70,8 @@ def serve(
       quiet=True,
       footer_links=[],
       css=layout.CSS,
+      # Gradio hands out what lies in the folder where it is started.
+      allowed_paths=[str(path) for path in actions.EXAMPLES],
       prevent_thread_lock=True,
     )
     print(f'ready: http://{host}:{port}', flush=True)

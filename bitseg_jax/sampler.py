@@ -210,6 +210,7 @@ def sample(
   valid_mask: jax.Array | None = None,
   time_difference: float = 0.0,
   self_conditioning: bool = False,
+  on_step: Callable[[], None] | None = None,
 ) -> jax.Array:
   """Draws codes in num_steps equidistant steps from t = 1 to t = 0.
 
@@ -226,6 +227,7 @@ def sample(
     time_difference: by how many steps z is denoised beyond the time that the
       next call is given (asymmetric time intervals, Chen et al. 2023).
     self_conditioning: pass denoise_fn its last x_hat as well, zeros at first.
+    on_step: called on the host when a step begins, also where this is compiled.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
@@ -236,15 +238,11 @@ def sample(
   """
   _check(num_steps, method)
   noise = _noise_of(_one_key_a_sample(key, shape[0]), shape)
-
-  def predict(z_t, t, x_before):
-    t = jnp.full(shape[:1], t, jnp.float32)
-    x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
-    # Guidance overshoots; the steps recompute eps from the clipped x_hat.
-    x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
-    return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
+  predict = _predictor(denoise_fn, shape[0], valid_mask, self_conditioning)
+  tell = _teller(on_step)
 
   def step(carry, i):
+    tell()
     z_t, x_before = carry
     times = (
       i / num_steps,
@@ -258,6 +256,7 @@ def sample(
   start = noise(num_steps)
   steps = jnp.arange(num_steps, 1, -1)
   (z_t, x_before), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
+  tell()
   return predict(z_t, 1 / num_steps, x_before)
 
 
@@ -268,6 +267,26 @@ def _check(num_steps, method):
     raise ValueError(
       f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
     )
+
+
+def _predictor(denoise_fn, count, valid_mask, self_conditioning):
+  """Returns (z_t, t, x_before) -> x_hat, clipped and masked."""
+
+  def predict(z_t, t, x_before):
+    t = jnp.full(count, t, jnp.float32)
+    x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
+    # Guidance overshoots; the steps recompute eps from the clipped x_hat.
+    x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
+    return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
+
+  return predict
+
+
+def _teller(on_step):
+  """Returns () -> None that calls on_step whenever the program comes there."""
+  # Without arguments: to read one within a callback may wait for the program
+  # that waits for the callback.
+  return lambda: on_step and jax.debug.callback(on_step)
 
 
 def _noise_of(keys, shape):

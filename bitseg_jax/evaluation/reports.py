@@ -80,7 +80,7 @@ def draw_by_num_samples(
     summary: as from ensembles.summarize.
     path: of the plot, ending in one of plots.FORMATS.
   """
-  names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'covering'}
+  names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'Covering'}
   counts = [int(count) for count in summary]
   figure = plots.new_figure()
   figure.set_size_inches(9, 3)
@@ -100,8 +100,8 @@ def draw_by_num_samples(
       )
     axes.set_xscale('log', base=2)
     axes.set_xticks(counts, counts)
-    axes.set_xlabel('samples')
-    axes.set_title(title, fontsize=10)
+    axes.set_xlabel('Samples per image')
+    axes.set_ylabel(f'{title} (higher is better)')
     axes.grid(alpha=0.3)
   lines = axes.get_legend_handles_labels()
   figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)

@@ -21,10 +21,11 @@ from bitseg_jax.data.outside import SourceError
 from bitseg_jax.output import files, viz
 from bitseg_jax.segmenting import photos
 from bitseg_jax.segmenting.answer import Segmentation
+from bitseg_jax.segmenting.drawing import Progress
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.jpg'))
-Told = Callable[[int, int], None]
+Told = Callable[[Progress], None]
 
 _KINDS = ('labels', 'overlay', 'uncertainty')
 _SAMPLE_SIDE = 512
@@ -125,35 +126,62 @@ def working(segment: Callable[[Told], Result]) -> Iterator[str | Result]:
   """Segments in the background and says how far it is.
 
   Args:
-    segment: given a function to tell (samples drawn, samples in all).
+    segment: given a function to tell how far it is.
 
   Yields:
     Lines for the page, and at last the result.
   """
   told = queue.SimpleQueue()
   began = time.monotonic()
-  done, total = 0, 0
+  first = latest = None  # (how far, when)
   with ThreadPoolExecutor(1) as worker:
-    future = worker.submit(segment, lambda *counts: told.put(counts))
-    yield _progress(0, 0, 0)
+    future = worker.submit(
+      segment, lambda how_far: told.put((how_far, time.monotonic()))
+    )
+    yield _line('Working, 0 s so far ...')
     while not future.done():
       with contextlib.suppress(queue.Empty):
-        done, total = told.get(timeout=0.3)
-      yield _progress(done, total, time.monotonic() - began)
+        latest = told.get(timeout=0.3)
+        # Before the first step it may have been compiled.
+        first = first or latest
+      if latest:
+        yield _progress(first, latest)
+      else:
+        yield _line(f'Working, {time.monotonic() - began:.0f} s so far ...')
   yield future.result()
 
 
-def _progress(done, total, seconds):
-  """A line with a bar; it moves while nobody knows how long it takes."""
-  if not total:
-    text, bar = f'Working, {seconds:.0f} s so far ...', '<progress></progress>'
-  elif done < total:
-    left = seconds * (total - done) / done
-    text = f'{done} of {total} samples drawn, about {left:.0f} s left ...'
-    bar = f'<progress value="{done}" max="{total}"></progress>'
+def _progress(first, latest):
+  """A line that says sample, step and time left, which it knows from two."""
+  (how_far, now), share = latest, _share(latest[0])
+  if how_far.drawn == how_far.total:
+    return _line(f'All {how_far.total} samples drawn; joining them ...')
+  number, last = how_far.drawn + 1, how_far.drawn + how_far.at_work
+  if not how_far.at_work:
+    text = f'{how_far.drawn} of {how_far.total} samples drawn'
+  elif number == last:
+    text = f'Sample {number} of {how_far.total}'
   else:
-    text = f'All {total} samples drawn; joining them ...'
-    bar = '<progress></progress>'
+    text = f'Samples {number} to {last} of {how_far.total}'
+  if how_far.step:
+    step = min(how_far.step, how_far.num_steps)
+    text += f', step {step} of {how_far.num_steps}'
+  since = share - _share(first[0])
+  if since > 0:
+    left = (now - first[1]) * (1 - share) / since
+    text += f', about {max(1, round(left))} s left'
+  return _line(f'{text} ...', f' value="{share:.4f}"')
+
+
+def _share(how_far):
+  """The share of all steps that are done."""
+  steps = min(max(how_far.step - 1, 0), how_far.num_steps) / how_far.num_steps
+  return (how_far.drawn + how_far.at_work * steps) / how_far.total
+
+
+def _line(text, value=''):
+  """A line with a bar; it moves while nobody knows how long it takes."""
+  bar = f'<progress{value}></progress>'
   return f'<div role="status" class="working">{text}{bar}</div>'
 
 

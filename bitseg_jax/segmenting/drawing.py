@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,29 @@ from bitseg_jax.runtime import experiment, sharding
 from bitseg_jax.runtime.writers import progress_bar
 
 
+class Progress(NamedTuple):
+  """How far the drawing of samples is.
+
+  Attributes:
+    drawn: samples that are drawn.
+    at_work: samples that are drawn now, all at once.
+    total: samples in all.
+    step: step of the sampler that those at work are in, from 1; 0 before.
+    num_steps: steps of each sample.
+  """
+
+  drawn: int
+  at_work: int
+  total: int
+  step: int
+  num_steps: int
+
+
 def make_sample_fn(
-  parts: experiment.Experiment, settings: ConfigDict, mesh: Mesh | None
+  parts: experiment.Experiment,
+  settings: ConfigDict,
+  mesh: Mesh | None,
+  on_step: Callable[[], None] | None = None,
 ) -> Callable[..., jax.Array]:
   """Compiles the sampler of a trained model.
 
@@ -26,6 +47,7 @@ def make_sample_fn(
     parts: parts of the run, as from experiment.build.
     settings: `sample` section of the config.
     mesh: devices over which batches are split; None = for export.
+    on_step: called on the host when a step of the sampler begins.
 
   Returns:
     sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
@@ -54,6 +76,7 @@ def make_sample_fn(
       valid_mask=valid,
       time_difference=settings.time_difference,
       self_conditioning=parts.self_conditioning,
+      on_step=on_step,
     )
 
   if mesh is None:

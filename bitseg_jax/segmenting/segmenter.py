@@ -169,7 +169,7 @@ class Segmenter:
     method: str = 'consensus',
     tile: int | None = None,
     follow_edges: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[drawing.Progress], None] | None = None,
   ) -> Segmentation:
     """Segments one photo, see `segment_batch`."""
     settings = num_steps, guidance_weight, method, tile, follow_edges, progress
@@ -185,7 +185,7 @@ class Segmenter:
     method: str = 'consensus',
     tile: int | None = None,
     follow_edges: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[drawing.Progress], None] | None = None,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
 
@@ -202,7 +202,7 @@ class Segmenter:
         pixels, each segmented by itself, see tiles.py; None: never.
       follow_edges: whether borders follow the photo's edges between the
         model's pixels, see upsample.py.
-      progress: told (samples drawn, samples in all) whenever some are drawn.
+      progress: told whenever a step of the sampler begins or samples are drawn.
 
     Returns:
       One segmentation a photo.
@@ -217,7 +217,7 @@ class Segmenter:
         f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
       )
     answer.check_method(method)
-    sample_fn = self._sample_fn(num_steps, guidance_weight)
+    sampler = self._sampler(num_steps, guidance_weight, bool(progress))
     images = [photos.as_rgb(image) for image in images]
     boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
     parts = [
@@ -225,7 +225,7 @@ class Segmenter:
       for image, cuts in zip(images, boxes, strict=True)
       for top, left, bottom, right in cuts
     ]
-    drawn = self._draw(parts, num_samples, seed, sample_fn, progress)
+    drawn = self._draw(parts, num_samples, seed, *sampler, progress)
     results = (
       answer.from_samples(*one, part, method, follow_edges)
       for one, part in zip(drawn, parts, strict=True)
@@ -254,9 +254,10 @@ class Segmenter:
     stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
 
   def _draw(
-    self, images, num_samples, seed, sample_fn, progress
+    self, images, num_samples, seed, sample_fn, num_steps, progress
   ) -> list[tuple]:
     """(codes, probabilities) of each image for answer.from_samples."""
+    told = lambda *p: progress and progress(drawing.Progress(*p, num_steps))
     examples = [self._example(image) for image in images]
     drawn = [([], []) for _ in images]  # codes and x_hat, by sample
     jobs = list(itertools.product(range(len(images)), range(num_samples)))
@@ -269,6 +270,9 @@ class Segmenter:
         self._mesh,
       )
       with self._drawing:  # two batches at once may not fit the devices
+        steps = itertools.count(1)
+        done = start, len(batch), len(jobs)
+        self._on_step = lambda d=done, n=steps: told(*d, next(n))
         x_hat = drawing.to_host(
           sample_fn(self._params, *given, _keys(seed, [n for _, n in filled]))
         )
@@ -277,8 +281,7 @@ class Segmenter:
         height, width = examples[i]['size']
         drawn[i][0].append(codes[row, :height, :width])
         drawn[i][1].append(x_hat[row])
-      if progress:
-        progress(start + len(batch), len(jobs))
+      told(start + len(batch), 0, len(jobs), 0)
 
     def probabilities(x_hats, size, n):
       # All of one shape, for it to be compiled once.
@@ -311,15 +314,22 @@ class Segmenter:
       schema.check_value(name, settings[name], base.SAMPLE[name])
     return settings
 
-  def _sample_fn(self, num_steps, guidance_weight) -> Callable[..., jax.Array]:
+  def _sampler(
+    self, num_steps, guidance_weight, told
+  ) -> tuple[Callable[..., jax.Array], int]:
+    """A sample_fn, which tells of its steps or does not, and how many it takes.
+
+    That which tells is another, for it is neither cached on disk nor exported.
+    """
     settings = self.sampler_settings(num_steps, guidance_weight)
-    key = settings['num_steps'], settings['guidance_weight']
+    key = settings['num_steps'], settings['guidance_weight'], told
+    on_step = [lambda: self._on_step()] * told
     with self._lock:
       if key not in self._sample_fns:
         self._sample_fns[key] = drawing.make_sample_fn(
-          self._parts, ConfigDict(settings), self._mesh
+          self._parts, ConfigDict(settings), self._mesh, *on_step
         )
-      return self._sample_fns[key]
+      return self._sample_fns[key], settings['num_steps']
 
 
 def _fit_for_cpu(parts):

@@ -1,6 +1,6 @@
 """Figure 3: encodings against the number of codes."""
 
-X_LABEL = 'number of codes'
+X_LABEL = 'Number of codes'
 ROWS = {
   f'{encoding}, {count}': {
     'codes.encoding': encoding,

@@ -1,6 +1,6 @@
 """Beyond Figure 5: why do more steps hurt? Samplers by steps, of one model."""
 
-X_LABEL = 'sampling steps'
+X_LABEL = 'Sampling steps'
 _WAYS = {
   'ddpm': {},
   'ddpm, small': {'sample.variance': 'small'},

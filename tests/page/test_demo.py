@@ -24,6 +24,7 @@ from PIL import Image
 from bitseg_jax import demo
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.page import actions
+from bitseg_jax.segmenting.drawing import Progress
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 SETTINGS = {
@@ -146,8 +147,10 @@ def test_one_sees_how_far_it_is(shown):
   step = threading.Event()
 
   def work(told):
-    for done in (1, 4):
-      told(done, 4)
+    # Two samples at once, two steps each; the last batch is not full.
+    batches = (0, 2, 1), (0, 2, 2), (2, 0, 0), (2, 1, 1), (2, 1, 2), (3, 0, 0)
+    for drawn, at_work, now in batches:
+      told(Progress(drawn, at_work, 3, now, 2))
       assert step.wait(10)
       step.clear()
     return result
@@ -160,9 +163,16 @@ def test_one_sees_how_far_it_is(shown):
     if len(texts) > 1 and texts[-1] != texts[-2]:
       step.set()
   assert one is result
-  assert texts[0].startswith('Working')
-  assert any(text.startswith('1 of 4 samples drawn, about') for text in texts)
-  assert texts[-1] == 'All 4 samples drawn; joining them ...'
+  shown = list(dict.fromkeys(re.sub(r'\d+ s\b', 'T', text) for text in texts))
+  assert shown == [
+    'Working, T so far ...',
+    'Samples 1 to 2 of 3, step 1 of 2 ...',
+    'Samples 1 to 2 of 3, step 2 of 2, about T left ...',
+    '2 of 3 samples drawn, about T left ...',
+    'Sample 3 of 3, step 1 of 2, about T left ...',
+    'Sample 3 of 3, step 2 of 2, about T left ...',
+    'All 3 samples drawn; joining them ...',
+  ]
 
 
 def test_what_fails_while_one_waits_is_told():
@@ -173,15 +183,34 @@ def test_what_fails_while_one_waits_is_told():
     list(actions.working(work))
 
 
-def test_samples_are_counted_as_they_are_drawn(model, draw_photo):
+def test_the_time_left_is_that_of_the_steps_left():
+  # 4 samples, one at a time: of 8 steps in all each takes a second.
+  first = Progress(0, 1, 4, 1, 2), 100.0
+  latest = Progress(1, 1, 4, 2, 2), 103.0
+  line = actions._progress(first, latest)
+  assert 'Sample 2 of 4, step 2 of 2, about 5 s left' in line
+  assert 'value="0.3750"' in line
+
+
+def test_every_step_of_every_sample_is_told(random_run, draw_photo):
   told = []
   photos = [draw_photo(0, 20, 30), draw_photo(1, 30, 20)]
-  model.segment_batch(
-    photos, 3, num_steps=1, progress=lambda *counts: told.append(counts)
-  )
-  done, total = zip(*told, strict=True)
-  assert list(done) == sorted(set(done))
-  assert done[-1] == 6 and set(total) == {6}
+  model = Segmenter.from_checkpoint(random_run, batch_size=4)
+  model.segment_batch(photos, 3, num_steps=2, progress=told.append)
+  assert told == [
+    Progress(0, 4, 6, 1, 2),
+    Progress(0, 4, 6, 2, 2),
+    Progress(4, 0, 6, 0, 2),
+    Progress(4, 2, 6, 1, 2),
+    Progress(4, 2, 6, 2, 2),
+    Progress(6, 0, 6, 0, 2),
+  ]
+
+
+def test_what_is_told_changes_no_result(model, draw_photo):
+  photo = draw_photo(0, 20, 30)
+  told = model.segment(photo, 2, progress=lambda how_far: None)
+  np.testing.assert_array_equal(told.samples, model.segment(photo, 2).samples)
 
 
 def test_examples_are_small_photos_that_can_be_segmented():
@@ -239,8 +268,8 @@ def needs_browser():
 
 
 @pytest.fixture
-def address(random_run):
-  """Where the page is, once it is ready."""
+def address(random_run, tmp_path):
+  """Where the page is, once it is ready; started outside of the package."""
   needs_browser()
   with socket.create_server(('127.0.0.1', 0)) as free:
     port = free.getsockname()[1]
@@ -250,6 +279,8 @@ def address(random_run):
     [sys.executable, '-m', 'bitseg_jax.demo', *args],
     stdout=subprocess.PIPE,
     text=True,
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
   )
   try:
     lines = list(

@@ -130,6 +130,8 @@ def test_axes_span_the_data(kind, monkeypatch, tmp_path):
   axes = drawn[0].axes[0]
   low, high = axes.get_xlim() if kind == 'rows' else axes.get_ylim()
   assert 0.48 < low < 0.5 and 0.51 < high < 0.54
+  labels = axes.get_xlabel() + axes.get_ylabel()
+  assert 'higher is better' in labels and label in labels
 
 
 def test_a_plot_comes_in_the_format_asked_for(tmp_path, counted):
