@@ -96,7 +96,8 @@ def test_as_bfloat16_it_has_half_the_size_and_draws_almost_the_same(
 def test_all_that_a_model_is_called(random_run, packed, tmp_path, monkeypatch):
   step = random_run / 'checkpoints' / '1'
   assert [weights.read(n).step for n in (random_run, step)] == [2, 1]
-  with pytest.raises(FileNotFoundError, match='the package, which has none'):
+  shipped = ', '.join(pretrained.shipped())
+  with pytest.raises(FileNotFoundError, match=f'package, which has {shipped}'):
     Segmenter.load('small')
   monkeypatch.setattr(pretrained, 'SHIPPED', tmp_path)
   shutil.copytree(packed, tmp_path / 'small')
