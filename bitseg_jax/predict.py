@@ -92,15 +92,17 @@ def define_flags() -> None:
   flags.DEFINE_list('outputs', None, ','.join(files.KINDS))
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   integer, bounds = flags.DEFINE_integer, base.EVAL['num_samples'].bounds
-  integer('num_samples', 1, 'Samples a photo.', *bounds)
-  integer('seed', 0, 'Of the samples.', *base.SETTINGS['seed'].bounds)
+  integer('num_samples', 1, 'Samples of each photo.', *bounds)
+  integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
   bounds = base.SAMPLE['num_steps'].bounds
-  integer('num_steps', None, 'Of the sampler.', *bounds)
+  integer('num_steps', None, 'Steps of the sampler.', *bounds)
   bounds = base.SAMPLE['guidance_weight'].bounds
-  guidance = 'Of the sampler; 0 is off.'
+  guidance = 'Guidance of the sampler; 0 is off.'
   flags.DEFINE_float('guidance_weight', None, guidance, *bounds)
-  flags.DEFINE_enum('method', METHODS[0], METHODS, 'From samples to a result.')
-  integer('tile', None, 'Cut larger photos into tiles, pixels.', 1, 65535)
+  flags.DEFINE_enum(
+    'method', METHODS[0], METHODS, 'How samples become one result.'
+  )
+  integer('tile', None, 'Side of tiles for large photos, pixels.', 1, 65535)
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
   cli.define_shard()
   flags.mark_flags_as_required(['input', 'output'])

@@ -66,14 +66,17 @@ def main() -> None:
   source = splits.open_split(f.data, f.split, _PHOTO_SIDE)
   names = [source[i]['name'] for i in range(len(source))]
   asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
+  made = splits.dataset_path(f.data) / 'metadata.json'
+  when = made.stat().st_mtime_ns if made.is_file() else 0
+  rests_on = {**asked, 'prepared': when}  # another dataset is scored anew
   found = scoring.find_methods(
     names, dict.fromkeys(f.predictions), f.format, f.allow_missing
   )
   how = f.unclaimed, f.order, f.image_size
   if part:
-    return _score_part(source, found, how, output, part, asked)
+    return _score_part(source, found, how, output, part, rests_on)
   known = (
-    score_parts.read(output, asked, score_parts.stamps(found))
+    score_parts.read(output, rests_on, score_parts.stamps(found))
     if f.output
     else None
   )

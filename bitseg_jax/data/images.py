@@ -28,6 +28,8 @@ def open_image(path: Path, high_byte: bool = False) -> Image.Image:
       of 16 bits per channel and high_byte is False.
   """
   content = read_bytes(path)
+  if not content:
+    raise SourceError(f'{path}: empty file')
   Image.init()
   # Pillow would start Ghostscript on EPS.
   formats = [name for name in Image.ID if name != 'EPS']
@@ -50,7 +52,7 @@ def open_image(path: Path, high_byte: bool = False) -> Image.Image:
   if image.mode in ('RGB', 'RGBA') and ';16' in raw_mode and not high_byte:
     # Pillow drops the lower byte, which holds ids or dark tones.
     raise SourceError(
-      f'{path}: 16 bits a channel; save it with 8 bits a channel'
+      f'{path}: 16 bits per channel; save it with 8 bits per channel'
     )
   return image
 
@@ -71,8 +73,8 @@ def read_photo(path: Path) -> tuple[np.ndarray, bool]:
   photo = open_image(path)
   if photo.mode.startswith(('I', 'F')):
     raise SourceError(
-      f'{path}: pixels of mode {photo.mode}, more than 8 bits a channel; '
-      'save it with 8 bits a channel'
+      f'{path}: pixels of mode {photo.mode}, more than 8 bits per channel; '
+      'save it with 8 bits per channel'
     )
   plain_jpeg = photo.format == 'JPEG' and photo.mode in ('RGB', 'L')
   try:

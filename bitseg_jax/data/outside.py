@@ -69,6 +69,8 @@ def read_bytes(path: Path) -> bytes:
     return Path(path).read_bytes()
   except (OSError, MemoryError) as error:
     what = getattr(error, 'strerror', None) or reason(error)
+    if path.is_symlink() and not path.exists():
+      what = 'a link that leads nowhere'
     raise SourceError(f'{path}: cannot be read ({what})') from error
 
 

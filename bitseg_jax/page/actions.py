@@ -1,4 +1,4 @@
-"""What the demo page shows and hands out; page_layout.py is how it looks."""
+"""What the demo page shows and hands out; layout.py is how it looks."""
 
 import base64
 import contextlib
@@ -291,9 +291,9 @@ def color_bar() -> str:
   (colors,) = viz.uncertainty_map(np.linspace(0, 1, 9)[None])
   stops = ', '.join('rgb({}, {}, {})'.format(*color) for color in colors)
   return (
-    '<div style="display: flex; gap: 8px; align-items: center">all samples '
-    'agree<div style="height: 12px; flex: 1; max-width: 240px; background: '
-    f'linear-gradient(to right, {stops})"></div>none do</div>'
+    '<div style="display: flex; gap: 8px; align-items: center">certain'
+    '<div style="height: 12px; flex: 1; max-width: 240px; background: '
+    f'linear-gradient(to right, {stops})"></div>uncertain</div>'
   )
 
 

@@ -57,8 +57,8 @@ def hold(
 
   Args:
     folder: made if it is not there.
-    part: (index, count) holds that part of the work alone, beside the others;
-      None waits for no part: it is refused while one is held.
+    part: (index, count) holds that part of the work, beside the other parts;
+      None holds the folder alone, so not while any part is held.
 
   Raises:
     LockedError: another process holds it; one line that names it.
@@ -66,28 +66,26 @@ def hold(
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  if part:
-    with _held(folder / f'{NAME}-{part[0]}-of-{part[1]}', folder):
+  with _held(folder / NAME, folder, shared=bool(part)):
+    if part:
+      with _held(folder / f'{NAME}-{part[0]}-of-{part[1]}', folder):
+        yield
+    else:
+      for path in folder.glob(f'{NAME}-*-of-*'):  # nobody holds a part now
+        path.unlink(missing_ok=True)
       yield
-    return
-  with contextlib.ExitStack() as held:
-    parts = sorted(folder.glob(f'{NAME}-*-of-*'))
-    for path in (folder / NAME, *parts):
-      held.enter_context(_held(path, folder))
-    for path in parts:  # their work is about to be joined
-      path.unlink(missing_ok=True)
-    yield
 
 
 @contextlib.contextmanager
-def _held(path, folder):
+def _held(path, folder, shared=False):
   # Opened to append: the holder's name stays for others to read.
   follow_no_link = lambda name, flags: os.open(
     name, flags | os.O_NOFOLLOW, 0o666
   )
   with open(path, 'a+', opener=follow_no_link) as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+      fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
       file.seek(0)
       holder = file.read().strip() or 'another process'

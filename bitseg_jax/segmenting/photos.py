@@ -153,15 +153,6 @@ def read(path: Path) -> np.ndarray:
   Raises:
     SourceError: in one line, if the file is not a readable photo.
   """
-  # Reading a pipe could wait for ever.
-  if not path.is_file():
-    if path.is_symlink() and not path.exists():
-      reason = 'a link that leads nowhere'
-    else:
-      reason = 'a folder' if path.is_dir() else 'not a plain file'
-    raise outside.SourceError(f'{path}: {reason}, so no photo')
-  if not path.stat().st_size:
-    raise outside.SourceError(f'{path}: empty file')
   image = images.open_image(path, high_byte=True)
   try:
     return to_rgb(image)

@@ -136,7 +136,7 @@ def missing_photo(root):
     (change_first('segments_info', {}), 'segments_info is {}, no list'),
     (change_first('image_id', [1]), 'images lacks its id [1]'),
     (change_first('file_name', 3), '3 is no file name'),
-    (empty_png, '001.png: unreadable image'),
+    (empty_png, '001.png: empty file'),
     (missing_photo, 'no photo 001.jpg in'),
   ],
 )

@@ -358,17 +358,17 @@ def bad_colour_label(root):
 
 def bad_deep_colour_label(root):
   save_deep_colours(root / 'labels/b.png')
-  return 'labels/b.png: 16 bits a channel'
+  return 'labels/b.png: 16 bits per channel'
 
 
 def bad_deep_colour_photo(root):
   save_deep_colours(root / 'images/b.png')
-  return 'images/b.png: 16 bits a channel'
+  return 'images/b.png: 16 bits per channel'
 
 
 def bad_empty_file(root):
   (root / 'labels/b.png').write_bytes(b'')
-  return 'labels/b.png: unreadable image'
+  return 'labels/b.png: empty file'
 
 
 def bad_float_photo(root):
@@ -611,6 +611,12 @@ def test_parts_are_held_apart_and_joined_after_all(tmp_path):
     pass
   with (
     lock.hold(tmp_path, (0, 2)),
+    pytest.raises(lock.LockedError),
+    lock.hold(tmp_path, (0, 2)),
+  ):
+    pass
+  with (
+    lock.hold(tmp_path),
     pytest.raises(lock.LockedError),
     lock.hold(tmp_path, (0, 2)),
   ):
