@@ -25,6 +25,7 @@ COMMANDS = {
   'predict': ('predict', 'segment photos with a trained model'),
   'demo': ('demo', 'segment photos on a page in the browser'),
   'score': ('score', 'score the predictions of any method'),
+  'clicks': ('clicks', 'measure how much clicks improve segmentations'),
   'baselines': ('baselines', 'score simple segmenters on a dataset'),
   'sweep': ('sweep', 'run an experiment of the paper'),
   'benchmark': ('benchmark', 'measure the speed of each part'),

@@ -114,7 +114,8 @@ def guided(
     denoise: (params, z_t, image, t, ...) -> x_hat, see
       diffusion.make_denoiser.
     params: parameters of the network.
-    image: normalised photographs, float [B, H, W, 3].
+    image: normalised photographs, float [B, H, W, 3], with further channels if
+      the network sees prompts; the unconditional branch sees zeros in all.
     guidance_weight: w of diffusion.guide; 0 skips the unconditional branch.
     interval: lowest and highest t to guide at (Kynkaanniemi et al. 2024).
 
@@ -199,6 +200,24 @@ def _heun(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
 METHODS = {'ddpm': _ddpm, 'ddim': _ddim, 'dpmpp': _dpmpp, 'heun': _heun}
 
 
+class Steering(NamedTuple):
+  """What is known of a sample before it is drawn.
+
+  Attributes:
+    known: clean codes of the pixels that are known, float [B, H, W, C]; 0 in
+      all channels where a pixel is not known. x_hat is set to them at every
+      step, so that the rest can follow.
+    start: clean codes to begin from, float [B, H, W, C]. They are noised to
+      t = strength, and the steps lead from there to 0 (Meng et al. 2022).
+    strength: float32 [] in (0, 1]: how much of `start` may change; at 1 it has
+      no influence.
+  """
+
+  known: jax.Array
+  start: jax.Array
+  strength: jax.Array
+
+
 def sample(
   denoise_fn: Callable[..., jax.Array],
   key: jax.Array,
@@ -211,12 +230,13 @@ def sample(
   time_difference: float = 0.0,
   self_conditioning: bool = False,
   on_step: Callable[[], None] | None = None,
+  steering: Steering | None = None,
 ) -> jax.Array:
   """Draws codes in num_steps equidistant steps from t = 1 to t = 0.
 
   Args:
     denoise_fn: (z_t [B, H, W, C], t float32 [B]) -> x_hat, already guided.
-    key: one PRNG key, or B keys; then a sample depends on its own key alone.
+    key: a PRNG key, or B keys, of which a sample depends on its own alone.
     shape: (B, H, W, C).
     schedule: the noise schedule that the network was trained with.
     num_steps: number of steps, at least 1. Each calls denoise_fn once; 'heun'
@@ -228,6 +248,7 @@ def sample(
       next call is given (asymmetric time intervals, Chen et al. 2023).
     self_conditioning: pass denoise_fn its last x_hat as well, zeros at first.
     on_step: called on the host when a step begins, also where this is compiled.
+    steering: what is known, and what to begin from.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
@@ -238,26 +259,42 @@ def sample(
   """
   _check(num_steps, method)
   noise = _noise_of(_one_key_a_sample(key, shape[0]), shape)
-  predict = _predictor(denoise_fn, shape[0], valid_mask, self_conditioning)
-  tell = _teller(on_step)
+  fixed = shape[0], valid_mask, self_conditioning, steering and steering.known
+  predict = _predictor(denoise_fn, *fixed)
+  from_t, tell = steering.strength if steering else 1, _teller(on_step)
 
   def step(carry, i):
     tell()
     z_t, x_before = carry
-    times = (
-      i / num_steps,
-      jnp.maximum(i - 1 - time_difference, 0) / num_steps,
-      jnp.minimum(i + 1, num_steps) / num_steps,
-    )
+    times = _times(i, num_steps, time_difference, from_t)
     drawn = schedule.logsnr, noise(i - 1), variance
     interval = Interval(z_t, x_before, i == num_steps, *times, *drawn)
     return METHODS[method](predict, interval), None
 
-  start = noise(num_steps)
+  first = _begin(noise(num_steps), steering, schedule)
   steps = jnp.arange(num_steps, 1, -1)
-  (z_t, x_before), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), steps)
+  (z_t, x_before), _ = jax.lax.scan(step, (first, jnp.zeros_like(first)), steps)
   tell()
-  return predict(z_t, 1 / num_steps, x_before)
+  return predict(z_t, from_t / num_steps, x_before)
+
+
+def _times(i, num_steps, time_difference, from_t):
+  """Returns t, s and the time before of step i, see Interval."""
+  return (
+    from_t * i / num_steps,
+    from_t * jnp.maximum(i - 1 - time_difference, 0) / num_steps,
+    from_t * jnp.minimum(i + 1, num_steps) / num_steps,
+  )
+
+
+def _begin(noise, steering, schedule):
+  """Returns the z_t of the first step."""
+  if steering is None:
+    return noise
+  t = steering.strength
+  at = schedule.alpha(t), schedule.sigma(t)
+  # alpha is small at t = 1, but not 0.
+  return jnp.where(t < 1, diffusion.q_sample(steering.start, noise, *at), noise)
 
 
 def _check(num_steps, method):
@@ -269,14 +306,16 @@ def _check(num_steps, method):
     )
 
 
-def _predictor(denoise_fn, count, valid_mask, self_conditioning):
-  """Returns (z_t, t, x_before) -> x_hat, clipped and masked."""
+def _predictor(denoise_fn, count, valid_mask, self_conditioning, known):
+  """Returns (z_t, t, x_before) -> x_hat, clipped, masked, true to `known`."""
 
   def predict(z_t, t, x_before):
     t = jnp.full(count, t, jnp.float32)
     x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
     # Guidance overshoots; the steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
+    if known is not None:
+      x_hat = jnp.where(jnp.any(known != 0, -1, keepdims=True), known, x_hat)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 
   return predict

@@ -75,16 +75,10 @@ DATA = {
     most=1024,
   ),
   'num_scenes': Setting(
-    1_000_000,
-    'scenes of the procedural source to train on',
-    least=1,
-    most=_MANY,
+    1_000_000, 'procedural scenes to train on', least=1, most=_MANY
   ),
   'num_eval_scenes': Setting(
-    200,
-    'scenes of the procedural source held out for evaluation',
-    least=1,
-    most=_MANY,
+    200, 'procedural scenes held out to evaluate on', least=1, most=_MANY
   ),
   'max_entities': Setting(
     6, 'most entities in a procedural scene', least=1, most=64
@@ -141,14 +135,21 @@ DIFFUSION = {
   ),
   'size_power': Setting(
     0.0,
-    'how much small entities count in the loss: with 0 all pixels count '
-    'alike, with 1 all entities do',
+    'weight of small entities in the loss: with 0 all pixels count alike, '
+    'with 1 all entities do',
     least=0,
     most=4,
   ),
   'cond_drop_rate': Setting(
     0.05,
     'share of training samples without their photo, for guidance',
+    least=0,
+    most=1,
+  ),
+  'prompt_rate': Setting(
+    0.0,
+    'share of training samples that show the codes of a few known pixels, in '
+    'input channels of their own, which a network with 0 lacks',
     least=0,
     most=1,
   ),

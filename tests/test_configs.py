@@ -36,6 +36,7 @@ PAPER = {
   'diffusion.loss': 'squared',
   'diffusion.size_power': 0.0,
   'diffusion.cond_drop_rate': 0.05,
+  'diffusion.prompt_rate': 0.0,
   'diffusion.self_conditioning': False,
   'model.name': 'unet',
   'model.base_channels': 64,

@@ -21,7 +21,8 @@ FLOORS = (
   'training',
   'benchmarks page',
   'cli',
-  'main predict prepare score sweep benchmark baselines demo convert __main__',
+  'main predict prepare score sweep benchmark clicks baselines demo convert '
+  '__main__',
 )
 METHOD = ('schedule', 'codec', 'palette', 'diffusion', 'sampler')
 ONLY_ROOM = {

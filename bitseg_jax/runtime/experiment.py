@@ -37,6 +37,8 @@ class Experiment(NamedTuple):
     model: the network, a Flax module.
     denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
     self_conditioning: whether denoise takes x_before as well.
+    sees_prompts: whether the image has C further channels: the encoded codes
+      of known pixels, zeros elsewhere.
   """
 
   image_size: int
@@ -46,14 +48,19 @@ class Experiment(NamedTuple):
   model: Any
   denoise: Callable[..., jax.Array]
   self_conditioning: bool = False
+  sees_prompts: bool = False
 
   def init_params(self, key: jax.Array) -> Any:
     """Draws the initial float32 parameters of the network."""
-    channels = self.codec.channels * (2 if self.self_conditioning else 1)
-    z_t = jnp.zeros((1, self.image_size, self.image_size, channels))
-    return self.model.init(key, z_t, z_t[..., :1].repeat(3, -1), jnp.zeros(1))[
-      'params'
-    ]
+    channels = self.codec.channels
+    z_t, image = (
+      jnp.zeros((1, self.image_size, self.image_size, count))
+      for count in (
+        channels * (1 + self.self_conditioning),
+        3 + channels * self.sees_prompts,
+      )
+    )
+    return self.model.init(key, z_t, image, jnp.zeros(1))['params']
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -81,6 +88,7 @@ def build(config: ConfigDict) -> Experiment:
       config.diffusion.tanh,
     ),
     self_conditioning=config.diffusion.self_conditioning,
+    sees_prompts=config.diffusion.prompt_rate > 0,
   )
 
 

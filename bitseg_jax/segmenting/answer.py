@@ -114,6 +114,28 @@ def from_samples(
   )
 
 
+def with_id_map(
+  result: Segmentation,
+  id_map: np.ndarray,
+  sample: Callable[[int], np.ndarray] | None = None,
+) -> Segmentation:
+  """Returns the segmentation with other segments.
+
+  Args:
+    result: the segmentation.
+    id_map: int32 [H, W], ids 0, 1, ... without gaps. A segment's confidence is
+      the mean over its pixels.
+    sample: n -> sample n; None keeps the samples.
+  """
+  confident = result.confidence[result.id_map]
+  return dataclasses.replace(
+    result,
+    id_map=id_map,
+    confidence=_means(confident, id_map),
+    sample=sample or result.sample,
+  )
+
+
 def join(
   parts: Sequence[Segmentation], boxes: Sequence[tiles.Box]
 ) -> Segmentation:

@@ -15,6 +15,7 @@ from bitseg_jax import sampler
 from bitseg_jax.data import pipeline, transforms
 from bitseg_jax.runtime import experiment, sharding
 from bitseg_jax.runtime.writers import progress_bar
+from bitseg_jax.segmenting import prompts
 
 
 class Progress(NamedTuple):
@@ -40,6 +41,7 @@ def make_sample_fn(
   settings: ConfigDict,
   mesh: Mesh | None,
   on_step: Callable[[], None] | None = None,
+  steered: bool = False,
 ) -> Callable[..., jax.Array]:
   """Compiles the sampler of a trained model.
 
@@ -48,22 +50,33 @@ def make_sample_fn(
     settings: `sample` section of the config.
     mesh: devices over which batches are split; None = for export.
     on_step: called on the host when a step of the sampler begins.
+    steered: whether sample_fn also takes known and start, codes int32 [B, S, S]
+      that are -1 where nothing is known, and strength, see sampler.sample.
 
   Returns:
     sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
     -> x_hat float32 [B, S, S, C], which is 0 in the padding beyond size.
   """
+  encode = parts.codec.encode
 
-  def sample_fn(params, image, size, keys):
+  def sample_fn(params, image, size, keys, *steering):
     along = jnp.arange(parts.image_size)
     valid = (along[:, None] < size[:, 0, None, None]) & (
       along < size[:, 1, None, None]
     )
+    seen, steer = transforms.normalize_image(image), None
+    marks = jnp.full(valid.shape, -1)
+    if steered:
+      known, start, strength = steering
+      steer = sampler.Steering(encode(known), encode(start), strength)
+      marks = prompts.widen(known)
+    if parts.sees_prompts:
+      seen = jnp.concatenate([seen, encode(marks)], axis=-1)
     return sampler.sample(
       sampler.guided(
         parts.denoise,
         params,
-        transforms.normalize_image(image),
+        seen,
         settings.guidance_weight,
         tuple(settings.guidance_interval),
       ),
@@ -77,6 +90,7 @@ def make_sample_fn(
       time_difference=settings.time_difference,
       self_conditioning=parts.self_conditioning,
       on_step=on_step,
+      steering=steer,
     )
 
   if mesh is None:
@@ -85,7 +99,8 @@ def make_sample_fn(
   # Every device holds all results, so that any process can read its rows.
   return jax.jit(
     sample_fn,
-    in_shardings=(None, split, split, split),  # parameters lie as they are
+    # Parameters lie as they are.
+    in_shardings=(None, *[split] * 3, *[split, split, None] * steered),
     out_shardings=sharding.copied_on(mesh),
   )
 

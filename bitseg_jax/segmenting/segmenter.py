@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
 from bitseg_jax.configs import base
-from bitseg_jax.data import pipeline
 from bitseg_jax.runtime import experiment, schema, sharding
 from bitseg_jax.segmenting import (
   answer,
   drawing,
+  photo_samples,
   photos,
   pretrained,
   stablehlo,
+  steering,
   tiles,
   weights,
 )
@@ -68,7 +68,7 @@ class Segmenter:
     devices = jax.device_count()
     if batch_size is None:
       on_cpu = jax.default_backend() == 'cpu'
-      batch_size = devices * (_fit_for_cpu(parts) if on_cpu else 8)
+      batch_size = devices * (photo_samples.fit_for_cpu(parts) if on_cpu else 8)
     schema.check_value('batch_size', batch_size, base.EVAL['batch_size'])
     self.batch_size = -(-batch_size // devices) * devices
     self._parts = parts
@@ -170,10 +170,24 @@ class Segmenter:
     tile: int | None = None,
     follow_edges: bool = True,
     progress: Callable[[drawing.Progress], None] | None = None,
+    known: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    strength: float = 0.5,
   ) -> Segmentation:
-    """Segments one photo, see `segment_batch`."""
+    """Segments one photo, see `segment_batch`.
+
+    Args:
+      known: int [H, W], what is known of the photo: -1 where nothing is said,
+        else the same number for pixels of one entity and different numbers for
+        pixels of different ones. The result agrees with it.
+      start: int [H, W], a segmentation by any method to begin from.
+      strength: how much of `start` may change: 0 nothing, 1 everything.
+    """
     settings = num_steps, guidance_weight, method, tile, follow_edges, progress
-    return self.segment_batch([image], num_samples, seed, *settings)[0]
+    steering = [known], [start], strength
+    return self.segment_batch([image], num_samples, seed, *settings, *steering)[
+      0
+    ]
 
   def segment_batch(
     self,
@@ -186,6 +200,9 @@ class Segmenter:
     tile: int | None = None,
     follow_edges: bool = True,
     progress: Callable[[drawing.Progress], None] | None = None,
+    known: Sequence[np.ndarray | None] | None = None,
+    start: Sequence[np.ndarray | None] | None = None,
+    strength: float = 0.5,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
 
@@ -203,6 +220,8 @@ class Segmenter:
       follow_edges: whether borders follow the photo's edges between the
         model's pixels, see upsample.py.
       progress: told whenever a step of the sampler begins or samples are drawn.
+      known, start: of each photo as in `segment`, or None.
+      strength: as in `segment`.
 
     Returns:
       One segmentation a photo.
@@ -217,18 +236,28 @@ class Segmenter:
         f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
       )
     answer.check_method(method)
-    sampler = self._sampler(num_steps, guidance_weight, bool(progress))
+    self.sampler_settings(num_steps, guidance_weight)  # checks them
     images = [photos.as_rgb(image) for image in images]
+    steers = steering.check(images, known, start, strength, tile)
     boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
     parts = [
       image[top:bottom, left:right]
       for image, cuts in zip(images, boxes, strict=True)
       for top, left, bottom, right in cuts
     ]
-    drawn = self._draw(parts, num_samples, seed, *sampler, progress)
+    draw = functools.partial(
+      self._draw,
+      num_samples=num_samples,
+      seed=seed,
+      sampler=(num_steps, guidance_weight),
+      progress=progress,
+    )
+    drawn = steering.draw(draw, parts, steers, self._parts)
     results = (
-      answer.from_samples(*one, part, method, follow_edges)
-      for one, part in zip(drawn, parts, strict=True)
+      steering.answer(*one, part, steer, method, follow_edges)
+      for one, part, steer in zip(
+        drawn, parts, steers or [None] * len(parts), strict=True
+      )
     )
     return [
       answer.join(list(itertools.islice(results, len(cuts))), cuts)
@@ -254,52 +283,31 @@ class Segmenter:
     stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
 
   def _draw(
-    self, images, num_samples, seed, sample_fn, num_steps, progress
+    self, images, num_samples, seed, sampler, progress, plans=None, strength=1.0
   ) -> list[tuple]:
     """(codes, probabilities) of each image for answer.from_samples."""
+    sample_fn, num_steps = self._sampler(*sampler, bool(progress), bool(plans))
     told = lambda *p: progress and progress(drawing.Progress(*p, num_steps))
-    examples = [self._example(image) for image in images]
-    drawn = [([], []) for _ in images]  # codes and x_hat, by sample
-    jobs = list(itertools.product(range(len(images)), range(num_samples)))
-    for start in range(0, len(jobs), self.batch_size):
-      batch = jobs[start : start + self.batch_size]
-      filled = batch + batch[:1] * (self.batch_size - len(batch))
-      rows = [examples[i] for i, _ in filled]
-      given = sharding.put_batch(
-        tuple(np.stack([e[k] for e in rows]) for k in ('image', 'size')),
-        self._mesh,
-      )
+
+    def run(done, *given):
       with self._drawing:  # two batches at once may not fit the devices
         steps = itertools.count(1)
-        done = start, len(batch), len(jobs)
-        self._on_step = lambda d=done, n=steps: told(*d, next(n))
-        x_hat = drawing.to_host(
-          sample_fn(self._params, *given, _keys(seed, [n for _, n in filled]))
-        )
-      codes = np.asarray(self._parts.codec.decode(x_hat))
-      for row, (i, _) in enumerate(batch):
-        height, width = examples[i]['size']
-        drawn[i][0].append(codes[row, :height, :width])
-        drawn[i][1].append(x_hat[row])
-      told(start + len(batch), 0, len(jobs), 0)
+        self._on_step = lambda: told(*done, next(steps))
+        return jax.block_until_ready(sample_fn(self._params, *given))
 
-    def probabilities(x_hats, size, n):
-      # All of one shape, for it to be compiled once.
-      return np.asarray(self._probabilities(x_hats[n]))[: size[0], : size[1]]
-
-    return [
-      (
-        np.stack(codes),
-        functools.partial(probabilities, x_hats, example['size']),
-      )
-      for example, (codes, x_hats) in zip(examples, drawn, strict=True)
-    ]
-
-  def _example(self, photo):
-    """Photo as in evaluation; nobody annotated it."""
-    blank = np.zeros(photo.shape[:2], np.int32)
-    record = {'name': '', 'image': photo, 'id_maps': [blank]}
-    return pipeline.evaluation_example(record, self._parts.image_size)
+    return photo_samples.draw(
+      run,
+      self._parts,
+      self._probabilities,
+      self._mesh,
+      self.batch_size,
+      images,
+      num_samples,
+      seed,
+      plans,
+      strength,
+      lambda *done: told(*done, 0),
+    )
 
   def sampler_settings(
     self, num_steps: int | None = None, guidance_weight: float | None = None
@@ -315,33 +323,22 @@ class Segmenter:
     return settings
 
   def _sampler(
-    self, num_steps, guidance_weight, told
+    self, num_steps, guidance_weight, told, steered
   ) -> tuple[Callable[..., jax.Array], int]:
     """A sample_fn, which tells of its steps or does not, and how many it takes.
 
     That which tells is another, for it is neither cached on disk nor exported.
     """
     settings = self.sampler_settings(num_steps, guidance_weight)
-    key = settings['num_steps'], settings['guidance_weight'], told
+    key = settings['num_steps'], settings['guidance_weight'], told, steered
     on_step = [lambda: self._on_step()] * told
     with self._lock:
       if key not in self._sample_fns:
         self._sample_fns[key] = drawing.make_sample_fn(
-          self._parts, ConfigDict(settings), self._mesh, *on_step
+          self._parts,
+          ConfigDict(settings),
+          self._mesh,
+          *on_step or [None],
+          steered,
         )
       return self._sample_fns[key], settings['num_steps']
-
-
-def _fit_for_cpu(parts):
-  """Samples that together have some thousand positions in the first level.
-
-  Below that, two cores sample faster for several at once (1.2 times with 256
-  positions each), above it slower (0.9 times with 16,384).
-  """
-  positions = (parts.image_size // getattr(parts.model, 'patch_size', 1)) ** 2
-  return max(1, min(8, 1024 // positions))
-
-
-def _keys(seed, samples):
-  key = jax.random.key(seed)
-  return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.array(samples))

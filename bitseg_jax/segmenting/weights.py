@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from bitseg_jax import codec
 from bitseg_jax.runtime import checkpoint, sharding
 from bitseg_jax.segmenting import pretrained
 
@@ -101,11 +102,59 @@ def read_pretrained(name: str | pathlib.Path, expected: Any = None) -> Weights:
   found = pretrained.load_pretrained(name, expected)
   if expected is None:
     expected = _placed(found.config)
-  put = lambda array, like: jax.make_array_from_callback(
+  params = jax.tree.map(_put, found.params, expected)
+  return Weights(params, found.config, None, found.digest)
+
+
+def read_to_start(config: ConfigDict, expected: Any) -> Weights:
+  """Reads config.init_from for a run whose network may also see prompts.
+
+  Args:
+    config: of the new run.
+    expected: shapes, dtypes and shardings of its parameters.
+
+  Returns:
+    The weights. The channels for prompts, where the model has none, are zero,
+    so that it begins by doing what it did.
+
+  Raises:
+    ValueError, OSError: see `read`.
+  """
+  if not config.diffusion.prompt_rate:
+    return read(config.init_from, expected=expected)
+  found = read(config.init_from)
+  old, new = found.config.diffusion, config.diffusion
+  if old.prompt_rate or old.self_conditioning != new.self_conditioning:
+    return read(config.init_from, expected=expected)
+  params = jax.tree.map(np.asarray, found.params)
+  kernel = params['stem']['kernel']  # [3, 3, pixels of a patch * channels, D]
+  shape = (*kernel.shape[:2], -1, _inputs(found.config), kernel.shape[-1])
+  more = _inputs(config) - shape[3]
+  wider = np.pad(
+    kernel.reshape(shape), [(0, more * (i == 3)) for i in range(5)]
+  )
+  params['stem']['kernel'] = wider.reshape(*kernel.shape[:2], -1, shape[-1])
+  if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
+    raise ValueError(
+      f'config.init_from = {config.init_from} holds another network than '
+      'config.model and config.codes describe'
+    )
+  return found._replace(params=jax.tree.map(_put, params, expected))
+
+
+def _inputs(config):
+  """Counts a pixel's input channels: z_t, x_before, the photo and the marks."""
+  codes = codec.make_codec(config.codes.encoding, config.codes.num_codes)
+  diff = config.diffusion
+  return 3 + codes.channels * (
+    1 + diff.self_conditioning + (diff.prompt_rate > 0)
+  )
+
+
+def _put(array, like):
+  return jax.make_array_from_callback(
     array.shape, like.sharding, lambda index: np.asarray(array[index])
   )
-  params = jax.tree.map(put, found.params, expected)
-  return Weights(params, found.config, None, found.digest)
 
 
 def _placed(config):

@@ -117,7 +117,7 @@ def start(config, workdir, init, abstract, manager):
     logging.info('%s', overview.splitlines()[-1])
   state = init(jax.random.key(config.seed))
   if config.init_from:
-    found = weights.read(config.init_from, expected=abstract.params)
+    found = weights.read_to_start(config, abstract.params)
     logging.info('starting from %s, %s', config.init_from, found.origin)
     state = state.replace(
       params=found.params, ema_params=jax.tree.map(jnp.copy, found.params)

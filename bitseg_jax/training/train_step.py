@@ -17,6 +17,7 @@ from bitseg_jax.data import transforms
 from bitseg_jax.runtime import experiment, sharding, train_state
 from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.schedule import Schedule, loss_weight
+from bitseg_jax.segmenting import prompts
 
 Inputs = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -28,6 +29,7 @@ def make_corrupt_fn(
   cond_drop_rate: float = 0.05,
   size_power: float = 0.0,
   self_conditioning: bool = False,
+  prompt_rate: float = 0.0,
 ) -> Callable[..., Inputs]:
   """Makes the function that noises a training batch (sec. 3.1).
 
@@ -37,6 +39,8 @@ def make_corrupt_fn(
     cond_drop_rate: share of images replaced by zeros, in [0, 1].
     size_power: if not 0, adds pixel_weight, see diffusion.size_weights.
     self_conditioning: whether to add sees_itself.
+    prompt_rate: if not 0, the image gets C further channels: the encoded codes
+      of a few known pixels in this share of the rows, see prompts.draw_marks.
 
   Returns:
     corrupt_fn(batch, key) -> inputs of the loss. The batch holds image, uint8
@@ -51,6 +55,10 @@ def make_corrupt_fn(
     codes = batch['codes'].astype(jnp.int32)
     x = codec.encode(codes)
     image = transforms.normalize_image(batch['image'])
+    if prompt_rate:
+      key_marks = jax.random.fold_in(key, 4)
+      marks = prompts.draw_marks(key_marks, codes, codec.num_codes, prompt_rate)
+      image = jnp.concatenate([image, codec.encode(marks)], axis=-1)
     # Guidance also needs a model without the image: it learns from zeros.
     keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
     t = diffusion.stratified_times(key_t, len(x))
@@ -248,6 +256,7 @@ def make_loss(
     settings.cond_drop_rate,
     settings.size_power,
     settings.self_conditioning,
+    settings.prompt_rate,
   )
   loss_fn = make_loss_fn(
     parts.denoise,

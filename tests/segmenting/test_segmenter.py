@@ -124,7 +124,7 @@ def test_settings_of_the_sampler_can_be_set(
 ):
   made = []
 
-  def make_sample_fn(parts, settings, mesh):
+  def make_sample_fn(parts, settings, mesh, on_step, steered):
     made.append((settings.num_steps, settings.guidance_weight))
     shape = (parts.image_size, parts.image_size, parts.codec.channels)
     return lambda params, image, size, keys: np.zeros((len(image), *shape))

@@ -1,0 +1,104 @@
+"""Measures how much clicks improve a model's segmentations.
+
+bitseg clicks --data=DIR --split=val --output=DIR [--checkpoint=DIR]
+
+A simulated user clicks at the centre of the largest wrong region, which says
+what entity lies there. Printed are ARI and IoU of the whole map after k clicks,
+of the model and of classical methods that are given the same clicks, and the
+clicks that single objects take to reach an IoU (NoC). The output holds
+clicks.json and a plot. The classical methods need scikit-image: the extra
+bitseg-jax[baselines].
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from bitseg_jax import cli
+from bitseg_jax.configs import base
+from bitseg_jax.data.prepared import splits
+from bitseg_jax.evaluation import clicks, reports
+from bitseg_jax.runtime import experiment
+from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.segmenting import weights
+from bitseg_jax.segmenting.segmenter import Segmenter
+
+COUNTS = 0, 1, 2, 3, 5, 10, 20
+TARGETS = 0.85, 0.9
+
+
+def define_flags() -> None:
+  """Defines the flags of `bitseg clicks`."""
+  flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
+  flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
+  flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
+  flags.DEFINE_string('output', None, 'Directory to write to.')
+  integer = flags.DEFINE_integer
+  integer('image_size', 128, 'Longest side in pixels.', 8)
+  integer('every', 1, 'Score every so many images.', 1)
+  integer('most', COUNTS[-1], 'Most clicks on a whole map.', 1, COUNTS[-1])
+  integer('object_clicks', 0, 'Most clicks on single objects; 0: none.', 0, 20)
+  bounds = base.EVAL['num_samples'].bounds
+  integer('num_samples', 4, 'Samples of each answer.', *bounds)
+  integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
+  flags.DEFINE_float(
+    'jitter',
+    0.0,
+    'How far clicks miss: standard deviation, share of the longest side.',
+    0,
+    1,
+  )
+  flags.mark_flags_as_required(['data', 'split', 'output'])
+
+
+def main() -> None:
+  """Clicks, prints the table and writes the results."""
+  f = flags.FLAGS
+  source = splits.open_split(f.data, f.split)
+  source = experiment.Subset(source, range(0, len(source), f.every))
+  segmenter = Segmenter.load(weights.given_or_default(f.checkpoint))
+  spent = []
+
+  def segment(image, known):
+    began = time.perf_counter()
+    result = segmenter.segment(image, f.num_samples, f.seed, known=known)
+    spent.append(time.perf_counter() - began)
+    return result.id_map
+
+  counts = [k for k in COUNTS if k <= f.most]
+  curves = clicks.score_whole_maps(
+    source, segment, f.image_size, counts, f.jitter, f.seed
+  )
+  results = {
+    'data': f.data,
+    'split': f.split,
+    'images': len(source),
+    'num_samples': f.num_samples,
+    'jitter': f.jitter,
+    'clicks': counts,
+    'median_seconds_per_click': float(np.median(spent)),
+    'methods': {
+      name: {score: rows.mean(axis=0).tolist() for score, rows in of.items()}
+      for name, of in curves.items()
+    },
+  }
+  if f.object_clicks:
+    ious = clicks.score_objects(
+      source, segment, f.image_size, f.object_clicks, seed=f.seed
+    )
+    results['objects'] = {
+      'count': len(ious),
+      'iou': ious.mean(axis=0).tolist(),
+      **{f'noc_{t:.0%}': clicks.clicks_needed(ious, t) for t in TARGETS},
+    }
+  print(reports.format_clicks(results))
+  output = Path(f.output)
+  output.mkdir(parents=True, exist_ok=True)
+  write_json(output / 'clicks.json', results)
+  reports.draw_clicks(results, output / 'clicks.png')
+
+
+if __name__ == '__main__':
+  cli.run(define_flags, main)

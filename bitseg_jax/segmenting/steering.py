@@ -1,0 +1,195 @@
+"""Segments photos of which something is known, or from a first segmentation.
+
+A network that was trained with prompts sees what is known; any other only finds
+it in x_hat at every step. Either way the answer is made to agree with it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bitseg_jax import palette
+from bitseg_jax.data import transforms
+from bitseg_jax.runtime import experiment
+from bitseg_jax.segmenting import answer as answers
+from bitseg_jax.segmenting import prompts, upsample
+from bitseg_jax.segmenting.answer import Segmentation
+
+
+class Said(NamedTuple):
+  """What a user says of a photo, checked.
+
+  Attributes:
+    known: int32 [H, W], ids without gaps; -1 where nothing is said.
+    start: int32 [H, W], the same, or None.
+    strength: how much of start may change, in [0, 1]; 1 without one.
+  """
+
+  known: np.ndarray
+  start: np.ndarray | None
+  strength: float
+
+
+def check(
+  images: Sequence[np.ndarray],
+  known: Sequence[np.ndarray | None] | None,
+  start: Sequence[np.ndarray | None] | None,
+  strength: float,
+  tile: int | None,
+) -> list[Said] | None:
+  """Checks what is said of photos.
+
+  Args:
+    images: uint8 [H, W, 3] each.
+    known, start, strength, tile: as in Segmenter.segment_batch.
+
+  Returns:
+    One a photo; None if nothing is said of any.
+
+  Raises:
+    ValueError: in one line, if it fits no photo, or not the other settings.
+  """
+  if not 0 <= strength <= 1:  # also nan
+    raise ValueError(f'strength is {strength}; it must be in [0, 1]')
+  nothing = [None] * len(images)
+  known, start = known or nothing, start or nothing
+  for name, given in (('known', known), ('start', start)):
+    if len(given) != len(images):
+      raise ValueError(
+        f'{name} is given for {len(given)} photos of {len(images)}'
+      )
+  found = []
+  for image, marks, begin in zip(images, known, start, strict=True):
+    size = image.shape[:2]
+    if marks is None:
+      marks = np.full(size, -1, np.int32)
+    marks = prompts.check_ids('known', marks, size)
+    if begin is not None:
+      begin = prompts.check_ids('start', begin, size)
+    # An empty one says nothing.
+    begin = None if begin is None or begin.max() < 0 else begin
+    found.append(Said(marks, begin, strength if begin is not None else 1.0))
+  if all(s.start is None and s.known.max() < 0 for s in found):
+    return None
+  if tile is not None:
+    raise ValueError('known and start cannot be used with tile')
+  if len({s.start is None for s in found}) > 1:
+    raise ValueError('start is given for some of the photos only')
+  return found
+
+
+def draw(
+  draw_samples: Callable[..., list[tuple]],
+  images: Sequence[np.ndarray],
+  steers: Sequence[Said] | None,
+  parts: experiment.Experiment,
+) -> list[tuple[np.ndarray, Callable[[int], np.ndarray]]]:
+  """Draws samples of photos, true to what is known of them.
+
+  Args:
+    draw_samples: (images, plans=None, strength=1) -> codes and probabilities of
+      each, see photo_samples.draw.
+    images: uint8 [H, W, 3] each.
+    steers: what is known of them, if anything.
+    parts: the experiment.
+
+  Returns:
+    Codes and probabilities of each image. Without steering, and for strength
+    0, these are the samples that nothing steers.
+  """
+  if steers is None:
+    return draw_samples(images)
+  strength = steers[0].strength
+  begun = steers[0].start is not None
+  if begun and strength == 0:
+    return [
+      _as_drawn(s, image, parts)
+      for s, image in zip(steers, images, strict=True)
+    ]
+  plans = [
+    _plan(said, image, parts)
+    for said, image in zip(steers, images, strict=True)
+  ]
+  return draw_samples(images, plans=plans, strength=strength)
+
+
+def _plan(said, image, parts):
+  """Codes of known and start at the model's size.
+
+  Entities get the codes of the places where they are known, as in training.
+  """
+  size = transforms.fit_longest_side(*image.shape[:2], parts.image_size)
+  known = prompts.shrink(said.known, size)
+  if said.start is None:
+    return _codes(known, parts), np.full(size, -1, np.int32)
+  whole = prompts.obey(_whole(said.start), said.known)
+  small = transforms.resize_ids(whole, size)
+  for entity in np.unique(known[known >= 0]):
+    small[known == entity] = whole[said.known == entity][0]
+  start = _codes(small, parts)
+  return np.where(known >= 0, start, -1).astype(np.int32), start
+
+
+def _codes(id_map, parts):
+  if parts.palette is not None:
+    return palette.assign_codes(id_map, parts.palette)
+  generator = np.random.default_rng(0)
+  return palette.random_codes(id_map, parts.codec.num_codes, generator)
+
+
+def _whole(start):
+  """What is in no segment is one more."""
+  return np.where(start < 0, start.max() + 1, start)
+
+
+def _as_drawn(said, image, parts):
+  """The given segmentation as one certain sample."""
+  size = transforms.fit_longest_side(*image.shape[:2], parts.image_size)
+  codes = _codes(transforms.resize_ids(_whole(said.start), size), parts)
+  certain = np.eye(parts.codec.num_codes, dtype=np.float32)[codes]
+  return codes[None], lambda n: certain
+
+
+def answer(
+  codes: np.ndarray,
+  probabilities: Callable[[int], np.ndarray],
+  photo: np.ndarray,
+  steer: Said | None,
+  *settings: Any,
+) -> Segmentation:
+  """Makes the segmentation of a photo from samples, true to what is known.
+
+  Args:
+    codes, probabilities, photo: as in answer.from_samples.
+    steer: what is known of the photo, if anything.
+    *settings: the others of answer.from_samples.
+
+  Returns:
+    The segmentation. Known pixels are as said, in it and in every sample.
+  """
+  result = answers.from_samples(codes, probabilities, photo, *settings)
+  if steer is None:
+    return result
+  if steer.strength == 0:
+    obeying = prompts.obey(_whole(steer.start), steer.known)
+    result = answers.with_id_map(result, obeying)
+  if steer.known.max() < 0:
+    return result
+  size, small = photo.shape[:2], prompts.shrink(steer.known, codes.shape[1:])
+
+  def affinity(entity):
+    """How likely a pixel has the code of the entity's known pixels."""
+    there = small == entity
+    if not there.any():  # all its cells hold more pixels of others
+      return np.zeros(size, np.float32)
+    each = []
+    for n in range(len(codes)):
+      p = probabilities(n)
+      each.append(p @ p[there].mean(axis=0))
+    return upsample.upsample_values(np.mean(each, axis=0), size)
+
+  obey = lambda id_map: prompts.obey(id_map, steer.known, affinity)
+  return answers.with_id_map(
+    result, obey(result.id_map), lambda n: obey(result.sample(n))
+  )

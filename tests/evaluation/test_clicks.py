@@ -1,0 +1,92 @@
+"""The simulated user, and methods that listen to it."""
+
+import numpy as np
+import pytest
+
+from bitseg_jax import metrics
+from bitseg_jax.evaluation import clicks, reports
+from bitseg_jax.segmenting import prompts
+
+
+def quarters(size=24):
+  rows, columns = np.indices((size, size))
+  return (rows * 2 // size * 2 + columns * 2 // size).astype(np.int32)
+
+
+def records(count=2):
+  rng = np.random.default_rng(0)
+  colors = rng.integers(0, 255, (4, 3))
+  return [
+    {
+      'name': str(i),
+      'image': colors[quarters()].astype(np.uint8),
+      'id_maps': [quarters()],
+    }
+    for i in range(count)
+  ]
+
+
+def test_clicks_are_in_the_middle_of_what_is_wrong():
+  true, pred = quarters(), np.minimum(quarters(), 2)
+  nothing = np.full(true.shape, -1)
+  row, column = clicks.next_click(true, pred, nothing)
+  assert true[row, column] in (2, 3)
+  assert {row % 12, column % 12} <= {5, 6}
+  known = nothing.copy()
+  known[row, column] = true[row, column]
+  assert clicks.next_click(true, pred, known) is None  # no other is wrong
+  assert clicks.next_click(true, true, nothing) is None
+  assert clicks.next_click(true, true + 7, nothing) is None
+
+
+def test_jitter_stays_within_the_entity():
+  true, rng = quarters(), np.random.default_rng(0)
+  moved = [clicks.jittered((5, 5), true, 0.2, rng) for _ in range(200)]
+  assert {true[place] for place in moved} == {0}
+  assert len(set(moved)) > 20
+
+
+def test_scores_rise_with_clicks_where_they_are_obeyed():
+  pytest.importorskip('skimage')
+  one_segment = np.zeros((24, 24), np.int32)
+  obeying = lambda image, known: prompts.obey(one_segment, known)
+  counts = [0, 2, 4, 8]
+  found = clicks.score_whole_maps(records(), obeying, 24, counts)
+  assert set(found) == {'model', *clicks.classical_methods(24)}
+  for curves in found.values():
+    for score in clicks.SCORED:
+      assert curves[score].shape == (2, 4)
+      assert (curves[score][:, -1] >= curves[score][:, 0]).all()
+  assert found['model']['ari'][:, 0].max() == 0
+  assert found['watershed']['iou'][:, -1].min() > 0.95
+  assert found['nearest mark']['iou'][:, -1].min() > 0.8
+  results = {
+    'clicks': counts,
+    'images': 2,
+    'median_seconds_per_click': 0.5,
+    'methods': {
+      name: {s: rows.mean(axis=0).tolist() for s, rows in of.items()}
+      for name, of in found.items()
+    },
+  }
+  assert 'watershed' in reports.format_clicks(results)
+
+
+def test_single_objects():
+  """A method that finds the quarter of each click needs one click."""
+
+  def quarter_of_clicks(image, known):
+    result = np.full(known.shape, 99)
+    for row, column in np.argwhere(known >= 0):
+      result[quarters() == quarters()[row, column]] = known[row, column]
+    return result
+
+  ious = clicks.score_objects(records(3), quarter_of_clicks, 24, 4)
+  np.testing.assert_array_equal(ious, np.ones((3, 4)))
+  assert clicks.clicks_needed(ious, 0.9) == 1
+  nothing = clicks.score_objects(
+    records(3), lambda image, known: np.zeros(known.shape, int), 24, 4
+  )
+  assert nothing.max() < 0.3
+  assert clicks.clicks_needed(nothing, 0.9) == 4
+  assert metrics.hungarian_iou(quarters(), quarters()) == 1
