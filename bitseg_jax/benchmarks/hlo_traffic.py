@@ -56,16 +56,19 @@ class Traffic(NamedTuple):
     flops: floating-point operations of its convolutions and products.
     moved: bytes that operations read from HBM and write to it.
     aside: bytes of transfers between HBM and fast memory that run beside them.
+    tiled: moved + aside, as arrays lie in memory: their last two axes fill
+      tiles, mostly of 8 x 128 values.
     collectives: (count, bytes of the results) of each kind of communication
       between chips.
     host: number of transfers from or to the host.
-    by_operation: bytes moved by the name that the JAX operation has in the
-      program's metadata.
+    by_operation: bytes of `moved` by the name that the JAX operation has in
+      the program's metadata.
   """
 
   flops: float
   moved: float
   aside: float
+  tiled: float
   collectives: dict[str, tuple[int, int]]
   host: int
   by_operation: Counter
@@ -86,12 +89,11 @@ def count(text: str) -> Traffic:
   """
   computations, entry = parse(text)
   times, fused = _visits(computations, entry)
-  flops = host = aside = 0
-  kinds, sizes, by_operation = Counter(), Counter(), Counter()
+  flops = host = 0
+  kinds, sizes = Counter(), Counter()
   for name, visits in times.items():
-    body = computations[name]
-    results = {i.name: i.result for i in body}
-    for i in body:
+    results = {i.name: i.result for i in computations[name]}
+    for i in computations[name]:
       kind = i.opcode.removesuffix('-start')
       if kind in ('convolution', 'dot'):
         flops += visits * _flops(i, results)
@@ -99,22 +101,51 @@ def count(text: str) -> Traffic:
         kinds[kind] += visits
         sizes[kind] += visits * _collective_bytes(i)
       host += visits * (i.opcode in _HOST or 'S(5)' in i.result)
-      if name in fused:
-        continue
-      moved = visits * _moved(i, results, computations)
+  by_operation, aside = _traffic(computations, times, fused)
+  moved = sum(by_operation.values())
+  tiled = {
+    name: [i._replace(result=_ARRAY.sub(_fill_tiles, i.result)) for i in body]
+    for name, body in computations.items()
+  }
+  filled, filled_aside = _traffic(tiled, times, fused)
+  return Traffic(
+    float(flops),
+    float(moved),
+    float(aside),
+    float(sum(filled.values()) + filled_aside),
+    {kind: (kinds[kind], sizes[kind]) for kind in kinds},
+    host,
+    by_operation,
+  )
+
+
+def _traffic(computations, times, fused):
+  """(bytes moved by operation, bytes moved aside); see Traffic."""
+  by_operation, aside = Counter(), 0
+  for name in set(times) - fused:
+    results = {i.name: i.result for i in computations[name]}
+    for i in computations[name]:
+      moved = times[name] * _moved(i, results, computations)
       if i.opcode in _ASIDE:
         aside += moved
         continue
       operation = re.search(r'op_name="([^"]*)"', i.rest)
       by_operation[operation[1] if operation else i.opcode] += moved
-  return Traffic(
-    float(flops),
-    float(sum(by_operation.values())),
-    float(aside),
-    {kind: (kinds[kind], sizes[kind]) for kind in kinds},
-    host,
-    by_operation,
-  )
+  return by_operation, aside
+
+
+def _fill_tiles(array):
+  """Writes an array's type with its axes rounded up to whole tiles."""
+  dtype, dims, layout = array.groups()
+  tile = re.search(r'T\(([\d,]+)\)', layout or '')
+  if not dims or not tile:
+    return array[0]
+  dims = [int(n) for n in dims.split(',')]
+  order = [int(n) for n in layout.partition(':')[0].split(',') if n]
+  sides = [int(n) for n in tile[1].split(',')]
+  for axis, side in zip(order, reversed(sides), strict=False):
+    dims[axis] = -(-dims[axis] // side) * side
+  return f'{dtype}[{",".join(map(str, dims))}]{{{layout}}}'
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -186,10 +217,9 @@ def _rounds(i, computations):
 def _called(i):
   """Names of the computations that an instruction runs, but small reducers."""
   if i.opcode == 'conditional':  # as if the first branch were always taken
-    branches = re.search(
-      r'(?:branch_computations=\{|true_computation=)%', i.rest
+    return re.findall(
+      r'(?:branch_computations=\{|true_computation=)%?([\w.-]+)', i.rest
     )
-    return re.match(r'[\w.-]+', i.rest[branches.end() :]).group(0).split()
   key = {'while': 'body', 'call': 'to_apply'}.get(i.opcode, 'calls')
   return re.findall(rf'\b{key}=%?([\w.-]+)', i.rest)
 

@@ -218,7 +218,7 @@ def count_rows(
   )
   times = {
     'FLOPs': traffic.flops / chip.flops,
-    'memory': (traffic.moved + traffic.aside) / chip.memory,
+    'memory': traffic.tiled / chip.memory,
     'interconnect': sent / chip.links,
   }
   binding = max(times, key=times.get)
@@ -227,6 +227,7 @@ def count_rows(
     (f'{what}: work of a chip', traffic.flops / 1e12, 'TFLOP'),
     (f'{what}: moved in HBM by operations', traffic.moved / 1e9, 'GB'),
     (f'{what}: moved in HBM beside them', traffic.aside / 1e9, 'GB'),
+    (f'{what}: all with the padding of tiles', traffic.tiled / 1e9, 'GB'),
   ]
   for kind, (count, size) in traffic.collectives.items():
     rows += [

@@ -40,6 +40,8 @@ def test_a_convolution_is_counted_as_on_paper():
   assert found.flops == 2 * 8 * 32 * 64 * taps**2
   # The kernel is read once, by the copy to fast memory.
   assert (found.moved, found.aside) == (IMAGE + RESULT, KERNEL)
+  # 32 and 64 channels lie in tiles of 128.
+  assert found.tiled == 4 * IMAGE + 2 * KERNEL + 2 * RESULT
   assert found.by_operation['jit(f)/conv'] == IMAGE + RESULT
   assert not found.collectives and not found.host
 
@@ -84,22 +86,23 @@ def test_a_norm_reads_its_input_twice_and_writes_once():
 
 def test_a_sum_over_chips_and_the_time_it_takes():
   text = """
-ENTRY %main (x: f32[1000,1000]) -> f32[1000,1000] {
-  %x = f32[1000,1000]{1,0:T(8,128)} parameter(0)
-  ROOT %r = f32[1000,1000]{1,0:T(8,128)} all-reduce(%x), channel_id=1, \
+ENTRY %main (x: f32[1000,1024]) -> f32[1000,1024] {
+  %x = f32[1000,1024]{1,0:T(8,128)} parameter(0)
+  ROOT %r = f32[1000,1024]{1,0:T(8,128)} all-reduce(%x), channel_id=1, \
 to_apply=%add
 }
 """
   found = hlo_traffic.count(text)
-  assert found.collectives == {'all-reduce': (1, 4_000_000)}
-  assert found.moved == 8_000_000
+  assert found.collectives == {'all-reduce': (1, 4_096_000)}
+  assert found.moved == found.tiled == 8_192_000
   chip = topology.Chip(flops=1e12, memory=1e9, links=1e8, capacity=16)
   rows = topology.count_rows('train', found, chip, 40, 4)
   rows = {name: (value, unit) for name, value, unit in rows}
-  # 8 MB pass the links of 100 MB/s, which take longer than the memory.
-  assert rows['train: time that memory take'][0] == pytest.approx(8)
-  assert rows['train: least time'] == (80, 'ms, bound by interconnect')
-  assert rows['train: images at most'][0] == pytest.approx(500)
+  # 8.2 MB pass links of 100 MB/s, which take longer than the memory.
+  assert rows['train: time that memory take'][0] == pytest.approx(8.192)
+  value, unit = rows['train: least time']
+  assert value == pytest.approx(81.92) and unit == 'ms, bound by interconnect'
+  assert rows['train: images at most'][0] == pytest.approx(40 / 0.08192)
 
 
 LOOP = """
