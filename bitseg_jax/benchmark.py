@@ -3,18 +3,17 @@
 bitseg benchmark [--what=input,metrics,train,sample]
   [--config=configs/main.py] [--config.train.batch_size=8]
   [--output=FILE.json] [--compare=OLD.json] [--profile=DIR]
+  [--topology=v5e:2x2]
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
-from bitseg_jax.benchmarks import device, host
-from bitseg_jax.data.outside import SourceError, read_json
+from bitseg_jax.benchmarks import device, host, table, topology
 from bitseg_jax.runtime import checks, xla_flags
 from bitseg_jax.runtime.writers import write_json
 
@@ -41,6 +40,7 @@ def run(
   output: str = '',
   compare: str = '',
   traces: str = '',
+  slice_name: str = '',
 ) -> None:
   """Runs benchmarks, prints each row at once and writes the JSON.
 
@@ -56,40 +56,32 @@ def run(
       raise ValueError(f'--what={name}: choose among {", ".join(WHAT)}')
   if output and not Path(output).parent.is_dir():
     raise FileNotFoundError(f'{output}: its directory does not exist')
-  old: dict[str, Any] = {}
-  if compare:
-    old = _read_rows(Path(compare))
+  old = table.read(Path(compare)) if compare else {}
   checks.check(config)
   devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  if slice_name:
+    what = [name for name in what if name in ('train', 'sample')]
+    if not what:
+      raise ValueError(
+        '--topology compiles train and sample: name one in --what'
+      )
+    devices = f'compiled for {slice_name}'
   print(f'{devices}, {config.model.dtype}, jax {jax.__version__}')
   rows, peak = [], 0.0
-  if {'train', 'sample'} & set(what):
+  if {'train', 'sample'} & set(what) and not slice_name:
     peak = device.matmul_rate(config.model.dtype)
     rows.append(('matmul', peak / 1e12, 'TFLOP/s'))
-    _show(rows, old)
+    table.show(rows, old)
   for name in what:
-    measured = measure(name, config, data, peak, traces)
-    _show(measured, old)
+    if slice_name:
+      measured = topology.measure(name, config, slice_name)
+    else:
+      measured = measure(name, config, data, peak, traces)
+    table.show(measured, old)
     rows += measured
   if output:
     about = {'what': what, 'devices': devices, 'config': config.to_dict()}
     write_json(Path(output), {**about, 'rows': rows})
-
-
-def _read_rows(path):
-  """{name: value} of the JSON that an earlier run wrote."""
-  content = read_json(path)
-  try:
-    rows = {name: float(value) for name, value, _ in content['rows']}
-  except (KeyError, TypeError, ValueError) as error:
-    raise SourceError(f'{path}: not written by a benchmark') from error
-  return rows
-
-
-def _show(rows, old):
-  for name, value, unit in rows:
-    ratio = f'  x {value / old[name]:.2f}' if old.get(name) else ''
-    print(f'{name:<36}{value:>10.4g} {unit}{ratio}', flush=True)
 
 
 def define_flags() -> None:
@@ -103,6 +95,12 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'profile', '', 'Folder for XProf traces of train and sample.'
   )
+  flags.DEFINE_string(
+    'topology',
+    '',
+    'Slice of TPUs, such as v5e:2x2 or v5p:2x2x1, to compile train and sample '
+    'for; no TPU is needed.',
+  )
   flags.DEFINE_string('compare', '', 'JSON of an earlier run, to print ratios.')
 
 
@@ -110,7 +108,9 @@ def main() -> None:
   """Runs the benchmarks that the flags name."""
   f = flags.FLAGS
   xla_flags.use_fast_cpu_training()
-  run(f.what, f.config, f.data, f.output, f.compare, f.profile)
+  if f.topology:  # leaves the TPUs of this machine alone, if it has any
+    jax.config.update('jax_platforms', 'cpu')
+  run(f.what, f.config, f.data, f.output, f.compare, f.profile, f.topology)
 
 
 if __name__ == '__main__':

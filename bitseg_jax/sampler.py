@@ -125,16 +125,22 @@ def guided(
   """
   if guidance_weight == 0:
     return lambda z_t, t, *before: denoise(params, z_t, image, t, *before)
-  images = jnp.concatenate([image, jnp.zeros_like(image)])
+  images = _both(image, jnp.zeros_like(image))
 
   def denoise_both(z_t, t, *before):
-    twice = [jnp.concatenate([a, a]) for a in (z_t, t, *before)]
+    twice = [_both(a, a) for a in (z_t, t, *before)]
     x_hat = denoise(params, twice[0], images, *twice[1:])
+    x_hat = x_hat.reshape(-1, 2, *z_t.shape[1:])
     within = (t >= interval[0]) & (t <= interval[1])
     weight = jnp.where(within, guidance_weight, 0.0)[:, None, None, None]
-    return diffusion.guide(*jnp.split(x_hat, 2), weight)
+    return diffusion.guide(x_hat[:, 0], x_hat[:, 1], weight)
 
   return denoise_both
+
+
+def _both(cond, uncond):
+  """Joins two batches row by row, so that no row moves to another device."""
+  return jnp.stack([cond, uncond], 1).reshape(-1, *cond.shape[1:])
 
 
 class Interval(NamedTuple):

@@ -1,7 +1,8 @@
 """Layers of the attn-UNet (sec. 4.1), on channels-last [B, H, W, C] arrays.
 
-Parameters, normalisation statistics and softmax are float32 whatever the
-compute dtype.
+Parameters, normalisation statistics, softmax and the embedding of time are
+float32 whatever the compute dtype. What blocks hand on has the compute dtype:
+between operations it is what moves through memory.
 """
 
 import math
@@ -51,14 +52,22 @@ def from_patches(x: jax.Array, size: int) -> jax.Array:
   return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
 
 
-def group_norm(channels: int, name: str | None = None) -> nn.GroupNorm:
-  """Returns a float32 GroupNorm layer of gcd(32, channels) groups."""
+def group_norm(
+  channels: int, dtype: jnp.dtype, name: str | None = None
+) -> nn.GroupNorm:
+  """Returns a GroupNorm layer of gcd(32, channels) groups.
+
+  It computes in float32. With a result of half the size its gradient, too, is
+  written and read with half the bytes.
+  """
   return nn.GroupNorm(
-    num_groups=math.gcd(32, channels),
-    epsilon=1e-5,
-    dtype=jnp.float32,
-    name=name,
+    num_groups=math.gcd(32, channels), epsilon=1e-5, dtype=dtype, name=name
   )
+
+
+def silu(x: jax.Array) -> jax.Array:
+  """Computes SiLU in float32; the result has the dtype of x."""
+  return nn.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class ResBlock(nn.Module):
@@ -70,11 +79,11 @@ class ResBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C_in] and time emb [B, E] to [B, H, W, channels]."""
-    h = nn.silu(group_norm(x.shape[-1], 'norm_in')(x))
+    h = silu(group_norm(x.shape[-1], self.dtype, 'norm_in')(x))
     h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name='conv_in')(h)
-    shift = nn.Dense(self.channels, dtype=self.dtype, name='time')(nn.silu(emb))
-    h = h + shift[:, None, None, :]
-    h = nn.silu(group_norm(self.channels, 'norm_out')(h))
+    shift = nn.Dense(self.channels, name='time')(nn.silu(emb))
+    h = h + shift[:, None, None, :].astype(h.dtype)
+    h = silu(group_norm(self.channels, self.dtype, 'norm_out')(h))
     h = nn.Conv(
       self.channels,
       (3, 3),
@@ -129,7 +138,7 @@ class AttentionBlock(nn.Module):
     """Maps x [B, H, W, C] to the same shape."""
     b, height, width, c = x.shape
     d = c // self.num_heads
-    h = group_norm(c, 'norm')(x).reshape(b, height * width, c)
+    h = group_norm(c, self.dtype, 'norm')(x).reshape(b, height * width, c)
     qkv = nn.Dense(3 * c, dtype=self.dtype, name='qkv')(h)
     # Head-major: each head holds its own q, k and v, as in the official code.
     q, k, v = jnp.moveaxis(

@@ -58,10 +58,10 @@ class UNet(nn.Module):
       t: time in [0, 1], float [B].
     """
     emb = layers.time_features(t, self.base_channels)
-    wide = functools.partial(nn.Dense, emb.shape[-1] * 4, dtype=self.dtype)
+    wide = functools.partial(nn.Dense, emb.shape[-1] * 4)
     emb = wide(name='time_1')(nn.silu(wide(name='time_0')(emb)))
 
-    conv = functools.partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+    conv = functools.partial(nn.Conv, kernel_size=(3, 3))
     kept = nn.remat if self.remat else lambda module: module
     res_block = kept(layers.ResBlock)
     settings = self.num_heads, self.dtype, self.fused_attention
@@ -76,7 +76,7 @@ class UNet(nn.Module):
 
     h = jnp.concatenate([z_t, image], axis=-1).astype(self.dtype)
     h = layers.to_patches(h, self.patch_size)
-    h = conv(self.base_channels, name='stem')(h)
+    h = conv(self.base_channels, dtype=self.dtype, name='stem')(h)
     skips = [h]
     deepest = len(self.channel_mults) - 1
     for level in range(deepest + 1):
@@ -100,7 +100,8 @@ class UNet(nn.Module):
       if level > 0:
         h = layers.Upsample(self.dtype, name=f'up_{level}')(h)
 
-    h = nn.silu(layers.group_norm(h.shape[-1], 'norm_out')(h))
+    h = layers.silu(layers.group_norm(h.shape[-1], self.dtype, 'norm_out')(h))
     channels = self.out_channels * self.patch_size**2
+    # In float32, as is the output: of so few channels it costs nothing.
     h = conv(channels, kernel_init=layers.zeros, name='conv_out')(h)
     return layers.from_patches(h, self.patch_size).astype(jnp.float32)

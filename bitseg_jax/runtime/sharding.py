@@ -1,6 +1,6 @@
 """Device mesh and placement of arrays: data parallelism and optional FSDP."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
+def make_mesh(
+  fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """Arranges all devices of all processes in a mesh with axes data and fsdp.
 
   Args:
     fsdp: number of devices that share one copy of the training state; they are
       neighbours, between which communication is fastest.
+    devices: others than those of all processes, such as those of a slice that
+      is only compiled for.
 
   Returns:
     The mesh, of shape [devices / fsdp, fsdp].
@@ -24,7 +28,8 @@ def make_mesh(fsdp: int = 1) -> Mesh:
   Raises:
     ValueError: if fsdp does not divide the number of devices.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if count % fsdp:
     raise ValueError(
       f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
@@ -32,19 +37,19 @@ def make_mesh(fsdp: int = 1) -> Mesh:
   shape, names = (count // fsdp, fsdp), ('data', 'fsdp')
   # With Auto axes, which Linen needs, the compiler places the collectives.
   types = (AxisType.Auto,) * 2
-  slices = len({getattr(d, 'slice_index', 0) for d in jax.devices()})
+  slices = len({getattr(d, 'slice_index', 0) for d in devices})
   if slices == 1:
-    return jax.make_mesh(shape, names, axis_types=types)
+    return jax.make_mesh(shape, names, axis_types=types, devices=devices)
   if shape[0] % slices:
     raise ValueError(
       f'config.train.fsdp is {fsdp}, over the {count // slices} devices of a '
       'slice; parameters are not shared between slices'
     )
   # Only the gradient, summed along 'data', crosses between slices.
-  devices = mesh_utils.create_hybrid_device_mesh(
-    (shape[0] // slices, fsdp), (slices, 1)
+  arranged = mesh_utils.create_hybrid_device_mesh(
+    (shape[0] // slices, fsdp), (slices, 1), devices
   )
-  return Mesh(devices, names, axis_types=types)
+  return Mesh(arranged, names, axis_types=types)
 
 
 def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
@@ -166,9 +171,11 @@ def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:
   return put_batch(stack, mesh, stacked=True)
 
 
-def check_devices(name: str, batch_size: int, accumulate: int = 1) -> None:
+def check_devices(
+  name: str, batch_size: int, accumulate: int = 1, devices: int | None = None
+) -> None:
   """Raises ValueError unless all devices get equal shares of a (micro)batch."""
-  devices = jax.device_count()
+  devices = devices or jax.device_count()
   if batch_size % (devices * accumulate):
     times = f' times train.accumulate = {accumulate}' * (accumulate > 1)
     raise ValueError(

@@ -118,7 +118,11 @@ def make_loss_fn(
 
 
 def accumulated(
-  loss_fn: Callable[..., jax.Array], params: Any, inputs: Inputs, parts: int
+  loss_fn: Callable[..., jax.Array],
+  params: Any,
+  inputs: Inputs,
+  parts: int,
+  unroll: bool = False,
 ) -> tuple[jax.Array, Any]:
   """Computes loss and gradient of a batch as the mean over microbatches.
 
@@ -127,6 +131,7 @@ def accumulated(
     params: pytree of parameters.
     inputs: pytree of arrays [B, ...].
     parts: number of microbatches, computed one after the other; divides B.
+    unroll: write them out instead of looping, see _loops_are_slow.
 
   Returns:
     (loss float32 [], gradient like params) of the whole batch.
@@ -138,7 +143,6 @@ def accumulated(
   split = jax.tree.map(
     lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), inputs
   )
-  unroll = _loops_are_slow()
 
   def add(total, part):
     if unroll:
@@ -150,9 +154,9 @@ def accumulated(
   return jax.tree.map(lambda value: value / parts, total)
 
 
-def _loops_are_slow():
+def _loops_are_slow(mesh):
   """Tells if loops are slow: 10x for convolutions on CPU (jax issue 12868)."""
-  return jax.default_backend() == 'cpu'
+  return mesh.devices.flat[0].platform == 'cpu'
 
 
 def _once_known(known, arrays):
@@ -196,9 +200,11 @@ def make_train_step(
     donated. If K > 1, batches are stacks [K, B, ...] and metrics are [K].
   """
 
+  unroll = _loops_are_slow(mesh)
+
   def step(state, batch, key):
     inputs = corrupt_fn(batch, jax.random.fold_in(key, state.step))
-    loss, grads = accumulated(loss_fn, state.params, inputs, accumulate)
+    loss, grads = accumulated(loss_fn, state.params, inputs, accumulate, unroll)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new_state = TrainState(
@@ -213,7 +219,7 @@ def make_train_step(
 
   def steps(state, batches, key):
     one = lambda state, batch: step(state, batch, key)
-    return jax.lax.scan(one, state, batches, unroll=_loops_are_slow())
+    return jax.lax.scan(one, state, batches, unroll=unroll)
 
   copied = sharding.copied_on(mesh)
   placement = state_shardings or copied

@@ -145,7 +145,7 @@ def test_a_batch_taken_in_parts_has_the_same_gradient(parts):
   inputs = {'x': jnp.asarray(rng.normal(size=(8, 5)), jnp.float32)}
   loss_fn = lambda params, inputs: jnp.mean((inputs['x'] @ params['w']) ** 2)
   whole = train_step.accumulated(loss_fn, params, inputs, 1)
-  in_parts = train_step.accumulated(loss_fn, params, inputs, parts)
+  in_parts = train_step.accumulated(loss_fn, params, inputs, parts, True)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, in_parts
   )
