@@ -30,8 +30,7 @@ DATA = {
   ),
   'weights': Setting(
     (),
-    'how often each of dirs is drawn from, relative to the others; () is '
-    'equally often',
+    'how often each of dirs is drawn from, relative to the others; () is alike',
     of=float,
     above=0,
     most=1e6,
@@ -75,16 +74,10 @@ DATA = {
     most=1024,
   ),
   'num_scenes': Setting(
-    1_000_000,
-    'scenes of the procedural source to train on',
-    least=1,
-    most=_MANY,
+    1_000_000, 'procedural scenes to train on', least=1, most=_MANY
   ),
   'num_eval_scenes': Setting(
-    200,
-    'scenes of the procedural source held out for evaluation',
-    least=1,
-    most=_MANY,
+    200, 'procedural scenes held out for evaluation', least=1, most=_MANY
   ),
   'max_entities': Setting(
     6, 'most entities in a procedural scene', least=1, most=64
@@ -209,11 +202,7 @@ TRAIN = {
     8, 'images in a batch, over all devices', least=1, most=1_000_000
   ),
   'accumulate': Setting(
-    1,
-    'in how many parts a batch is computed, one after the other, to save '
-    'memory',
-    least=1,
-    most=1024,
+    1, 'parts that a batch is computed in, to save memory', least=1, most=1024
   ),
   'steps_per_call': Setting(
     1,
@@ -224,10 +213,7 @@ TRAIN = {
     most=10_000,
   ),
   'fsdp': Setting(
-    1,
-    'devices that share one copy of parameters and optimizer state',
-    least=1,
-    most=65_536,
+    1, 'devices that share one copy of the state', least=1, most=65_536
   ),
   'num_steps': Setting(
     300_000, 'steps of the whole training', least=1, most=_MANY
@@ -321,6 +307,17 @@ EVAL = {
   'gallery_images': Setting(8, 'images in the gallery', least=0, most=1000),
 }
 
+DISTILL = {
+  'teacher': Setting(
+    '',
+    'a run or a pretrained model, whose samples this one learns to draw in '
+    "sample.num_steps evaluations; '' is none",
+  ),
+  'teacher_steps': Setting(
+    0, "the teacher's steps; 0 is those of its config", least=0, most=100_000
+  ),
+}
+
 SETTINGS = {
   'seed': Setting(
     0,
@@ -340,6 +337,7 @@ SETTINGS = {
   'train': TRAIN,
   'sample': SAMPLE,
   'eval': EVAL,
+  'distill': DISTILL,
 }
 
 
