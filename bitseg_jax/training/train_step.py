@@ -29,7 +29,6 @@ def make_corrupt_fn(
   size_power: float = 0.0,
   self_conditioning: bool = False,
   num_steps: int | None = None,
-  target_fn: Callable[..., jax.Array] | None = None,
 ) -> Callable[..., Inputs]:
   """Makes the function that noises a training batch (sec. 3.1).
 
@@ -41,19 +40,16 @@ def make_corrupt_fn(
     self_conditioning: whether to add sees_itself.
     num_steps: draw only times at which one of so many steps of the sampler
       begins; None draws all times.
-    target_fn: what x_hat is to be, for distillation, see distill.py; None is
-      the codes themselves.
 
   Returns:
-    corrupt_fn(batch, key, *teacher) -> inputs of the loss. The batch holds
-    image, uint8 [B, S, S, 3], and codes, int [B, S, S], where -1 (padding,
-    unlabelled) is ignored; the teacher's parameters are given if there is a
-    target_fn. The inputs hold x and z_t [B, S, S, C], the normalised image
+    corrupt_fn(batch, key) -> inputs of the loss. The batch holds image, uint8
+    [B, S, S, 3], and codes, int [B, S, S], where -1 (padding, unlabelled) is
+    ignored. The inputs hold x and z_t [B, S, S, C], the normalised image
     [B, S, S, 3], t [B], valid, bool [B, S, S], pixel_weight [B, S, S] and
     sees_itself, bool [B], true for about half the rows.
   """
 
-  def corrupt_fn(batch, key, *teacher):
+  def corrupt_fn(batch, key):
     key_t, key_eps, key_drop = jax.random.split(key, 3)
     codes = batch['codes'].astype(jnp.int32)
     x = codec.encode(codes)
@@ -80,12 +76,31 @@ def make_corrupt_fn(
     if self_conditioning:
       key_itself = jax.random.fold_in(key, 3)
       inputs['sees_itself'] = jax.random.bernoulli(key_itself, 0.5, (len(x),))
-    if target_fn:
-      given = (inputs[name] for name in ('z_t', 'image', 't', 'valid'))
-      inputs['x'] = target_fn(*teacher, *given)
     return inputs
 
   return corrupt_fn
+
+
+def with_target(
+  corrupt_fn: Callable[..., Inputs], target_fn: Callable[..., jax.Array]
+) -> Callable[..., Inputs]:
+  """Puts a teacher's x_hat in the place of the codes as what is learned.
+
+  Args:
+    corrupt_fn: as from make_corrupt_fn.
+    target_fn: (teacher's parameters, z_t, image, t, valid) -> x_hat, see
+      distill.py.
+
+  Returns:
+    corrupt_fn(batch, key, teacher's parameters) -> inputs of the loss.
+  """
+
+  def corrupt_for_student(batch, key, teacher):
+    inputs = corrupt_fn(batch, key)
+    given = (inputs[name] for name in ('z_t', 'image', 't', 'valid'))
+    return inputs | {'x': target_fn(teacher, *given)}
+
+  return corrupt_for_student
 
 
 def make_loss_fn(
@@ -265,8 +280,8 @@ def make_loss(
   Args:
     settings: the section.
     parts: of the run.
-    num_steps, target_fn: of a distillation, see make_corrupt_fn. Then no photo
-      is dropped, as the teacher's guidance is learned with the photo.
+    num_steps, target_fn: of a distillation, see make_corrupt_fn, with_target.
+      Then no photo is dropped, as its guidance is part of the target.
   """
   corrupt_fn = make_corrupt_fn(
     parts.schedule,
@@ -275,8 +290,9 @@ def make_loss(
     settings.size_power,
     settings.self_conditioning,
     num_steps,
-    target_fn,
   )
+  if target_fn:
+    corrupt_fn = with_target(corrupt_fn, target_fn)
   loss_fn = make_loss_fn(
     parts.denoise,
     parts.schedule,
