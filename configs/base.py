@@ -18,8 +18,8 @@ DATA = {
   'source': Setting(
     'tfds',
     'tfds: folders written by prepare. procedural: scenes drawn as they are '
-    'needed, without files',
-    choices=('tfds', 'procedural'),
+    'needed, without files. ambiguous: such scenes whose annotators disagree',
+    choices=('tfds', 'procedural', 'ambiguous'),
   ),
   'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
   'dirs': Setting(

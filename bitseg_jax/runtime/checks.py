@@ -227,7 +227,7 @@ def _check_data(data):
       f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
       'datasets and must differ'
     )
-  if names and data.source == 'procedural':
+  if names and data.source != 'tfds':
     raise ValueError('config.data.dirs needs config.data.source = tfds')
   weights = data.weights
   if weights and len(weights) != len(names):
