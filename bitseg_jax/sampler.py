@@ -111,11 +111,10 @@ def guided(
   """Binds a denoiser to parameters, images and guidance (sec. 3.1).
 
   Args:
-    denoise: (params, z_t, image, t, ...) -> x_hat, see
-      diffusion.make_denoiser.
+    denoise: (params, z_t, image, t, ...) -> x_hat, of diffusion.make_denoiser.
     params: parameters of the network.
-    image: normalised photographs, float [B, H, W, 3], with further channels if
-      the network sees prompts; the unconditional branch sees zeros in all.
+    image: normalised photographs and, for networks that see prompts, these:
+      float [B, H, W, 3 or more]; the unconditional branch sees zeros in all.
     guidance_weight: w of diffusion.guide; 0 skips the unconditional branch.
     interval: lowest and highest t to guide at (Kynkaanniemi et al. 2024).
 
@@ -210,13 +209,11 @@ class Steering(NamedTuple):
   """What is known of a sample before it is drawn.
 
   Attributes:
-    known: clean codes of the pixels that are known, float [B, H, W, C]; 0 in
-      all channels where a pixel is not known. x_hat is set to them at every
-      step, so that the rest can follow.
-    start: clean codes to begin from, float [B, H, W, C]. They are noised to
-      t = strength, and the steps lead from there to 0 (Meng et al. 2022).
-    strength: float32 [] in (0, 1]: how much of `start` may change; at 1 it has
-      no influence.
+    known: x of the pixels that are known, float [B, H, W, C]; 0 in all channels
+      of the others. x_hat is set to it at every step, so the rest can follow.
+    start: x to begin from, float [B, H, W, C]; noised to t = strength, from
+      where the steps lead to 0 (Meng et al. 2022).
+    strength: float32 [] in (0, 1]; at 1 start has no influence.
   """
 
   known: jax.Array
@@ -245,8 +242,8 @@ def sample(
     key: a PRNG key, or B keys, of which a sample depends on its own alone.
     shape: (B, H, W, C).
     schedule: the noise schedule that the network was trained with.
-    num_steps: number of steps, at least 1. Each calls denoise_fn once; 'heun'
-      calls it twice in each step but the last.
+    num_steps: at least 1. Each step calls denoise_fn once, 'heun' twice in all
+      but the last.
     method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
     variance: variance of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; in padding (False) x_hat is held at 0.
@@ -260,8 +257,7 @@ def sample(
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
 
   Raises:
-    ValueError: if method or variance is unknown, num_steps is below 1, or the
-      number of keys is neither 1 nor B.
+    ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
   _check(num_steps, method)
   noise = _noise_of(_one_key_a_sample(key, shape[0]), shape)
@@ -297,10 +293,9 @@ def _begin(noise, steering, schedule):
   """Returns the z_t of the first step."""
   if steering is None:
     return noise
-  t = steering.strength
-  at = schedule.alpha(t), schedule.sigma(t)
-  # alpha is small at t = 1, but not 0.
-  return jnp.where(t < 1, diffusion.q_sample(steering.start, noise, *at), noise)
+  _, start, t = steering
+  z_t = diffusion.q_sample(start, noise, schedule.alpha(t), schedule.sigma(t))
+  return jnp.where(t < 1, z_t, noise)  # alpha is small at t = 1, but not 0
 
 
 def _check(num_steps, method):
@@ -351,8 +346,5 @@ def _one_key_a_sample(key, count):
   if key.ndim == 0:
     return jax.random.split(key, count)
   if key.shape != (count,):
-    raise ValueError(
-      f'key has shape {key.shape}; give one key, or one for each of the '
-      f'{count} samples'
-    )
+    raise ValueError(f'key has shape {key.shape}; give 1 key or {count}')
   return key

@@ -18,8 +18,8 @@ DATA = {
   'source': Setting(
     'tfds',
     'tfds: folders written by prepare. procedural: scenes drawn as they are '
-    'needed, without files',
-    choices=('tfds', 'procedural'),
+    'needed, without files. ambiguous: such scenes whose annotators disagree',
+    choices=('tfds', 'procedural', 'ambiguous'),
   ),
   'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
   'dirs': Setting(
@@ -30,8 +30,7 @@ DATA = {
   ),
   'weights': Setting(
     (),
-    'how often each of dirs is drawn from, relative to the others; () is '
-    'equally often',
+    'how often each of dirs is drawn from, relative to the others; () is alike',
     of=float,
     above=0,
     most=1e6,
@@ -147,11 +146,7 @@ DIFFUSION = {
     most=1,
   ),
   'prompt_rate': Setting(
-    0.0,
-    'share of training samples that show the codes of a few known pixels, in '
-    'input channels of their own, which a network with 0 lacks',
-    least=0,
-    most=1,
+    0.0, 'share of samples that see known pixels; 0: none can', least=0, most=1
   ),
   'self_conditioning': Setting(
     False,
@@ -210,11 +205,7 @@ TRAIN = {
     8, 'images in a batch, over all devices', least=1, most=1_000_000
   ),
   'accumulate': Setting(
-    1,
-    'in how many parts a batch is computed, one after the other, to save '
-    'memory',
-    least=1,
-    most=1024,
+    1, 'parts that a batch is computed in, to save memory', least=1, most=1024
   ),
   'steps_per_call': Setting(
     1,
@@ -225,10 +216,7 @@ TRAIN = {
     most=10_000,
   ),
   'fsdp': Setting(
-    1,
-    'devices that share one copy of parameters and optimizer state',
-    least=1,
-    most=65_536,
+    1, 'devices that share one copy of the state', least=1, most=65_536
   ),
   'num_steps': Setting(
     300_000, 'steps of the whole training', least=1, most=_MANY
@@ -322,6 +310,17 @@ EVAL = {
   'gallery_images': Setting(8, 'images in the gallery', least=0, most=1000),
 }
 
+DISTILL = {
+  'teacher': Setting(
+    '',
+    'a run or a pretrained model, whose samples this one learns to draw in '
+    "sample.num_steps evaluations; '' is none",
+  ),
+  'teacher_steps': Setting(
+    0, "the teacher's steps; 0 is those of its config", least=0, most=100_000
+  ),
+}
+
 SETTINGS = {
   'seed': Setting(
     0,
@@ -341,6 +340,7 @@ SETTINGS = {
   'train': TRAIN,
   'sample': SAMPLE,
   'eval': EVAL,
+  'distill': DISTILL,
 }
 
 

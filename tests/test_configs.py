@@ -69,6 +69,8 @@ PAPER = {
 FREE = {
   'seed',
   'init_from',
+  'distill.teacher',
+  'distill.teacher_steps',
   'data.dir',
   'data.dirs',
   'data.weights',

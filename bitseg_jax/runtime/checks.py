@@ -81,6 +81,8 @@ def without_paths(config: ConfigDict) -> dict[str, Any]:
   """
   settings = json.loads(json.dumps(config.to_dict()))
   settings['init_from'] = ''
+  distill = settings['distill']
+  distill['teacher'] = pathlib.PurePath(distill['teacher']).name
   data = settings['data']
   data['dir'] = pathlib.PurePath(data['dir']).name
   data['dirs'] = [pathlib.PurePath(path).name for path in data['dirs']]
@@ -130,6 +132,7 @@ def _fill(config, saved, prefix):
 # how long it trains, what is shown. All else makes it another run.
 _FREE = {
   'init_from',
+  'distill.teacher',
   'data.dir',
   'data.dirs',
   'data.num_threads',
@@ -164,8 +167,10 @@ def check_same_run(
     ValueError: one line that names the setting that differs.
   """
   ours, theirs = (flatten_dict(c.to_dict(), sep='.') for c in (config, saved))
+  # A student learns for the steps that it is sampled with.
+  free = ('eval',) if saved.distill.teacher else ('eval', 'sample')
   for name, value in ours.items():
-    if name in _FREE or name.split('.')[0] in ('sample', 'eval'):
+    if name in _FREE or name.split('.')[0] in free:
       continue
     if theirs[name] != value:
       raise ValueError(
@@ -222,7 +227,7 @@ def _check_data(data):
       f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
       'datasets and must differ'
     )
-  if names and data.source == 'procedural':
+  if names and data.source != 'tfds':
     raise ValueError('config.data.dirs needs config.data.source = tfds')
   weights = data.weights
   if weights and len(weights) != len(names):

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from bitseg_jax import codec as codecs
 from bitseg_jax import diffusion, palette, schedule
 from bitseg_jax.data import pipeline
+from bitseg_jax.data.ambiguous import AmbiguousScenes
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models import MODELS
@@ -221,18 +222,20 @@ def open_sources(
     ValueError, OSError: in one line, if a dataset is missing.
   """
   data = config.data
-  if data.source == 'procedural':
+  if data.source != 'tfds':
     # Both splits share one stream, so that they never overlap.
-    scenes = ProceduralScenes(
-      data.num_eval_scenes + data.num_scenes,
-      data.image_size,
-      data.max_entities,
-      config.seed,
-    )
+    count = data.num_eval_scenes + data.num_scenes
+    if data.source == 'procedural':
+      settings = count, data.image_size, data.max_entities, config.seed
+      scenes = ProceduralScenes(*settings)
+    else:
+      num_annotators = 1 if split == 'train' else 8
+      settings = count, data.image_size, num_annotators, config.seed
+      scenes = AmbiguousScenes(*settings)
     held_out = range(data.num_eval_scenes)
-    rest = range(data.num_eval_scenes, len(scenes))
+    rest = range(data.num_eval_scenes, count)
     subset = Subset(scenes, held_out if split == 'eval' else rest)
-    return {'procedural': subset}
+    return {data.source: subset}
   name, wanted_side = data.eval_split, 0
   if split == 'train':
     # Photos must be larger, because their crops are resized to image_size.

@@ -106,10 +106,13 @@ def read_pretrained(name: str | pathlib.Path, expected: Any = None) -> Weights:
   return Weights(params, found.config, None, found.digest)
 
 
-def read_to_start(config: ConfigDict, expected: Any) -> Weights:
-  """Reads config.init_from for a run whose network may also see prompts.
+def read_to_start(
+  name: str | pathlib.Path, config: ConfigDict, expected: Any
+) -> Weights:
+  """Reads a model for a run to start from, whose network may also see prompts.
 
   Args:
+    name: see `read`.
     config: of the new run.
     expected: shapes, dtypes and shardings of its parameters.
 
@@ -121,11 +124,11 @@ def read_to_start(config: ConfigDict, expected: Any) -> Weights:
     ValueError, OSError: see `read`.
   """
   if not config.diffusion.prompt_rate:
-    return read(config.init_from, expected=expected)
-  found = read(config.init_from)
+    return read(name, expected=expected)
+  found = read(name)
   old, new = found.config.diffusion, config.diffusion
   if old.prompt_rate or old.self_conditioning != new.self_conditioning:
-    return read(config.init_from, expected=expected)
+    return read(name, expected=expected)
   params = jax.tree.map(np.asarray, found.params)
   kernel = params['stem']['kernel']  # [3, 3, pixels of a patch * channels, D]
   shape = (*kernel.shape[:2], -1, _inputs(found.config), kernel.shape[-1])
@@ -136,7 +139,7 @@ def read_to_start(config: ConfigDict, expected: Any) -> Weights:
   params['stem']['kernel'] = wider.reshape(*kernel.shape[:2], -1, shape[-1])
   if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
     raise ValueError(
-      f'config.init_from = {config.init_from} holds another network than '
+      f'{name} holds another network than '
       'config.model and config.codes describe'
     )
   return found._replace(params=jax.tree.map(_put, params, expected))

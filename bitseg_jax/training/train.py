@@ -30,7 +30,7 @@ from bitseg_jax.runtime import (
 from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.runtime.writers import MetricWriter, progress_bar, whole_file
 from bitseg_jax.segmenting import drawing, weights
-from bitseg_jax.training import train_step
+from bitseg_jax.training import distill, train_step
 from bitseg_jax.training.train_step import Metrics
 
 
@@ -42,9 +42,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains until config.train.num_steps, resuming what the workdir holds.
 
   Training starts from the first of these that exists: the newest whole
-  checkpoint in the workdir; config.init_from, a pretrained model or the EMA
-  parameters of another run; random parameters. SIGTERM or Ctrl-C saves a
-  checkpoint and stops it.
+  checkpoint in the workdir; config.init_from, a pretrained model or another
+  run's EMA parameters; config.distill.teacher, likewise; random parameters.
+  SIGTERM or Ctrl-C saves a checkpoint and stops it.
 
   Returns:
     Whether the last step was reached.
@@ -55,18 +55,17 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """
   workdir = pathlib.Path(workdir)
   parts = experiment.build(config)
-  sharding.check_devices(
-    'train.batch_size', config.train.batch_size, config.train.accumulate
-  )
-  sharding.check_devices('eval.batch_size', config.eval.batch_size)
+  _check_devices(config)
   sources = experiment.open_sources(config, 'train')
   eval_sources = experiment.open_sources(config, 'eval')
-  for line in experiment.tell_overflow(config):
-    logging.warning(line)
+  _tell_overflow(config)
+  teacher, target_fn = distill.load_teacher(config, parts)
   mesh = sharding.make_mesh(config.train.fsdp)
   learning_rate, optimizer = experiment.make_optimizer(config.train)
   init, abstract = experiment.make_state(parts, optimizer, mesh)
-  step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  step_fn = train_step.make_step_fn(
+    config, parts, optimizer, mesh, abstract, target_fn
+  )
   with (
     lock.hold_for_all(workdir),
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
@@ -96,8 +95,21 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
       last_saved=manager.orbax.latest_step,
       stop_asked=lambda step: manager.check() or stop_asked(step),
+      teacher=teacher,
     )
   return int(state.step) == config.train.num_steps
+
+
+def _tell_overflow(config):
+  for line in experiment.tell_overflow(config):
+    logging.warning(line)
+
+
+def _check_devices(config):
+  sharding.check_devices(
+    'train.batch_size', config.train.batch_size, config.train.accumulate
+  )
+  sharding.check_devices('eval.batch_size', config.eval.batch_size)
 
 
 def start(config, workdir, init, abstract, manager):
@@ -116,9 +128,9 @@ def start(config, workdir, init, abstract, manager):
       file.write(overview + '\n')
     logging.info('%s', overview.splitlines()[-1])
   state = init(jax.random.key(config.seed))
-  if config.init_from:
-    found = weights.read_to_start(config, abstract.params)
-    logging.info('starting from %s, %s', config.init_from, found.origin)
+  if first := config.init_from or config.distill.teacher:
+    found = weights.read_to_start(first, config, abstract.params)
+    logging.info('starting from %s, %s', first, found.origin)
     state = state.replace(
       params=found.params, ema_params=jax.tree.map(jnp.copy, found.params)
     )
@@ -159,11 +171,12 @@ def loop(
   show: Callable[[int, TrainState], None],
   last_saved: Callable[[], int | None],
   stop_asked: Callable[[int], bool],
+  teacher: tuple[Any, ...] = (),
 ) -> TrainState:
   """Trains until settings.num_steps; logs, evaluates and saves on the way."""
   first, together = int(state.step), settings.steps_per_call
   _check_reachable(settings, first)
-  key = _training_key(seed, mesh)
+  fixed = (_training_key(seed, mesh), *teacher)
   size = settings.batch_size
   progress = progress_bar(
     settings.num_steps * size, 'train', 'img', initial=first * size
@@ -176,9 +189,9 @@ def loop(
   for step in range(first + together, settings.num_steps + 1, together):
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
-      step_fn = train_step.compile_ahead(step_fn, state, batch, key)
+      step_fn = train_step.compile_ahead(step_fn, state, batch, *fixed)
       progress.unpause()  # excludes compiling from the estimate of time left
-    state, metrics = step_fn(state, batch, key)
+    state, metrics = step_fn(state, batch, *fixed)
     pending.append(metrics)
     while due:  # read only now, when the device has the next step to do
       report(*due.pop())

@@ -30,6 +30,7 @@ def make_corrupt_fn(
   size_power: float = 0.0,
   self_conditioning: bool = False,
   prompt_rate: float = 0.0,
+  num_steps: int | None = None,
 ) -> Callable[..., Inputs]:
   """Makes the function that noises a training batch (sec. 3.1).
 
@@ -39,8 +40,9 @@ def make_corrupt_fn(
     cond_drop_rate: share of images replaced by zeros, in [0, 1].
     size_power: if not 0, adds pixel_weight, see diffusion.size_weights.
     self_conditioning: whether to add sees_itself.
-    prompt_rate: if not 0, the image gets C further channels: the encoded codes
-      of a few known pixels in this share of the rows, see prompts.draw_marks.
+    prompt_rate: if not 0, the image gets C more channels, codes of known pixels
+      in this share of the rows (prompts.draw_marks).
+    num_steps: draw only the times at which one of so many sampler steps begins.
 
   Returns:
     corrupt_fn(batch, key) -> inputs of the loss. The batch holds image, uint8
@@ -62,6 +64,8 @@ def make_corrupt_fn(
     # Guidance also needs a model without the image: it learns from zeros.
     keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
     t = diffusion.stratified_times(key_t, len(x))
+    if num_steps:
+      t = (jnp.floor(t * num_steps) + 1) / num_steps
     eps = jax.random.normal(key_eps, x.shape)
     at_t = t[:, None, None, None]
     z_t = diffusion.q_sample(x, eps, schedule.alpha(at_t), schedule.sigma(at_t))
@@ -82,6 +86,28 @@ def make_corrupt_fn(
     return inputs
 
   return corrupt_fn
+
+
+def with_target(
+  corrupt_fn: Callable[..., Inputs], target_fn: Callable[..., jax.Array]
+) -> Callable[..., Inputs]:
+  """Puts a teacher's x_hat in the place of the codes as what is learned.
+
+  Args:
+    corrupt_fn: as from make_corrupt_fn.
+    target_fn: (teacher's parameters, z_t, image, t, valid) -> x_hat, see
+      distill.py.
+
+  Returns:
+    corrupt_fn(batch, key, teacher's parameters) -> inputs of the loss.
+  """
+
+  def corrupt_for_student(batch, key, teacher):
+    inputs = corrupt_fn(batch, key)
+    given = (inputs[name] for name in ('z_t', 'image', 't', 'valid'))
+    return inputs | {'x': target_fn(teacher, *given)}
+
+  return corrupt_for_student
 
 
 def make_loss_fn(
@@ -181,11 +207,12 @@ def make_train_step(
   state_shardings: Any = None,
   accumulate: int = 1,
   steps_per_call: int = 1,
+  takes_teacher: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Compiles one training step, or several in a row, over a mesh.
 
   Args:
-    corrupt_fn: (batch, key) -> inputs, as from make_corrupt_fn.
+    corrupt_fn: (batch, key, *teacher) -> inputs, as from make_corrupt_fn.
     loss_fn: (params, inputs) -> loss, as from make_loss_fn.
     optimizer: as from train_state.make_optimizer.
     ema_decay: final decay of the parameter average, in [0, 1).
@@ -193,17 +220,19 @@ def make_train_step(
     state_shardings: sharding of the state; None = a copy on every device.
     accumulate: number of microbatches per update.
     steps_per_call: K; over 1 for models whose step is shorter than a call.
+    takes_teacher: whether the step is given a teacher's parameters.
 
   Returns:
-    step(state, batch, key) -> (state, {'loss', 'grad_norm'}), float32 [] each.
-    The key is that of the run; the step number is folded in. The given state is
-    donated. If K > 1, batches are stacks [K, B, ...] and metrics are [K].
+    step(state, batch, key, *teacher) -> (state, {'loss', 'grad_norm'}), float32
+    [] each. The key is that of the run; the step number is folded in. The given
+    state is donated. If K > 1, batches are stacks [K, B, ...] and metrics are
+    [K].
   """
 
   unroll = _loops_are_slow(mesh)
 
-  def step(state, batch, key):
-    inputs = corrupt_fn(batch, jax.random.fold_in(key, state.step))
+  def step(state, batch, key, *teacher):
+    inputs = corrupt_fn(batch, jax.random.fold_in(key, state.step), *teacher)
     loss, grads = accumulated(loss_fn, state.params, inputs, accumulate, unroll)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -217,16 +246,17 @@ def make_train_step(
     )
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
 
-  def steps(state, batches, key):
-    one = lambda state, batch: step(state, batch, key)
+  def steps(state, batches, key, *teacher):
+    one = lambda state, batch: step(state, batch, key, *teacher)
     return jax.lax.scan(one, state, batches, unroll=unroll)
 
   copied = sharding.copied_on(mesh)
   placement = state_shardings or copied
   stacked = steps_per_call > 1
+  split, teacher = sharding.split_on(mesh, stacked), [copied] * takes_teacher
   return jax.jit(
     steps if stacked else step,
-    in_shardings=(placement, sharding.split_on(mesh, stacked), copied),
+    in_shardings=(placement, split, copied, *teacher),
     out_shardings=(placement, copied),
     donate_argnums=0,
   )
@@ -253,17 +283,30 @@ def compile_ahead(
 
 
 def make_loss(
-  settings: ConfigDict, parts: experiment.Experiment
+  settings: ConfigDict,
+  parts: experiment.Experiment,
+  num_steps: int | None = None,
+  target_fn: Callable[..., jax.Array] | None = None,
 ) -> tuple[Callable[..., Inputs], Callable[..., jax.Array]]:
-  """Returns (corrupt_fn, loss_fn) for a config's `diffusion` section."""
+  """Returns (corrupt_fn, loss_fn) for a config's `diffusion` section.
+
+  Args:
+    settings: the section.
+    parts: of the run.
+    num_steps, target_fn: of a distillation, see make_corrupt_fn, with_target.
+      Then no photo is dropped, as its guidance is part of the target.
+  """
   corrupt_fn = make_corrupt_fn(
     parts.schedule,
     parts.codec,
-    settings.cond_drop_rate,
+    0.0 if target_fn else settings.cond_drop_rate,
     settings.size_power,
     settings.self_conditioning,
     settings.prompt_rate,
+    num_steps,
   )
+  if target_fn:
+    corrupt_fn = with_target(corrupt_fn, target_fn)
   loss_fn = make_loss_fn(
     parts.denoise,
     parts.schedule,
@@ -281,14 +324,27 @@ def make_step_fn(
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
   abstract: TrainState,
+  target_fn: Callable[..., jax.Array] | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles the training step that a config describes, see make_train_step."""
+  """Compiles the training step that a config describes, see make_train_step.
+
+  Args:
+    config: of the run.
+    parts: of the run.
+    optimizer: as from train_state.make_optimizer.
+    mesh: devices.
+    abstract: the state, see experiment.make_state.
+    target_fn: of a distillation, see distill.py; the step then takes the
+      teacher's parameters as well.
+  """
+  num_steps = config.sample.num_steps if target_fn else None
   return make_train_step(
-    *make_loss(config.diffusion, parts),
+    *make_loss(config.diffusion, parts, num_steps, target_fn),
     optimizer,
     config.train.ema_decay,
     mesh,
     sharding.shardings(abstract),
     config.train.accumulate,
     config.train.steps_per_call,
+    takes_teacher=target_fn is not None,
   )

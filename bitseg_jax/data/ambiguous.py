@@ -1,0 +1,201 @@
+"""Dataset of scenes whose annotators disagree by known probabilities.
+
+Every scene holds three things that people annotate in different ways:
+
+  a bar of two colours  is two entities with probability 3/4 where the colours
+                        differ much, and 1/4 where they differ little
+  a disc with a shadow  the shadow is an entity with probability 3/4 where it is
+                        dark, and 1/4 where it is faint; else it is ground
+  a blurred disc        is outlined tight, in the middle or wide, with
+                        probabilities 1/4, 1/2 and 1/4
+
+An annotator decides on each independently. So a scene has twelve possible
+annotations, its modes, whose probabilities are exactly known, and everything
+that decides on them can be seen in the picture.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+OUTLINES = 'tight', 'middle', 'wide'
+_OUTLINE_SHARES = np.array([0.25, 0.5, 0.25])
+_LIKELY, _UNLIKELY = 0.75, 0.25
+_RADIUS, _BLUR = 0.14, 0.05  # of the blurred disc, as shares of the side
+
+
+class Modes(NamedTuple):
+  """All annotations that a scene may get.
+
+  Attributes:
+    id_maps: int32 [M, size, size]; 0 ground, 1 bar, 2 its second part, 3 disc,
+      4 shadow, 5 blurred disc.
+    probabilities: float64 [M], which add up to 1.
+    choices: int [M, 3]: whether the bar is parted, whether the shadow is an
+      entity, and the index of the outline in OUTLINES.
+  """
+
+  id_maps: np.ndarray
+  probabilities: np.ndarray
+  choices: np.ndarray
+
+
+class AmbiguousScenes:
+  """Random-access dataset of scenes, each drawn from the seed and its index."""
+
+  def __init__(
+    self,
+    num_scenes: int,
+    size: int = 32,
+    num_annotators: int = 1,
+    seed: int = 0,
+  ):
+    """Stores the settings of the scenes; draws nothing yet.
+
+    Args:
+      num_scenes: number of scenes, >= 0.
+      size: side of the square picture in pixels, >= 16.
+      num_annotators: annotators drawn for each scene, >= 1.
+      seed: seed >= 0; another seed gives other scenes.
+
+    Raises:
+      ValueError: if an argument is out of its range.
+    """
+    for name, value, least in (
+      ('num_scenes', num_scenes, 0),
+      ('size', size, 16),
+      ('num_annotators', num_annotators, 1),
+      ('seed', seed, 0),
+    ):
+      if value < least:
+        raise ValueError(f'{name} is {value}; it must be at least {least}')
+    self.num_scenes, self.size = num_scenes, size
+    self.num_annotators, self.seed = num_annotators, seed
+
+  def __len__(self) -> int:
+    return self.num_scenes
+
+  def __repr__(self) -> str:
+    return (
+      f'AmbiguousScenes(num_scenes={self.num_scenes}, size={self.size}, '
+      f'num_annotators={self.num_annotators}, seed={self.seed})'
+    )
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """Draws one scene and its annotators.
+
+    Args:
+      index: scene number in [0, num_scenes).
+
+    Returns:
+      {'name': str, 'image': uint8 [size, size, 3], 'id_maps': a list of
+      num_annotators int32 [size, size]}, each a mode of the scene.
+
+    Raises:
+      IndexError: if index is outside [0, num_scenes).
+    """
+    image, modes = self._draw(index)
+    rng = np.random.default_rng([self.seed, int(index), 1])
+    drawn = rng.choice(
+      len(modes.probabilities), self.num_annotators, p=modes.probabilities
+    )
+    return {
+      'name': f'ambiguous_{self.seed}_{int(index):06d}',
+      'image': image,
+      'id_maps': [modes.id_maps[m] for m in drawn],
+    }
+
+  def modes(self, index: int) -> Modes:
+    """Returns all annotations that a scene may get, and how likely each is."""
+    return self._draw(index)[1]
+
+  def _draw(self, index):
+    index = int(index)
+    if not 0 <= index < self.num_scenes:
+      raise IndexError(
+        f'scene {index} asked of {self.num_scenes} scenes; '
+        'use 0 <= index < num_scenes'
+      )
+    return _draw_scene(np.random.default_rng([self.seed, index]), self.size)
+
+
+def _draw_scene(rng: np.random.Generator, size: int):
+  """Draws the image and the modes of one scene."""
+  centres = (np.arange(size) + 0.5) / size
+  x, y = np.meshgrid(centres, centres)
+  # Each thing has a quarter of the picture to itself, so that none is hidden.
+  corners = rng.permutation(
+    [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75,) * 2]
+  )
+  places = corners[:3] + rng.uniform(-0.03, 0.03, (3, 2))
+  colours = _draw_colours(rng)
+  parted, shadowed = rng.random(2) < 0.5  # whether that is likely
+
+  image = np.broadcast_to(colours[0], (size, size, 3)).copy()
+  bar, second = _bar(rng, x, y, places[0])
+  step = (0.35 if parted else 0.12) * rng.choice([-1, 1], 3)
+  step = np.where(abs(colours[1] + step - 0.5) > 0.5, -step, step)
+  image[bar] = colours[1]
+  image[bar & second] = colours[1] + step
+  disc, shadow = _disc_with_shadow(rng, x, y, places[1])
+  image[shadow] *= 0.4 if shadowed else 0.75
+  image[disc] = colours[2]
+  distance = np.hypot(x - places[2][0], y - places[2][1])
+  cover = np.clip((_RADIUS - distance) / (2 * _BLUR) + 0.5, 0, 1)[..., None]
+  image += cover * (colours[3] - image)
+  image += rng.uniform(0.005, 0.02) * rng.standard_normal(image.shape)
+  image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+  outlines = [distance < _RADIUS + d for d in (-_BLUR, 0, _BLUR)]
+  shares = (_LIKELY if likely else _UNLIKELY for likely in (parted, shadowed))
+  return image, _enumerate(bar, second, disc, shadow, outlines, *shares)
+
+
+def _enumerate(bar, second, disc, shadow, outlines, parted, shadowed):
+  """Builds every mode; the choices are independent."""
+  id_maps, probabilities, choices = [], [], []
+  for choice in itertools.product(range(2), range(2), range(len(outlines))):
+    id_map = np.zeros(bar.shape, np.int32)
+    id_map[bar] = 1
+    if choice[0]:
+      id_map[bar & second] = 2
+    if choice[1]:
+      id_map[shadow] = 4
+    id_map[disc] = 3
+    id_map[outlines[choice[2]]] = 5
+    id_maps.append(id_map)
+    probabilities.append(
+      (parted if choice[0] else 1 - parted)
+      * (shadowed if choice[1] else 1 - shadowed)
+      * _OUTLINE_SHARES[choice[2]]
+    )
+    choices.append(choice)
+  return Modes(np.stack(id_maps), np.array(probabilities), np.array(choices))
+
+
+def _bar(rng, x, y, place):
+  """Returns where the bar is, and the half plane of its second part."""
+  angle = rng.uniform(0, 2 * np.pi)
+  dx, dy = x - place[0], y - place[1]
+  along = np.cos(angle) * dx + np.sin(angle) * dy
+  across = np.cos(angle) * dy - np.sin(angle) * dx
+  return (abs(along) < 0.18) & (abs(across) < 0.09), along > 0
+
+
+def _disc_with_shadow(rng, x, y, place):
+  """Returns where the disc is, and where its shadow is seen beside it."""
+  angle = rng.uniform(0, 2 * np.pi)
+  towards = 0.06 * np.array([np.cos(angle), np.sin(angle)])
+  near, far = place - towards, place + towards
+  disc = np.hypot(x - near[0], y - near[1]) < 0.11
+  return disc, (np.hypot(x - far[0], y - far[1]) < 0.11) & ~disc
+
+
+def _draw_colours(rng):
+  """Draws a light ground and three colours, each far from those before."""
+  colours = [rng.uniform(0.6, 0.9, 3)]
+  while len(colours) < 4:
+    options = rng.uniform(0.1, 0.9, (8, 3))
+    gaps = np.linalg.norm(options[:, None] - np.array(colours), axis=-1)
+    colours.append(options[gaps.min(axis=1).argmax()])
+  return np.array(colours)

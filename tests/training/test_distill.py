@@ -1,0 +1,179 @@
+"""Distillation: a student's step lands where its teacher's steps do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitseg_jax import sampler, schedule
+from bitseg_jax.configs import quickstart
+from bitseg_jax.runtime import checkpoint, experiment
+from bitseg_jax.segmenting.segmenter import Segmenter
+from bitseg_jax.training import distill, train, train_step
+
+SHAPE = (4, 8, 8, 2)
+NOISE = schedule.Schedule()
+
+
+def denoise(params, z_t, image, t):
+  """Some function of all it is given, that guidance takes out of [-1, 1]."""
+  seen = jnp.sin(params * z_t) + jnp.cos(t)[:, None, None, None]
+  return jnp.tanh(seen + image.mean(-1, keepdims=True))
+
+
+@pytest.fixture
+def given():
+  z_t, image = jax.random.normal(jax.random.key(0), (2, *SHAPE))
+  valid = jnp.ones(SHAPE[:3], bool).at[:, 6:].set(False)
+  return 3.0, z_t, image, valid
+
+
+def path(predict, z, t, valid, num_steps, substeps):
+  """The teacher's z and x_hat after each of its steps."""
+  for i in range(1, substeps + 1):
+    s = jnp.maximum(t - i / (num_steps * substeps), 0)
+    start = t - (i - 1) / (num_steps * substeps)
+    x_hat = jnp.clip(predict(z, start), -1, 1) * valid[..., None]
+    logsnr = [NOISE.logsnr(time)[:, None, None, None] for time in (start, s)]
+    z = sampler.ddim_step(z, x_hat, *logsnr)
+    yield z, x_hat
+
+
+@pytest.mark.parametrize('guidance_weight', [0.0, 1.0])
+def test_one_step_lands_where_the_steps_of_the_teacher_do(
+  given, guidance_weight
+):
+  params, z_t, image, valid = given
+  target_fn = distill.make_target_fn(denoise, NOISE, 4, 3, guidance_weight)
+  predict = sampler.guided(denoise, params, image, guidance_weight)
+  t = jnp.full(4, 0.75)
+  *_, (z_s, _) = path(predict, z_t, t, valid, 4, 3)
+  target = target_fn(params, z_t, image, t, valid)
+  logsnr = [NOISE.logsnr(time)[:, None, None, None] for time in (t, t - 0.25)]
+  landed = sampler.ddim_step(z_t, target, *logsnr)
+  np.testing.assert_allclose(landed, z_s, atol=1e-4)
+  assert jnp.abs(target).max() <= 1 + 1e-5
+  assert not target[:, 6:].any()
+
+
+def test_the_last_step_predicts_what_the_teacher_does_last(given):
+  params, z_t, image, valid = given
+  target_fn = distill.make_target_fn(denoise, NOISE, 4, 2)
+  predict = sampler.guided(denoise, params, image, 0)
+  t = jnp.full(4, 0.25)
+  *_, (_, last) = path(predict, z_t, t, valid, 4, 2)
+  target = target_fn(params, z_t, image, t, valid)
+  np.testing.assert_allclose(target, last, atol=1e-3)
+
+
+def test_students_differ_with_their_noise_at_a_single_step(given):
+  params, z_t, image, valid = given
+  target_fn = distill.make_target_fn(denoise, NOISE, 1, 4)
+  targets = [
+    target_fn(params, z, image, jnp.ones(4), valid) for z in (z_t, -z_t)
+  ]
+  assert jnp.abs(targets[0] - targets[1]).max() > 0.1
+
+
+def test_times_are_those_at_which_a_step_begins():
+  parts = experiment.build(quickstart.get_config())
+  corrupt_fn = train_step.make_corrupt_fn(
+    parts.schedule, parts.codec, num_steps=4
+  )
+  batch = {
+    'image': np.zeros((64, 8, 8, 3), np.uint8),
+    'codes': np.zeros((64, 8, 8), np.int16),
+  }
+  t = np.asarray(corrupt_fn(batch, jax.random.key(0))['t'])
+  times, counts = np.unique(t, return_counts=True)
+  np.testing.assert_array_equal(times, [0.25, 0.5, 0.75, 1])
+  assert (counts == 16).all()
+
+
+@pytest.fixture
+def student_config(random_run):
+  """Learns the random run, of two guided steps, in one without guidance."""
+  config = checkpoint.read_config(random_run)
+  config.data.update(num_scenes=64, num_eval_scenes=8)
+  config.train.update(
+    batch_size=8,
+    num_steps=12,
+    learning_rate=1e-3,
+    warmup_steps=1,
+    decay_steps=1,
+    log_every=1,
+    eval_every=12,
+    checkpoint_every=6,
+  )
+  config.eval.during_training = 0
+  config.distill.teacher = str(random_run)
+  config.sample.update(num_steps=1, guidance_weight=0.0)
+  return config
+
+
+def test_a_student_starts_as_its_teacher_and_comes_to_draw_alike(
+  student_config, random_run, tmp_path, draw_photo
+):
+  assert train.train(student_config, tmp_path)
+  # The config of the student says how it is sampled; nothing else has to.
+  student = Segmenter.from_checkpoint(tmp_path)
+  settings = student.sampler_settings()
+  assert settings['num_steps'] == 1 and settings['guidance_weight'] == 0
+  student.segment(draw_photo(0, 16, 16), num_samples=2)
+
+  parts = experiment.build(student_config)
+  (teacher,), target_fn = distill.load_teacher(student_config, parts)
+  corrupt_fn, loss_fn = train_step.make_loss(
+    student_config.diffusion, parts, 1, target_fn
+  )
+  source = experiment.open_sources(student_config, 'eval')['procedural']
+  batch = {
+    'image': np.stack([scene['image'] for scene in source]),
+    'codes': np.zeros((8, 16, 16), np.int16),
+  }
+  loss = jax.jit(
+    lambda params: loss_fn(
+      params, corrupt_fn(batch, jax.random.key(5), teacher)
+    )
+  )
+  shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
+  _, params = checkpoint.read_params(tmp_path, shapes, 'params')
+  assert loss(params) < loss(teacher)
+
+  student_config.sample.num_steps = 2
+  with pytest.raises(ValueError, match=r'config.sample.num_steps = 1, not 2'):
+    train.train(student_config, tmp_path)
+
+
+WRONG = {
+  'sample.num_steps': (4, 'the teacher takes 2 steps, no multiple of'),
+  'distill.teacher_steps': (1, None),
+  'sample.guidance_weight': (1.0, 'it must be 0'),
+  'diffusion.loss': ('cross_entropy', 'it must be squared'),
+  'diffusion.self_conditioning': (True, 'it must be False'),
+  'diffusion.input_scale': (0.5, 'but 0.1 in the config of the teacher'),
+  'codes.num_codes': (4, 'but 16 in the config of the teacher'),
+  'data.image_size': (32, 'but 16 in the config of the teacher'),
+  'distill.teacher': ('nowhere', 'no such folder'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_students_that_do_not_fit_their_teacher_get_one_line(
+  student_config, name
+):
+  value, message = WRONG[name]
+  section, key = name.split('.')
+  student_config[section][key] = value
+  parts = experiment.build(student_config)
+  if message is None:
+    distill.load_teacher(student_config, parts)
+    return
+  with pytest.raises((ValueError, OSError), match=message) as caught:
+    distill.load_teacher(student_config, parts)
+  assert '\n' not in str(caught.value)
+
+
+def test_a_run_without_a_teacher_has_no_target():
+  config = quickstart.get_config()
+  assert distill.load_teacher(config, experiment.build(config)) == ((), None)
