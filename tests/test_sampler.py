@@ -215,7 +215,7 @@ def test_a_legacy_key_is_one_key():
   )
   legacy, typed = jax.random.PRNGKey(3), jax.random.key(3)
   np.testing.assert_array_equal(sample(legacy), sample(typed))
-  with pytest.raises(ValueError, match='one for each of the 2'):
+  with pytest.raises(ValueError, match='give 1 key or 2'):
     sample(jax.random.split(typed, 3))
 
 
