@@ -18,6 +18,10 @@ Always written are NAME.json (size, area, box and confidence of the segments)
 and summary.json. Photos that are done are passed over when it is started again
 with the same settings. The exit code is 1 if a file could not be read.
 
+--known=FOLDER|FILE.json says what is known of photos (pixels of one entity),
+--start=FOLDER gives segmentations to begin from, of which --strength says how
+much may change; segmenting/given.py describes the files.
+
 Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard then writes summary.json and the other files of all photos.
 """
@@ -27,7 +31,7 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.configs import base
 from bitseg_jax.output import collection, files
-from bitseg_jax.segmenting import photos, weights
+from bitseg_jax.segmenting import given, photos, weights
 from bitseg_jax.segmenting.answer import METHODS
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -39,6 +43,8 @@ def predict(
   kinds: list[str] | None = None,
   overwrite: bool = False,
   part: tuple[int, int] | None = None,
+  known: str | None = None,
+  start: str | None = None,
   **settings,
 ) -> int:
   """Segments photos; says how it went.
@@ -53,6 +59,7 @@ def predict(
     overwrite: segment anew what is there.
     part: (index, count): every count-th photo, from that of the index on, and
       nothing that is of all photos together.
+    known, start: folder or JSON file for each, see given.py.
     **settings: of Segmenter.segment_batch, see collection.DEFAULTS.
 
   Returns:
@@ -65,10 +72,11 @@ def predict(
   found = photos.find(inputs, output)
   if part:
     found = found[part[0] :: part[1]]
+  places = (('known', known), ('start', start))
+  steering = {k: given.open_place(place) for k, place in places if place}
   segmenter = Segmenter.load(checkpoint)
-  summary = collection.predict(
-    segmenter, found, output, kinds, settings, checkpoint, overwrite, not part
-  )
+  how = kinds, settings, checkpoint, overwrite, not part, steering
+  summary = collection.predict(segmenter, found, output, *how)
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
   print(
@@ -104,6 +112,9 @@ def define_flags() -> None:
   )
   integer('tile', None, 'Side of tiles for large photos, pixels.', 1, 65535)
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
+  flags.DEFINE_string('known', None, 'What is known: folder or JSON file.')
+  flags.DEFINE_string('start', None, 'Segmentations to begin from: folder.')
+  flags.DEFINE_float('strength', 0.5, 'How much of --start may change.', 0, 1)
   cli.define_shard()
   flags.mark_flags_as_required(['input', 'output'])
 
@@ -119,6 +130,8 @@ def main() -> int:
     f.outputs,
     f.overwrite,
     cli.shard(),
+    f.known,
+    f.start,
     **settings,
   )
 

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bitseg_jax import cli, predict
+from bitseg_jax import cli, metrics, predict
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco_panoptic
 from bitseg_jax.output import collection, files, viz
@@ -220,6 +220,37 @@ def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
   assert again(['rle'], method='medoid', seed=6) == []
 
 
+def test_photos_are_steered_by_files(folder, tmp_path, capsys):
+  output, known = tmp_path / 'out', tmp_path / 'known'
+  known.mkdir()
+  marks = np.zeros((31, 47), np.uint8)
+  marks[3, 4], marks[20, 40], marks[28, 9] = 1, 2, 1
+  Image.fromarray(marks).save(known / 'b.png')
+  assert run(folder, tmp_path / 'plain') == 0
+  settings = {'known': str(known), 'start': str(tmp_path / 'plain')}
+  assert run(folder, output, strength=0.0, **settings) == 0
+  steered = np.asarray(Image.open(output / 'b_labels.png'))
+  assert steered[3, 4] == steered[28, 9] != steered[20, 40]
+  for name in ('a', 'deep/a'):  # of these nothing is known
+    file = f'{name}_labels.png'
+    assert_same_segments(output / file, tmp_path / 'plain' / file)
+  capsys.readouterr()
+  assert run(folder, output, strength=0.0, **settings) == 0
+  assert '3 were there' in capsys.readouterr().out
+  marks[28, 9] = 2
+  Image.fromarray(marks).save(known / 'b.png')
+  assert run(folder, output, strength=0.0, **settings) == 0
+  assert '2 were there' in capsys.readouterr().out
+  Image.fromarray(marks[1:]).save(known / 'b.png')
+  assert run(folder, output, strength=0.0, **settings) == 1
+  assert 'b.png is 47 x 30 pixels' in capsys.readouterr().err
+
+
+def assert_same_segments(path, other):
+  maps = [np.asarray(Image.open(p)).astype(int) for p in (path, other)]
+  assert metrics.adjusted_rand_index(*maps) == 1
+
+
 def test_bad_files_are_named_and_the_others_done(folder, tmp_path, capsys):
   (folder / 'broken.jpg').write_bytes((folder / 'b.jpg').read_bytes()[:400])
   (folder / 'empty.png').touch()
@@ -365,6 +396,8 @@ def test_settings_out_of_range_are_refused(model, setting, value, draw_photo):
 
 
 def test_flags_have_the_defaults_of_the_segmenter(model):
-  *signature, progress = Segmenter.segment_batch.__defaults__
-  assert progress is None
-  assert list(collection.DEFAULTS.values()) == signature
+  *signature, progress, known, start, strength = (
+    Segmenter.segment_batch.__defaults__
+  )
+  assert (progress, known, start) == (None, None, None)
+  assert list(collection.DEFAULTS.values()) == [*signature, strength]

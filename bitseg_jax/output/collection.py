@@ -21,7 +21,7 @@ from bitseg_jax.runtime.writers import (
   remove_leftovers,
   write_json,
 )
-from bitseg_jax.segmenting import photos
+from bitseg_jax.segmenting import given, photos
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 # Arguments of Segmenter.segment_batch beside the photos.
@@ -33,6 +33,7 @@ DEFAULTS = {
   'method': 'consensus',
   'tile': None,
   'follow_edges': True,
+  'strength': 0.5,
 }
 
 
@@ -45,6 +46,7 @@ def predict(
   checkpoint: str,
   overwrite: bool = False,
   whole: bool = True,
+  steering: dict[str, given.Given] | None = None,
 ) -> dict[str, Any]:
   """Segments photos and writes what files.py lists, photo by photo.
 
@@ -60,6 +62,7 @@ def predict(
     checkpoint: where the model is from.
     overwrite: segment anew what is there.
     whole: whether to write the files of all photos, such as summary.json.
+    steering: files of what is 'known', and of what to 'start' from.
 
   Returns:
     What summary.json says; that is written however this ends.
@@ -68,20 +71,17 @@ def predict(
     OSError: the output cannot be written.
   """
   output, began, entries = Path(output), time.perf_counter(), {}
-  made_with = _made_with(segmenter, checkpoint, settings)
-  at_once = max(1, segmenter.batch_size // settings['num_samples'])
+  steering = steering or {}
+  made_with = _made_with(segmenter, checkpoint, settings, steering)
+  together = 1 if steering else segmenter.batch_size // settings['num_samples']
   _open_output(output, [photo.name for photo in found])
   try:
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
-      todo = _todo(found, output, kinds, made_with, overwrite, *noted)
-      groups = iter(lambda: list(itertools.islice(todo, at_once)), [])
-      _overlapped(
-        groups,
-        lambda group: _segment(
-          segmenter, group, output, kinds, settings, *noted
-        ),
-      )
+      todo = _todo(found, output, kinds, made_with, overwrite, steering, *noted)
+      groups = iter(lambda: list(itertools.islice(todo, max(1, together))), [])
+      how = output, kinds, settings, *noted
+      _overlapped(groups, lambda group: _segment(segmenter, group, *how))
   finally:
     entries = {p.name: entries[p.name] for p in found if p.name in entries}
     summary = {
@@ -138,13 +138,17 @@ def _overlapped(groups, work):
 def _segment(segmenter, group, output, kinds, settings, entries, progress):
   """Segments a group of photos together, writes and notes them."""
   start = time.perf_counter()
-  results = segmenter.segment_batch([image for *_, image in group], **settings)
-  for (name, about, image), result in zip(group, results, strict=True):
+  # Each steered photo is a group of its own.
+  steered = {k: [ids] for k, ids in group[0][3].items()}
+  results = segmenter.segment_batch(
+    [image for _, _, image, _ in group], **settings, **steered
+  )
+  for (name, about, image, _), result in zip(group, results, strict=True):
     files.write(output, name, image, result, kinds, about)
     entries[name] = _entry('done', files.read_record(output, name))
     progress.update()
   seconds = (time.perf_counter() - start) / len(group)
-  for name, _, _ in group:
+  for name, *_ in group:
     entries[name]['seconds'] = round(seconds, 3)
 
 
@@ -154,7 +158,7 @@ def _open_output(output, names):
   remove_leftovers(output)
 
 
-def _made_with(segmenter, checkpoint, settings):
+def _made_with(segmenter, checkpoint, settings, steering):
   """All that a photo's segmentation depends on beside the photo."""
   # What the run's config says and the same asked for are no different.
   sampler = segmenter.sampler_settings(
@@ -170,25 +174,34 @@ def _made_with(segmenter, checkpoint, settings):
     **settings,
     'num_steps': sampler['num_steps'],
     'guidance_weight': sampler['guidance_weight'],
+    # Whatever the strength, without a start it changes nothing.
+    'strength': settings['strength'] if 'start' in steering else None,
+    **{k: os.path.abspath(g.place) for k, g in steering.items()},
   }
 
 
 def _todo(
-  found, output, kinds, made_with, overwrite, entries, progress
-) -> Iterator[tuple[str, dict[str, Any], np.ndarray]]:
-  """(name, its record so far, pixels) of what is to be done; notes the rest."""
+  found, output, kinds, made_with, overwrite, steering, entries, progress
+) -> Iterator[tuple[str, dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
+  """(name, its record so far, pixels, id maps given) of what is to be done."""
   for path, name in found:
     about = {'photo': os.path.abspath(path), 'made_with': made_with}
     try:
       if path.is_file():
         status = path.stat()
         about.update(bytes=status.st_size, modified=status.st_mtime)
+        if steering:
+          about['steered_by'] = {
+            k: given.fingerprint(g, name) for k, g in steering.items()
+          }
         record = files.read_record(output, name)
         if not overwrite and _is_there(output, name, kinds, about, record):
           entries[name] = _entry('there', record)
           progress.update()
           continue
       image = photos.read(path)
+      size = image.shape[:2]
+      ids = {k: given.read(g, name, size) for k, g in steering.items()}
     except (SourceError, OSError) as error:
       reason = ' '.join(str(error).split())
       tqdm.write(f'skipped: {reason}', file=sys.stderr)
@@ -199,7 +212,7 @@ def _todo(
       }
       progress.update()
       continue
-    yield name, about, image
+    yield name, about, image, ids
 
 
 def _is_there(output, name, kinds, about, record):

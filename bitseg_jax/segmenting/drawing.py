@@ -58,28 +58,20 @@ def make_sample_fn(
     -> x_hat float32 [B, S, S, C], which is 0 in the padding beyond size.
   """
   encode = parts.codec.encode
+  guidance = settings.guidance_weight, tuple(settings.guidance_interval)
 
   def sample_fn(params, image, size, keys, *steering):
     along = jnp.arange(parts.image_size)
     valid = (along[:, None] < size[:, 0, None, None]) & (
       along < size[:, 1, None, None]
     )
-    seen, steer = transforms.normalize_image(image), None
-    marks = jnp.full(valid.shape, -1)
+    steer = None
     if steered:
       known, start, strength = steering
       steer = sampler.Steering(encode(known), encode(start), strength)
-      marks = prompts.widen(known)
-    if parts.sees_prompts:
-      seen = jnp.concatenate([seen, encode(marks)], axis=-1)
+    seen = _seen(parts, image, steering[0] if steered else None)
     return sampler.sample(
-      sampler.guided(
-        parts.denoise,
-        params,
-        seen,
-        settings.guidance_weight,
-        tuple(settings.guidance_interval),
-      ),
+      sampler.guided(parts.denoise, params, seen, *guidance),
       keys,
       (*valid.shape, parts.codec.channels),
       parts.schedule,
@@ -103,6 +95,16 @@ def make_sample_fn(
     in_shardings=(None, *[split] * 3, *[split, split, None] * steered),
     out_shardings=sharding.copied_on(mesh),
   )
+
+
+def _seen(parts, image, known):
+  """What the network sees of photos: their pixels and, if it can, the marks."""
+  seen = transforms.normalize_image(image)
+  if not parts.sees_prompts:
+    return seen
+  marks = jnp.full(image.shape[:3], -1) if known is None else known
+  marks = parts.codec.encode(prompts.widen(marks))
+  return jnp.concatenate([seen, marks], axis=-1)
 
 
 def make_codes_fn(

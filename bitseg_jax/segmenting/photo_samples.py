@@ -41,18 +41,16 @@ def draw(
   """Draws samples of photos; sample n of every photo has the same noise.
 
   Args:
-    sample_fn: (done, image, size, keys, ...) -> x_hat: that of
-      drawing.make_sample_fn, steered if there is steering; done is what `tell`
-      is told.
+    sample_fn: (done, image, size, keys, ...) -> x_hat, see `tell` and
+      drawing.make_sample_fn; steered if there is steering.
     parts: the experiment.
     probabilities_fn: the codec's, compiled.
     mesh: devices.
     batch_size: samples drawn at once; the last batch is filled up.
     images: uint8 [H, W, 3] each.
     num_samples: N.
-    seed: of the samples.
-    steering: known and start of each photo, codes int32 [h, w] at the model's
-      size, -1 where nothing is said.
+    seed: of them.
+    steering: known and start of each photo, codes int32 [h, w], -1: not said.
     strength: see sampler.sample.
     tell: called after each batch with the samples drawn, at work and in all.
 
@@ -60,11 +58,7 @@ def draw(
     For each photo its codes, int32 [N, h, w], and n -> probabilities of the
     codes in sample n, float32 [h, w, C].
   """
-  examples = [_example(image, parts.image_size) for image in images]
-  for example, steer in zip(examples, steering or [], strict=False):
-    example['known'], example['start'] = (
-      _pad(codes, parts.image_size) for codes in steer
-    )
+  examples = _examples(images, steering, parts.image_size)
   names = ('image', 'size', *('known', 'start') * bool(steering))
   drawn = [([], []) for _ in images]  # codes and x_hat, by sample
   jobs = list(itertools.product(range(len(images)), range(num_samples)))
@@ -86,27 +80,36 @@ def draw(
       drawn[i][1].append(x_hat[row])
     tell(start + len(batch), 0, len(jobs))
 
-  def probabilities(x_hats, size, n):
-    # All of one shape, for it to be compiled once.
-    return np.asarray(probabilities_fn(x_hats[n]))[: size[0], : size[1]]
-
+  of = functools.partial(functools.partial, _probabilities, probabilities_fn)
   return [
-    (np.stack(codes), functools.partial(probabilities, x_hats, example['size']))
+    (np.stack(codes), of(x_hats, example['size']))
     for example, (codes, x_hats) in zip(examples, drawn, strict=True)
   ]
 
 
-def _example(photo, image_size):
-  """Photo as in evaluation; nobody annotated it."""
-  blank = np.zeros(photo.shape[:2], np.int32)
-  record = {'name': '', 'image': photo, 'id_maps': [blank]}
-  return pipeline.evaluation_example(record, image_size)
+def _probabilities(probabilities_fn, x_hats, size, n):
+  # All of one shape, for it to be compiled once.
+  return np.asarray(probabilities_fn(x_hats[n]))[: size[0], : size[1]]
 
 
-def _pad(codes, side):
-  square = np.full((side, side), -1, np.int32)
-  square[: codes.shape[0], : codes.shape[1]] = codes
-  return square
+def _examples(images, steering, side):
+  """Photos as in evaluation, which nobody annotated, with what is said."""
+  examples = []
+  for image in images:
+    blank = np.zeros(image.shape[:2], np.int32)
+    record = {'name': '', 'image': image, 'id_maps': [blank]}
+    examples.append(pipeline.evaluation_example(record, side))
+  for example, steer in zip(examples, steering or [], strict=False):
+    example |= _padded(steer, side)
+  return examples
+
+
+def _padded(steer, side):
+  padded = {}
+  for name, codes in zip(('known', 'start'), steer, strict=True):
+    padded[name] = np.full((side, side), -1, np.int32)
+    padded[name][: codes.shape[0], : codes.shape[1]] = codes
+  return padded
 
 
 def _keys(seed, samples):

@@ -239,12 +239,6 @@ class Segmenter:
     self.sampler_settings(num_steps, guidance_weight)  # checks them
     images = [photos.as_rgb(image) for image in images]
     steers = steering.check(images, known, start, strength, tile)
-    boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
-    parts = [
-      image[top:bottom, left:right]
-      for image, cuts in zip(images, boxes, strict=True)
-      for top, left, bottom, right in cuts
-    ]
     draw = functools.partial(
       self._draw,
       num_samples=num_samples,
@@ -252,12 +246,21 @@ class Segmenter:
       sampler=(num_steps, guidance_weight),
       progress=progress,
     )
+    return self._answer(draw, images, steers, tile, method, follow_edges)
+
+  def _answer(self, draw, images, steers, tile, *how):
+    """Draws samples of photos, or of their tiles, and makes answers of them."""
+    boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
+    parts = [
+      image[top:bottom, left:right]
+      for image, cuts in zip(images, boxes, strict=True)
+      for top, left, bottom, right in cuts
+    ]
     drawn = steering.draw(draw, parts, steers, self._parts)
+    said = steers or [None] * len(parts)
     results = (
-      steering.answer(*one, part, steer, method, follow_edges)
-      for one, part, steer in zip(
-        drawn, parts, steers or [None] * len(parts), strict=True
-      )
+      steering.answer(*one, part, about, *how)
+      for one, part, about in zip(drawn, parts, said, strict=True)
     )
     return [
       answer.join(list(itertools.islice(results, len(cuts))), cuts)

@@ -19,8 +19,7 @@ from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.schedule import Schedule, loss_weight
 from bitseg_jax.segmenting import prompts
 
-Inputs = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
+Inputs = Metrics = dict[str, jax.Array]
 
 
 def make_corrupt_fn(
@@ -40,8 +39,7 @@ def make_corrupt_fn(
     cond_drop_rate: share of images replaced by zeros, in [0, 1].
     size_power: if not 0, adds pixel_weight, see diffusion.size_weights.
     self_conditioning: whether to add sees_itself.
-    prompt_rate: if not 0, the image gets C more channels, codes of known pixels
-      in this share of the rows (prompts.draw_marks).
+    prompt_rate: if not 0, the image gets C further channels, see _with_marks.
     num_steps: draw only the times at which one of so many sampler steps begins.
 
   Returns:
@@ -58,9 +56,7 @@ def make_corrupt_fn(
     x = codec.encode(codes)
     image = transforms.normalize_image(batch['image'])
     if prompt_rate:
-      key_marks = jax.random.fold_in(key, 4)
-      marks = prompts.draw_marks(key_marks, codes, codec.num_codes, prompt_rate)
-      image = jnp.concatenate([image, codec.encode(marks)], axis=-1)
+      image = _with_marks(image, codes, codec, prompt_rate, key)
     # Guidance also needs a model without the image: it learns from zeros.
     keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
     t = diffusion.stratified_times(key_t, len(x))
@@ -108,6 +104,13 @@ def with_target(
     return inputs | {'x': target_fn(teacher, *given)}
 
   return corrupt_for_student
+
+
+def _with_marks(image, codes, codec, rate, key):
+  """Adds the codes of a few known pixels in this share of the rows."""
+  key, count = jax.random.fold_in(key, 4), codec.num_codes
+  marks = prompts.draw_marks(key, codes, count, rate)
+  return jnp.concatenate([image, codec.encode(marks)], axis=-1)
 
 
 def make_loss_fn(
@@ -188,9 +191,8 @@ def _loops_are_slow(mesh):
 def _once_known(known, arrays):
   """Makes the floating-point arrays depend on all of `known` being computed.
 
-  Otherwise XLA:CPU would compute all microbatches side by side and use as much
-  memory as for the whole batch. It drops optimization barriers, but not a
-  product by 0.
+  Otherwise XLA:CPU computes all microbatches side by side, in the memory of a
+  whole batch. It drops optimization barriers, but not a product by 0.
   """
   zero = 0 * sum(jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(known))
   return jax.tree.map(
@@ -225,10 +227,8 @@ def make_train_step(
   Returns:
     step(state, batch, key, *teacher) -> (state, {'loss', 'grad_norm'}), float32
     [] each. The key is that of the run; the step number is folded in. The given
-    state is donated. If K > 1, batches are stacks [K, B, ...] and metrics are
-    [K].
+    state is donated. If K > 1, batches and metrics are stacks [K, ...].
   """
-
   unroll = _loops_are_slow(mesh)
 
   def step(state, batch, key, *teacher):

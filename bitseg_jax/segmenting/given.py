@@ -1,0 +1,171 @@
+"""Reads from files what is known of photos, and segmentations to begin from.
+
+A folder holds NAME_labels.png or NAME.png for a photo: 8 or 16 bits, of the
+photo's size, 0 = nothing is said, as `predict` writes its labels. A JSON file
+holds marks in pixels, from the left and the top:
+
+  {"NAME": [{"id": 1, "points": [[x, y], ...]},
+            {"id": 2, "polygon": [[x, y], ...]},
+            {"id": 2, "box": [left, top, right, bottom]}], ...}
+
+Of a box its core is known, the inner half of each side.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from bitseg_jax.data import images, outside
+from bitseg_jax.data.outside import SourceError
+
+_SHAPES = 'points', 'polygon', 'box'
+
+
+class Given(NamedTuple):
+  """Where the id maps of photos come from.
+
+  Attributes:
+    place: folder or JSON file.
+    marks: what the JSON file holds; None for a folder.
+  """
+
+  place: Path
+  marks: dict[str, Any] | None
+
+
+def open_place(place: str | Path) -> Given:
+  """Opens a folder or a JSON file.
+
+  Raises:
+    ValueError: it is neither, or the JSON is no object.
+  """
+  place = Path(place)
+  if place.is_dir():
+    return Given(place, None)
+  marks = outside.read_json(place)
+  if not isinstance(marks, dict):
+    raise SourceError(f'{place}: must be an object with a list for each photo')
+  return Given(place, marks)
+
+
+def fingerprint(given: Given, name: str) -> str:
+  """Tells whether what is given for a photo has changed; '' of nothing."""
+  found = _find(given, name)
+  if found is None:
+    return ''
+  if isinstance(found, Path):
+    content = outside.read_bytes(found)
+  else:
+    content = json.dumps(found).encode()
+  return hashlib.sha256(content).hexdigest()
+
+
+def read(given: Given, name: str, size: tuple[int, int]) -> np.ndarray | None:
+  """Reads what is given for a photo.
+
+  Args:
+    given: see open_place.
+    name: of the photo's results, see photos.Photo.
+    size: (H, W) of the photo.
+
+  Returns:
+    int32 [H, W], -1 where nothing is said; None if nothing is given.
+
+  Raises:
+    SourceError: in one line, if a file is damaged, of another size, or says two
+      things of one pixel.
+  """
+  found = _find(given, name)
+  if found is None:
+    return None
+  if isinstance(found, Path):
+    ids = outside.check_ids(images.read_label(found), str(found)) - 1
+    if ids.shape != size:
+      raise SourceError(
+        f'{found} is {ids.shape[1]} x {ids.shape[0]} pixels, but the photo '
+        f'{size[1]} x {size[0]}'
+      )
+    return ids
+  return _paint(found, f'{given.place}: {name}', size)
+
+
+def _find(given, name):
+  """The file or the marks of a photo, whose folders may be left out."""
+  names = name, Path(name).name
+  if given.marks is not None:
+    return next((given.marks[n] for n in names if n in given.marks), None)
+  files = [n + suffix for n in names for suffix in ('_labels.png', '.png')]
+  return next((f for n in files if (f := given.place / n).is_file()), None)
+
+
+def _paint(marks, where, size):
+  if not isinstance(marks, list):
+    raise SourceError(f'{where}: must be a list of marks')
+  ids = np.full(size, -1, np.int32)
+  for number, mark in enumerate(marks):
+    here = f'{where}, mark {number}'
+    pixels, entity = _pixels(mark, here, size), mark['id']
+    other = ids[pixels][(ids[pixels] != -1) & (ids[pixels] != entity)]
+    if len(other):
+      raise SourceError(
+        f'{here}: says {entity} of a pixel that is said to be {other[0]}'
+      )
+    ids[pixels] = entity
+  return ids
+
+
+def _pixels(mark, where, size):
+  """bool [H, W]: the pixels that one mark covers, at least one."""
+  shapes = [s for s in _SHAPES if isinstance(mark, dict) and s in mark]
+  if len(shapes) != 1 or set(mark) != {'id', *shapes}:
+    raise SourceError(
+      f'{where}: must have an id and one of {", ".join(_SHAPES)}, but is '
+      f'{outside.shown(mark)}'
+    )
+  entity, (shape,) = mark['id'], shapes
+  if type(entity) is not int or not 0 <= entity <= outside.MAX_ID:
+    raise SourceError(
+      f'{where}: id is {outside.shown(entity)}; it must be whole and 0 or more'
+    )
+  places = _places(mark[shape], shape, where, size)
+  if shape == 'box':
+    (left, top), (right, bottom) = places
+    across, down = (right - left) / 4, (bottom - top) / 4
+    places = [
+      (left + across, top + down),
+      (right - across, bottom - down),
+    ]
+  canvas = Image.new('1', (size[1], size[0]))
+  draw = ImageDraw.Draw(canvas)
+  if shape == 'polygon' and len(places) > 1:
+    draw.polygon(places, fill=1)
+  elif shape == 'box':
+    draw.rectangle([tuple(map(int, place)) for place in places], fill=1)
+  for x, y in places:
+    draw.point((int(x), int(y)), fill=1)
+  return np.array(canvas)
+
+
+def _places(value, shape, where, size):
+  """[(x, y), ...] within the photo."""
+  fault = SourceError(
+    f'{where}: {shape} is {outside.shown(value)}; it must be pixels within the '
+    f'photo, {size[1]} x {size[0]}'
+  )
+  try:
+    array = np.array(value, np.float64)
+  except (TypeError, ValueError, OverflowError):
+    raise fault from None
+  if shape == 'box':
+    array = array.reshape(2, 2) if array.shape == (4,) else array[:0]
+  if array.ndim != 2 or array.shape[-1] != 2 or not len(array):
+    raise fault
+  if not ((array >= 0) & (array < (size[1], size[0]))).all():  # also nan
+    raise fault
+  if shape == 'box' and (array[1] < array[0]).any():
+    raise SourceError(f'{where}: box must be [left, top, right, bottom]')
+  return [tuple(place) for place in array.tolist()]
