@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # One test process per core, four at the most: each takes over 1 GB.
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo bench test test-slow test-oldest campaign lint docs lock clean
+.PHONY: install demo bench test test-slow test-tpu test-oldest campaign lint docs lock clean
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -39,6 +39,19 @@ test: install
 
 test-slow: install
 	$(BIN)/python $(PYTEST) -m slow $(TEST_FLAGS)
+
+# Compiles for TPUs, without one. libtpu (200 MB) lies apart: where it is
+# installed, JAX looks for a TPU at every start.
+LIBTPU := $(VENV)/libtpu
+test-tpu: $(LIBTPU)/installed
+	JAX_PLATFORMS=cpu PYTHONPATH=$(LIBTPU) \
+	  $(BIN)/python -m pytest -m slow tests/benchmarks $(TEST_FLAGS)
+
+$(LIBTPU)/installed: requirements.lock | install
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(LIBTPU) \
+	  "$$($(BIN)/python -c 'from importlib.metadata import requires; print( \
+	  next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
+	touch $@
 
 # Kills, flipped bits and odd inputs by the hundred, for as long as one likes;
 # CAMPAIGN_FLAGS such as "--seed=7 --minutes=20" go to each.

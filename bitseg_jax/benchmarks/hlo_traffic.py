@@ -89,8 +89,7 @@ def count(text: str) -> Traffic:
   """
   computations, entry = parse(text)
   times, fused = _visits(computations, entry)
-  flops = host = 0
-  kinds, sizes = Counter(), Counter()
+  flops, host, sent = 0, 0, {}
   for name, visits in times.items():
     results = {i.name: i.result for i in computations[name]}
     for i in computations[name]:
@@ -98,8 +97,11 @@ def count(text: str) -> Traffic:
       if kind in ('convolution', 'dot'):
         flops += visits * _flops(i, results)
       elif kind in _COLLECTIVES:
-        kinds[kind] += visits
-        sizes[kind] += visits * _collective_bytes(i)
+        # One that runs beside operations is written in each fusion with one of
+        # them, always with the same channel.
+        channel = re.search(r'channel_id=(\d+)', i.rest)
+        key = kind, channel[1] if channel else f'{name}/{i.name}'
+        sent[key] = visits, visits * _collective_bytes(i)
       host += visits * (i.opcode in _HOST or 'S(5)' in i.result)
   by_operation, aside = _traffic(computations, times, fused)
   moved = sum(by_operation.values())
@@ -113,10 +115,17 @@ def count(text: str) -> Traffic:
     float(moved),
     float(aside),
     float(sum(filled.values()) + filled_aside),
-    {kind: (kinds[kind], sizes[kind]) for kind in kinds},
+    {
+      kind: tuple(map(sum, zip(*_of_kind(sent, kind), strict=True)))
+      for kind in dict.fromkeys(kind for kind, _ in sent)
+    },
     host,
     by_operation,
   )
+
+
+def _of_kind(sent, kind):
+  return [counts for key, counts in sent.items() if key[0] == kind]
 
 
 def _traffic(computations, times, fused):

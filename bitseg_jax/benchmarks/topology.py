@@ -8,6 +8,7 @@ long each of these takes at least. The longest of the three binds.
 import importlib.util
 import os
 import time
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -147,7 +148,10 @@ def _abstract(shape, dtype, where):
 
 def _compile(function, *args):
   try:
-    return train_step.compile_ahead(function, *args)
+    with warnings.catch_warnings():
+      # JAX's cache keeps what is compiled here, but only a TPU can load it.
+      warnings.filterwarnings('ignore', 'Error reading persistent compilation')
+      return train_step.compile_ahead(function, *args)
   except RuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

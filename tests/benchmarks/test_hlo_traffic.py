@@ -105,6 +105,19 @@ to_apply=%add
   assert rows['train: images at most'][0] == pytest.approx(40 / 0.08192)
 
 
+def test_a_collective_in_pieces_counts_once():
+  line = """
+  %g{0} = f32[8,128]{{1,0:T(8,128)}} all-gather(%x), channel_id={0}
+  %h{0} = f32[8,128]{{1,0:T(8,128)}} all-gather(%x), channel_id=1"""
+  text = f"""
+ENTRY %main (x: f32[2,128]) -> f32[8,128] {{
+  %x = f32[2,128]{{1,0:T(2,128)}} parameter(0){line.format(2)}{line.format(3)}
+}}
+"""
+  size = 8 * 128 * 4
+  assert hlo_traffic.count(text).collectives == {'all-gather': (3, 3 * size)}
+
+
 LOOP = """
 %body (p: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
   %p = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
