@@ -96,3 +96,16 @@ def test_a_trace_is_left_in_the_folder(tmp_path):
   matrix = jnp.ones((300, 300))
   device.trace(lambda: matrix @ matrix, str(tmp_path))
   assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))
+
+
+def test_for_a_slice_only_programs_are_measured(
+  tiny_config, monkeypatch, capsys
+):
+  rows = lambda what, config, name: [(f'{what} on {name}', 1.0, 'ms')]
+  monkeypatch.setattr(benchmark.topology, 'measure', rows)
+  benchmark.run(list(benchmark.WHAT), tiny_config, slice_name='v5e:2x2')
+  printed = capsys.readouterr().out
+  assert 'train on v5e:2x2' in printed and 'sample on v5e:2x2' in printed
+  assert 'matmul' not in printed
+  with pytest.raises(ValueError, match='compiles train and sample'):
+    benchmark.run(['input'], tiny_config, slice_name='v5e:2x2')
