@@ -4,10 +4,10 @@ bitseg clicks --data=DIR --split=val --output=DIR [--checkpoint=DIR]
 
 A simulated user clicks at the centre of the largest wrong region, which says
 what entity lies there. Printed are ARI and IoU of the whole map after k clicks,
-of the model and of classical methods that are given the same clicks, and the
-clicks that single objects take to reach an IoU (NoC). The output holds
-clicks.json and a plot. The classical methods need scikit-image: the extra
-bitseg-jax[baselines].
+of the model and of classical methods that are given the same clicks (or, with
+--own_clicks, each its own), and the clicks that single objects take to reach an
+IoU (NoC). The output holds clicks.json and a plot. The classical methods need
+scikit-image: the extra bitseg-jax[baselines].
 """
 
 import time
@@ -43,6 +43,9 @@ def define_flags() -> None:
   bounds = base.EVAL['num_samples'].bounds
   integer('num_samples', 4, 'Samples of each answer.', *bounds)
   integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
+  flags.DEFINE_bool(
+    'own_clicks', False, 'Click at the mistakes of each method by itself.'
+  )
   flags.DEFINE_float(
     'jitter',
     0.0,
@@ -58,6 +61,8 @@ def main() -> None:
   f = flags.FLAGS
   source = splits.open_split(f.data, f.split)
   source = experiment.Subset(source, range(0, len(source), f.every))
+  output = Path(f.output)
+  output.mkdir(parents=True, exist_ok=True)
   segmenter = Segmenter.load(weights.given_or_default(f.checkpoint))
   spent = []
 
@@ -69,14 +74,15 @@ def main() -> None:
 
   counts = [k for k in COUNTS if k <= f.most]
   curves = clicks.score_whole_maps(
-    source, segment, f.image_size, counts, f.jitter, f.seed
+    source, segment, f.image_size, counts, f.jitter, f.seed, f.own_clicks
   )
   results = {
     'data': f.data,
     'split': f.split,
-    'images': len(source),
+    'images': len(curves['model']['ari']),
     'num_samples': f.num_samples,
     'jitter': f.jitter,
+    'own_clicks': f.own_clicks,
     'clicks': counts,
     'median_seconds_per_click': float(np.median(spent)),
     'methods': {
@@ -84,6 +90,9 @@ def main() -> None:
       for name, of in curves.items()
     },
   }
+  # What is computed is written before more is.
+  write_json(output / 'clicks.json', results)
+  reports.draw_clicks(results, output / 'clicks.png')
   if f.object_clicks:
     ious = clicks.score_objects(
       source, segment, f.image_size, f.object_clicks, seed=f.seed
@@ -93,11 +102,8 @@ def main() -> None:
       'iou': ious.mean(axis=0).tolist(),
       **{f'noc_{t:.0%}': clicks.clicks_needed(ious, t) for t in TARGETS},
     }
+    write_json(output / 'clicks.json', results)
   print(reports.format_clicks(results))
-  output = Path(f.output)
-  output.mkdir(parents=True, exist_ok=True)
-  write_json(output / 'clicks.json', results)
-  reports.draw_clicks(results, output / 'clicks.png')
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ DATA = {
   'source': Setting(
     'tfds',
     'tfds: folders written by prepare. procedural: scenes drawn as they are '
-    'needed, without files. ambiguous: such scenes whose annotators disagree',
+    'needed, without files. ambiguous: likewise, but annotators disagree',
     choices=('tfds', 'procedural', 'ambiguous'),
   ),
   'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
@@ -30,7 +30,8 @@ DATA = {
   ),
   'weights': Setting(
     (),
-    'how often each of dirs is drawn from, relative to the others; () is alike',
+    'how often each of dirs is drawn from, relative to the others; () is '
+    'equally often',
     of=float,
     above=0,
     most=1e6,
@@ -140,17 +141,17 @@ DIFFUSION = {
     most=4,
   ),
   'cond_drop_rate': Setting(
-    0.05,
-    'share of training samples without their photo, for guidance',
+    0.05, 'share of samples without their photo, for guidance', least=0, most=1
+  ),
+  'prompt_rate': Setting(
+    0.0,
+    'share of training images that come with the codes of a few known pixels, '
+    'in input channels of their own; a network trained with 0 has none',
     least=0,
     most=1,
   ),
-  'prompt_rate': Setting(
-    0.0, 'share of samples that see known pixels; 0: none can', least=0, most=1
-  ),
   'self_conditioning': Setting(
-    False,
-    'show the network its own x_hat of the step before (Chen et al. 2023)',
+    False, 'show the network its last x_hat (Chen et al. 2023)'
   ),
 }
 
@@ -170,11 +171,7 @@ MODEL = {
     3, 'residual blocks in each level on the way down', least=1, most=64
   ),
   'attention_levels': Setting(
-    (3, 4),
-    'levels with attention; 0 is the full resolution',
-    of=int,
-    least=0,
-    most=16,
+    (3, 4), 'levels with attention; 0 is the finest', of=int, least=0, most=16
   ),
   'num_heads': Setting(4, 'attention heads', least=1, most=1024),
   'patch_size': Setting(
@@ -196,7 +193,7 @@ MODEL = {
   ),
   'remat': Setting(
     False,
-    'compute blocks twice to keep less in memory, for batches that do not fit',
+    'compute blocks twice, to keep less in memory',
   ),
 }
 
@@ -205,7 +202,11 @@ TRAIN = {
     8, 'images in a batch, over all devices', least=1, most=1_000_000
   ),
   'accumulate': Setting(
-    1, 'parts that a batch is computed in, to save memory', least=1, most=1024
+    1,
+    'in how many parts a batch is computed, one after the other, to save '
+    'memory',
+    least=1,
+    most=1024,
   ),
   'steps_per_call': Setting(
     1,
@@ -216,7 +217,10 @@ TRAIN = {
     most=10_000,
   ),
   'fsdp': Setting(
-    1, 'devices that share one copy of the state', least=1, most=65_536
+    1,
+    'devices that share one copy of parameters and optimizer state',
+    least=1,
+    most=65_536,
   ),
   'num_steps': Setting(
     300_000, 'steps of the whole training', least=1, most=_MANY
@@ -275,7 +279,7 @@ SAMPLE = {
   ),
   'guidance_interval': Setting(
     (0.0, 1.0),
-    'least and most t at which to guide',
+    'least and most t to guide at',
     of=float,
     least=0,
     most=1,
@@ -323,10 +327,7 @@ DISTILL = {
 
 SETTINGS = {
   'seed': Setting(
-    0,
-    'seed of initialisation, data order, noise and evaluation',
-    least=0,
-    most=2**32 - 1,
+    0, 'seed of weights, data, noise and evaluation', least=0, most=2**32 - 1
   ),
   'init_from': Setting(
     '',

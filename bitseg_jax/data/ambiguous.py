@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bitseg_jax.data.procedural import check_index, check_least
+
 OUTLINES = 'tight', 'middle', 'wide'
 _OUTLINE_SHARES = np.array([0.25, 0.5, 0.25])
 _LIKELY, _UNLIKELY = 0.75, 0.25
@@ -62,14 +64,10 @@ class AmbiguousScenes:
     Raises:
       ValueError: if an argument is out of its range.
     """
-    for name, value, least in (
-      ('num_scenes', num_scenes, 0),
-      ('size', size, 16),
-      ('num_annotators', num_annotators, 1),
-      ('seed', seed, 0),
-    ):
-      if value < least:
-        raise ValueError(f'{name} is {value}; it must be at least {least}')
+    check_least('num_scenes', num_scenes, 0)
+    check_least('size', size, 16)
+    check_least('num_annotators', num_annotators, 1)
+    check_least('seed', seed, 0)
     self.num_scenes, self.size = num_scenes, size
     self.num_annotators, self.seed = num_annotators, seed
 
@@ -111,12 +109,7 @@ class AmbiguousScenes:
     return self._draw(index)[1]
 
   def _draw(self, index):
-    index = int(index)
-    if not 0 <= index < self.num_scenes:
-      raise IndexError(
-        f'scene {index} asked of {self.num_scenes} scenes; '
-        'use 0 <= index < num_scenes'
-      )
+    index = check_index(index, self.num_scenes)
     return _draw_scene(np.random.default_rng([self.seed, index]), self.size)
 
 

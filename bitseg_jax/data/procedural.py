@@ -42,14 +42,10 @@ class ProceduralScenes:
     Raises:
       ValueError: if an argument is out of its range.
     """
-    for name, value, least in (
-      ('num_scenes', num_scenes, 0),
-      ('size', size, 8),
-      ('max_entities', max_entities, 2),
-      ('seed', seed, 0),
-    ):
-      if value < least:
-        raise ValueError(f'{name} is {value}; it must be at least {least}')
+    check_least('num_scenes', num_scenes, 0)
+    check_least('size', size, 8)
+    check_least('max_entities', max_entities, 2)
+    check_least('seed', seed, 0)
     self.num_scenes = num_scenes
     self.size = size
     self.max_entities = max_entities
@@ -79,12 +75,7 @@ class ProceduralScenes:
     Raises:
       IndexError: if index is outside [0, num_scenes).
     """
-    index = int(index)
-    if not 0 <= index < self.num_scenes:
-      raise IndexError(
-        f'scene {index} asked of {self.num_scenes} scenes; '
-        'use 0 <= index < num_scenes'
-      )
+    index = check_index(index, self.num_scenes)
     rng = np.random.default_rng([self.seed, index])
     image, id_map = _draw_scene(rng, self.size, self.max_entities)
     return {
@@ -92,6 +83,22 @@ class ProceduralScenes:
       'image': image,
       'id_maps': [id_map],
     }
+
+
+def check_least(name: str, value: int, least: int) -> None:
+  """Raises ValueError if an argument is below its least value."""
+  if value < least:
+    raise ValueError(f'{name} is {value}; it must be at least {least}')
+
+
+def check_index(index: int, num_scenes: int) -> int:
+  """Returns the number of a scene; raises IndexError if there is none."""
+  index = int(index)
+  if not 0 <= index < num_scenes:
+    raise IndexError(
+      f'scene {index} asked of {num_scenes} scenes; use 0 <= index < num_scenes'
+    )
+  return index
 
 
 def _draw_scene(

@@ -109,8 +109,9 @@ def classical_methods(image_size: int) -> dict[str, Method]:
   def walker(image, known):
     if known.max() == 0:
       return np.zeros_like(known)
+    # 'bf' solves exactly; the iterative modes stop too early with few marks.
     labels = segmentation.random_walker(
-      image, known + 1, mode='cg_j', channel_axis=-1
+      image, known + 1, mode='bf', channel_axis=-1
     )
     return labels - 1
 
@@ -138,10 +139,9 @@ def score_whole_maps(
   counts: Sequence[int],
   jitter: float = 0.0,
   seed: int = 0,
+  own_clicks: bool = False,
 ) -> dict[str, dict[str, np.ndarray]]:
   """Scores the whole map after k clicks, of a model and of classical methods.
-
-  Clicks are made for the model; the other methods are given the same ones.
 
   Args:
     source: records, see data/pipeline.py; the first annotator is the user.
@@ -150,24 +150,31 @@ def score_whole_maps(
     counts: numbers of clicks k, ascending.
     jitter: see jittered.
     seed: of the jitter.
+    own_clicks: whether each method is clicked at for its own mistakes; else
+      all are given the clicks that the model got.
 
   Returns:
     By method and score of SCORED, float [images, counts].
   """
   methods = {'model': segment, **classical_methods(image_size)}
   values = {name: {s: [] for s in SCORED} for name in methods}
-  rng = np.random.default_rng(seed)
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     image, true = _prepare(source[i], image_size)
-    if (true != IGNORE_ID).any():
-      marks = _click(image, true, segment, counts, jitter, rng)
-      for name, method in methods.items():
-        rows = []
-        for known, made in marks:
-          pred = made if name == 'model' else method(image, known)
-          rows.append(metrics.scores(true, pred))
-        for score in SCORED:
-          values[name][score].append([row[score] for row in rows])
+    if (true == IGNORE_ID).all():
+      continue
+    settings = counts, jitter
+    shared = _click(image, true, segment, *settings, [seed, i])
+    for name, method in methods.items():
+      if name == 'model':
+        preds = [pred for _, pred in shared]
+      elif own_clicks:
+        clicked = _click(image, true, method, *settings, [seed, i])
+        preds = [pred for _, pred in clicked]
+      else:
+        preds = [method(image, known) for known, _ in shared]
+      rows = [metrics.scores(true, pred) for pred in preds]
+      for score in SCORED:
+        values[name][score].append([row[score] for row in rows])
   return {
     name: {score: np.array(rows) for score, rows in of.items()}
     for name, of in values.items()
@@ -181,22 +188,20 @@ def _prepare(record, image_size):
   return example['image'][:height, :width], true.astype(np.int32)
 
 
-def _click(image, true, segment, counts, jitter, rng):
-  """(known, the model's id map) after each of `counts` clicks."""
+def _click(image, true, segment, counts, jitter, seed):
+  """(known, id map) of one method after each of `counts` clicks."""
+  rng = np.random.default_rng(seed)
   known = np.full(true.shape, IGNORE_ID, np.int32)
-  pred, found, wanted = segment(image, known), [], set(counts)
+  pred, found = segment(image, known), {}
   for k in range(max(counts) + 1):
-    if k in wanted:
-      found.append((known.copy(), pred))
-    click = next_click(true, pred, known)
-    if click is None or k == max(counts):
-      continue
-    if jitter:
-      click = jittered(click, true, jitter, rng)
-    known[click] = true[click]
-    if k + 1 <= max(counts):
+    found[k] = known.copy(), pred
+    click = next_click(true, pred, known) if k < max(counts) else None
+    if click is not None:
+      if jitter:
+        click = jittered(click, true, jitter, rng)
+      known[click] = true[click]
       pred = segment(image, known)
-  return found
+  return [found[k] for k in counts]
 
 
 def score_objects(

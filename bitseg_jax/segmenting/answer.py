@@ -117,7 +117,7 @@ def from_samples(
 def with_id_map(
   result: Segmentation,
   id_map: np.ndarray,
-  sample: Callable[[int], np.ndarray] | None = None,
+  sample: Callable[[int], np.ndarray],
 ) -> Segmentation:
   """Returns the segmentation with other segments.
 
@@ -125,14 +125,14 @@ def with_id_map(
     result: the segmentation.
     id_map: int32 [H, W], ids 0, 1, ... without gaps. A segment's confidence is
       the mean over its pixels.
-    sample: n -> sample n; None keeps the samples.
+    sample: n -> sample n, int32 [H, W].
   """
   confident = result.confidence[result.id_map]
   return dataclasses.replace(
     result,
     id_map=id_map,
     confidence=_means(confident, id_map),
-    sample=sample or result.sample,
+    sample=sample,
   )
 
 

@@ -238,7 +238,7 @@ class Segmenter:
     answer.check_method(method)
     self.sampler_settings(num_steps, guidance_weight)  # checks them
     images = [photos.as_rgb(image) for image in images]
-    steers = steering.check(images, known, start, strength, tile)
+    said_of = steering.check(images, known, start, strength, tile)
     draw = functools.partial(
       self._draw,
       num_samples=num_samples,
@@ -246,9 +246,11 @@ class Segmenter:
       sampler=(num_steps, guidance_weight),
       progress=progress,
     )
-    return self._answer(draw, images, steers, tile, method, follow_edges)
+    return self._answer(
+      draw, num_samples, images, said_of, tile, method, follow_edges
+    )
 
-  def _answer(self, draw, images, steers, tile, *how):
+  def _answer(self, draw, num_samples, images, said_of, tile, *how):
     """Draws samples of photos, or of their tiles, and makes answers of them."""
     boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
     parts = [
@@ -256,11 +258,11 @@ class Segmenter:
       for image, cuts in zip(images, boxes, strict=True)
       for top, left, bottom, right in cuts
     ]
-    drawn = steering.draw(draw, parts, steers, self._parts)
-    said = steers or [None] * len(parts)
+    drawn = steering.draw(draw, parts, said_of, self._parts, num_samples)
+    said_of = said_of or [None] * len(parts)
     results = (
-      steering.answer(*one, part, about, *how)
-      for one, part, about in zip(drawn, parts, said, strict=True)
+      steering.make_answer(*one, part, said, *how)
+      for one, part, said in zip(drawn, parts, said_of, strict=True)
     )
     return [
       answer.join(list(itertools.islice(results, len(cuts))), cuts)

@@ -12,8 +12,7 @@ import numpy as np
 from bitseg_jax import palette
 from bitseg_jax.data import transforms
 from bitseg_jax.runtime import experiment
-from bitseg_jax.segmenting import answer as answers
-from bitseg_jax.segmenting import prompts, upsample
+from bitseg_jax.segmenting import answer, prompts, upsample
 from bitseg_jax.segmenting.answer import Segmentation
 
 
@@ -45,10 +44,10 @@ def check(
     known, start, strength, tile: as in Segmenter.segment_batch.
 
   Returns:
-    One a photo; None if nothing is said of any.
+    What is said of each photo; None if nothing is said of any.
 
   Raises:
-    ValueError: in one line, if it fits no photo, or not the other settings.
+    ValueError: in one line, if it does not fit the photos or other settings.
   """
   if not 0 <= strength <= 1:  # also nan
     raise ValueError(f'strength is {strength}; it must be in [0, 1]')
@@ -82,8 +81,9 @@ def check(
 def draw(
   draw_samples: Callable[..., list[tuple]],
   images: Sequence[np.ndarray],
-  steers: Sequence[Said] | None,
+  said_of: Sequence[Said] | None,
   parts: experiment.Experiment,
+  num_samples: int,
 ) -> list[tuple[np.ndarray, Callable[[int], np.ndarray]]]:
   """Draws samples of photos, true to what is known of them.
 
@@ -91,25 +91,25 @@ def draw(
     draw_samples: (images, plans=None, strength=1) -> codes and probabilities of
       each, see photo_samples.draw.
     images: uint8 [H, W, 3] each.
-    steers: what is known of them, if anything.
+    said_of: what is known of them, if anything.
     parts: the experiment.
+    num_samples: N.
 
   Returns:
-    Codes and probabilities of each image. Without steering, and for strength
-    0, these are the samples that nothing steers.
+    Codes and probabilities of each image. For strength 0 nothing is drawn: all
+    samples are the given segmentation.
   """
-  if steers is None:
+  if said_of is None:
     return draw_samples(images)
-  strength = steers[0].strength
-  begun = steers[0].start is not None
-  if begun and strength == 0:
+  strength = said_of[0].strength
+  if strength == 0:
     return [
-      _as_drawn(s, image, parts)
-      for s, image in zip(steers, images, strict=True)
+      _as_drawn(s, image, parts, num_samples)
+      for s, image in zip(said_of, images, strict=True)
     ]
   plans = [
     _plan(said, image, parts)
-    for said, image in zip(steers, images, strict=True)
+    for said, image in zip(said_of, images, strict=True)
   ]
   return draw_samples(images, plans=plans, strength=strength)
 
@@ -143,40 +143,40 @@ def _whole(start):
   return np.where(start < 0, start.max() + 1, start)
 
 
-def _as_drawn(said, image, parts):
-  """The given segmentation as one certain sample."""
+def _as_drawn(said, image, parts, num_samples):
+  """The given segmentation as so many certain samples."""
   size = transforms.fit_longest_side(*image.shape[:2], parts.image_size)
   codes = _codes(transforms.resize_ids(_whole(said.start), size), parts)
   certain = np.eye(parts.codec.num_codes, dtype=np.float32)[codes]
-  return codes[None], lambda n: certain
+  return np.stack([codes] * num_samples), lambda n: certain
 
 
-def answer(
+def make_answer(
   codes: np.ndarray,
   probabilities: Callable[[int], np.ndarray],
   photo: np.ndarray,
-  steer: Said | None,
+  said: Said | None,
   *settings: Any,
 ) -> Segmentation:
   """Makes the segmentation of a photo from samples, true to what is known.
 
   Args:
     codes, probabilities, photo: as in answer.from_samples.
-    steer: what is known of the photo, if anything.
+    said: what is known of the photo, if anything.
     *settings: the others of answer.from_samples.
 
   Returns:
     The segmentation. Known pixels are as said, in it and in every sample.
   """
-  result = answers.from_samples(codes, probabilities, photo, *settings)
-  if steer is None:
+  result = answer.from_samples(codes, probabilities, photo, *settings)
+  if said is None:
     return result
-  if steer.strength == 0:
-    obeying = prompts.obey(_whole(steer.start), steer.known)
-    result = answers.with_id_map(result, obeying)
-  if steer.known.max() < 0:
+  if said.strength == 0:
+    given = prompts.obey(_whole(said.start), said.known)
+    return answer.with_id_map(result, given, lambda n: given)
+  if said.known.max() < 0:
     return result
-  size, small = photo.shape[:2], prompts.shrink(steer.known, codes.shape[1:])
+  size, small = photo.shape[:2], prompts.shrink(said.known, codes.shape[1:])
 
   def affinity(entity):
     """How likely a pixel has the code of the entity's known pixels."""
@@ -189,7 +189,7 @@ def answer(
       each.append(p @ p[there].mean(axis=0))
     return upsample.upsample_values(np.mean(each, axis=0), size)
 
-  obey = lambda id_map: prompts.obey(id_map, steer.known, affinity)
-  return answers.with_id_map(
+  obey = lambda id_map: prompts.obey(id_map, said.known, affinity)
+  return answer.with_id_map(
     result, obey(result.id_map), lambda n: obey(result.sample(n))
   )

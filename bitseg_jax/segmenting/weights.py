@@ -123,24 +123,29 @@ def read_to_start(
   Raises:
     ValueError, OSError: see `read`.
   """
-  if not config.diffusion.prompt_rate:
-    return read(name, expected=expected)
-  found = read(name)
-  old, new = found.config.diffusion, config.diffusion
-  if old.prompt_rate or old.self_conditioning != new.self_conditioning:
-    return read(name, expected=expected)
+  if config.diffusion.prompt_rate:
+    found = read(name)
+    if not found.config.diffusion.prompt_rate:
+      return _with_marks(name, found, config, expected)
+  return read(name, expected=expected)
+
+
+def _with_marks(name, found, config, expected):
+  """Adds input channels for marks, which come last of a pixel's, with zeros."""
   params = jax.tree.map(np.asarray, found.params)
   kernel = params['stem']['kernel']  # [3, 3, pixels of a patch * channels, D]
   shape = (*kernel.shape[:2], -1, _inputs(found.config), kernel.shape[-1])
-  more = _inputs(config) - shape[3]
+  more = max(0, _inputs(config) - shape[3])
   wider = np.pad(
     kernel.reshape(shape), [(0, more * (i == 3)) for i in range(5)]
   )
   params['stem']['kernel'] = wider.reshape(*kernel.shape[:2], -1, shape[-1])
-  if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
+  old, new = (c.diffusion.self_conditioning for c in (found.config, config))
+  shapes = jax.tree.map(np.shape, params)
+  if old != new or shapes != jax.tree.map(np.shape, expected):
     raise ValueError(
-      f'{name} holds another network than '
-      'config.model and config.codes describe'
+      f'{name} holds another network than config.model, config.codes and '
+      'config.diffusion describe'
     )
   return found._replace(params=jax.tree.map(_put, params, expected))
 

@@ -24,10 +24,10 @@ from bitseg_jax.runtime import experiment
 from bitseg_jax.schedule import Schedule
 from bitseg_jax.segmenting import weights
 
-# Settings that give x_hat its meaning, so that both models must share them.
+# What x_hat means and what the networks see, which both models must share.
 _SHARED = {
   'codes': ('encoding', 'num_codes', 'palette', 'palette_seed'),
-  'diffusion': ('schedule', 'input_scale', 'pred_type', 'tanh'),
+  'diffusion': ('schedule', 'input_scale', 'pred_type', 'tanh', 'prompt_rate'),
   'data': ('image_size',),
 }
 

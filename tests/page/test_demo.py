@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -344,73 +345,95 @@ def urls_asked_for(browser):
   }
 
 
-@pytest.mark.slow
-def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
+def page_of(browser):
+  """What a person does on the page, and what they read there."""
   find = lambda css: browser.find_elements('css selector', css)
-  status = lambda: ' '.join(one.text for one in find('[role=status]'))
-  alert = lambda: ' '.join(one.text for one in find('[role=alert]'))
-  upload = lambda path: until(lambda: find('input[type=file]'))[0].send_keys(
-    str(path)
-  )
   # As often as it takes: what is found may be drawn anew before the click.
   press = lambda find_one: until(lambda: find_one().click() or True)
-  clear = lambda: press(lambda: next(iter(find('button[aria-label=Clear]'))))
-  button = lambda: next(b for b in find('button') if b.text == 'Segment')
-  photo, bad, large, heavy = (
-    tmp_path / name
-    for name in ('photo.png', 'bad.jpg', 'large.png', 'heavy.jpg')
+  return types.SimpleNamespace(
+    find=find,
+    press=press,
+    status=lambda: ' '.join(one.text for one in find('[role=status]')),
+    alert=lambda: ' '.join(one.text for one in find('[role=alert]')),
+    upload=lambda path: until(lambda: find('input[type=file]'))[0].send_keys(
+      str(path)
+    ),
+    clear=lambda: press(lambda: next(iter(find('button[aria-label=Clear]')))),
+    segment=lambda: press(
+      lambda: next(b for b in find('button') if b.text == 'Segment')
+    ),
+    as_phone=lambda: browser.execute_cdp_cmd(
+      'Emulation.setDeviceMetricsOverride',
+      {'width': 390, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True},
+    ),
+    as_desktop=lambda: browser.execute_cdp_cmd(
+      'Emulation.clearDeviceMetricsOverride', {}
+    ),
   )
-  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+
+
+@pytest.mark.slow
+def test_the_page_says_what_it_cannot_take(
+  address, browser, tmp_path, draw_photo
+):
+  page = page_of(browser)
+  bad, large, heavy = (
+    tmp_path / name for name in ('bad.jpg', 'large.png', 'heavy.jpg')
+  )
   bad.write_text('no photo')
   Image.fromarray(draw_photo(0, 200, 300)).save(large)
   heavy.write_bytes(bytes(2**21))
 
-  as_phone = lambda: browser.execute_cdp_cmd(
-    'Emulation.setDeviceMetricsOverride',
-    {'width': 390, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True},
-  )
-
-  as_phone()
+  page.as_phone()
   browser.get(address)
-  until(lambda: 'Choose a photo' in status())
-  press(button)
-  until(lambda: 'No photo is chosen yet' in alert())
+  until(lambda: 'Choose a photo' in page.status())
+  page.segment()
+  until(lambda: 'No photo is chosen yet' in page.alert())
   time.sleep(1)  # it would scroll to where the result is not
   assert browser.execute_script('return window.scrollY') == 0
-  browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+  page.as_desktop()
   for path, reason in ((bad, 'bad.jpg: unreadable'), (large, 'megapixels')):
-    upload(path)
-    until(lambda reason=reason: reason in alert())
-    clear()
-    until(lambda: 'Choose a photo' in status())
-  upload(heavy)
+    page.upload(path)
+    until(lambda reason=reason: reason in page.alert())
+    page.clear()
+    until(lambda: 'Choose a photo' in page.status())
+  page.upload(heavy)
   until(lambda: 'maximum allowed size' in browser.page_source)
 
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
+  page, photo = page_of(browser), tmp_path / 'photo.png'
+  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+
   # An example is chosen by a tap, and while it works one sees it.
-  browser.refresh()
-  until(lambda: len(find('.examples img')) == 4)
-  press(lambda: find('.examples img')[0])
+  page.as_desktop()
+  browser.get(address)
+  until(lambda: len(page.find('.examples img')) == 4)
+  page.press(lambda: page.find('.examples img')[0])
   until(lambda: 'astronaut.jpg' in browser.page_source)
-  until(lambda: 'megapixels' in alert())  # the page of this test takes fewer
+  until(lambda: 'megapixels' in page.alert())  # this test's page takes fewer
 
   browser.refresh()
-  upload(photo)
-  until(lambda: '90x60 pixels' in status())
-  press(button)
-  until(lambda: re.search(r'photo\.png: \d+ entit', status()))
-  assert until(lambda: find('svg.entities g path'))
+  page.upload(photo)
+  until(lambda: '90x60 pixels' in page.status())
+  page.segment()
+  until(lambda: re.search(r'photo\.png: \d+ entit', page.status()))
+  assert until(lambda: page.find('svg.entities g path'))
   # On a phone every tab and what it shows are in view once it is tapped.
-  as_phone()
+  page.as_phone()
   results = "document.querySelector('.results')"
   top = f'return {results}.getBoundingClientRect().top'
   browser.execute_script(f'{results}.scrollIntoView()')
   for tab in 'Samples', 'Uncertainty', 'Files':
-    press(lambda tab=tab: next(t for t in find('[role=tab]') if t.text == tab))
+    page.press(
+      lambda tab=tab: next(t for t in page.find('[role=tab]') if t.text == tab)
+    )
     time.sleep(0.5)  # it would jump while the tab is drawn
     assert abs(browser.execute_script(top)) < 844 / 4
     if tab == 'Samples':
-      until(lambda: len(find('.samples .grid-wrap img')) == 4)
-  until(lambda: find('.files a[download="photo.zip"]'))[0].click()
+      until(lambda: len(page.find('.samples .grid-wrap img')) == 4)
+  until(lambda: page.find('.files a[download="photo.zip"]'))[0].click()
   archive = tmp_path / 'photo.zip'
   until(archive.is_file)
   with zipfile.ZipFile(archive) as packed:

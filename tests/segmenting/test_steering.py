@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bitseg_jax import metrics
-from bitseg_jax.configs import quickstart
-from bitseg_jax.runtime import experiment
+from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.segmenting import prompts, steering, weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 
@@ -67,12 +67,51 @@ def test_nothing_known_is_the_plain_sampler(which, request, draw_photo):
     np.testing.assert_array_equal(same.samples, plain.samples)
 
 
-def test_what_is_known_reaches_the_network(seeing_model, model, draw_photo):
+@pytest.mark.parametrize('which', ['model', 'seeing_model'])
+def test_what_is_known_changes_the_rest(which, request, draw_photo):
+  """What the network draws elsewhere, before the answer is made to agree."""
+  segmenter = request.getfixturevalue(which)
   photo, known = draw_photo(0, 30, 47), random_marks(6)
-  for segmenter in (seeing_model, model):
-    steered = segmenter.segment(photo, known=known).id_map
-    plain = segmenter.segment(photo).id_map
-    assert (metrics.adjusted_rand_index(plain, steered)) < 1
+  plans = [
+    steering._plan(said, photo, segmenter._parts)
+    for said in steering.check([photo], [known], None, 0.5, None)
+  ]
+  draw = lambda plans: segmenter._draw(
+    [photo], 1, 0, (None, None), None, plans=plans
+  )[0][1](0)
+  nothing = [tuple(np.full_like(codes, -1) for codes in plans[0])]
+  steered, plain = draw(plans), draw(nothing)
+  elsewhere = np.asarray(prompts.widen(plans[0][0][None]))[0] < 0
+  assert abs(steered - plain)[elsewhere].max() > 1e-4
+
+
+def test_a_model_goes_on_with_channels_for_marks(random_run):
+  """With the marks' weights at 0 it does what it did, marks or not."""
+  found = weights.read(random_run)
+  config = found.config.copy_and_resolve_references()
+  config.diffusion.prompt_rate = 0.5
+  parts = experiment.build(config)
+  shapes = experiment.abstract_params(parts, sharding.make_mesh())
+  wider = weights.read_to_start(random_run, config, shapes).params
+  rng = np.random.default_rng(0)
+  z_t, image, marks = (
+    rng.standard_normal((1, 16, 16, n), np.float32)
+    for n in (parts.codec.channels, 3, parts.codec.channels)
+  )
+  before = experiment.build(found.config).denoise
+  t = np.full(1, 0.5, np.float32)
+  np.testing.assert_allclose(
+    parts.denoise(wider, z_t, np.concatenate([image, marks], -1), t),
+    before(found.params, z_t, image, t),
+    atol=1e-5,
+  )
+  config.model.base_channels *= 2
+  larger = experiment.abstract_params(
+    experiment.build(config), sharding.make_mesh()
+  )
+  with pytest.raises(ValueError, match='another network') as error:
+    weights.read_to_start(random_run, config, larger)
+  assert '\n' not in str(error.value)
 
 
 def test_numbers_carry_no_meaning(seeing_model, draw_photo):
@@ -88,6 +127,10 @@ def test_strength_leads_from_the_start_to_the_plain_sample(model, draw_photo):
   ari = lambda result: metrics.adjusted_rand_index(start, result.id_map)
   untouched = model.segment(photo, start=start, strength=0)
   assert ari(untouched) == 1
+  several = model.segment(photo, 3, start=start, strength=0)
+  assert several.samples.shape == (3, 30, 47)
+  for sample in several.samples:
+    assert metrics.adjusted_rand_index(start, sample) == 1
   plain = model.segment(photo)
   free = model.segment(photo, start=start, strength=1)
   np.testing.assert_array_equal(free.id_map, plain.id_map)
@@ -123,4 +166,3 @@ def test_photos_are_steered_one_by_one(model, draw_photo):
   np.testing.assert_array_equal(together[0].id_map, alone.id_map)
   with pytest.raises(ValueError, match='1 photos of 2'):
     model.segment_batch(photos, known=known[:1])
-  assert quickstart.get_config().diffusion.prompt_rate == 0

@@ -28,6 +28,7 @@ VARIANTS = [
   *({'codes.encoding': e} for e in codec.ENCODINGS[1:]),
   *({'codes.palette': o} for o in (*palette.ORDERS[1:], 'none')),
   {'diffusion.self_conditioning': True},
+  {'diffusion.prompt_rate': 0.5},
 ]
 
 
@@ -122,6 +123,23 @@ def test_dropped_images_are_not_seen(flat_config):
   )
   assert (seen(1.0, first) == seen(1.0, second)).all()
   assert (seen(0.0, first) != seen(0.0, second)).any()
+
+
+def test_marks_are_seen_beside_the_photo_and_dropped_with_it(flat_config):
+  parts = experiment.build(flat_config)
+  codes = np.random.default_rng(0).integers(-1, 4, (64, 16, 16), np.int16)
+  batch = {'image': np.zeros((64, 16, 16, 3), np.uint8), 'codes': codes}
+  seen = lambda rate: np.asarray(
+    train_step.make_corrupt_fn(
+      parts.schedule, parts.codec, cond_drop_rate=rate, prompt_rate=0.5
+    )(batch, jax.random.key(0))['image']
+  )
+  marks = seen(0.0)[..., 3:]
+  there = (marks != 0).any(-1)
+  x = np.asarray(parts.codec.encode(codes.astype(np.int32)))
+  np.testing.assert_array_equal(marks[there], x[there])
+  assert 0.3 < there.any((1, 2)).mean() < 0.7
+  assert (seen(1.0) == 0).all()
 
 
 def test_unlabelled_pixels_do_not_train(flat_config):
