@@ -109,7 +109,7 @@ def classical_methods(image_size: int) -> dict[str, Method]:
   def walker(image, known):
     if known.max() == 0:
       return np.zeros_like(known)
-    # 'bf' solves exactly; the iterative modes stop too early with few marks.
+    # 'bf' solves exactly; the other modes warn of what they leave unsolved.
     labels = segmentation.random_walker(
       image, known + 1, mode='bf', channel_axis=-1
     )
