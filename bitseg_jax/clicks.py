@@ -6,8 +6,7 @@ A simulated user clicks at the centre of the largest wrong region, which says
 what entity lies there. Printed are ARI and IoU of the whole map after k clicks,
 of the model and of classical methods that are given the same clicks (or, with
 --own_clicks, each its own), and the clicks that single objects take to reach an
-IoU (NoC). The output holds clicks.json and a plot. The classical methods need
-scikit-image: the extra bitseg-jax[baselines].
+IoU (NoC). The output holds clicks.json and a plot.
 """
 
 import time

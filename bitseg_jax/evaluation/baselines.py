@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
+from skimage.segmentation import felzenszwalb, slic
 from tqdm import tqdm
 
 from bitseg_jax import metrics
@@ -17,18 +18,7 @@ def grid(image: np.ndarray, k: int) -> np.ndarray:
 
 
 def make_methods(image_size: int) -> dict[str, tuple]:
-  """Returns the baselines, {name: (segmenter, settings)}, for a longest side.
-
-  Raises:
-    ImportError: if scikit-image is not installed.
-  """
-  try:
-    from skimage.segmentation import felzenszwalb, slic
-  except ImportError as error:
-    raise ImportError(
-      f'{error}; pip install scikit-image, or the extra bitseg-jax[baselines]'
-    ) from error
-
+  """Returns the baselines, {name: (segmenter, settings)}, for a side."""
   # Best of about 100 settings each, by mean ARI on BSDS500 train (200 photos)
   # at 128 px: SLIC .315, Felzenszwalb .493. SLIC's fit any size; Felzenszwalb's
   # best scale grew with the root of the side (32-256 px), min_size with area.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
+from skimage import color, filters, segmentation
 from tqdm import tqdm
 
 from bitseg_jax import IGNORE_ID, metrics
@@ -91,12 +92,8 @@ def classical_methods(image_size: int) -> dict[str, Method]:
 
   'nearest mark', 'watershed' and 'random walker' give every pixel to a click;
   'Felzenszwalb' is that of the baselines, made to agree with the clicks.
-
-  Raises:
-    ImportError: if scikit-image is not installed.
   """
   felzenszwalb, settings = baselines.make_methods(image_size)['Felzenszwalb']
-  from skimage import color, filters, segmentation
 
   def nearest(image, known):
     _, at = ndimage.distance_transform_edt(known < 0, return_indices=True)

@@ -8,9 +8,10 @@ import numpy as np
 
 from bitseg_jax import metrics, relabel
 from bitseg_jax.data import transforms
-from bitseg_jax.segmenting import consensus, tiles, upsample
+from bitseg_jax.segmenting import consensus, regions, tiles, upsample
 
 METHODS = ('consensus', 'medoid')
+_REGIONS_SCALE = 4  # regions are found at this multiple of the model's size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,50 +69,62 @@ def from_samples(
     probabilities: n -> float32 [h, w, C], of the codes in sample n.
     photo: uint8 [H, W, 3].
     method: one of METHODS.
-    follow_edges: whether borders follow edges of the photo that lie between the
-      model's pixels, see upsample.follow_edges.
+    follow_edges: whether regions of the photo stay whole, see regions.py, so
+      that borders follow edges that lie between the model's pixels. Photos no
+      larger than what the model sees have no such edges.
 
   Returns:
     The segmentation.
   """
   size = photo.shape[:2]
-  # A smaller copy, because `sample` keeps it in memory.
-  longest = max(codes.shape[1:]) * upsample.GUIDE_SCALE
-  guide = photo
-  if max(size) > longest:
-    guide_size = transforms.fit_longest_side(*size, longest)
-    guide = transforms.resize_image(photo, guide_size)
+  pieces = _pieces(photo, max(codes.shape[1:])) if follow_edges else None
+
+  def decide(numbers):
+    """One answer from some samples, at the size of the pieces or the codes."""
+    if pieces is None and len(numbers) == 1:
+      return relabel.compact(codes[numbers[0]])[0]
+    return consensus.consensus(codes[numbers], pieces)
 
   def enlarge(id_map, numbers):
     """Returns the id map at the photo's size, and which of its ids remain."""
+    if pieces is not None:
+      return relabel.compact(upsample.smooth_ids(id_map, size))
     membership = upsample.memberships(
       id_map, codes[numbers], (probabilities(n) for n in numbers)
     )
-    if follow_edges:
-      membership = upsample.follow_edges(membership, guide)
     return relabel.compact(upsample.upsample_ids(membership, size))
 
   numbers = list(range(len(codes)))
+  if method != 'consensus':
+    numbers = [consensus.medoid(codes)]
+  id_map = decide(numbers)
   if len(codes) == 1:
-    id_map, _ = relabel.compact(codes[0])
     certain = probabilities(0).max(axis=-1)
-    uncertainty, confidence = 1 - certain, _means(certain, id_map)
+    uncertainty = 1 - certain
+    confidence = _means(consensus.stretch(certain, id_map.shape), id_map)
   else:
-    if method == 'consensus':
-      id_map = consensus.consensus(codes)
-    else:
-      numbers = [consensus.medoid(codes)]
-      id_map, _ = relabel.compact(codes[numbers[0]])
     uncertainty = metrics.uncertainty.disagreement(codes)
-    confidence = consensus.stability(id_map, codes)
+    confidence = consensus.stability(
+      id_map, [consensus.stretch(sample, id_map.shape) for sample in codes]
+    )
   enlarged, present = enlarge(id_map, numbers)
   return Segmentation(
     id_map=enlarged,
     uncertainty=upsample.upsample_values(uncertainty, size),
     confidence=confidence[present],
     num_samples=len(codes),
-    sample=lambda n: enlarge(relabel.compact(codes[n])[0], [n])[0],
+    sample=lambda n: enlarge(decide([n]), [n])[0],
   )
+
+
+def _pieces(photo, longest):
+  """Regions of a smaller copy of a photo; None if the model sees it whole."""
+  size = photo.shape[:2]
+  if max(size) <= longest:
+    return None
+  largest = min(max(size), longest * _REGIONS_SCALE)
+  small = transforms.fit_longest_side(*size, largest)
+  return regions.split(transforms.resize_image(photo, small))
 
 
 def with_id_map(

@@ -7,6 +7,7 @@ on which segments the samples agree. All run in numpy, on the host.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from bitseg_jax import metrics, relabel
 MAX_ATOMS = 1024
 _MAX_ROUNDS = 20
 _MAX_SWEEPS = 20
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 
 def medoid(id_maps: np.ndarray) -> int:
@@ -41,7 +44,11 @@ def mean_ari(id_map: np.ndarray, id_maps: np.ndarray) -> float:
   )
 
 
-def consensus(id_maps: np.ndarray) -> np.ndarray:
+def consensus(
+  id_maps: np.ndarray,
+  regions: np.ndarray | None = None,
+  parts: Sequence[tuple[Box, np.ndarray]] = (),
+) -> np.ndarray:
   """Improves the medoid until its expected ARI with a sample stops growing.
 
   Let s be the co-association of a pair of pixels, `own` the pairs in the same
@@ -51,47 +58,53 @@ def consensus(id_maps: np.ndarray) -> np.ndarray:
 
   At its maximum v, a pair in the same segment contributes s - m - v (1/2 - m).
   If all samples agree, v = 1 and this is s - 1/2, so the majority decides. The
-  less the samples agree, the fewer of them suffice. Atoms move to the segment
-  in which they gain most and segments merge, until neither helps; then v is
-  recomputed. No new segments are made, since the medoid rarely lacks more than
-  specks. If the mean ARI with the samples has not grown, the result is the
-  medoid.
+  less the samples agree, the fewer of them suffice. Regions move to the segment
+  in which they gain most and segments merge, until nothing helps; then v is
+  recomputed.
 
   Args:
-    id_maps: integers [N, H, W], without IGNORE_ID.
+    id_maps: integers [N, h, w], without IGNORE_ID.
+    regions: int [H, W], ids 0, ..., R - 1 of regions that are never cut, R up
+      to a few thousand. The id maps are stretched to its size, and regions may
+      also leave all segments of the medoid for a new one. None: pixels stay
+      together that all samples have in one segment; new segments are not made
+      (they would be specks), and the result is no worse than the medoid.
+    parts: samples of parts of the photo, which only count for pairs of pixels
+      in the part: its box in pixels of regions, and integers [n, h', w'].
 
   Returns:
-    int32 [H, W], ids 0, 1, ... in the order of their first pixels. It does not
-    depend on the numbering of ids, nor on the order of samples except for which
-    of several equally good medoids is first.
+    int32 [H, W], or [h, w] without regions; ids 0, 1, ... in the order of their
+    first pixels. It does not depend on the numbering of ids, nor on the order
+    of samples except for which of several equally good medoids is first.
 
   Source: Fritsch and Ickstadt, "Improved criteria for clustering based on the
     posterior similarity matrix", 2009, who call the objective PEAR; maximised
     by Dinkelbach's method, which solves a linear objective for each value v.
   """
   id_maps = np.asarray(id_maps)
-  start = medoid(id_maps)
-  best = id_maps[start]
+  best = id_maps[medoid(id_maps)]
+  if regions is not None:
+    whole = (0, 0, *regions.shape), id_maps
+    together, seen = _count_pairs(regions, [whole, *parts])
+    of_medoid = _counts(regions, stretch(best, regions.shape)).argmax(axis=1)
+    # From the one start no segment is cut in two, from the other some merge.
+    starts = of_medoid, np.arange(len(seen))
+    climbed = [_climb(together, seen, start, new=True) for start in starts]
+    labels, _ = max(climbed, key=lambda found: found[1])
+    return relabel.by_first_appearance(labels[regions])
   if len(id_maps) > 1:
-    atoms, members, areas = _atoms(id_maps)
-    many = slice(0, MAX_ATOMS)
-    labels = _climb(
-      members[many],
-      areas[many],
-      relabel.by_first_appearance(members[many, start]),
-    )
-    found = _join_rest(members, areas, labels)[atoms].reshape(best.shape)
+    found = _of_atoms(id_maps, best)
     if mean_ari(found, id_maps) > mean_ari(best, id_maps):
       best = found
   return relabel.by_first_appearance(best)
 
 
-def stability(id_map: np.ndarray, id_maps: np.ndarray) -> np.ndarray:
+def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
   """Measures how well each segment is found again in the samples.
 
   Args:
     id_map: integers [H, W], ids 0, ..., K - 1.
-    id_maps: integers [N, H, W], without IGNORE_ID.
+    id_maps: N samples, integers [H, W] each, without IGNORE_ID.
 
   Returns:
     float32 [K] in [0, 1]: the IoU with the best segment of a sample, mean over
@@ -104,139 +117,177 @@ def stability(id_map: np.ndarray, id_maps: np.ndarray) -> np.ndarray:
   return np.mean(best, axis=0).astype(np.float32)
 
 
-def _atoms(id_maps):
-  """Groups the pixels that have the same ids in all samples.
+def stretch(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Enlarges an id map [h, w] to size [H, W] by copying the nearest pixels."""
+  rows, columns = (
+    ((2 * np.arange(new) + 1) * old) // (2 * new)
+    for new, old in zip(size, id_map.shape, strict=True)
+  )
+  return id_map[rows[:, None], columns]
+
+
+def _counts(regions, id_map):
+  """Pixels of each region [R] in each segment [K] of an id map, as float64."""
+  ids = relabel.by_first_appearance(id_map.ravel())
+  rows, columns = int(regions.max()) + 1, int(ids.max()) + 1
+  index = regions.ravel().astype(np.int64) * columns + ids
+  counts = np.bincount(index, minlength=rows * columns)
+  return counts.reshape(rows, columns).astype(np.float64)
+
+
+def _count_pairs(regions, samples):
+  """Counts pairs of pixels between regions, and those that are together.
+
+  Args:
+    regions: as in `consensus`, R of them.
+    samples: box in pixels of regions, and id maps stretched over it, each.
 
   Returns:
-    The atom of each pixel [P]; the segments [A, N] that each atom lies in,
-    numbered across all samples; the number of pixels float64 [A] of each atom.
-    Larger atoms come first; equal ones are ordered by their first pixels.
+    float64 [R, R] twice: how many of the pairs lie in the same segment, summed
+    over samples and divided by how many samples see them; and all pairs.
   """
-  columns, count = [], 0
-  for id_map in id_maps:
-    columns.append(relabel.by_first_appearance(id_map.ravel()) + count)
-    count = columns[-1].max() + 1
-  tuples, first, atoms, areas = np.unique(
+  number = int(regions.max()) + 1
+  areas = np.bincount(regions.ravel(), minlength=number).astype(np.float64)
+  together, seen = np.zeros((2, number, number))
+  for (top, left, bottom, right), id_maps in samples:
+    inside = regions[top:bottom, left:right]
+    here, inverse = np.unique(inside, return_inverse=True)
+    inverse = inverse.reshape(inside.shape)
+    counts = np.concatenate(
+      [_counts(inverse, stretch(ids, inside.shape)) for ids in id_maps], axis=1
+    )
+    own = np.bincount(inverse.ravel()).astype(np.float64)
+    together[np.ix_(here, here)] += counts @ counts.T
+    seen[np.ix_(here, here)] += len(id_maps) * np.outer(own, own)
+  pairs = np.outer(areas, areas)
+  return together / seen * pairs, pairs
+
+
+def _of_atoms(id_maps, start):
+  """The consensus of which pixels stay together that all samples have so."""
+  columns = [id_map.ravel() for id_map in id_maps]
+  _, first, atoms, areas = np.unique(
     np.stack(columns, axis=-1),
     axis=0,
     return_index=True,
     return_inverse=True,
     return_counts=True,
   )
-  order = np.lexsort((first, -areas))
-  ranks = np.argsort(order)[atoms.ravel()]
-  return ranks, tuples[order], areas[order].astype(np.float64)
+  order = np.lexsort((first, -areas))  # the largest first
+  atoms = np.argsort(order)[atoms.ravel()].reshape(start.shape)
+  chosen = [_counts(atoms, id_map) for id_map in id_maps]
+  counts = np.concatenate(chosen, axis=1)
+  areas = areas[order].astype(np.float64)
+  large, rest = counts[:MAX_ATOMS], counts[MAX_ATOMS:]
+  together = large @ large.T / len(id_maps)
+  seen = np.outer(areas[:MAX_ATOMS], areas[:MAX_ATOMS])
+  labels, _ = _climb(
+    together, seen, start.ravel()[first[order]][:MAX_ATOMS], new=False
+  )
+  if len(rest):
+    needed = _needed(together, seen, labels)
+    near = rest @ _sums(large, labels).T / len(id_maps)
+    sizes = np.bincount(labels, areas[:MAX_ATOMS])
+    gains = near - needed * np.outer(areas[MAX_ATOMS:], sizes)
+    labels = np.concatenate([labels, gains.argmax(axis=1)])
+  return labels[atoms]
 
 
-def _shared(members, areas, labels):
-  """Counts pixels that each sampled segment [R] shares with each label [K]."""
-  rows, columns = members.max() + 1, labels.max() + 1
-  index = members * columns + labels[:, None]
-  weights = np.broadcast_to(areas[:, None], members.shape)
-  table = np.bincount(index.ravel(), weights.ravel(), rows * columns)
-  return table.reshape(rows, columns)
+def _sums(rows, labels):
+  """Adds up rows [R, ...] of the same label: [K, ...]."""
+  member = np.eye(int(labels.max()) + 1)[labels]  # [R, K]
+  return member.T @ rows
 
 
-def _expected_ari(members, areas, labels):
+def _expected_ari(together, seen, labels):
   """Returns (objective of `consensus`, mean co-association m) of labels."""
-  num_samples, pixels = members.shape[1], areas.sum()
-  if pixels == 1:
+  pixels = np.sqrt(seen.sum())
+  if pixels < 1.5:
     return 1.0, 1.0
-  shared = _shared(members, areas, labels)
-  own = (np.bincount(labels, areas) ** 2).sum() - pixels
-  own_sum = (shared**2).sum() / num_samples - pixels
-  all_sum = (shared.sum(axis=1) ** 2).sum() / num_samples - pixels
+  same = labels[:, None] == labels
+  own, own_sum = seen[same].sum() - pixels, together[same].sum() - pixels
+  all_sum = together.sum() - pixels
   mean = all_sum / (pixels**2 - pixels)
   best = (own + all_sum) / 2 - mean * own
   return ((own_sum - mean * own) / best if best > 1e-9 else 1.0), mean
 
 
-def _climb(members, areas, labels):
-  """Returns labels [A] that no move of an atom and no merger can improve."""
-  value, mean = _expected_ari(members, areas, labels)
+def _needed(together, seen, labels):
+  """Co-association above which it is better to join a pair."""
+  value, mean = _expected_ari(together, seen, labels)
+  return mean + value * (0.5 - mean)
+
+
+def _climb(together, seen, labels, new):
+  """Finds labels [R] that no move of a region and no merger can improve.
+
+  With `new`, regions may also move to labels that were not there. Returns them
+  and their objective.
+  """
+  labels = relabel.by_first_appearance(labels)
+  value, _ = _expected_ari(together, seen, labels)
   for _ in range(_MAX_ROUNDS):
-    needed = mean + value * (0.5 - mean)
-    found = _search(members, areas, labels, needed)
-    better, _ = _expected_ari(members, areas, found)
+    gains = together - _needed(together, seen, labels) * seen
+    found = _search(gains, labels, new, 1e-9 * seen.sum())
+    better, _ = _expected_ari(together, seen, found)
     if better <= value + 1e-9:
       break
     value, labels = better, found
-  return labels
+  return labels, value
 
 
-def _gains(members, shared, needed):
-  """Returns what each atom [A] would gain, per pixel, in each label [K]."""
-  num_samples = members.shape[1]
-  together = sum(shared[members[:, n]] for n in range(num_samples))
-  # Each column of the table counts its pixels once per sample.
-  sizes = shared.sum(axis=0) / num_samples
-  return together / num_samples - needed * sizes
-
-
-def _search(members, areas, labels, needed):
-  """Moves atoms and merges labels while the sum over pairs of s - needed grows.
+def _search(gains, labels, new, least):
+  """Moves regions and merges labels while the sum of gains in labels grows.
 
   Args:
-    members, areas: as from `_atoms`.
-    labels: int [A], labels to start from.
-    needed: co-association above which it is better to join a pair.
+    gains: float64 [R, R], what it gains to have two regions under one label.
+    labels: int [R], labels to start from.
+    new: whether there may be new labels.
+    least: what a change must gain.
 
   Returns:
-    int32 [A], numbered by first appearance.
+    int32 [R], numbered by first appearance.
   """
-  labels, least = labels.copy(), 1e-9 * areas.sum()
-  own = areas * (1 - needed)  # leaves out pairs within the atom
   for _ in range(_MAX_SWEEPS):
-    shared = _shared(members, areas, labels)
-    gains = _gains(members, shared, needed)
-    here = gains[np.arange(len(labels)), labels] - own
-    moved = False
-    for a in np.flatnonzero(gains.max(axis=1) > here + least):
-      # Other atoms have moved since, so the gain is computed anew.
-      gain = _gains(members[a : a + 1], shared, needed)[0]
-      gain[labels[a]] -= own[a]
-      target = int(gain.argmax())
-      if gain[target] <= gain[labels[a]] + least:
-        continue
-      shared[members[a], labels[a]] -= areas[a]
-      shared[members[a], target] += areas[a]
-      labels[a], moved = target, True
-    merged = _merge(labels, shared, members.shape[1], needed)
+    before = labels
+    labels = _merge(_move(gains, labels, new, least), gains, least)
     labels = relabel.by_first_appearance(labels)
-    if not moved and not merged:
+    if (labels == before).all():
       break
   return labels
 
 
-def _merge(labels, shared, num_samples, needed):
-  """Merges the two labels that gain most, in place, until no pair gains."""
-  sizes = shared.sum(axis=0) / num_samples
-  gains = shared.T @ shared / num_samples - needed * np.outer(sizes, sizes)
-  np.fill_diagonal(gains, -np.inf)
-  merged = False
-  while gains.max() > 1e-9 * sizes.sum() ** 2:
-    kept, gone = sorted(np.unravel_index(gains.argmax(), gains.shape))
+def _move(gains, labels, new, least):
+  """Moves regions one by one to the label that gains most."""
+  labels, own = labels.copy(), np.diag(gains)
+  of_label = _sums(gains, labels).T  # [R, K]
+  # With new labels there is always an empty one, which gains nothing.
+  empty = ((0, 0), (0, 1 if new else 0))
+  of_label = np.pad(of_label, empty)
+  for i in range(len(labels)):
+    gain, here = of_label[i].copy(), labels[i]
+    gain[here] -= own[i]
+    target = int(gain.argmax())
+    if gain[target] <= gain[here] + least:
+      continue
+    of_label[:, here] -= gains[:, i]
+    of_label[:, target] += gains[:, i]
+    labels[i] = target
+    if new and target == of_label.shape[1] - 1:
+      of_label = np.pad(of_label, empty)
+  return relabel.by_first_appearance(labels)
+
+
+def _merge(labels, gains, least):
+  """Merges the two labels that gain most, again and again."""
+  labels = labels.copy()
+  table = _sums(_sums(gains, labels).T, labels)  # [K, K]
+  np.fill_diagonal(table, -np.inf)
+  while table.max() > least:
+    kept, gone = sorted(np.unravel_index(table.argmax(), table.shape))
     labels[labels == gone] = kept
     # Gains add up, because the objective is a sum over pairs.
-    gains[kept] += gains[gone]
-    gains[:, kept] += gains[:, gone]
-    gains[gone] = gains[:, gone] = gains[kept, kept] = -np.inf
-    merged = True
-  return merged
-
-
-def _join_rest(members, areas, labels):
-  """Labels all atoms, given labels of the first, largest ones."""
-  count = len(labels)
-  if count == len(members):
-    return labels
-  value, mean = _expected_ari(members[:count], areas[:count], labels)
-  needed = mean + value * (0.5 - mean)
-  shared = np.zeros((members.max() + 1, labels.max() + 1))
-  known = _shared(members[:count], areas[:count], labels)
-  shared[: len(known)] = known
-  rest = [
-    _gains(members[start : start + count], shared, needed).argmax(axis=1)
-    for start in range(count, len(members), count)
-  ]
-  return np.concatenate([labels, *rest])
+    table[kept] += table[gone]
+    table[:, kept] += table[:, gone]
+    table[gone] = table[:, gone] = table[kept, kept] = -np.inf
+  return labels

@@ -1,8 +1,8 @@
 """Enlarges a segmentation from the model's size to the photo's, on the host.
 
 Ids cannot be interpolated, and nearest-neighbour copies have jagged borders. So
-each pixel's membership in every segment is interpolated, first along the edges
-of the photo, and the segment with the largest membership wins.
+each pixel's membership in every segment is interpolated, and the segment with
+the largest membership wins.
 """
 
 from collections.abc import Iterable
@@ -10,14 +10,6 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from bitseg_jax.data import transforms
-
-GUIDE_SCALE = 4  # photos guide borders up to this multiple of the model's size
-_GUIDE_VALUES = 1 << 22  # ... and up to this number of memberships
-# Larger _SPACE or smaller _COLOR improves the misplaced borders of a weak model
-# but worsens borders that are right.
-_SPACE = 0.7  # standard deviation of a neighbour's weight, in model pixels
-_COLOR = 50.0  # its standard deviation in colour, on a scale of 255
 _BAND_PIXELS = 1 << 22  # pixels that are enlarged at once
 
 
@@ -62,59 +54,8 @@ def memberships(
   return total / top.clip(1)
 
 
-def follow_edges(membership: np.ndarray, photo: np.ndarray) -> np.ndarray:
-  """Enlarges memberships so that segment borders follow edges of the photo.
-
-  A new pixel is the mean of the 5 x 5 old pixels around it, weighted by their
-  distance and by the similarity of their colours.
-
-  Args:
-    membership: float32 [h, w, K] in [0, 1].
-    photo: uint8 [H, W, 3] of any size.
-
-  Returns:
-    float32 [h', w', K]. h' is up to GUIDE_SCALE times h, less with many
-    segments, and never exceeds the photo.
-
-  Source: Kopf et al., "Joint bilateral upsampling", 2007.
-  """
-  height, width, _ = membership.shape
-  scale = min(
-    GUIDE_SCALE,
-    (_GUIDE_VALUES / membership.size) ** 0.5,
-    max(photo.shape[:2]) / max(height, width),
-  )
-  if scale <= 1:
-    return membership
-  size = round(height * scale), round(width * scale)
-  guide = transforms.resize_image(photo, size).astype(np.float32)
-  colors = transforms.resize_image(photo, (height, width)).astype(np.float32)
-  y, x = (
-    (np.arange(n) + 0.5) * old / n - 0.5
-    for n, old in zip(size, (height, width), strict=True)
-  )
-  total = np.zeros((*size, membership.shape[-1]), np.float32)
-  weights = np.zeros((*size, 1), np.float32)
-  for step in np.ndindex(5, 5):
-    rows, columns = np.rint(y) + step[0] - 2, np.rint(x) + step[1] - 2
-    apart = ((rows - y) ** 2)[:, None] + (columns - x) ** 2
-    rows = rows.clip(0, height - 1).astype(int)[:, None]
-    columns = columns.clip(0, width - 1).astype(int)
-    unlike = ((colors[rows, columns] - guide) ** 2).sum(axis=-1)
-    weight = np.exp(-apart / (2 * _SPACE**2) - unlike / (2 * _COLOR**2))
-    # If all colours differ, the nearest pixels count.
-    weight = (weight + 1e-6 * np.exp(-apart))[..., None].astype(np.float32)
-    total += weight * membership[rows, columns]
-    weights += weight
-  return total / weights
-
-
 def upsample_ids(membership: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Enlarges a segmentation: interpolates memberships and takes the largest.
-
-  Interpolation is bilinear, band by band, and visits each segment only where it
-  can win. So it needs memory for a few planes of one band, however many
-  segments there are.
 
   Args:
     membership: float32 [h, w, K] in [0, 1].
@@ -123,23 +64,47 @@ def upsample_ids(membership: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   Returns:
     int32 [H, W], index in [0, K) of the winner; the first of equals.
   """
-  height, width = size
-  best_ids = np.zeros(size, np.int32)
   # In some pixel around a point, its winner has at least 1 / K of the smallest
   # total membership of any pixel.
   least = membership.sum(axis=-1).min() / membership.shape[-1]
   planes = np.moveaxis(membership, -1, 0)
-  windows = [_window(plane >= least, size) for plane in planes]
+  return _largest(planes.__getitem__, len(planes), least, size)
+
+
+def smooth_ids(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Enlarges an id map with straight borders where pixels would make stairs.
+
+  Args:
+    id_map: int [h, w], ids 0, ..., K - 1.
+    size: size (H, W) of the result, in pixels.
+
+  Returns:
+    int32 [H, W], ids in [0, K). At the size of id_map it is id_map.
+  """
+  count = int(id_map.max()) + 1
+  plane = lambda k: (id_map == k).astype(np.float32)
+  return _largest(plane, count, 1 / count, size)
+
+
+def _largest(plane_of, count, least, size):
+  """Interpolates planes bilinearly and tells which is largest where.
+
+  It goes band by band and visits each plane only where it can win, which is
+  near pixels of at least `least`. So it needs memory for a few planes of one
+  band, however many there are.
+  """
+  height, width = size
+  best_ids = np.zeros(size, np.int32)
+  windows = [_window(plane_of(k) >= least, size) for k in range(count)]
   step = max(1, _BAND_PIXELS // width)
   for start in range(0, height, step):
     stop = min(start + step, height)
     best = np.full((stop - start, width), -1, np.float32)
-    for k, (plane, window) in enumerate(zip(planes, windows, strict=True)):
-      top, left, bottom, right = window
+    for k, (top, left, bottom, right) in enumerate(windows):
       top, bottom = max(top, start), min(bottom, stop)
       if top >= bottom or left >= right:
         continue
-      patch = _resize_part(plane, size, (top, left, bottom, right))
+      patch = _resize_part(plane_of(k), size, (top, left, bottom, right))
       there = slice(top - start, bottom - start), slice(left, right)
       wins = patch > best[there]
       best[there][wins] = patch[wins]

@@ -213,15 +213,6 @@ def test_door_writes_what_it_prints(prepared, tmp_path):
   assert results == baselines.score_source(source, 32)
 
 
-def test_missing_scikit_image_is_one_line(monkeypatch, prepared, capsys):
-  for name in [n for n in sys.modules if n.split('.')[0] == 'skimage']:
-    monkeypatch.delitem(sys.modules, name)
-  monkeypatch.setitem(sys.modules, 'skimage', None)
-  assert call_main(monkeypatch, data=prepared) == 1
-  (said,) = capsys.readouterr().err.splitlines()
-  assert re.match('error: .*skimage.*; pip', said)
-
-
 @pytest.mark.parametrize(
   'values, line',
   [

@@ -1,7 +1,6 @@
 """The simulated user, and methods that listen to it."""
 
 import numpy as np
-import pytest
 
 from bitseg_jax.evaluation import clicks, reports
 from bitseg_jax.segmenting import prompts
@@ -46,7 +45,6 @@ def test_jitter_stays_within_the_entity():
 
 
 def test_scores_rise_with_clicks_where_they_are_obeyed():
-  pytest.importorskip('skimage')
   one_segment = np.zeros((24, 24), np.int32)
   obeying = lambda image, known: prompts.obey(one_segment, known)
   counts = [0, 2, 4, 8]

@@ -72,6 +72,63 @@ def test_the_majority_decides():
   assert metrics.adjusted_rand_index(right, found) == 1
 
 
+def test_regions_are_never_cut_and_decide_by_majority():
+  left = np.repeat([[0, 0, 0, 1, 1, 1, 1, 1]], 8, axis=0)
+  regions = np.repeat([0, 1, 2, 3], 8).reshape(1, 32).repeat(32, axis=0)
+  found = consensus.consensus(np.stack([left] * 3), regions)
+  # The model's border lies within the second region, in its middle.
+  assert found.shape == (32, 32) and found.dtype == np.int32
+  for region in range(4):
+    assert len(np.unique(found[regions == region])) == 1
+  assert (found[:, 0] != found[:, 31]).all()
+  regions[:, 8:11] = 0  # now one region ends nearly where the model's does
+  found = consensus.consensus(np.stack([left] * 3), regions)
+  np.testing.assert_array_equal(found, np.where(regions == 0, 0, 1))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_the_objective_of_regions_is_the_mean_over_pairs_of_pixels(seed):
+  samples = noisy_samples(seed, size=12)
+  rng = np.random.default_rng(seed)
+  regions = np.arange(36).reshape(6, 6).repeat(2, 0).repeat(2, 1)
+  together, seen = consensus._count_pairs(regions, [((0, 0, 12, 12), samples)])
+  labels = rng.integers(0, 4, 36)
+  value, mean = consensus._expected_ari(together, seen, labels)
+  s = np.mean([x.ravel()[:, None] == x.ravel() for x in samples], axis=0)
+  own = labels[regions].ravel()[:, None] == labels[regions].ravel()
+  off = ~np.eye(144, dtype=bool)
+  assert mean == pytest.approx(s[off].mean())
+  gained = (s - mean)[own & off].sum()
+  most = (own & off).sum() * (0.5 - mean) + s[off].sum() / 2
+  assert value == pytest.approx(gained / most)
+
+
+def test_samples_of_a_part_count_within_it():
+  rows, columns = np.indices((32, 32))
+  regions = rows // 4 * 8 + columns // 4
+  whole = np.zeros((4, 8, 8), int)
+  whole[:, :, 4:] = 1  # the whole photo shows halves
+  part = np.zeros((8, 8, 8), int)
+  part[:, :4] = 1  # and its right half two quarters
+  found = consensus.consensus(whole, regions, [((0, 16, 32, 32), part)])
+  expected = np.where(columns < 16, 0, np.where(rows < 16, 1, 2))
+  np.testing.assert_array_equal(found, expected)
+  few = consensus.consensus(whole, regions, [((0, 16, 32, 32), part[:2])])
+  np.testing.assert_array_equal(few, columns // 16)
+
+
+def test_regions_may_leave_all_segments_of_the_medoid():
+  """Three samples have a square each elsewhere in one that they share."""
+  regions = np.arange(16).reshape(4, 4).repeat(4, 0).repeat(4, 1)
+  samples = np.zeros((5, 4, 4), int)
+  samples[:, :, 2:] = 1
+  samples[:4, 0, 0] = 2
+  samples[0, 0, 0] = 0  # the medoid's choice does not bind the others
+  found = consensus.consensus(samples, regions)
+  assert len(np.unique(found)) == 3
+  assert len(np.unique(found[:4, :4])) == 1
+
+
 def test_stability_is_how_well_segments_are_found_again():
   halves = np.repeat([[0, 0, 1, 1]], 4, axis=0)
   quarters = halves.copy()

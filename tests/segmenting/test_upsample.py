@@ -69,30 +69,14 @@ def test_codes_without_probability_count_as_certain():
   np.testing.assert_allclose(found[..., 1], ids, atol=1e-6)
 
 
-def test_borders_follow_the_photo():
-  """An edge of the photo within a pixel of the model."""
-  photo = np.full((32, 32, 3), 20, np.uint8)
-  photo[:, 14:] = 220  # at 3.5 pixels of the model, which has it at 4
-  ids = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 8, axis=0)
-  membership = np.eye(2, dtype=np.float32)[ids]
-  found = upsample.follow_edges(membership, photo)
-  assert found.shape == (32, 32, 2)
-  np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
-  away = np.delete(np.arange(32), [14, 15])  # of no colour of the model
-  np.testing.assert_array_equal(
-    found.argmax(axis=-1)[:, away], (photo[..., 0] > 100)[:, away]
-  )
-  # Without an edge to follow it stays where the model has it.
-  blank = upsample.follow_edges(membership, np.zeros_like(photo))
-  np.testing.assert_array_equal(
-    blank.argmax(axis=-1), ids.repeat(4, 0).repeat(4, 1)
-  )
-
-
-def test_small_photos_and_many_segments_need_no_more_memory():
-  membership = draw_membership(0, 16, 16, 4)
-  small = np.zeros((12, 12, 3), np.uint8)
-  assert upsample.follow_edges(membership, small) is membership
-  membership = np.zeros((64, 64, 1024), np.float32)
-  large = np.zeros((600, 600, 3), np.uint8)
-  assert upsample.follow_edges(membership, large) is membership
+@pytest.mark.parametrize('band', [300, 1 << 22])
+def test_id_maps_are_enlarged_without_stairs(monkeypatch, band):
+  monkeypatch.setattr(upsample, '_BAND_PIXELS', band)
+  y, x = np.indices((16, 16))
+  ids = (x > y) + 2 * (x + y > 22)
+  np.testing.assert_array_equal(upsample.smooth_ids(ids, ids.shape), ids)
+  found = upsample.smooth_ids(ids, (160, 128))
+  y, x = (np.indices((160, 128)) + 0.5) * [[[0.1]], [[0.125]]]
+  true = (x > y + 0.5) + 2 * (x + y > 23.5)
+  stairs = ids.repeat(10, 0).repeat(8, 1)
+  assert (found != true).mean() < 0.5 * (stairs != true).mean()
