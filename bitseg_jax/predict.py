@@ -31,7 +31,7 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.configs import base
 from bitseg_jax.output import collection, files
-from bitseg_jax.segmenting import given, photos, weights
+from bitseg_jax.segmenting import given, photos, views, weights
 from bitseg_jax.segmenting.answer import METHODS
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -112,6 +112,14 @@ def define_flags() -> None:
   )
   integer('tile', None, 'Side of tiles for large photos, pixels.', 1, 65535)
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
+  bounds = views.CLOSEUPS.bounds
+  integer('closeups', 0, 'Samples of each of five close-ups.', *bounds)
+  flags.DEFINE_float(
+    'min_area',
+    0.0,
+    'Smaller shares of a photo are joined.',
+    *views.MIN_AREA.bounds,
+  )
   flags.DEFINE_string('known', None, 'What is known: folder or JSON file.')
   flags.DEFINE_string('start', None, 'Segmentations to begin from: folder.')
   flags.DEFINE_float('strength', 0.5, 'How much of --start may change.', 0, 1)

@@ -33,6 +33,8 @@ DEFAULTS = {
   'method': 'consensus',
   'tile': None,
   'follow_edges': True,
+  'closeups': 0,
+  'min_area': 0.0,
   'strength': 0.5,
 }
 

@@ -61,6 +61,7 @@ def from_samples(
   photo: np.ndarray,
   method: str = 'consensus',
   follow_edges: bool = True,
+  closeups: Sequence[tuple[tiles.Box, np.ndarray]] = (),
 ) -> Segmentation:
   """Makes the segmentation of a photo, or of a tile, from samples.
 
@@ -72,6 +73,8 @@ def from_samples(
     follow_edges: whether regions of the photo stay whole, see regions.py, so
       that borders follow edges that lie between the model's pixels. Photos no
       larger than what the model sees have no such edges.
+    closeups: samples of parts of the photo, which join the consensus of
+      regions: box in pixels of the photo, and codes int32 [n, h, w].
 
   Returns:
     The segmentation.
@@ -79,11 +82,11 @@ def from_samples(
   size = photo.shape[:2]
   pieces = _pieces(photo, max(codes.shape[1:])) if follow_edges else None
 
-  def decide(numbers):
+  def decide(numbers, parts=()):
     """One answer from some samples, at the size of the pieces or the codes."""
     if pieces is None and len(numbers) == 1:
       return relabel.compact(codes[numbers[0]])[0]
-    return consensus.consensus(codes[numbers], pieces)
+    return consensus.consensus(codes[numbers], pieces, parts)
 
   def enlarge(id_map, numbers):
     """Returns the id map at the photo's size, and which of its ids remain."""
@@ -97,16 +100,8 @@ def from_samples(
   numbers = list(range(len(codes)))
   if method != 'consensus':
     numbers = [consensus.medoid(codes)]
-  id_map = decide(numbers)
-  if len(codes) == 1:
-    certain = probabilities(0).max(axis=-1)
-    uncertainty = 1 - certain
-    confidence = _means(consensus.stretch(certain, id_map.shape), id_map)
-  else:
-    uncertainty = metrics.uncertainty.disagreement(codes)
-    confidence = consensus.stability(
-      id_map, [consensus.stretch(sample, id_map.shape) for sample in codes]
-    )
+  id_map = decide(numbers, _on(closeups, size, pieces))
+  uncertainty, confidence = _doubt(codes, probabilities, id_map)
   enlarged, present = enlarge(id_map, numbers)
   return Segmentation(
     id_map=enlarged,
@@ -114,6 +109,18 @@ def from_samples(
     confidence=confidence[present],
     num_samples=len(codes),
     sample=lambda n: enlarge(decide([n]), [n])[0],
+  )
+
+
+def _doubt(codes, probabilities, id_map):
+  """Uncertainty [h, w] and the confidence of each segment, see Segmentation."""
+  if len(codes) == 1:
+    certain = probabilities(0).max(axis=-1)
+    return 1 - certain, _means(consensus.stretch(certain, id_map.shape), id_map)
+  stretched = [consensus.stretch(sample, id_map.shape) for sample in codes]
+  return (
+    metrics.uncertainty.disagreement(codes),
+    consensus.stability(id_map, stretched),
   )
 
 
@@ -125,6 +132,17 @@ def _pieces(photo, longest):
   largest = min(max(size), longest * _REGIONS_SCALE)
   small = transforms.fit_longest_side(*size, largest)
   return regions.split(transforms.resize_image(photo, small))
+
+
+def _on(closeups, size, pieces):
+  """Close-ups with their boxes in pixels of the pieces, if there are any."""
+  if pieces is None:
+    return []
+  scale = [n / o for n, o in zip(pieces.shape, size, strict=True)]
+  return [
+    (tuple(round(x * scale[k % 2]) for k, x in enumerate(box)), codes)
+    for box, codes in closeups
+  ]
 
 
 def with_id_map(

@@ -1,7 +1,6 @@
 """Draws samples of photos of any sizes, always in batches of one size."""
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -32,7 +31,7 @@ def draw(
   mesh: Mesh,
   batch_size: int,
   images: Sequence[np.ndarray],
-  num_samples: int,
+  counts: Sequence[int],
   seed: int,
   steering: Sequence[tuple[np.ndarray, np.ndarray]] | None,
   strength: float,
@@ -48,7 +47,7 @@ def draw(
     mesh: devices.
     batch_size: samples drawn at once; the last batch is filled up.
     images: uint8 [H, W, 3] each.
-    num_samples: N.
+    counts: N, samples of each photo.
     seed: of them.
     steering: known and start of each photo, codes int32 [h, w], -1: not said.
     strength: see sampler.sample.
@@ -61,7 +60,7 @@ def draw(
   examples = _examples(images, steering, parts.image_size)
   names = ('image', 'size', *('known', 'start') * bool(steering))
   drawn = [([], []) for _ in images]  # codes and x_hat, by sample
-  jobs = list(itertools.product(range(len(images)), range(num_samples)))
+  jobs = [(i, n) for i, count in enumerate(counts) for n in range(count)]
   for start in range(0, len(jobs), batch_size):
     batch = jobs[start : start + batch_size]
     filled = batch + batch[:1] * (batch_size - len(batch))

@@ -15,14 +15,13 @@ from PIL import Image
 from bitseg_jax.configs import base
 from bitseg_jax.runtime import experiment, schema, sharding
 from bitseg_jax.segmenting import (
-  answer,
   drawing,
   photo_samples,
   photos,
   pretrained,
   stablehlo,
   steering,
-  tiles,
+  views,
   weights,
 )
 from bitseg_jax.segmenting.answer import Segmentation
@@ -164,30 +163,24 @@ class Segmenter:
     image: Photo,
     num_samples: int = 1,
     seed: int = 0,
-    num_steps: int | None = None,
-    guidance_weight: float | None = None,
-    method: str = 'consensus',
-    tile: int | None = None,
-    follow_edges: bool = True,
-    progress: Callable[[drawing.Progress], None] | None = None,
     known: np.ndarray | None = None,
     start: np.ndarray | None = None,
     strength: float = 0.5,
+    **settings: Any,
   ) -> Segmentation:
-    """Segments one photo, see `segment_batch`.
+    """Segments one photo.
 
     Args:
+      image, num_samples, seed: see `segment_batch`.
       known: int [H, W], what is known of the photo: -1 where nothing is said,
         else the same number for pixels of one entity and different numbers for
         pixels of different ones. The result agrees with it.
       start: int [H, W], a segmentation by any method to begin from.
       strength: how much of `start` may change: 0 nothing, 1 everything.
+      **settings: others of `segment_batch`.
     """
-    settings = num_steps, guidance_weight, method, tile, follow_edges, progress
-    steering = [known], [start], strength
-    return self.segment_batch([image], num_samples, seed, *settings, *steering)[
-      0
-    ]
+    settings |= {'known': [known], 'start': [start], 'strength': strength}
+    return self.segment_batch([image], num_samples, seed, **settings)[0]
 
   def segment_batch(
     self,
@@ -199,6 +192,8 @@ class Segmenter:
     method: str = 'consensus',
     tile: int | None = None,
     follow_edges: bool = True,
+    closeups: int = 0,
+    min_area: float = 0.0,
     progress: Callable[[drawing.Progress], None] | None = None,
     known: Sequence[np.ndarray | None] | None = None,
     start: Sequence[np.ndarray | None] | None = None,
@@ -217,57 +212,36 @@ class Segmenter:
         consensus.py.
       tile: cuts larger photos into overlapping tiles with sides of so many
         pixels, each segmented by itself, see tiles.py; None: never.
-      follow_edges: whether borders follow the photo's edges between the
-        model's pixels, see upsample.py.
+      follow_edges: whether regions of one colour stay whole, so that borders
+        follow the photo's edges, see regions.py.
+      closeups: samples of each of five overlapping parts of the photo, of which
+        the model sees more detail; they join the consensus. At 2 they cost as
+        much as ten more samples.
+      min_area: connected pieces of less than this share of the photo join
+        their neighbours.
       progress: told whenever a step of the sampler begins or samples are drawn.
-      known, start: of each photo as in `segment`, or None.
-      strength: as in `segment`.
+      known, start, strength: as in `segment`, the first two for each photo.
 
     Returns:
       One segmentation a photo.
 
     Raises:
-      ValueError: a photo or a setting is none of the above, or out of range.
+      ValueError: a photo or a setting is none of the above.
     """
     schema.check_value('num_samples', num_samples, base.EVAL['num_samples'])
     schema.check_value('seed', seed, base.SETTINGS['seed'])
-    if tile is not None and tile < self._parts.image_size:
-      raise ValueError(
-        f'tile is {tile}; it must be at least {self._parts.image_size} pixels'
-      )
-    answer.check_method(method)
+    how = method, follow_edges, min_area
+    views.check(tile, self._parts.image_size, closeups, *how)
     self.sampler_settings(num_steps, guidance_weight)  # checks them
     images = [photos.as_rgb(image) for image in images]
     said_of = steering.check(images, known, start, strength, tile)
+    sampler = num_steps, guidance_weight
     draw = functools.partial(
-      self._draw,
-      num_samples=num_samples,
-      seed=seed,
-      sampler=(num_steps, guidance_weight),
-      progress=progress,
+      self._draw, seed=seed, sampler=sampler, progress=progress
     )
-    return self._answer(
-      draw, num_samples, images, said_of, tile, method, follow_edges
-    )
-
-  def _answer(self, draw, num_samples, images, said_of, tile, *how):
-    """Draws samples of photos, or of their tiles, and makes answers of them."""
-    boxes = [tiles.split(i.shape[:2], tile or max(i.shape)) for i in images]
-    parts = [
-      image[top:bottom, left:right]
-      for image, cuts in zip(images, boxes, strict=True)
-      for top, left, bottom, right in cuts
-    ]
-    drawn = steering.draw(draw, parts, said_of, self._parts, num_samples)
-    said_of = said_of or [None] * len(parts)
-    results = (
-      steering.make_answer(*one, part, said, *how)
-      for one, part, said in zip(drawn, parts, said_of, strict=True)
-    )
-    return [
-      answer.join(list(itertools.islice(results, len(cuts))), cuts)
-      for cuts in boxes
-    ]
+    looks = views.plan(images, tile, num_samples, closeups)
+    drawn = views.draw(draw, images, looks, said_of, self._parts)
+    return list(views.answers(images, looks, drawn, said_of, *how))
 
   def export(
     self,
@@ -288,7 +262,7 @@ class Segmenter:
     stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
 
   def _draw(
-    self, images, num_samples, seed, sampler, progress, plans=None, strength=1.0
+    self, images, counts, seed, sampler, progress, plans=None, strength=1.0
   ) -> list[tuple]:
     """(codes, probabilities) of each image for answer.from_samples."""
     sample_fn, num_steps = self._sampler(*sampler, bool(progress), bool(plans))
@@ -307,7 +281,7 @@ class Segmenter:
       self._mesh,
       self.batch_size,
       images,
-      num_samples,
+      counts,
       seed,
       plans,
       strength,

@@ -12,8 +12,9 @@ import numpy as np
 from bitseg_jax import palette
 from bitseg_jax.data import transforms
 from bitseg_jax.runtime import experiment
-from bitseg_jax.segmenting import answer, prompts, upsample
+from bitseg_jax.segmenting import answer, prompts, tiles, upsample
 from bitseg_jax.segmenting.answer import Segmentation
+from bitseg_jax.segmenting.tiles import Box
 
 
 class Said(NamedTuple):
@@ -83,35 +84,41 @@ def draw(
   images: Sequence[np.ndarray],
   said_of: Sequence[Said] | None,
   parts: experiment.Experiment,
-  num_samples: int,
+  counts: Sequence[int],
 ) -> list[tuple[np.ndarray, Callable[[int], np.ndarray]]]:
   """Draws samples of photos, true to what is known of them.
 
   Args:
-    draw_samples: (images, plans=None, strength=1) -> codes and probabilities of
-      each, see photo_samples.draw.
+    draw_samples: (images, counts, plans=None, strength=1) -> codes and
+      probabilities of each, see photo_samples.draw.
     images: uint8 [H, W, 3] each.
     said_of: what is known of them, if anything.
     parts: the experiment.
-    num_samples: N.
+    counts: N, samples of each.
 
   Returns:
     Codes and probabilities of each image. For strength 0 nothing is drawn: all
     samples are the given segmentation.
   """
   if said_of is None:
-    return draw_samples(images)
+    return draw_samples(images, counts)
   strength = said_of[0].strength
   if strength == 0:
     return [
-      _as_drawn(s, image, parts, num_samples)
-      for s, image in zip(said_of, images, strict=True)
+      _as_drawn(*one, parts)
+      for one in zip(said_of, images, counts, strict=True)
     ]
   plans = [
     _plan(said, image, parts)
     for said, image in zip(said_of, images, strict=True)
   ]
-  return draw_samples(images, plans=plans, strength=strength)
+  return draw_samples(images, counts, plans=plans, strength=strength)
+
+
+def crop(said: Said, box: Box) -> Said:
+  """What is said of a part of a photo."""
+  start = None if said.start is None else tiles.crop(said.start, box)
+  return said._replace(known=tiles.crop(said.known, box), start=start)
 
 
 def _plan(said, image, parts):
@@ -143,12 +150,12 @@ def _whole(start):
   return np.where(start < 0, start.max() + 1, start)
 
 
-def _as_drawn(said, image, parts, num_samples):
+def _as_drawn(said, image, count, parts):
   """The given segmentation as so many certain samples."""
   size = transforms.fit_longest_side(*image.shape[:2], parts.image_size)
   codes = _codes(transforms.resize_ids(_whole(said.start), size), parts)
   certain = np.eye(parts.codec.num_codes, dtype=np.float32)[codes]
-  return np.stack([codes] * num_samples), lambda n: certain
+  return np.stack([codes] * count), lambda n: certain
 
 
 def make_answer(

@@ -31,6 +31,12 @@ def split(size: tuple[int, int], tile: int) -> list[Box]:
   ]
 
 
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
+  """Cuts a box out of an array [H, W, ...]."""
+  top, left, bottom, right = box
+  return image[top:bottom, left:right]
+
+
 def merge_ids(
   id_maps: Sequence[np.ndarray], boxes: Sequence[Box]
 ) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_what_is_known_changes_the_rest(which, request, draw_photo):
     for said in steering.check([photo], [known], None, 0.5, None)
   ]
   draw = lambda plans: segmenter._draw(
-    [photo], 1, 0, (None, None), None, plans=plans
+    [photo], [1], 0, (None, None), None, plans=plans
   )[0][1](0)
   nothing = [tuple(np.full_like(codes, -1) for codes in plans[0])]
   steered, plain = draw(plans), draw(nothing)

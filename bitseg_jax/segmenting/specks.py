@@ -1,0 +1,70 @@
+"""Joins pieces of segments that are too small to matter to their neighbours."""
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_array
+
+from bitseg_jax import relabel
+
+
+def join(
+  id_map: np.ndarray, min_area: float, keep: np.ndarray | None = None
+) -> np.ndarray:
+  """Joins specks to the segment with which they share most of their border.
+
+  A speck is a connected piece of a segment (by sides, not corners) with less
+  than the least area. The largest piece of the photo is never one. A speck
+  among specks joins what they have joined.
+
+  Args:
+    id_map: int [H, W], ids 0, ..., K - 1.
+    min_area: least area of a piece, as a share of the photo.
+    keep: bool [H, W], pixels whose pieces stay; None: none.
+
+  Returns:
+    int32 [H, W], ids without gaps.
+  """
+  pieces, ids = _pieces(id_map)
+  areas = np.bincount(pieces.ravel())
+  stays = areas >= min_area * id_map.size
+  stays[areas.argmax()] = True
+  if keep is not None:
+    stays[pieces[keep]] = True
+  borders, found = _borders(pieces), np.where(stays, ids, -1)
+  while (found < 0).any():
+    # How long the border of each piece is with each segment, as far as known.
+    known = np.flatnonzero(found >= 0)
+    member = coo_array(
+      (np.ones(len(known)), (known, found[known])), (len(ids), ids.max() + 1)
+    )
+    shared = (borders @ member.tocsr()).toarray()
+    ready = (found < 0) & shared.any(axis=1)
+    found[ready] = shared[ready].argmax(axis=1)
+  return relabel.compact(found[pieces])[0]
+
+
+def _pieces(id_map):
+  """Numbers the connected pieces [H, W]; returns them and the id of each."""
+  pieces = np.zeros(id_map.shape, np.int32)
+  ids, count = [], 0
+  for k, box in enumerate(ndimage.find_objects(id_map.astype(np.int32) + 1)):
+    if box is None:
+      continue
+    inside = id_map[box] == k
+    numbers, found = ndimage.label(inside)
+    pieces[box][inside] = numbers[inside] - 1 + count
+    ids += [k] * found
+    count += found
+  return pieces, np.array(ids)
+
+
+def _borders(pieces):
+  """How many sides of pixels two pieces share: sparse [P, P], symmetric."""
+  beside = pieces[:, 1:].ravel(), pieces[:, :-1].ravel()
+  below = pieces[1:].ravel(), pieces[:-1].ravel()
+  first, second = np.concatenate([beside, below], axis=1)
+  differ = first != second
+  first, second = first[differ], second[differ]
+  count = int(pieces.max()) + 1
+  one_way = coo_array((np.ones(len(first)), (first, second)), (count, count))
+  return (one_way + one_way.T).tocsr()

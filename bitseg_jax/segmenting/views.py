@@ -1,0 +1,166 @@
+"""Which parts of photos the model sees, and one answer from what it draws.
+
+It sees a photo whole, or tile by tile. Close-ups are five parts of either that
+it sees as well, in more detail; their samples join the consensus.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from bitseg_jax.runtime import experiment, schema
+from bitseg_jax.runtime.schema import Setting
+from bitseg_jax.segmenting import answer, specks, steering, tiles
+from bitseg_jax.segmenting.answer import Segmentation
+from bitseg_jax.segmenting.tiles import Box
+
+CLOSEUPS = Setting(0, 'samples of each close-up', least=0, most=256)
+MIN_AREA = Setting(
+  0.0, 'least share of the photo of a connected piece', least=0, most=0.5
+)
+CLOSEUP_SHARE = 0.7  # of the sides of what it is a close-up of
+_PLACES = (0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)  # corners and middle
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A part of a photo that the model sees.
+
+  Attributes:
+    photo: index of the photo.
+    box: in pixels of the photo.
+    num_samples: how many samples of it are drawn.
+    closeup: whether it is a close-up of the tile before it.
+  """
+
+  photo: int
+  box: Box
+  num_samples: int
+  closeup: bool = False
+
+
+def check(
+  tile: int | None,
+  least_tile: int,
+  closeups: int,
+  method: str,
+  follow_edges: bool,
+  min_area: float,
+) -> None:
+  """Checks settings of Segmenter.segment_batch.
+
+  Raises:
+    ValueError: one is out of range, or they do not fit each other.
+  """
+  if tile is not None and tile < least_tile:
+    raise ValueError(f'tile is {tile}; it must be at least {least_tile} pixels')
+  answer.check_method(method)
+  schema.check_value('closeups', closeups, CLOSEUPS)
+  schema.check_value('min_area', min_area, MIN_AREA)
+  if closeups and (method != 'consensus' or not follow_edges):
+    raise ValueError(
+      f'closeups is {closeups}; it needs method consensus and follow_edges'
+    )
+
+
+def plan(
+  images: Sequence[np.ndarray],
+  tile: int | None,
+  num_samples: int,
+  closeups: int,
+) -> list[View]:
+  """Chooses the views: of each photo its tiles, each before its close-ups.
+
+  Args:
+    images: uint8 [H, W, 3] each.
+    tile, num_samples, closeups: as in Segmenter.segment_batch.
+  """
+  views = []
+  for i, image in enumerate(images):
+    for box in tiles.split(image.shape[:2], tile or max(image.shape)):
+      views.append(View(i, box, num_samples))
+      for part in _closeups(box) if closeups else []:
+        views.append(View(i, part, closeups, closeup=True))
+  return views
+
+
+def draw(
+  draw_samples: Callable[..., list[tuple]],
+  images: Sequence[np.ndarray],
+  views: Sequence[View],
+  said_of: Sequence[steering.Said] | None,
+  parts: experiment.Experiment,
+) -> list[tuple]:
+  """Draws the samples of each view, see steering.draw."""
+  crops = [tiles.crop(images[v.photo], v.box) for v in views]
+  said = said_of and [steering.crop(said_of[v.photo], v.box) for v in views]
+  counts = [v.num_samples for v in views]
+  return steering.draw(draw_samples, crops, said, parts, counts)
+
+
+def answers(
+  images: Sequence[np.ndarray],
+  views: Sequence[View],
+  drawn: Sequence[tuple],
+  said_of: Sequence[steering.Said] | None,
+  method: str,
+  follow_edges: bool,
+  min_area: float,
+) -> Iterator[Segmentation]:
+  """Makes one segmentation of each photo.
+
+  Args:
+    images: uint8 [H, W, 3] each.
+    views: as from `plan`.
+    drawn: codes and probabilities of each view, see steering.draw.
+    said_of: what is known of each photo, if anything.
+    method, follow_edges, min_area: as in Segmenter.segment_batch.
+  """
+  for i, image in enumerate(images):
+    said = said_of[i] if said_of else None
+    of_photo = [
+      (v, d) for v, d in zip(views, drawn, strict=True) if v.photo == i
+    ]
+    boxes, parts = [], []
+    for n, (view, (codes, probabilities)) in enumerate(of_photo):
+      if view.closeup:
+        continue
+      closeups = []
+      for other, (other_codes, _) in of_photo[n + 1 :]:
+        if not other.closeup:
+          break
+        closeups.append((_within(other.box, view.box), other_codes))
+      part = tiles.crop(image, view.box)
+      how = method, follow_edges, closeups
+      boxes.append(view.box)
+      parts.append(steering.make_answer(codes, probabilities, part, said, *how))
+    yield _without_specks(answer.join(parts, boxes), min_area, said)
+
+
+def _without_specks(result, min_area, said):
+  if not min_area:
+    return result
+  keep = said.known >= 0 if said else None
+  join = lambda id_map: specks.join(id_map, min_area, keep)
+  return answer.with_id_map(
+    result, join(result.id_map), lambda n: join(result.sample(n))
+  )
+
+
+def _closeups(box):
+  """Five overlapping parts of a box."""
+  top, left, bottom, right = box
+  size = bottom - top, right - left
+  sides = [max(1, round(CLOSEUP_SHARE * length)) for length in size]
+  found = []
+  for down, across in _PLACES:
+    row = top + int(down * (size[0] - sides[0]))
+    column = left + int(across * (size[1] - sides[1]))
+    found.append((row, column, row + sides[0], column + sides[1]))
+  return found
+
+
+def _within(box, outer):
+  """A box in pixels of the photo, in pixels of an outer box."""
+  return tuple(x - outer[axis % 2] for axis, x in enumerate(box))
