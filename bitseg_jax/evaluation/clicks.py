@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import baselines
-from bitseg_jax.segmenting import prompts
+from bitseg_jax.segmenting import obeying
 
 # (image uint8 [H, W, 3], known int32 [H, W]) -> int ids [H, W]
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -113,7 +113,7 @@ def classical_methods(image_size: int) -> dict[str, Method]:
     return labels - 1
 
   def oversegmented(image, known):
-    return prompts.obey(felzenszwalb(image, **settings), known)
+    return obeying.obey(felzenszwalb(image, **settings), known, image)
 
   def seeded(method):
     empty = lambda known: np.zeros_like(known)

@@ -5,12 +5,9 @@ one entity, with different numbers different ones. The numbers carry no meaning
 beyond that.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 
 from bitseg_jax import IGNORE_ID, relabel
 
@@ -139,49 +136,3 @@ def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   order = np.lexsort((-pairs, votes))  # the last to be written wins
   small.ravel()[pairs[order] // count] = pairs[order] % count
   return small
-
-
-def obey(
-  id_map: np.ndarray,
-  known: np.ndarray,
-  affinity: Callable[[int], np.ndarray] | None = None,
-) -> np.ndarray:
-  """Changes a segmentation as little as makes it agree with what is known.
-
-  Segments with pixels of one known entity become that entity's. A segment with
-  pixels of several is divided: each pixel goes to the one to which it has the
-  greatest affinity, less its distance from the known pixels.
-
-  Args:
-    id_map: int [H, W], ids of 0 or more.
-    known: int [H, W], ids of 0 or more; -1 where nothing is said.
-    affinity: known id -> float [H, W] in [0, 1], how likely each pixel is of
-      the entity; None: only the distance counts.
-
-  Returns:
-    int32 [H, W], ids 0, 1, ... without gaps. Known pixels are as said.
-  """
-  said = known >= 0
-  count = int(known.max()) + 1
-  result = id_map.astype(np.int64) + count
-  pairs = np.stack([id_map[said], known[said]])
-  _, first = np.unique(pairs, axis=1, return_index=True)
-  table = pairs[:, np.sort(first)]  # the order of pixels, whatever the numbers
-  for segment in np.unique(table[0]):
-    inside, entities = id_map == segment, table[1][table[0] == segment]
-    if len(entities) == 1:
-      result[inside] = entities[0]
-      continue
-    best = np.full(int(inside.sum()), -np.inf)
-    owner = np.zeros(len(best), np.int64)
-    for entity in entities:
-      value = -ndimage.distance_transform_edt(known != entity)[inside]
-      value /= np.hypot(*known.shape)
-      if affinity is not None:
-        # Samples say more than distance, which decides where they say nothing.
-        value = affinity(entity)[inside] + value / 4
-      closer = value > best
-      best[closer], owner[closer] = value[closer], entity
-    result[inside] = owner
-  result[said] = known[said]
-  return relabel.compact(result)[0]

@@ -12,7 +12,7 @@ import numpy as np
 from bitseg_jax import palette
 from bitseg_jax.data import transforms
 from bitseg_jax.runtime import experiment
-from bitseg_jax.segmenting import answer, prompts, tiles, upsample
+from bitseg_jax.segmenting import answer, obeying, prompts, tiles
 from bitseg_jax.segmenting.answer import Segmentation
 from bitseg_jax.segmenting.tiles import Box
 
@@ -130,7 +130,7 @@ def _plan(said, image, parts):
   known = prompts.shrink(said.known, size)
   if said.start is None:
     return _codes(known, parts), np.full(size, -1, np.int32)
-  whole = prompts.obey(_whole(said.start), said.known)
+  whole = obeying.obey(_whole(said.start), said.known, image)
   small = transforms.resize_ids(whole, size)
   for entity in np.unique(known[known >= 0]):
     small[known == entity] = whole[said.known == entity][0]
@@ -179,24 +179,11 @@ def make_answer(
   if said is None:
     return result
   if said.strength == 0:
-    given = prompts.obey(_whole(said.start), said.known)
+    given = obeying.obey(_whole(said.start), said.known, photo)
     return answer.with_id_map(result, given, lambda n: given)
   if said.known.max() < 0:
     return result
-  size, small = photo.shape[:2], prompts.shrink(said.known, codes.shape[1:])
-
-  def affinity(entity):
-    """How likely a pixel has the code of the entity's known pixels."""
-    there = small == entity
-    if not there.any():  # all its cells hold more pixels of others
-      return np.zeros(size, np.float32)
-    each = []
-    for n in range(len(codes)):
-      p = probabilities(n)
-      each.append(p @ p[there].mean(axis=0))
-    return upsample.upsample_values(np.mean(each, axis=0), size)
-
-  obey = lambda id_map: prompts.obey(id_map, said.known, affinity)
+  obey = lambda id_map: obeying.obey(id_map, said.known, photo)
   return answer.with_id_map(
     result, obey(result.id_map), lambda n: obey(result.sample(n))
   )

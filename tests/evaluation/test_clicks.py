@@ -3,7 +3,7 @@
 import numpy as np
 
 from bitseg_jax.evaluation import clicks, reports
-from bitseg_jax.segmenting import prompts
+from bitseg_jax.segmenting import obeying
 
 
 def quarters(size=24):
@@ -46,9 +46,9 @@ def test_jitter_stays_within_the_entity():
 
 def test_scores_rise_with_clicks_where_they_are_obeyed():
   one_segment = np.zeros((24, 24), np.int32)
-  obeying = lambda image, known: prompts.obey(one_segment, known)
+  obeyed = lambda image, known: obeying.obey(one_segment, known)
   counts = [0, 2, 4, 8]
-  found = clicks.score_whole_maps(records(), obeying, 24, counts)
+  found = clicks.score_whole_maps(records(), obeyed, 24, counts)
   assert set(found) == {'model', *clicks.classical_methods(24)}
   for curves in found.values():
     for score in clicks.SCORED:
@@ -58,7 +58,7 @@ def test_scores_rise_with_clicks_where_they_are_obeyed():
   assert found['watershed']['iou'][:, -1].min() > 0.95
   assert found['nearest mark']['iou'][:, -1].min() > 0.8
   # Now each method is clicked at for its own mistakes.
-  own = clicks.score_whole_maps(records(), obeying, 24, counts, own_clicks=True)
+  own = clicks.score_whole_maps(records(), obeyed, 24, counts, own_clicks=True)
   np.testing.assert_array_equal(own['model']['iou'], found['model']['iou'])
   assert (own['nearest mark']['iou'][:, -1] > 0.8).all()
   results = {

@@ -1,10 +1,9 @@
-"""Known pixels: drawn for training, reduced and obeyed."""
+"""Known pixels: drawn for training, and reduced."""
 
 import jax
 import numpy as np
 import pytest
 
-from bitseg_jax import relabel
 from bitseg_jax.segmenting import prompts
 
 
@@ -57,45 +56,6 @@ def test_no_known_pixel_is_lost_where_cells_have_room():
   assert small[5, 5] == 2
   assert (small >= 0).sum() == 3
   np.testing.assert_array_equal(prompts.shrink(known, known.shape), known)
-
-
-@pytest.mark.parametrize('count', [1, 2, 7, 100, 600])
-def test_the_result_agrees_with_what_is_known(count):
-  true, pred = id_maps(count, 2)
-  known = marks(true, count)
-  result = prompts.obey(pred, known)
-  said = known >= 0
-  np.testing.assert_array_equal(
-    relabel.by_first_appearance(result[said]),
-    relabel.by_first_appearance(known[said]),
-  )
-  assert len(np.unique(result)) == result.max() + 1
-  # Other names for the known entities and the segments change nothing.
-  names = np.random.default_rng(0).permutation(50).astype(np.int32)
-  renamed = prompts.obey(names[pred], np.where(said, names[known], -1))
-  np.testing.assert_array_equal(
-    relabel.by_first_appearance(renamed), relabel.by_first_appearance(result)
-  )
-
-
-def test_nothing_known_and_all_known():
-  true, pred = id_maps(1, 2)
-  nothing = np.full(pred.shape, -1, np.int32)
-  same = relabel.by_first_appearance
-  np.testing.assert_array_equal(same(prompts.obey(pred, nothing)), same(pred))
-  np.testing.assert_array_equal(same(prompts.obey(pred, true)), same(true))
-
-
-def test_a_divided_segment_follows_the_affinity():
-  pred, known = np.zeros((4, 10), np.int32), np.full((4, 10), -1, np.int32)
-  known[0, 0], known[0, 9] = 0, 1
-  left = np.arange(10) < 8
-  result = prompts.obey(
-    pred, known, lambda k: np.tile(left == (k == 0), (4, 1)).astype(np.float32)
-  )
-  np.testing.assert_array_equal(result == result[0, 0], np.tile(left, (4, 1)))
-  halved = prompts.obey(pred, known)
-  assert (halved == halved[0, 0]).sum() == 20
 
 
 @pytest.mark.parametrize(
