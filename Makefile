@@ -38,7 +38,7 @@ test: install
 	$(BIN)/python $(PYTEST) $(TEST_FLAGS)
 
 test-slow: install
-	$(BIN)/python $(PYTEST) -m slow $(TEST_FLAGS)
+	$(BIN)/python $(PYTEST) -m slow --durations=15 $(TEST_FLAGS)
 
 # Compiles for TPUs, without one. libtpu (200 MB) lies apart: where it is
 # installed, JAX looks for a TPU at every start.
