@@ -18,7 +18,9 @@ NUM_SAMPLES, SHOWN = 8, 3
 def row(segmenter: Segmenter, path: pathlib.Path) -> list[viz.Cell]:
   """A photograph, its segmentation, where it is unsure, and samples."""
   photo = photos.read(path)
-  result = segmenter.segment(photo, num_samples=NUM_SAMPLES)
+  result = segmenter.segment(
+    photo, num_samples=NUM_SAMPLES, closeups=2, min_area=0.002
+  )
   colors = viz.entity_colors(result.id_map)
   samples = [
     viz.colorize(viz.match_ids(result.id_map, result.sample(n)), colors)
