@@ -45,6 +45,7 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'own_clicks', False, 'Click at the mistakes of each method by itself.'
   )
+  flags.DEFINE_bool('steer', False, 'Let samples agree with the clicks, too.')
   flags.DEFINE_float(
     'jitter',
     0.0,
@@ -67,7 +68,8 @@ def main() -> None:
 
   def segment(image, known):
     began = time.perf_counter()
-    result = segmenter.segment(image, f.num_samples, f.seed, known=known)
+    how = f.num_samples, f.seed, known
+    result = segmenter.segment(image, *how, steer=f.steer)
     spent.append(time.perf_counter() - began)
     return result.id_map
 
@@ -82,6 +84,7 @@ def main() -> None:
     'num_samples': f.num_samples,
     'jitter': f.jitter,
     'own_clicks': f.own_clicks,
+    'steer': f.steer,
     'clicks': counts,
     'median_seconds_per_click': float(np.median(spent)),
     'methods': {

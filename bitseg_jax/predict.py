@@ -121,6 +121,7 @@ def define_flags() -> None:
     *views.MIN_AREA.bounds,
   )
   flags.DEFINE_string('known', None, 'What is known: folder or JSON file.')
+  flags.DEFINE_bool('steer', False, 'Let samples agree with --known, too.')
   flags.DEFINE_string('start', None, 'Segmentations to begin from: folder.')
   flags.DEFINE_float('strength', 0.5, 'How much of --start may change.', 0, 1)
   cli.define_shard()

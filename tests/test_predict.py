@@ -396,8 +396,12 @@ def test_settings_out_of_range_are_refused(model, setting, value, draw_photo):
 
 
 def test_flags_have_the_defaults_of_the_segmenter(model):
-  *signature, progress, known, start, strength = (
+  *signature, progress, known, start, strength, steer = (
     Segmenter.segment_batch.__defaults__
   )
   assert (progress, known, start) == (None, None, None)
-  assert list(collection.DEFAULTS.values()) == [*signature, strength]
+  assert list(collection.DEFAULTS.values()) == [
+    *signature,
+    strength,
+    steer,
+  ]

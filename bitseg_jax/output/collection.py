@@ -36,6 +36,7 @@ DEFAULTS = {
   'closeups': 0,
   'min_area': 0.0,
   'strength': 0.5,
+  'steer': False,
 }
 
 

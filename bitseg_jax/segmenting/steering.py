@@ -1,7 +1,8 @@
 """Segments photos of which something is known, or from a first segmentation.
 
-A network that was trained with prompts sees what is known; any other only finds
-it in x_hat at every step. Either way the answer is made to agree with it.
+The answer is always made to agree with what is known, and samples if asked: a
+network that was trained with prompts then sees it; any other only finds it in
+x_hat at every step.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,6 +78,11 @@ def check(
   if len({s.start is None for s in found}) > 1:
     raise ValueError('start is given for some of the photos only')
   return found
+
+
+def is_free(said_of: Sequence[Said] | None, steer: bool) -> bool:
+  """Whether samples are drawn without what is said of the photos."""
+  return said_of is None or (said_of[0].start is None and not steer)
 
 
 def draw(

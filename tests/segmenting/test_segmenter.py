@@ -68,6 +68,29 @@ def test_the_batch_does_not_matter(random_run, draw_photo):
   assert model.segment_batch([]) == []
 
 
+def test_marks_are_answered_from_what_was_drawn(model, draw_photo, monkeypatch):
+  photo, known = draw_photo(0, 30, 47).copy(), np.full((30, 47), -1)
+  known[3, 3], known[20, 40] = 0, 1
+  expected = model.segment(photo, 2, seed=6, known=known)
+  calls, draw = [], type(model)._draw
+  monkeypatch.setattr(
+    type(model), '_draw', lambda *a, **k: calls.append(1) or draw(*a, **k)
+  )
+  model.segment(photo, 2, seed=7)
+  assert calls == [1]
+  assert_same(
+    model.segment(photo, 2, seed=7, known=known, closeups=0),
+    model.segment(photo, 2, seed=7, known=known),
+  )
+  assert calls == [1]
+  # Anything else is drawn anew: another seed, and other pixels in its place.
+  assert_same(model.segment(photo, 2, seed=6, known=known), expected)
+  photo[:] = 0
+  changed = model.segment(photo, 2, seed=6, known=known)
+  assert calls == [1, 1, 1]
+  assert (changed.samples != expected.samples).any()
+
+
 def test_several_samples_differ_and_one_is_chosen(model, draw_photo):
   result = model.segment(draw_photo(0, 16, 16), num_samples=4)
   assert all(

@@ -40,19 +40,20 @@ def random_marks(count, seed=0):
   return known
 
 
+@pytest.mark.parametrize('steer', [False, True])
 @pytest.mark.parametrize('which', ['model', 'seeing_model'])
-def test_any_known_pixels_are_obeyed(which, request, draw_photo):
+def test_any_known_pixels_are_obeyed(which, steer, request, draw_photo):
   segmenter = request.getfixturevalue(which)
   photo = draw_photo(0, 30, 47)
   for count in (1, 5, 300):
     known = random_marks(count, count)
     said = known >= 0
-    result = segmenter.segment(photo, 2, known=known)
+    result = segmenter.segment(photo, 2, known=known, steer=steer)
     for id_map in (result.id_map, *result.samples):
       ari = metrics.adjusted_rand_index(known[said], id_map[said])
       assert ari == 1
     assert result.confidence.shape == (result.id_map.max() + 1,)
-  everything = segmenter.segment(photo, 2, known=regions())
+  everything = segmenter.segment(photo, 2, known=regions(), steer=steer)
   assert metrics.adjusted_rand_index(regions(), everything.id_map) == 1
 
 
@@ -62,7 +63,7 @@ def test_nothing_known_is_the_plain_sampler(which, request, draw_photo):
   plain = segmenter.segment(photo, 2)
   nothing = np.full((30, 47), -1)
   for given in ({'known': nothing}, {'start': nothing}):
-    same = segmenter.segment(photo, 2, **given)
+    same = segmenter.segment(photo, 2, **given, steer=True)
     np.testing.assert_array_equal(same.id_map, plain.id_map)
     np.testing.assert_array_equal(same.samples, plain.samples)
 
@@ -117,8 +118,8 @@ def test_a_model_goes_on_with_channels_for_marks(random_run):
 def test_numbers_carry_no_meaning(seeing_model, draw_photo):
   photo, known = draw_photo(0, 30, 47), random_marks(6)
   names = np.append(np.random.default_rng(0).permutation(9) * 100, -1)
-  one = seeing_model.segment(photo, known=known).id_map
-  other = seeing_model.segment(photo, known=names[known]).id_map
+  one = seeing_model.segment(photo, known=known, steer=True).id_map
+  other = seeing_model.segment(photo, known=names[known], steer=True).id_map
   assert metrics.adjusted_rand_index(one, other) == 1
 
 
@@ -161,8 +162,8 @@ def test_what_does_not_fit_is_refused(model, draw_photo, given, reason):
 def test_photos_are_steered_one_by_one(model, draw_photo):
   photos = [draw_photo(i, 30, 47) for i in range(2)]
   known = [random_marks(5), None]
-  together = model.segment_batch(photos, 1, known=known)
-  alone = model.segment(photos[0], known=known[0])
+  together = model.segment_batch(photos, 1, known=known, steer=True)
+  alone = model.segment(photos[0], known=known[0], steer=True)
   np.testing.assert_array_equal(together[0].id_map, alone.id_map)
   with pytest.raises(ValueError, match='1 photos of 2'):
     model.segment_batch(photos, known=known[:1])
