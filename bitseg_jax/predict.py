@@ -12,6 +12,7 @@ or patterns. The output keeps their folders. --outputs chooses among
   samples      all samples: labels of each, and a picture of ten side by side
   panoptic     COCO panoptic: panoptic.json and panoptic/
   rle          COCO instances with run lengths and confidence: rle.json
+  geojson      the segments as polygons, for QuPath and programs for maps
   sheet        all overlays on pages: sheet_1.png, ...
 
 Always written are NAME.json (size, area, box and confidence of the segments)
