@@ -71,10 +71,10 @@ def predict(
     kinds = files.default_kinds(settings['num_samples'])
   files.check_kinds(kinds)
   found = photos.find(inputs, output)
+  places, names = (('known', known), ('start', start)), [p.name for p in found]
+  steering = {k: given.open_place(place, names) for k, place in places if place}
   if part:
     found = found[part[0] :: part[1]]
-  places = (('known', known), ('start', start))
-  steering = {k: given.open_place(place) for k, place in places if place}
   segmenter = Segmenter.load(checkpoint)
   how = kinds, settings, checkpoint, overwrite, not part, steering
   summary = collection.predict(segmenter, found, output, *how)
