@@ -81,17 +81,16 @@ CSS = """
   background: var(--background-fill-primary); justify-content: center;
 }
 .board .chips button[aria-pressed=true] {
-  border-color: var(--color-accent); font-weight: 600;
-  background: var(--color-accent-soft);
+  border-color: var(--color-accent); background: var(--color-accent-soft);
 }
 .board .chips button:disabled { opacity: .4; cursor: default }
 .board .chips i {
   width: 14px; height: 14px; border-radius: 50%; background: var(--c);
   box-shadow: 0 0 0 1px #fff, 0 0 0 2px #000;
 }
-.board .chips .apart { margin-left: auto }
+.board .chips span { margin-left: auto; display: flex; gap: 6px }
 /* As high as its line, for the picture not to move when there is none. */
-.board .busy { min-height: 26px; padding-top: 4px }
+.board .busy { min-height: 36px; padding-top: 4px }
 .board .busy progress { height: 4px; margin-top: 2px }
 .entities {
   width: 100%; max-height: 75vh; display: block; cursor: crosshair;
@@ -221,8 +220,8 @@ def chips(marks: Marks) -> str:
   return (
     f'{"".join(choices)}<button data-act="new" aria-pressed="{new}" title="The '
     'next click is on another entity than all so far">+ New entity</button>'
-    f'<button class="apart" data-act="undo"{off}>Undo</button>'
-    f'<button data-act="clear"{off}>Clear all</button>'
+    f'<span><button data-act="undo"{off}>Undo</button>'
+    f'<button data-act="clear"{off}>Clear all</button></span>'
   )
 
 

@@ -94,11 +94,12 @@ def build(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
   ) as blocks:
     gr.Markdown(f'{_INTRODUCTION} Model: {_name(segmenter, checkpoint)}.')
+    states = shown, _ = gr.State(None), gr.State(Marks())
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
         chosen = _choice(segmenter, max_pixels)
       with gr.Column(scale=3), gr.Tabs(elem_classes='results'):
-        results = _results(folder)
+        results = *states, *_results(folder, shown)
     _connect_choice(chosen, results, segmenter, checkpoint, max_pixels)
     _connect_marks(chosen[-2], results, segmenter, checkpoint)
   return blocks
@@ -287,13 +288,12 @@ def _settings(num_steps, guidance_weight, **_):
   return [samples, steps, guidance, seed]
 
 
-def _results(folder):
-  """The states and outputs of a segmentation, in tabs.
+def _results(folder, shown):
+  """The outputs of a segmentation, in tabs.
 
   What is in the other tabs than the first is made when they are opened: clicks
   are not to wait for it.
   """
-  shown, marks = gr.State(None), gr.State(Marks())
   with gr.Tab('Result'):
     picture = gr.HTML(
       actions.note('The segmentation will be here.'),
@@ -328,7 +328,7 @@ def _results(folder):
   ):
     of_shown = lambda now, make=make: None if now is None else make(now)
     tab.select(of_shown, shown, output, **_PRIVATE)
-  return [shown, marks, picture, samples, uncertainty, files]
+  return [picture, samples, uncertainty, files]
 
 
 def _plain(buttons):

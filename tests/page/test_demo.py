@@ -349,6 +349,18 @@ def urls_asked_for(browser):
   }
 
 
+# As a mouse does, at shares of the picture's width and height.
+_CLICK = """
+const picture = document.querySelector('.entities image');
+const box = picture.getBoundingClientRect();
+for (const name of ['pointerdown', 'pointerup'])
+  picture.dispatchEvent(new PointerEvent(name, {
+    bubbles: true, pointerType: 'mouse', button: 0,
+    clientX: box.left + arguments[0] * box.width,
+    clientY: box.top + arguments[1] * box.height}));
+"""
+
+
 def page_of(browser):
   """What a person does on the page, and what they read there."""
   find = lambda css: browser.find_elements('css selector', css)
@@ -366,6 +378,8 @@ def page_of(browser):
     segment=lambda: press(
       lambda: next(b for b in find('button') if b.text == 'Segment')
     ),
+    click_at=lambda x, y: browser.execute_script(_CLICK, x, y),
+    act=lambda name: press(lambda: find(f'[data-act="{name}"]')[0]),
     as_phone=lambda: browser.execute_cdp_cmd(
       'Emulation.setDeviceMetricsOverride',
       {'width': 390, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True},
@@ -423,7 +437,7 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   until(lambda: '90x60 pixels' in page.status())
   page.segment()
   until(lambda: re.search(r'photo\.png: \d+ entit', page.status()))
-  assert until(lambda: page.find('svg.entities g path'))
+  assert until(lambda: page.find('svg.entities .entity path'))
   # On a phone every tab and what it shows are in view once it is tapped.
   page.as_phone()
   results = "document.querySelector('.results')"
@@ -446,3 +460,52 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   asked = urls_asked_for(browser)
   here = address, 'data:', 'blob:', 'chrome'
   assert asked and all(url.startswith(here) for url in asked)
+
+
+@pytest.mark.slow
+def test_clicks_in_a_browser(address, browser, tmp_path, draw_photo):
+  page, photo = page_of(browser), tmp_path / 'photo.png'
+  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+  page.as_desktop()
+  browser.get(address)
+  page.upload(photo)
+  until(lambda: '90x60 pixels' in page.status())
+  page.segment()
+  until(lambda: page.find('.entities .entity'))
+  letters = lambda: [mark.text for mark in page.find('.mark')]
+  answered = lambda count: until(
+    lambda: f'true to {count} mark' in page.status()
+  )
+
+  # Two clicks on one entity, a third on another.
+  page.click_at(0.2, 0.3)
+  until(lambda: letters() == ['A'])
+  page.click_at(0.8, 0.7)
+  until(lambda: letters() == ['A', 'A'])
+  page.act('new')
+  until(lambda: page.find('[data-act=new][aria-pressed=true]'))
+  page.click_at(0.5, 0.5)
+  until(lambda: letters() == ['A', 'A', 'B'])
+  answered(3)
+  # What contradicts is told, and the rest stays.
+  page.act('0')
+  until(lambda: page.find('[data-act="0"][aria-pressed=true]'))
+  page.click_at(0.5, 0.5)
+  until(lambda: 'goes over a mark of B' in page.alert())
+  assert letters() == ['A', 'A', 'B']
+  page.act('undo')
+  until(lambda: letters() == ['A', 'A'])
+  answered(2)
+
+  page.press(
+    lambda: next(t for t in page.find('[role=tab]') if t.text == 'Files')
+  )
+  until(lambda: page.find('.files a[download="photo.zip"]'))[0].click()
+  archive = tmp_path / 'photo.zip'
+  until(archive.is_file)
+  with zipfile.ZipFile(archive) as packed:
+    names = 'labels.png', 'coco.json', 'marks.json'
+    assert {f'photo_{name}' for name in names} < set(packed.namelist())
+    assert 'photo.geojson' in packed.namelist()
+    labels = np.asarray(Image.open(packed.open('photo_labels.png')))
+  assert labels[18, 18] == labels[42, 72]
