@@ -12,7 +12,7 @@ from bitseg_jax.output import files
 from bitseg_jax.page import marks
 from bitseg_jax.page.actions import Shown
 from bitseg_jax.runtime.writers import write_json
-from bitseg_jax.segmenting import answer, prompts, upsample
+from bitseg_jax.segmenting import upsample
 from bitseg_jax.segmenting.answer import Segmentation
 
 _KINDS = 'labels', 'overlay', 'uncertainty', 'rle', 'geojson'
@@ -58,20 +58,18 @@ def at_full_size(shown: Shown) -> Segmentation:
   result, size = shown.result, shown.photo.size
   if result.id_map.shape == size:
     return result
-  count = len(result.confidence)
+  small, count = result.id_map.shape, len(result.confidence)
   membership = np.eye(count, dtype=np.float32)[result.id_map]
-  ids, present = relabel.compact(upsample.upsample_ids(membership, size))
-  enlarged = dataclasses.replace(
+  ids = upsample.upsample_ids(membership, size)
+  marked = np.nonzero(marks.known(shown.marks, small) >= 0)
+  ids[marks.enlarge(marked, small, size)] = result.id_map[marked]
+  ids, present = relabel.compact(ids)
+  return dataclasses.replace(
     result,
     id_map=ids,
     uncertainty=upsample.upsample_values(result.uncertainty, size),
     confidence=result.confidence[present],
   )
-  if not shown.marks.done:
-    return enlarged
-  known = marks.known(shown.marks, result.id_map.shape, size)
-  ids = prompts.obey(ids, known)
-  return answer.with_id_map(enlarged, ids, enlarged.sample)
 
 
 def _make_folder(parent):

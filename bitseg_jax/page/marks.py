@@ -77,24 +77,41 @@ def act(
   return marks, ''
 
 
-def known(marks: Marks, size: tuple[int, int], full: tuple[int, int] = ()):
+def known(marks: Marks, size: tuple[int, int]) -> np.ndarray:
   """Returns what the marks say, as Segmenter.segment takes it.
 
   Args:
     marks: the marks.
     size: height and width of the picture.
-    full: those of the photo, if it is larger.
 
   Returns:
-    int32 [h, w], of the photo if its size is given: the number of the entity
-    at each marked pixel, -1 elsewhere.
+    int32 [h, w]: the number of the entity at each marked pixel, -1 elsewhere.
   """
-  full = full or size
-  ids = np.full(full, -1, np.int32)
+  ids = np.full(size, -1, np.int32)
   for mark in marks.done:
-    rows, columns = _enlarge(_pixels(mark, size), size, full)
-    ids[rows, columns] = mark.entity
+    ids[_pixels(mark, size)] = mark.entity
   return ids
+
+
+def enlarge(
+  pixels: tuple[np.ndarray, np.ndarray],
+  size: tuple[int, int],
+  full: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the pixels of the photo in the middle of those of the picture.
+
+  Args:
+    pixels: rows and columns.
+    size, full: height and width of the picture, and of the photo.
+
+  Returns:
+    Rows and columns.
+  """
+  rows, columns = (
+    (2 * along + 1) * new // (2 * old)
+    for along, old, new in zip(pixels, size, full, strict=True)
+  )
+  return rows, columns
 
 
 def as_json(
@@ -107,14 +124,12 @@ def as_json(
     name: the photo's, without suffix.
     size, full: height and width of the picture, and of the photo.
   """
+  ids = known(marks, size)
   described = []
   for entity in range(marks.count):
-    points = set()
-    for mark in marks.done:
-      if mark.entity == entity:
-        rows, columns = _enlarge(_pixels(mark, size), size, full)
-        points.update(zip(columns.tolist(), rows.tolist(), strict=True))
-    described.append({'id': entity + 1, 'points': sorted(map(list, points))})
+    rows, columns = enlarge(np.nonzero(ids == entity), size, full)
+    points = np.stack([columns, rows], axis=1).tolist()
+    described.append({'id': entity + 1, 'points': points})
   return {name: described}
 
 
@@ -162,11 +177,3 @@ def _pixels(mark, size):
   draw.line(mark.points, fill=1)
   draw.point(mark.points, fill=1)
   return np.nonzero(np.array(canvas))
-
-
-def _enlarge(pixels, size, full):
-  """Rows and columns of the centres of pixels in a larger picture."""
-  return tuple(
-    ((2 * along + 1) * new // (2 * old)).astype(int)
-    for along, old, new in zip(pixels, size, full, strict=True)
-  )

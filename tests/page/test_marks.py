@@ -124,8 +124,8 @@ def test_marks_of_the_page_are_read_by_the_command(tmp_path):
   path = tmp_path / 'marks.json'
   path.write_text(json.dumps(as_json(marks, 'photo', SIZE, full)))
   read = given.read(given.open_place(path), 'photo', full)
-  np.testing.assert_array_equal(read, known(marks, SIZE, full) + (read >= 0))
   assert read[45, 35] == 1 and read[95, 205] == read[395, 595] == 2
+  assert (read >= 0).sum() == 3
 
 
 @pytest.fixture(scope='module')
