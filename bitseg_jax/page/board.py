@@ -90,8 +90,8 @@ CSS = """
 }
 .board .chips span { margin-left: auto; display: flex; gap: 6px }
 /* As high as its line, for the picture not to move when there is none. */
-.board .busy { min-height: 36px; padding-top: 4px }
-.board .busy progress { height: 4px; margin-top: 2px }
+.board .busy { min-height: 38px; padding-top: 4px }
+.board .busy progress { height: 4px !important; margin-top: 2px }
 .entities {
   width: 100%; max-height: 75vh; display: block; cursor: crosshair;
   touch-action: manipulation; user-select: none; -webkit-user-select: none;
