@@ -14,7 +14,6 @@ import socket
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from bitseg_jax import cli
@@ -51,9 +50,7 @@ def serve(
   _check_free(host, port)
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
-  # As the page does, which is told of every step.
-  blank = np.zeros((32, 32, 3), np.uint8)
-  segmenter.segment(blank, progress=lambda how_far: None)
+  actions.warm_up(segmenter)
   with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))

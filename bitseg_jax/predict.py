@@ -12,6 +12,7 @@ or patterns. The output keeps their folders. --outputs chooses among
   samples      all samples: labels of each, and a picture of ten side by side
   panoptic     COCO panoptic: panoptic.json and panoptic/
   rle          COCO instances with run lengths and confidence: rle.json
+  geojson      the segments as polygons, for QuPath and programs for maps
   sheet        all overlays on pages: sheet_1.png, ...
 
 Always written are NAME.json (size, area, box and confidence of the segments)
@@ -70,10 +71,10 @@ def predict(
     kinds = files.default_kinds(settings['num_samples'])
   files.check_kinds(kinds)
   found = photos.find(inputs, output)
+  places, names = (('known', known), ('start', start)), [p.name for p in found]
+  steering = {k: given.open_place(place, names) for k, place in places if place}
   if part:
     found = found[part[0] :: part[1]]
-  places = (('known', known), ('start', start))
-  steering = {k: given.open_place(place) for k, place in places if place}
   segmenter = Segmenter.load(checkpoint)
   how = kinds, settings, checkpoint, overwrite, not part, steering
   summary = collection.predict(segmenter, found, output, *how)

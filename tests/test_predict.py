@@ -120,7 +120,7 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
 
 def test_coco_files_agree_with_the_labels(folder, tmp_path):
   output = tmp_path / 'out'
-  run(folder / 'a.png', output, ['labels', 'panoptic', 'rle'])
+  run(folder / 'a.png', output, ['labels', 'panoptic', 'rle', 'geojson'])
   labels = np.asarray(Image.open(output / 'a_labels.png')).astype(int)
   Image.open(folder / 'a.png').save(output / 'panoptic' / 'a_photo.png')
 
@@ -152,6 +152,14 @@ def test_coco_files_agree_with_the_labels(folder, tmp_path):
     assert set(inside) == set(x * labels.shape[0] + y)
     assert 0 < segment['score'] <= 1
     assert segment['category_id'] == info['category_id'] == category['id']
+
+  polygons = json.loads((output / 'a.geojson').read_text())
+  assert [feature['properties'] for feature in polygons['features']] == [
+    {'id': info['id'], 'area': info['area'], 'score': segment['score']}
+    for info, segment in zip(
+      annotation['segments_info'], lengths['annotations'], strict=True
+    )
+  ]
 
   # What this package reads is what it wrote.
   (output / 'images').mkdir()

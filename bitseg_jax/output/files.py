@@ -11,6 +11,7 @@ Of photo NAME, in the output directory:
                         of these colours
   NAME_samples.png      up to ten samples side by side; and NAME_sample_N.png,
                         each of them as labels
+  NAME.geojson          the segments as polygons in pixels, see geojson.py
   panoptic/NAME.png     the same ids in COCO's colours, for panoptic.json
 
 and of all photos: panoptic.json (COCO panoptic), rle.json (COCO instances with
@@ -29,7 +30,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bitseg_jax.data import rle, transforms
-from bitseg_jax.output import color_bar, viz
+from bitseg_jax.output import color_bar, geojson, viz
 from bitseg_jax.runtime.writers import whole_file, write_json
 from bitseg_jax.segmenting.answer import Segmentation
 
@@ -41,6 +42,7 @@ KINDS = (
   'samples',
   'panoptic',
   'rle',
+  'geojson',
   'sheet',
 )
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
@@ -75,6 +77,8 @@ def file_names(name: str, kinds: Sequence[str], num_samples: int) -> list[str]:
     names += [f'{name}_sample_{n + 1}.png' for n in range(num_samples)]
   if 'panoptic' in kinds:
     names.append(f'panoptic/{name}.png')
+  if 'geojson' in kinds:
+    names.append(f'{name}.geojson')
   return names
 
 
@@ -113,6 +117,8 @@ def write(
     for n in range(result.num_samples):
       path = output / f'{name}_sample_{n + 1}.png'
       viz.save_png(_labels(result.sample(n)), path)
+  if 'geojson' in kinds:
+    geojson.write(output / f'{name}.geojson', id_map, result.confidence)
   _write_pictures(output / name, photo, result, kinds)
   (output / name).parent.mkdir(parents=True, exist_ok=True)
   height, width = id_map.shape
@@ -156,7 +162,9 @@ def write_panoptic(output: str | Path, names: Sequence[str]) -> None:
   _write_coco(Path(output), 'panoptic.json', names, annotation)
 
 
-def write_rle(output: str | Path, names: Sequence[str]) -> None:
+def write_rle(
+  output: str | Path, names: Sequence[str], file: str = 'rle.json'
+) -> None:
   """Writes rle.json of photos whose NAME.json has run lengths."""
   numbers = itertools.count(1)
 
@@ -173,7 +181,7 @@ def write_rle(output: str | Path, names: Sequence[str]) -> None:
         'bbox': segment['bbox'],
       }
 
-  _write_coco(Path(output), 'rle.json', names, annotations)
+  _write_coco(Path(output), file, names, annotations)
 
 
 def write_sheets(output: str | Path, names: Sequence[str]) -> None:

@@ -1,17 +1,13 @@
-"""What the demo page shows and hands out; layout.py is how it looks."""
+"""What the demo page shows; layout.py is how it looks."""
 
-import base64
 import contextlib
 import html
-import io
 import queue
-import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +15,7 @@ from PIL import Image
 from bitseg_jax.data import transforms
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.output import files, viz
+from bitseg_jax.page import board, marks
 from bitseg_jax.segmenting import photos
 from bitseg_jax.segmenting.answer import Segmentation
 from bitseg_jax.segmenting.drawing import Progress
@@ -26,43 +23,46 @@ from bitseg_jax.segmenting.segmenter import Segmenter
 
 EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.jpg'))
 Told = Callable[[Progress], None]
+Done = TypeVar('Done')
 
-_KINDS = ('labels', 'overlay', 'uncertainty')
 _SAMPLE_SIDE = 512
-_KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
-
-# Labels by CSS alone: no script, and a tap does what a mouse does.
-_STYLE = """
-.entities { width: 100%; max-height: 75vh; display: block; }
-.entities path { fill: #fff; fill-opacity: 0; }
-.entities g:hover path { fill-opacity: .45; }
-.entities text {
-  fill: currentColor; font-family: sans-serif; font-size: calc(var(--w) / 24);
-}
-@media (min-width: 641px) {
-  .entities text { font-size: calc(var(--w) / 50); }
-}
-.entities g text, .entities:has(g:hover) .hint { visibility: hidden; }
-.entities g:hover text { visibility: visible; }
-"""
 
 
-class Result(NamedTuple):
-  """What the page shows of one photo.
+class Photo(NamedTuple):
+  """A photo as the page works with it, so that a click is answered at once.
 
   Attributes:
-    message: HTML with one line on how it went.
-    entities: HTML; pointing at an entity shows its area and confidence.
-    samples: (uint8 [h, w, 3], caption) of each sample.
-    uncertainty: uint8 [h, w, 3]; the page has a colour bar of its own.
-    files: what can be downloaded; the last is a zip of the others.
+    name: of the file.
+    pixels: uint8 [h, w, 3], at most files.LONGEST_SIDE a side.
+    size: height and width of the photo itself.
   """
 
-  message: str
-  entities: str
-  samples: list[viz.Cell]
-  uncertainty: np.ndarray
-  files: list[str]
+  name: str
+  pixels: np.ndarray
+  size: tuple[int, int]
+
+
+class Shown(NamedTuple):
+  """A segmented photo.
+
+  Attributes:
+    photo: the photo.
+    result: its segmentation, of photo.pixels.
+    matched: int32 [h, w], the same segments, with the ids of those that they
+      were before a click wherever they are still there.
+    colors: of each id in matched.
+    marks: those that it was made with.
+    made_with: settings and checkpoint, for the files.
+    seconds: that it took.
+  """
+
+  photo: Photo
+  result: Segmentation
+  matched: np.ndarray
+  colors: dict[int, viz.Color]
+  marks: marks.Marks
+  made_with: dict[str, Any]
+  seconds: float
 
 
 def read_photo(path: str | Path | None, max_pixels: int) -> np.ndarray:
@@ -100,6 +100,21 @@ def read_photo(path: str | Path | None, max_pixels: int) -> np.ndarray:
     raise SourceError(str(error).replace(f'{path}', path.name)) from error
 
 
+def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
+  """Reads what somebody uploaded, for the page to work with.
+
+  Args:
+    path, max_pixels: as in `read_photo`.
+
+  Raises:
+    SourceError: see there.
+  """
+  photo = read_photo(path, max_pixels)
+  size = photo.shape[:2]
+  fitting = _fit(*size, files.LONGEST_SIDE)
+  return Photo(Path(path).name, transforms.resize_image(photo, fitting), size)
+
+
 def inspect(path: str | None, max_pixels: int) -> tuple[str, np.ndarray | None]:
   """Says at once whether an upload can be segmented.
 
@@ -113,16 +128,14 @@ def inspect(path: str | None, max_pixels: int) -> tuple[str, np.ndarray | None]:
   if path is None:
     return note('Choose a photo, or tap one of those above.'), None
   try:
-    photo = read_photo(path, max_pixels)
+    photo = open_photo(path, max_pixels)
   except SourceError as error:
     return note(str(error), bad=True), None
-  height, width = photo.shape[:2]
-  size = _fit(height, width, files.LONGEST_SIDE)
-  text = f'{width}x{height} pixels; press Segment.'
-  return note(text), transforms.resize_image(photo, size)
+  height, width = photo.size
+  return note(f'{width}x{height} pixels; press Segment.'), photo.pixels
 
 
-def working(segment: Callable[[Told], Result]) -> Iterator[str | Result]:
+def working(segment: Callable[[Told], Done]) -> Iterator[str | Done]:
   """Segments in the background and says how far it is.
 
   Args:
@@ -187,23 +200,23 @@ def _line(text, value=''):
 
 def segment(
   segmenter: Segmenter,
-  photo: np.ndarray,
-  name: str,
-  folder: Path,
+  photo: Photo,
   checkpoint: str,
   settings: dict[str, Any],
+  marked: marks.Marks,
+  before: Shown | None = None,
   told: Told | None = None,
-) -> Result:
-  """Segments a photo for the page and writes its files.
+) -> Shown:
+  """Segments a photo for the page.
 
   Args:
     segmenter: the model.
-    photo: uint8 [H, W, 3].
-    name: the photo's file name.
-    folder: where results go, each in its own folder; the oldest are deleted.
+    photo: the photo.
     checkpoint: where the model is from.
     settings: of Segmenter.segment.
-    told: see `working`.
+    marked: what is known of the photo.
+    before: what is shown of it so far; its entities keep their colours.
+    told: see `working`; not with marks, whose answer takes too short a time.
 
   Returns:
     What there is to show.
@@ -214,76 +227,75 @@ def segment(
   if settings['seed'] is None:
     raise ValueError('seed is empty; give a whole number')
   began = time.perf_counter()
-  result = segmenter.segment(photo, **settings, progress=told)
-  seconds = time.perf_counter() - began
+  if marked.done:
+    known = marks.known(marked, photo.pixels.shape[:2])
+    how = {'known': known}
+  else:
+    how = {'progress': told}
+  result = segmenter.segment(photo.pixels, **settings, **how)
+  if before is None:
+    matched, known_colors = result.id_map, None
+  else:
+    matched = viz.match_ids(before.matched, result.id_map)
+    known_colors = before.colors
   made_with = {
     'checkpoint': checkpoint,
     'step': segmenter.step,
     'digest': segmenter.digest,
     **settings,
   }
-  about = {'photo': name, 'made_with': made_with}
-  stem = _make_folder(folder) / Path(name).stem
-  paths = _write_files(stem, photo, result, about)
-  with Image.open(f'{stem}_overlay.png') as image:
-    overlay = np.asarray(image.convert('RGB'))
-  count = len(result.confidence)
-  entities = f'{count} entit{"y" if count == 1 else "ies"}'
-  return Result(
-    note(f'{name}: {entities} in {seconds:.1f} s.'),
-    entities_html(overlay, result),
-    sample_pictures(result),
-    files.uncertainty_picture(result, overlay.shape[:2]),
-    paths,
+  return Shown(
+    photo,
+    result,
+    matched,
+    viz.entity_colors(matched, known_colors),
+    marked,
+    made_with,
+    time.perf_counter() - began,
   )
 
 
-def entities_html(picture: np.ndarray, result: Segmentation) -> str:
-  """Makes the HTML of a picture whose entities are named where one points.
+def warm_up(segmenter: Segmenter) -> None:
+  """Compiles what `segment` runs, with and without marks."""
+  blank = Photo('', np.zeros((32, 32, 3), np.uint8), (32, 32))
+  one = marks.Marks((marks.Mark(0, ((1, 1),)),))
+  for marked in marks.Marks(), one:
+    how = {'seed': 0}, marked, None, lambda how_far: None
+    segment(segmenter, blank, '', *how)
 
-  Args:
-    picture: uint8 [h, w, 3], of any size.
-    result: the segmentation.
 
-  Returns:
-    HTML that needs no other file.
-  """
-  height, width = picture.shape[:2]
-  jpeg = io.BytesIO()
-  Image.fromarray(picture).save(jpeg, 'JPEG', quality=90)
-  data = base64.b64encode(jpeg.getvalue()).decode()
-  line = width / 18
-  # Above the picture, where it is seen without scrolling.
-  where = f'x="0" y="{-0.4 * line:.1f}"'
-  shares = np.bincount(result.id_map.ravel()) / result.id_map.size
-  paths = _paths(transforms.resize_ids(result.id_map, (height, width)))
-  groups = [
-    f'<g><path d="{path}"/><text {where}>Entity {k + 1}: '
-    f'{100 * shares[k]:.1f}% of the area, '
-    f'confidence {result.confidence[k]:.2f}</text></g>'
-    for k, path in paths.items()
-  ]
+def entities(shown: Shown) -> str:
+  """HTML of the segmentation; pointing at an entity tells of it."""
+  pixels, result = shown.photo.pixels, shown.result
+  overlay = viz.overlay(pixels, shown.matched, colors=shown.colors)
+  return board.picture(overlay, result.id_map, result.confidence)
+
+
+def summary(shown: Shown) -> str:
+  """A line on what came out."""
+  count, clicks = len(shown.result.confidence), len(shown.marks.done)
+  marked = f', true to {clicks} mark{"s" * (clicks > 1)},' * bool(clicks)
   return (
-    f'<style>{_STYLE}</style><svg class="entities" style="--w: {width}px" '
-    f'viewBox="0 {-line:.1f} {width} {height + line:.1f}">'
-    f'<image width="{width}" height="{height}" '
-    f'href="data:image/jpeg;base64,{data}"/>'
-    f'<text class="hint" {where}>Point at or tap an entity for its area and '
-    f'confidence.</text>{"".join(groups)}</svg>'
+    f'{shown.photo.name}: {count} entit{"y" if count == 1 else "ies"}{marked} '
+    f'in {shown.seconds:.1f} s.'
   )
 
 
-def sample_pictures(result: Segmentation) -> list[viz.Cell]:
+def sample_pictures(shown: Shown) -> list[viz.Cell]:
   """Each sample in the colours of the result, where they match."""
-  size = _fit(*result.id_map.shape, _SAMPLE_SIDE)
-  id_map = transforms.resize_ids(result.id_map, size)
-  colors = viz.entity_colors(id_map)
+  size = _fit(*shown.matched.shape, _SAMPLE_SIDE)
+  id_map = transforms.resize_ids(shown.matched, size)
   cells = []
-  for n in range(result.num_samples):
-    sample = transforms.resize_ids(result.sample(n), size)
-    picture = viz.colorize(viz.match_ids(id_map, sample), colors)
+  for n in range(shown.result.num_samples):
+    sample = transforms.resize_ids(shown.result.sample(n), size)
+    picture = viz.colorize(viz.match_ids(id_map, sample), shown.colors)
     cells.append((picture, f'sample {n + 1}'))
   return cells
+
+
+def uncertainty(shown: Shown) -> np.ndarray:
+  """uint8 [h, w, 3]; the page has a colour bar of its own."""
+  return files.uncertainty_picture(shown.result, shown.matched.shape)
 
 
 def color_bar() -> str:
@@ -304,45 +316,8 @@ def note(text: str, bad: bool = False) -> str:
   return f'<div role="{role}" style="{style}">{html.escape(text)}</div>'
 
 
-def _write_files(stem, photo, result, about):
-  """Paths of the files that can be downloaded, the zip last."""
-  files.write(stem.parent, stem.name, photo, result, _KINDS, about)
-  paths = [f'{stem}_{kind}.png' for kind in _KINDS] + [f'{stem}.json']
-  with zipfile.ZipFile(f'{stem}.zip', 'w', zipfile.ZIP_DEFLATED) as out:
-    for file in paths:
-      out.write(file, Path(file).name)
-  return [*paths, f'{stem}.zip']
-
-
 def _fit(height, width, longest):
   """Size to show a picture at; small ones stay."""
   if max(height, width) <= longest:
     return height, width
   return transforms.fit_longest_side(height, width, longest)
-
-
-def _make_folder(parent):
-  """A new folder in parent; all but the latest are deleted."""
-  parent.mkdir(parents=True, exist_ok=True)
-  numbers = sorted(int(old.name) for old in parent.iterdir())
-  for number in numbers[: 1 - _KEPT_RESULTS]:
-    shutil.rmtree(parent / str(number), ignore_errors=True)
-  folder = parent / str(numbers[-1] + 1 if numbers else 0)
-  folder.mkdir()
-  return folder
-
-
-def _paths(id_map):
-  """{id: SVG path of its pixels}, a box for each run in a row."""
-  width = id_map.shape[1]
-  flat = id_map.ravel()
-  begins = np.arange(flat.size) % width == 0
-  begins[1:] |= flat[1:] != flat[:-1]
-  starts = np.flatnonzero(begins)
-  lengths = np.diff(starts, append=flat.size)
-  paths = {}
-  for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-    y, x = divmod(start, width)
-    box = f'M{x} {y}h{length}v1h-{length}z'
-    paths.setdefault(int(flat[start]), []).append(box)
-  return {k: ''.join(paths[k]) for k in sorted(paths)}

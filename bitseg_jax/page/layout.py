@@ -5,10 +5,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from bitseg_jax.page import actions
+from bitseg_jax.page import actions, board, downloads
+from bitseg_jax.page.marks import Marks, act
 from bitseg_jax.segmenting.segmenter import Segmenter
 
-CSS = """
+CSS = (
+  board.CSS
+  + """
 /* Results are for taking, yet gradio offers to take them off the page. */
 .files button { display: none }
 /* No more room than the samples need, and two in a row on phones. */
@@ -41,11 +44,14 @@ CSS = """
   .preview img { max-height: 150px; object-fit: contain }
 }
 """
+)
 # On a phone the result is below the button, out of sight.
 _SHOW_RESULT = """() => {
   const results = document.querySelector('.results');
   // What went wrong is told beside the button: stay there.
   if (!results.querySelector('.entities')) return;
+  if (document.querySelector('.status [role=alert]')) return;
+  results.querySelector('[role=tab]').click();
   if (results.getBoundingClientRect().top > window.innerHeight / 2)
     results.scrollIntoView({behavior: 'smooth'});
 }"""
@@ -63,7 +69,11 @@ _DELETE_CACHE = (600, 3600)  # every so many seconds what is so old
 # Not 'share', which would send the picture to another machine.
 _BUTTONS = ['download', 'fullscreen']
 _PRIVATE = {'api_visibility': 'private'}  # a page, not a service
-_EMPTY = actions.note('The segmentation will be here.'), None, None, None
+_ONE_AT_A_TIME = {  # two at once would both be slower
+  'concurrency_limit': 1,
+  'concurrency_id': 'model',
+  'show_progress': 'hidden',  # a line says it
+}
 
 
 def build(
@@ -84,13 +94,14 @@ def build(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
   ) as blocks:
     gr.Markdown(f'{_INTRODUCTION} Model: {_name(segmenter, checkpoint)}.')
+    states = shown, _ = gr.State(None), gr.State(Marks())
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
         chosen = _choice(segmenter, max_pixels)
       with gr.Column(scale=3), gr.Tabs(elem_classes='results'):
-        results = _results()
-
-    _connect(chosen, results, segmenter, checkpoint, folder, max_pixels)
+        results = *states, *_results(folder, shown)
+    _connect_choice(chosen, results, segmenter, checkpoint, max_pixels)
+    _connect_marks(chosen[-2], results, segmenter, checkpoint)
   return blocks
 
 
@@ -107,7 +118,7 @@ def _choice(segmenter, max_pixels):
     **_plain([]),
   )
   button = gr.Button('Segment', variant='primary')
-  status = gr.HTML(actions.inspect(None, max_pixels)[0])
+  status = gr.HTML(actions.inspect(None, max_pixels)[0], elem_classes='status')
   with gr.Accordion('Settings', open=False, elem_classes='settings'):
     settings = _settings(**segmenter.sampler_settings())
   preview = gr.Image(
@@ -119,46 +130,119 @@ def _choice(segmenter, max_pixels):
   return upload, examples, button, status, settings, preview
 
 
-def _connect(chosen, results, segmenter, checkpoint, folder, max_pixels):
-  """Says what happens when something is chosen or pressed."""
+def _connect_choice(chosen, results, segmenter, checkpoint, max_pixels):
+  """Says what happens when a photo is chosen, and when Segment is pressed."""
   upload, examples, button, status, settings, preview = chosen
+  shown, marks, picture, *others = results
+  nothing = [None] * len(others)
 
   def check(path):
-    message, picture = actions.inspect(path, max_pixels)
-    return message, gr.Image(picture, visible=picture is not None), *_EMPTY
+    message, pixels = actions.inspect(path, max_pixels)
+    visible = gr.Image(pixels, visible=pixels is not None)
+    return message, visible, None, Marks(), _empty_board(), *nothing
 
-  def run(path, *values):
+  def run(path, before, marked, *values):
     def work(told):
       return actions.segment(
         segmenter,
-        actions.read_photo(path, max_pixels),
-        Path(path).name,
-        folder,
+        actions.open_photo(path, max_pixels),
         checkpoint,
         dict(zip(_SETTINGS, values, strict=True)),
+        marked,
+        before,
         told,
       )
 
-    kept = [gr.skip()] * len(_EMPTY)
+    kept = [gr.skip()] * (len(others) + 2)
     try:
       for said in actions.working(work):
-        yield (said, *kept) if isinstance(said, str) else said
+        if isinstance(said, str):
+          yield said, *kept
+        else:
+          message = actions.note(actions.summary(said))
+          told = _board(said, said=board.HINT, chips=board.chips(marked))
+          yield message, said, told, *nothing
     except ValueError as error:
-      yield actions.note(str(error), bad=True), *_EMPTY
+      yield actions.note(str(error), bad=True), *kept
 
   def choose(event: gr.SelectData):
     return str(actions.EXAMPLES[event.index])
 
   examples.select(choose, None, upload, **_PRIVATE)
-  upload.change(check, upload, [status, preview, *results], **_PRIVATE)
+  reset = [status, preview, shown, marks, picture, *others]
+  upload.change(check, upload, reset, **_PRIVATE)
   button.click(
     run,
-    [upload, *settings],
-    [status, *results],
-    show_progress='hidden',  # the status says it, beside the button
-    concurrency_limit=1,  # two at once would both be slower
+    [upload, shown, marks, *settings],
+    [status, shown, picture, *others],
+    **_ONE_AT_A_TIME,
     **_PRIVATE,
   ).then(None, js=_SHOW_RESULT, **_PRIVATE)
+
+
+def _connect_marks(settings, results, segmenter, checkpoint):
+  """Says what happens when one clicks on the picture or a button above it."""
+  shown, marks, picture, *others = results
+  nothing = [None] * len(others)
+
+  def mark(before, marked, event: gr.EventData):
+    if before is None:
+      return marked, gr.skip()
+    size = before.photo.pixels.shape[:2]
+    marked, wrong = act(marked, event._data, size)
+    said = actions.note(wrong, bad=True) if wrong else board.HINT
+    return marked, gr.HTML(
+      said=said, chips=board.chips(marked), marks=board.marks_html(marked)
+    )
+
+  def answer(before, marked, *values):
+    kept = [gr.skip()] * (len(others) + 2)
+    # Clicks that came while another was answered are answered together.
+    if before is None or marked.done == before.marks.done:
+      yield kept
+      return
+
+    def work(told):
+      settings = dict(zip(_SETTINGS, values, strict=True))
+      how = checkpoint, settings, marked, before, told
+      return actions.segment(segmenter, before.photo, *how)
+
+    try:
+      for said in actions.working(work):
+        if isinstance(said, str):
+          yield gr.skip(), gr.HTML(busy=said), *kept[2:]
+        else:
+          message = actions.note(actions.summary(said))
+          yield said, _board(said, busy=message), *nothing
+    except ValueError as error:
+      message = actions.note(str(error), bad=True)
+      yield gr.skip(), gr.HTML(busy=message), *kept[2:]
+
+  picture.select(
+    mark,
+    [shown, marks],
+    [marks, picture],
+    trigger_mode='multiple',
+    show_progress='hidden',
+    **_PRIVATE,
+  ).then(
+    answer,
+    [shown, marks, *settings],
+    [shown, picture, *others],
+    trigger_mode='multiple',
+    **_ONE_AT_A_TIME,
+    **_PRIVATE,
+  )
+
+
+def _board(shown, **parts):
+  """The picture of a segmentation, and what else is to change around it."""
+  colors = board.colors(shown.marks, shown.matched, shown.colors)
+  return gr.HTML(actions.entities(shown), colors=colors, **parts)
+
+
+def _empty_board():
+  return gr.HTML(actions.note('The segmentation will be here.'), **board.PARTS)
 
 
 def _name(segmenter, checkpoint):
@@ -204,11 +288,22 @@ def _settings(num_steps, guidance_weight, **_):
   return [samples, steps, guidance, seed]
 
 
-def _results():
-  """Outputs in the order of actions.Result, without its message."""
+def _results(folder, shown):
+  """The outputs of a segmentation, in tabs.
+
+  What is in the other tabs than the first is made when they are opened: clicks
+  are not to wait for it.
+  """
   with gr.Tab('Result'):
-    entities = gr.HTML(_EMPTY[0], min_height=400)
-  with gr.Tab('Samples'):
+    picture = gr.HTML(
+      actions.note('The segmentation will be here.'),
+      html_template=board.TEMPLATE,
+      js_on_load=board.SCRIPT,
+      min_height=400,
+      apply_default_css=False,
+      **board.PARTS,
+    )
+  with gr.Tab('Samples') as samples_tab:
     samples = gr.Gallery(
       columns=4,
       object_fit='contain',
@@ -216,17 +311,24 @@ def _results():
       elem_classes='samples',
       **_plain(_BUTTONS),
     )
-  with gr.Tab('Uncertainty'):
+  with gr.Tab('Uncertainty') as uncertainty_tab:
     gr.HTML(actions.color_bar())
     uncertainty = gr.Image(interactive=False, **_plain(_BUTTONS))
-  with gr.Tab('Files'):
+  with gr.Tab('Files') as files_tab:
     files = gr.File(
       file_count='multiple',
       interactive=False,
       show_label=False,
       elem_classes='files',
     )
-  return [entities, samples, uncertainty, files]
+  for tab, make, output in (
+    (samples_tab, actions.sample_pictures, samples),
+    (uncertainty_tab, actions.uncertainty, uncertainty),
+    (files_tab, lambda now: downloads.write(now, folder), files),
+  ):
+    of_shown = lambda now, make=make: None if now is None else make(now)
+    tab.select(of_shown, shown, output, **_PRIVATE)
+  return [picture, samples, uncertainty, files]
 
 
 def _plain(buttons):

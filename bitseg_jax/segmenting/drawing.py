@@ -102,9 +102,9 @@ def _seen(parts, image, known):
   seen = transforms.normalize_image(image)
   if not parts.sees_prompts:
     return seen
-  marks = jnp.full(image.shape[:3], -1) if known is None else known
-  marks = parts.codec.encode(prompts.widen(marks))
-  return jnp.concatenate([seen, marks], axis=-1)
+  nothing = jnp.full(image.shape[:3], -1)
+  marks = nothing if known is None else prompts.widen(known)
+  return jnp.concatenate([seen, parts.codec.encode(marks)], axis=-1)
 
 
 def make_codes_fn(

@@ -13,6 +13,7 @@ Of a box its core is known, the inner half of each side.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,19 +38,35 @@ class Given(NamedTuple):
   marks: dict[str, Any] | None
 
 
-def open_place(place: str | Path) -> Given:
+def open_place(place: str | Path, names: Sequence[str] = ()) -> Given:
   """Opens a folder or a JSON file.
 
+  Args:
+    place: the folder or the file.
+    names: of the photos' results, to check that one of them is meant.
+
   Raises:
-    ValueError: it is neither, or the JSON is no object.
+    ValueError: it is neither, the JSON is no object or marks nothing, or
+      nothing in it is for any of these photos.
   """
   place = Path(place)
   if place.is_dir():
-    return Given(place, None)
-  marks = outside.read_json(place)
-  if not isinstance(marks, dict):
-    raise SourceError(f'{place}: must be an object with a list for each photo')
-  return Given(place, marks)
+    given = Given(place, None)
+  else:
+    marks = outside.read_json(place)
+    if not isinstance(marks, dict):
+      raise SourceError(
+        f'{place}: must be an object with a list for each photo'
+      )
+    if all(of_photo == [] for of_photo in marks.values()):
+      raise SourceError(f'{place}: holds no marks')
+    given = Given(place, marks)
+  if names and all(_find(given, name) is None for name in names):
+    raise SourceError(
+      f'{place} has nothing for any of the photos; for the first it would be '
+      f'named {outside.shown(names[0])}'
+    )
+  return given
 
 
 def fingerprint(given: Given, name: str) -> str:
@@ -119,7 +136,7 @@ def _paint(marks, where, size):
 
 
 def _pixels(mark, where, size):
-  """bool [H, W]: the pixels that one mark covers, at least one."""
+  """Rows and columns of the pixels that one mark covers, at least one."""
   shapes = [s for s in _SHAPES if isinstance(mark, dict) and s in mark]
   if len(shapes) != 1 or set(mark) != {'id', *shapes}:
     raise SourceError(
@@ -135,23 +152,29 @@ def _pixels(mark, where, size):
   if shape == 'box':
     (left, top), (right, bottom) = places
     across, down = (right - left) / 4, (bottom - top) / 4
-    places = [
-      (left + across, top + down),
-      (right - across, bottom - down),
-    ]
-  canvas = Image.new('1', (size[1], size[0]))
+    places = np.array(
+      [(left + across, top + down), (right - across, bottom - down)]
+    )
+  points = places.astype(int)
+  if shape == 'points' or len(points) == 1:
+    return points[:, 1], points[:, 0]
+  # As large as the mark alone, for there may be thousands of them.
+  corner = points.min(axis=0)
+  end = np.minimum(points.max(axis=0) + 2, size[::-1])
+  canvas = Image.new('1', tuple((end - corner).tolist()))
   draw = ImageDraw.Draw(canvas)
-  if shape == 'polygon' and len(places) > 1:
-    draw.polygon(places, fill=1)
-  elif shape == 'box':
-    draw.rectangle([tuple(map(int, place)) for place in places], fill=1)
-  for x, y in places:
-    draw.point((int(x), int(y)), fill=1)
-  return np.array(canvas)
+  if shape == 'polygon':
+    draw.polygon([tuple(place) for place in (places - corner).tolist()], fill=1)
+  else:
+    draw.rectangle([tuple(p) for p in (points - corner).tolist()], fill=1)
+  for point in (points - corner).tolist():
+    draw.point(tuple(point), fill=1)
+  rows, columns = np.nonzero(np.array(canvas))
+  return rows + corner[1], columns + corner[0]
 
 
 def _places(value, shape, where, size):
-  """[(x, y), ...] within the photo."""
+  """(x, y) within the photo, float64 [N, 2]."""
   fault = SourceError(
     f'{where}: {shape} is {outside.shown(value)}; it must be pixels within the '
     f'photo, {size[1]} x {size[0]}'
@@ -168,4 +191,4 @@ def _places(value, shape, where, size):
     raise fault
   if shape == 'box' and (array[1] < array[0]).any():
     raise SourceError(f'{where}: box must be [left, top, right, bottom]')
-  return [tuple(place) for place in array.tolist()]
+  return array

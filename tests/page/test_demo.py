@@ -22,9 +22,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bitseg_jax.page
 from bitseg_jax import demo
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.page import actions
+from bitseg_jax.page import actions, downloads
+from bitseg_jax.page.marks import Marks
 from bitseg_jax.segmenting.drawing import Progress
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -42,12 +44,10 @@ def model(random_run):
 
 
 @pytest.fixture(scope='module')
-def shown(model, draw_photo, tmp_path_factory):
-  """A photo, and what the page shows of it."""
-  photo = draw_photo(0, 30, 47)
-  folder = tmp_path_factory.mktemp('results')
-  args = model, photo, 'my <photo>.jpg', folder, 'some/run', SETTINGS
-  return photo, actions.segment(*args)
+def shown(model, draw_photo):
+  """What the page shows of a photo."""
+  photo = actions.Photo('my <photo>.jpg', draw_photo(0, 30, 47), (30, 47))
+  return actions.segment(model, photo, 'some/run', SETTINGS, Marks())
 
 
 def test_a_bad_file_is_named_without_its_folder(tmp_path):
@@ -85,35 +85,43 @@ def test_an_upload_is_shown_or_refused(tmp_path, draw_photo):
   Image.fromarray(draw_photo(0, 20, 2000)).save(path)
   message, picture = actions.inspect(str(path), 10**7)
   assert '2000x20' in message and max(picture.shape) == 1024
+  photo = actions.open_photo(path, 10**7)
+  np.testing.assert_array_equal(photo.pixels, picture)
+  assert photo.name == 'wide.png' and photo.size == (20, 2000)
 
 
-def test_what_can_be_downloaded(shown):
-  photo, result = shown
-  *files, archive = map(Path, result.files)
+def test_what_can_be_downloaded(shown, tmp_path):
+  *files, archive = map(Path, downloads.write(shown, tmp_path))
   stem = 'my <photo>'
   assert [file.name for file in files] == [
     f'{stem}_labels.png',
     f'{stem}_overlay.png',
     f'{stem}_uncertainty.png',
+    f'{stem}.geojson',
+    f'{stem}_coco.json',
     f'{stem}.json',
   ]
-  assert result.uncertainty.shape == photo.shape
   with zipfile.ZipFile(archive) as packed:
     assert packed.namelist() == [file.name for file in files]
     assert packed.read(files[0].name) == files[0].read_bytes()
   labels = np.asarray(Image.open(files[0]))
-  assert labels.shape == photo.shape[:2]
-  record = json.loads(files[3].read_text())
-  areas = [segment['area'] for segment in record['segments']]
-  assert areas == np.bincount(labels.ravel())[1:].tolist()
+  np.testing.assert_array_equal(labels, shown.result.id_map + 1)
+  areas = np.bincount(labels.ravel())[1:].tolist()
+  polygons = json.loads(files[3].read_text())['features']
+  assert [f['properties']['area'] for f in polygons] == areas
+  coco = json.loads(files[4].read_text())
+  assert [a['area'] for a in coco['annotations']] == areas
+  assert coco['images'][0]['file_name'] == shown.photo.name
+  record = json.loads(files[5].read_text())
+  assert [segment['area'] for segment in record['segments']] == areas
   assert record['made_with']['seed'] == 0
 
 
 def test_every_entity_has_its_pixels_and_says_its_share(shown):
-  _, result = shown
-  labels = np.asarray(Image.open(result.files[0]))
+  labels = shown.result.id_map + 1
   groups = re.findall(
-    r'<g><path d="([^"]*)"/><text[^>]*>Entity (\d+): ([\d.]+)%', result.entities
+    r'<path d="([^"]*)"/><text[^>]*>Entity (\d+): ([\d.]+)%',
+    actions.entities(shown),
   )
   drawn = np.zeros_like(labels)
   for path, number, share in groups:
@@ -128,24 +136,22 @@ def test_every_entity_has_its_pixels_and_says_its_share(shown):
 
 
 def test_names_from_outside_are_no_html(shown):
-  _, result = shown
-  assert 'my &lt;photo&gt;.jpg' in result.message
-  assert '<photo>' not in result.message + result.entities
+  said = actions.note(actions.summary(shown))
+  assert 'my &lt;photo&gt;.jpg' in said
+  assert '<photo>' not in said + actions.entities(shown)
 
 
 def test_samples_are_shown_side_by_side(shown):
-  photo, result = shown
-  assert [text for _, text in result.samples] == [
-    f'sample {n}' for n in (1, 2, 3)
-  ]
-  pictures = [picture for picture, _ in result.samples]
-  assert all(picture.shape == photo.shape for picture in pictures)
+  samples = actions.sample_pictures(shown)
+  assert [text for _, text in samples] == [f'sample {n}' for n in (1, 2, 3)]
+  pictures = [picture for picture, _ in samples]
+  assert all(p.shape == shown.photo.pixels.shape for p in pictures)
   assert (pictures[0] != pictures[1]).any()
+  assert actions.uncertainty(shown).shape == shown.photo.pixels.shape
 
 
-def test_one_sees_how_far_it_is(shown):
-  _, result = shown
-  step = threading.Event()
+def test_one_sees_how_far_it_is():
+  result, step = object(), threading.Event()
 
   def work(told):
     # Two samples at once, two steps each; the last batch is not full.
@@ -221,26 +227,24 @@ def test_examples_are_small_photos_that_can_be_segmented():
     assert actions.inspect(str(path), 10**6)[1] is not None
 
 
-def test_an_empty_seed_is_no_seed(model, draw_photo, tmp_path):
+def test_an_empty_seed_is_no_seed(model, shown):
   settings = {**SETTINGS, 'seed': None}
   with pytest.raises(ValueError, match='seed is empty'):
-    actions.segment(model, draw_photo(0, 9, 9), 'a', tmp_path, '', settings)
+    actions.segment(model, shown.photo, '', settings, Marks())
 
 
-def test_old_results_are_deleted(
-  model, draw_photo, tmp_path, monkeypatch, shown
-):
-  monkeypatch.setattr(actions, '_KEPT_RESULTS', 2)
-  photo, settings = draw_photo(0, 9, 9), {**SETTINGS, 'num_samples': 1}
+def test_old_results_are_deleted(shown, tmp_path, monkeypatch):
+  monkeypatch.setattr(downloads, '_KEPT_RESULTS', 2)
   for _ in range(4):
-    result = actions.segment(model, photo, 'a.jpg', tmp_path, '', settings)
-    assert all(Path(file).is_file() for file in result.files)
+    paths = downloads.write(shown, tmp_path)
+    assert all(Path(file).is_file() for file in paths)
   assert sorted(old.name for old in tmp_path.iterdir()) == ['2', '3']
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, 'gradio', None)
-  monkeypatch.delitem(sys.modules, 'bitseg_jax.page_layout', raising=False)
+  monkeypatch.delitem(sys.modules, 'bitseg_jax.page.layout', raising=False)
+  monkeypatch.delattr(bitseg_jax.page, 'layout', raising=False)
   with pytest.raises(ImportError, match=r'pip install bitseg-jax\[demo\]'):
     demo.serve('', '127.0.0.1', 1, 1, 1)
 
@@ -268,8 +272,8 @@ def needs_browser():
   return programs
 
 
-@pytest.fixture
-def address(random_run, tmp_path):
+@pytest.fixture(scope='module')
+def address(random_run, tmp_path_factory):
   """Where the page is, once it is ready; started outside of the package."""
   needs_browser()
   with socket.create_server(('127.0.0.1', 0)) as free:
@@ -280,7 +284,7 @@ def address(random_run, tmp_path):
     [sys.executable, '-m', 'bitseg_jax.demo', *args],
     stdout=subprocess.PIPE,
     text=True,
-    cwd=tmp_path,
+    cwd=tmp_path_factory.mktemp('elsewhere'),
     env={**os.environ, 'PYTHONPATH': os.getcwd()},
   )
   try:
@@ -345,6 +349,18 @@ def urls_asked_for(browser):
   }
 
 
+# As a mouse does, at shares of the picture's width and height.
+_CLICK = """
+const picture = document.querySelector('.entities image');
+const box = picture.getBoundingClientRect();
+for (const name of ['pointerdown', 'pointerup'])
+  picture.dispatchEvent(new PointerEvent(name, {
+    bubbles: true, pointerType: 'mouse', button: 0,
+    clientX: box.left + arguments[0] * box.width,
+    clientY: box.top + arguments[1] * box.height}));
+"""
+
+
 def page_of(browser):
   """What a person does on the page, and what they read there."""
   find = lambda css: browser.find_elements('css selector', css)
@@ -362,6 +378,8 @@ def page_of(browser):
     segment=lambda: press(
       lambda: next(b for b in find('button') if b.text == 'Segment')
     ),
+    click_at=lambda x, y: browser.execute_script(_CLICK, x, y),
+    act=lambda name: press(lambda: find(f'[data-act="{name}"]')[0]),
     as_phone=lambda: browser.execute_cdp_cmd(
       'Emulation.setDeviceMetricsOverride',
       {'width': 390, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True},
@@ -419,7 +437,7 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   until(lambda: '90x60 pixels' in page.status())
   page.segment()
   until(lambda: re.search(r'photo\.png: \d+ entit', page.status()))
-  assert until(lambda: page.find('svg.entities g path'))
+  assert until(lambda: page.find('svg.entities .entity path'))
   # On a phone every tab and what it shows are in view once it is tapped.
   page.as_phone()
   results = "document.querySelector('.results')"
@@ -442,3 +460,52 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   asked = urls_asked_for(browser)
   here = address, 'data:', 'blob:', 'chrome'
   assert asked and all(url.startswith(here) for url in asked)
+
+
+@pytest.mark.slow
+def test_clicks_in_a_browser(address, browser, tmp_path, draw_photo):
+  page, photo = page_of(browser), tmp_path / 'photo.png'
+  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+  page.as_desktop()
+  browser.get(address)
+  page.upload(photo)
+  until(lambda: '90x60 pixels' in page.status())
+  page.segment()
+  until(lambda: page.find('.entities .entity'))
+  letters = lambda: [mark.text for mark in page.find('.mark')]
+  answered = lambda count: until(
+    lambda: f'true to {count} mark' in page.status()
+  )
+
+  # Two clicks on one entity, a third on another.
+  page.click_at(0.2, 0.3)
+  until(lambda: letters() == ['A'])
+  page.click_at(0.8, 0.7)
+  until(lambda: letters() == ['A', 'A'])
+  page.act('new')
+  until(lambda: page.find('[data-act=new][aria-pressed=true]'))
+  page.click_at(0.5, 0.5)
+  until(lambda: letters() == ['A', 'A', 'B'])
+  answered(3)
+  # What contradicts is told, and the rest stays.
+  page.act('0')
+  until(lambda: page.find('[data-act="0"][aria-pressed=true]'))
+  page.click_at(0.5, 0.5)
+  until(lambda: 'goes over a mark of B' in page.alert())
+  assert letters() == ['A', 'A', 'B']
+  page.act('undo')
+  until(lambda: letters() == ['A', 'A'])
+  answered(2)
+
+  page.press(
+    lambda: next(t for t in page.find('[role=tab]') if t.text == 'Files')
+  )
+  until(lambda: page.find('.files a[download="photo.zip"]'))[0].click()
+  archive = tmp_path / 'photo.zip'
+  until(archive.is_file)
+  with zipfile.ZipFile(archive) as packed:
+    names = 'labels.png', 'coco.json', 'marks.json'
+    assert {f'photo_{name}' for name in names} < set(packed.namelist())
+    assert 'photo.geojson' in packed.namelist()
+    labels = np.asarray(Image.open(packed.open('photo_labels.png')))
+  assert labels[18, 18] == labels[42, 72]

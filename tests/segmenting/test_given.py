@@ -1,6 +1,7 @@
 """What is known of photos, read from files."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -31,12 +32,62 @@ def test_marks_are_drawn(tmp_path):
   np.testing.assert_array_equal(ids[5:11, 5:16], 7)
   np.testing.assert_array_equal(ids[6:11, 20:25], 5)
   assert (ids >= 0).sum() == 2 + 6 * 11 + 5 * 5
-  assert read(tmp_path, [], 'another') is None
-  np.testing.assert_array_equal(read(tmp_path, [], 'folder/photo'), -1)
+  one = [{'id': 3, 'points': [[1, 2]]}]
+  assert read(tmp_path, one, 'another') is None
+  assert read(tmp_path, one, 'folder/photo')[2, 1] == 3
   many = [{'id': i, 'points': [[i % 30, i // 30]]} for i in range(600)]
   np.testing.assert_array_equal(
     read(tmp_path, many), np.arange(600).reshape(SIZE)
   )
+
+
+def test_thousands_of_marks_are_read_at_once(tmp_path):
+  """Small ones of a large photo, and all of one kind in one mark."""
+  rng, size = np.random.default_rng(0), (3000, 4000)
+  places = rng.permutation(size[0] * size[1])[:10_000]
+  rows, columns = np.divmod(places, size[1])
+  points = np.stack([columns, rows], axis=1).tolist()
+  ids = rng.integers(0, 50, len(points)).tolist()
+  expected = np.full(size, -1)
+  expected[rows, columns] = ids
+  each = [{'id': k, 'points': [p]} for k, p in zip(ids, points, strict=True)]
+  together = [
+    {'id': k, 'points': [p for n, p in zip(ids, points, strict=True) if n == k]}
+    for k in range(50)
+  ]
+  boxes = [
+    {'id': 1, 'box': [x, y, min(x + 9, 3999), min(y + 9, 2999)]}
+    for x, y in points
+  ]
+  for marks in (each, together, boxes):
+    path = tmp_path / 'marks.json'
+    path.write_text(json.dumps({'photo': marks}))
+    began = time.process_time()
+    ids_of = given.read(given.open_place(path), 'photo', size)
+    assert time.process_time() - began < 2
+    if marks is not boxes:
+      np.testing.assert_array_equal(ids_of, expected)
+
+
+def test_the_order_of_marks_and_points_does_not_matter(tmp_path):
+  rng = np.random.default_rng(0)
+  points = [[x, y] for x in range(0, 30, 3) for y in range(0, 20, 4)]
+  marks = [
+    {'id': 7, 'points': points[:20]},
+    {'id': 4, 'points': points[20:40]},
+    {'id': 7, 'box': [1, 1, 5, 2]},
+    {'id': 9, 'points': points[40:]},
+  ]
+  expected = read(tmp_path, marks)
+  for _ in range(3):
+    mixed = [marks[k] for k in rng.permutation(len(marks))]
+    mixed = [
+      {**mark, 'points': rng.permutation(mark['points']).tolist()}
+      if 'points' in mark
+      else mark
+      for mark in mixed
+    ]
+    np.testing.assert_array_equal(read(tmp_path, mixed), expected)
 
 
 def test_labels_of_a_folder(tmp_path):
@@ -65,6 +116,8 @@ def test_labels_of_a_folder(tmp_path):
     ([{'points': [[1, 1]]}], 'must have an id'),
     ([{'id': 1, 'points': [[1, 1]], 'box': [0, 0, 1, 1]}], 'must have an id'),
     ([{'id': 1.5, 'points': [[1, 1]]}], 'id is 1.5'),
+    ([{'id': '1', 'points': [[1, 1]]}], "id is '1'"),
+    ([{'id': None, 'points': [[1, 1]]}], 'id is None'),
     ([{'id': True, 'points': [[1, 1]]}], 'id is True'),
     ([{'id': -1, 'points': [[1, 1]]}], 'id is -1'),
     ([{'id': 10**30, 'points': [[1, 1]]}], 'id is 1000'),
@@ -94,3 +147,23 @@ def test_a_place_must_be_there(tmp_path):
   (tmp_path / 'list.json').write_text('[]')
   with pytest.raises(ValueError, match=r'list.json: must be an object'):
     given.open_place(tmp_path / 'list.json')
+
+
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [
+    ('', 'marks.json'),
+    ('{}', 'marks.json: holds no marks'),
+    ('{"photo": []}', 'marks.json: holds no marks'),
+    (
+      '{"photo.jpg": [{"id": 1, "points": [[1, 1]]}]}',
+      "nothing for any of the photos; .* named 'in/photo'",
+    ),
+  ],
+)
+def test_a_file_that_marks_nothing_is_refused(tmp_path, text, reason):
+  path = tmp_path / 'marks.json'
+  path.write_text(text)
+  with pytest.raises(ValueError, match=reason) as error:
+    given.open_place(path, ['in/photo', 'in/another'])
+  assert '\n' not in str(error.value)

@@ -1,11 +1,13 @@
 """Segmenting photos of which something is known, or from a first guess."""
 
+import json
+
 import numpy as np
 import pytest
 
 from bitseg_jax import metrics
 from bitseg_jax.runtime import experiment, sharding
-from bitseg_jax.segmenting import prompts, steering, weights
+from bitseg_jax.segmenting import given, prompts, steering, weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 
@@ -62,8 +64,8 @@ def test_nothing_known_is_the_plain_sampler(which, request, draw_photo):
   segmenter, photo = request.getfixturevalue(which), draw_photo(0, 30, 47)
   plain = segmenter.segment(photo, 2)
   nothing = np.full((30, 47), -1)
-  for given in ({'known': nothing}, {'start': nothing}):
-    same = segmenter.segment(photo, 2, **given, steer=True)
+  for said in ({'known': nothing}, {'start': nothing}):
+    same = segmenter.segment(photo, 2, **said, steer=True)
     np.testing.assert_array_equal(same.id_map, plain.id_map)
     np.testing.assert_array_equal(same.samples, plain.samples)
 
@@ -121,6 +123,30 @@ def test_numbers_carry_no_meaning(seeing_model, draw_photo):
   one = seeing_model.segment(photo, known=known, steer=True).id_map
   other = seeing_model.segment(photo, known=names[known], steer=True).id_map
   assert metrics.adjusted_rand_index(one, other) == 1
+
+
+def test_the_order_of_prompts_does_not_matter(
+  seeing_model, draw_photo, tmp_path
+):
+  photo, rng = draw_photo(0, 30, 47), np.random.default_rng(3)
+  points = rng.permutation([[x, y] for x in range(47) for y in range(30)])
+  marks = [
+    {'id': int(k), 'points': points[6 * n : 6 * n + 6].tolist()}
+    for n, k in enumerate([5, 2, 9, 2])
+  ]
+  mixed = [
+    {'id': m['id'], 'points': m['points'][::-1]} for m in reversed(marks)
+  ]
+  results = []
+  for name, given_marks in (('one', marks), ('other', mixed)):
+    path = tmp_path / f'{name}.json'
+    path.write_text(json.dumps({'photo': given_marks}))
+    known = given.read(given.open_place(path), 'photo', (30, 47))
+    results.append(seeing_model.segment(photo, 2, known=known))
+  one, other = results
+  np.testing.assert_array_equal(one.id_map, other.id_map)
+  np.testing.assert_array_equal(one.samples, other.samples)
+  np.testing.assert_array_equal(one.confidence, other.confidence)
 
 
 def test_strength_leads_from_the_start_to_the_plain_sample(model, draw_photo):
