@@ -14,6 +14,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+from bitseg_jax import interrupts
+
 # Set before the commands import what they need: with an older jaxlib, grain
 # warns while it is imported.
 absl_logging.set_verbosity(absl_logging.ERROR)
@@ -41,12 +43,18 @@ def run(
   Args:
     define_flags: defines the absl flags of the command.
     main: does the work after the flags are parsed and returns the exit code;
-      None counts as 0. Errors that a user can cause end in one line and code 1.
+      None counts as 0. Errors that a user can cause end in one line and code 1,
+      Ctrl-C with 130, SIGTERM with 143.
   """
+  interrupts.install()
   define_flags()
-  app.run(
-    lambda argv: sys.exit(call(lambda: _checked(argv, main))), None, parse_flags
-  )
+
+  def work(argv):
+    code = call(lambda: _checked(argv, main))
+    interrupts.settle(code)
+    sys.exit(code)
+
+  app.run(work, None, parse_flags)
 
 
 def define_plot_format() -> None:
@@ -105,7 +113,8 @@ def call(main: Callable[[], int | None]) -> int:
     # File names may hold bytes that are no text.
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
-    return main() or 0
+    with interrupts.working():
+      return main() or 0
   except (ValueError, OSError, ImportError, ArithmeticError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise
@@ -117,7 +126,9 @@ def call(main: Callable[[], int | None]) -> int:
       raise
     return say(f'out of memory; ask for less at once ({_message(error)[:200]})')
   except KeyboardInterrupt:
-    return say('interrupted; the same command goes on')
+    reason, code = interrupts.outcome()
+    say(reason)
+    return code
 
 
 def say(error: Exception | str) -> int:

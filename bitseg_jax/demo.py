@@ -9,7 +9,6 @@ segmented one after another.
 """
 
 import os
-import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -102,8 +101,6 @@ def define_flags() -> None:
 
 def main() -> None:
   """Runs `serve` on the flags."""
-  # For files to be deleted however it is stopped.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   f = flags.FLAGS
   checkpoint = weights.given_or_default(f.checkpoint)
   serve(checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)

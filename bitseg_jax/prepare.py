@@ -9,7 +9,6 @@ the same command without --shard then writes what they have encoded.
 """
 
 import contextlib
-import signal
 
 from absl import flags
 
@@ -47,8 +46,6 @@ def define_flags() -> None:
 def main() -> int:
   """Runs `prepare` or `describe` with the flags and returns the exit code."""
   f = flags.FLAGS
-  # SIGTERM from a batch system then cleans up as Ctrl-C does.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   needed = ['dataset', 'source'] * (not f.describe) + ['output'] * (not f.check)
   for name in needed:
     if not f[name].value:

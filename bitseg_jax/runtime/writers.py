@@ -20,8 +20,19 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from bitseg_jax import interrupts
+
 _TEMPORARY = '.partly'  # ends the names of files that are being written
 _HOST = socket.gethostname().replace('.', '_')
+_unfinished: set[pathlib.Path] = set()  # of this process
+
+
+def _remove_unfinished():
+  for path in list(_unfinished):
+    path.unlink(missing_ok=True)
+
+
+interrupts.at_end(_remove_unfinished)
 
 
 def progress_bar(
@@ -54,6 +65,7 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   owner = f'{_HOST}.{os.getpid()}.{threading.get_ident()}'
   temporary = path.with_name(f'.{path.name[:80]}.{owner}{_TEMPORARY}')
   temporary.unlink(missing_ok=True)
+  _unfinished.add(temporary)
   try:
     # 'x' follows no link that somebody may have laid there.
     with open(temporary, mode.replace('w', 'x')) as file:
@@ -61,6 +73,7 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+    _unfinished.discard(temporary)
 
 
 def check_no_links(

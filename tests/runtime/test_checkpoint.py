@@ -118,13 +118,43 @@ def stop_at(at):
   return lambda manager: contextlib.nullcontext(lambda step: step == at)
 
 
-def test_a_signal_after_training_does_what_it_did_before():
-  before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def signals_before():
+  """Notes the signals that are left to the handler of before."""
+  came, before = [], signal.getsignal(signal.SIGTERM)
+  signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+  yield came
+  signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_stops_training_once(signals_before):
   with stopping.stop_signal(None) as stop_asked:
+    signal.raise_signal(signal.SIGTERM)  # nothing is there to be saved
+    assert len(signals_before) == 1
     assert not stop_asked(1)
     signal.raise_signal(signal.SIGTERM)
-    assert stop_asked(1)
-  assert signal.getsignal(signal.SIGTERM) is before
+    assert stop_asked(2)
+  assert len(signals_before) == 1
+  signal.raise_signal(signal.SIGTERM)
+  assert len(signals_before) == 2
+
+
+def test_a_second_signal_does_what_it_did_before(signals_before):
+  with stopping.stop_signal(None) as stop_asked:
+    stop_asked(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert not signals_before
+    signal.raise_signal(signal.SIGTERM)
+    assert len(signals_before) == 1
+    assert stop_asked(2)
+
+
+def test_a_signal_after_the_last_step_is_for_what_follows(signals_before):
+  with stopping.stop_signal(None) as stop_asked:
+    stop_asked(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert not signals_before
+  assert len(signals_before) == 1
 
 
 @pytest.mark.slow

@@ -499,7 +499,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
   source = make_folder(tmp_path / 'in', 'abcdefg')
   order = [item.name for item in folder.open_source(source).splits['train']]
   dies_at(order[4])
-  assert run(source, tmp_path / 'out') == 1
+  assert run(source, tmp_path / 'out') == 130
   assert 'the same command goes on' in capfd.readouterr().err
   command = f'prepare --dataset=NAME --source=DIR --output={tmp_path / "out"}$'
   with pytest.raises(FileNotFoundError, match=command):
@@ -523,7 +523,7 @@ def test_interrupted_run_is_of_no_use_to_another(
 ):
   source = make_folder(tmp_path / 'in', 'abcd')
   dies_at('d')
-  assert run(source, tmp_path / 'out') == 1
+  assert run(source, tmp_path / 'out') == 130
   seen = dies_at(None)
   if change == 'file':
     os.utime(source / 'images/a.png', ns=(0, 0))
