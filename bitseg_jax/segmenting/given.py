@@ -13,6 +13,8 @@ Of a box its core is known, the inner half of each side.
 
 import hashlib
 import json
+from collections.abc import Iterable
+from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +52,27 @@ def open_place(place: str | Path) -> Given:
   if not isinstance(marks, dict):
     raise SourceError(f'{place}: must be an object with a list for each photo')
   return Given(place, marks)
+
+
+def count(given: Given, names: Iterable[str]) -> int:
+  """Counts the photos of which something is given.
+
+  Args:
+    given: see open_place.
+    names: of the photos' results, see photos.Photo.
+
+  Raises:
+    SourceError: there is none; then the place or a name is not the one meant.
+  """
+  names = list(names)
+  found = sum(_find(given, name) is not None for name in names)
+  if not found:
+    wanted = f'"{names[0]}"' if given.marks is not None else f'{names[0]}.png'
+    raise SourceError(
+      f'{given.place} says nothing of any of the {len(names)} photos; of the '
+      f'first it would say it in {wanted}'
+    )
+  return found
 
 
 def fingerprint(given: Given, name: str) -> str:
@@ -99,7 +122,10 @@ def _find(given, name):
   if given.marks is not None:
     return next((given.marks[n] for n in names if n in given.marks), None)
   files = [n + suffix for n in names for suffix in ('_labels.png', '.png')]
-  return next((f for n in files if (f := given.place / n).is_file()), None)
+  # What is there but no file, such as a broken link, is an error to be told.
+  return next(
+    (given.place / f for f in files if lexists(given.place / f)), None
+  )
 
 
 def _paint(marks, where, size):
@@ -157,9 +183,12 @@ def _places(value, shape, where, size):
     f'photo, {size[1]} x {size[0]}'
   )
   try:
-    array = np.array(value, np.float64)
-  except (TypeError, ValueError, OverflowError):
+    array = np.array(value)
+  except ValueError:
     raise fault from None
+  if array.dtype.kind not in 'iuf':  # neither text nor huge numbers
+    raise fault
+  array = array.astype(np.float64)
   if shape == 'box':
     array = array.reshape(2, 2) if array.shape == (4,) else array[:0]
   if array.ndim != 2 or array.shape[-1] != 2 or not len(array):
