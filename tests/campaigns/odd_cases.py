@@ -188,9 +188,8 @@ def odd_mark(
   content = {'a': marks}
   way = rng.choice(['value', 'value', 'value', 'far', 'both', 'name', 'cut'])
   if way == 'far':
-    rng.choice(marks[:2])[rng.choice(['points', 'polygon'])] = [
-      [rng.choice([-0.1, 16, 1e30, float('inf'), 2**70]), 1]
-    ]
+    where = rng.choice([-0.1, 16, 1e30, float('inf'), 2**70]), 1
+    marks[0]['points'][0] = marks[1]['polygon'][0] = where
   elif way == 'both':
     marks.append({'id': 4, 'points': [[2, 3]]})
   elif way == 'name':
@@ -222,12 +221,12 @@ def odd_given(
   path = root / 'given/a.png'
   path.parent.mkdir()
   path.write_bytes(png(IDS))
-  ways = 'spoil', 'spoil', 'RGB', 'empty folder', 'file', 'pipe', 'none'
+  ways = 'spoil', 'spoil', 'alpha', 'empty folder', 'file', 'pipe', 'none'
   way = rng.choice(ways)
   if way == 'spoil':
     way = spoil(path, rng)
-  elif way == 'RGB':
-    path.write_bytes(png(np.stack([IDS] * 3, axis=-1)))
+  elif way == 'alpha':  # grey and how transparent it is
+    path.write_bytes(png(np.stack([IDS] * 2, axis=-1)))
   else:
     shutil.rmtree(path.parent)
     if way == 'empty folder':
