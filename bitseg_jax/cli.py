@@ -1,5 +1,6 @@
 """Shared by all commands: flags, configs found by name, errors in one line."""
 
+import contextlib
 import importlib
 import logging
 import os
@@ -135,6 +136,8 @@ def say(error: Exception | str) -> int:
   """Prints the reason for a failure in one line and returns the exit code 1."""
   line = ' '.join(_message(error).split())
   _end_progress()
+  with contextlib.suppress(OSError):  # nobody may read it any more
+    sys.stdout.flush()  # in a file, what was printed before stands before
   print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
 

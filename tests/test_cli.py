@@ -124,3 +124,14 @@ def test_an_error_is_the_last_line_after_a_progress_bar(capsys):
   assert cli.call(work) == 1
   lines = capsys.readouterr().err.replace('\r', '\n').strip().splitlines()
   assert lines[-1] == 'error: what was wrong'
+
+
+def test_an_error_comes_after_all_that_was_printed(tmp_path):
+  """Also in a file, for which Python holds back what is printed."""
+  program = (
+    'from bitseg_jax import cli\nprint("a table")\ncli.say("what was wrong")\n'
+  )
+  with open(tmp_path / 'log', 'w') as log:
+    command = [sys.executable, '-c', program]
+    subprocess.run(command, stdout=log, stderr=log, check=True)
+  assert (tmp_path / 'log').read_text() == 'a table\nerror: what was wrong\n'
