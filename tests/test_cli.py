@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -131,7 +132,8 @@ def test_an_error_comes_after_all_that_was_printed(tmp_path):
   program = (
     'from bitseg_jax import cli\nprint("a table")\ncli.say("what was wrong")\n'
   )
+  environ = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
   with open(tmp_path / 'log', 'w') as log:
     command = [sys.executable, '-c', program]
-    subprocess.run(command, stdout=log, stderr=log, check=True)
+    subprocess.run(command, stdout=log, stderr=log, check=True, env=environ)
   assert (tmp_path / 'log').read_text() == 'a table\nerror: what was wrong\n'
