@@ -126,6 +126,10 @@ def _listen(reader):
 
 def _end(number) -> NoReturn:
   code = 128 + number if _state.code is None else _state.code
+  # What was printed before stands before; but its reader may have stopped to.
+  flush = threading.Thread(target=_flush, daemon=True)
+  flush.start()
+  flush.join(1)
   if _state.code is None and _saying.acquire(blocking=False):
     # Not through sys.stderr, which the main thread may hold.
     line = f'{_line_break()}error: {_SAID[number]}\n'
@@ -136,10 +140,6 @@ def _end(number) -> NoReturn:
   for function in _at_end:
     with contextlib.suppress(Exception):
       function()
-  # Whoever reads the output may have stopped to.
-  flush = threading.Thread(target=_flush, daemon=True)
-  flush.start()
-  flush.join(1)
   os._exit(code)
 
 

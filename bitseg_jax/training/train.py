@@ -176,8 +176,7 @@ def loop(
   """Trains until settings.num_steps; logs, evaluates and saves on the way."""
   first, together = int(state.step), settings.steps_per_call
   _check_reachable(settings, first)
-  fixed = (_training_key(seed, mesh), *teacher)
-  size = settings.batch_size
+  fixed, size = (_training_key(seed, mesh), *teacher), settings.batch_size
   progress = progress_bar(
     settings.num_steps * size, 'train', 'img', initial=first * size
   )
@@ -214,6 +213,7 @@ def loop(
     if saves or shows:
       clock.restart()
     if stop:
+      progress.close()  # else the bar would be drawn after the line
       logging.warning('stopped at step %d; the same command goes on', step)
       break
   progress.close()

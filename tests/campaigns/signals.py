@@ -34,6 +34,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.runtime import checkpoint, experiment, sharding
 
 TINY = (
@@ -176,10 +177,13 @@ def results(name: str, folder: pathlib.Path) -> object:
   if name == 'score':
     return json.loads((folder / 'scores.json').read_text())
   if name == 'predict':
-    found = folder.glob('predicted/**/*.png')
-  else:
-    found = folder.glob('prepared/**/*array_record*')
-  return {path.name: path.read_bytes() for path in sorted(found)}
+    found = sorted(folder.glob('predicted/**/*.png'))
+    return {path.name: path.read_bytes() for path in found}
+  # The files of two runs differ in bytes that hold no record.
+  source = splits.open_split(folder / 'prepared', 'val')
+  records = [source[i] for i in range(len(source))]
+  arrays = [(r['name'], r['image'], *r['id_maps']) for r in records]
+  return [(name, *[x.tobytes() for x in row]) for name, *row in arrays]
 
 
 def state_of(workdir: pathlib.Path) -> list[bytes]:
