@@ -640,3 +640,20 @@ def test_a_step_that_fails_while_it_is_written_ends_the_run_in_a_line(tmp_path):
   assert re.match('error: .* cannot be saved to', lines[-1])
   assert 'Traceback' not in done.stderr
   assert not checkpoint._steps(tmp_path / 'checkpoints')
+
+
+def test_all_processes_take_the_step_of_process_0(random_run, monkeypatch):
+  """Whatever another one finds; only process 0 looks for damage."""
+  told = []
+
+  def broadcast(value):  # process 0 has passed over step 2
+    told.append(value.tolist())
+    return np.array([1, 1])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  multihost = checkpoint.multihost_utils
+  monkeypatch.setattr(multihost, 'broadcast_one_to_all', broadcast)
+  found = checkpoint._newest_whole(random_run / 'checkpoints', ['params'])
+  assert told == [[2, 0]]
+  assert found[0] == 1 and list(found[1]) == [2]

@@ -5,6 +5,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -670,3 +671,11 @@ def test_door_works_where_tensorflow_cannot_be_imported(tmp_path):
   assert 'images/s' in done.stderr
   assert sorted(read_all(tmp_path / 'out')) == list('abcd')
   assert 'tensorflow' not in sys.modules
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
+  (tmp_path / 'temporary').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+  assert run(make_folder(tmp_path / 'in', 'ab'), tmp_path / 'out') == 0
+  read_all(tmp_path / 'out')
+  assert not list((tmp_path / 'temporary').iterdir())
