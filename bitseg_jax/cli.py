@@ -114,8 +114,7 @@ def call(main: Callable[[], int | None]) -> int:
     # File names may hold bytes that are no text.
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
-    with interrupts.working():
-      return main() or 0
+    return main() or 0
   except (ValueError, OSError, ImportError, ArithmeticError) as error:
     if os.environ.get('BITSEG_TRACEBACK'):
       raise

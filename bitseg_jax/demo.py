@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from bitseg_jax import cli
+from bitseg_jax import cli, interrupts
 from bitseg_jax.segmenting import weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -53,7 +53,11 @@ def serve(
   # As the page does, which is told of every step.
   blank = np.zeros((32, 32, 3), np.uint8)
   segmenter.segment(blank, progress=lambda how_far: None)
-  with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
+  # Whatever ends the page, the folder is deleted.
+  with (
+    interrupts.raised(),
+    tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder,
+  ):
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     results = Path(folder, 'results')

@@ -2,10 +2,10 @@
 
 Python acts on a signal only when its main thread is back from C code, which a
 compilation holds for minutes. It then raises an exception wherever that thread
-is: amid an import, or in a callback that swallows it. Here a thread hears of
-the signal at once. While a command works, the exception is raised all the same,
-so that files are left in order; but whatever comes of it, the program ends a
-few seconds later. Before and after the work it ends at once.
+is: amid an import, or in a callback, which swallows it or aborts the program.
+Here a thread hears of the signal and ends the program at once. Only where work
+says that it can take the exception is it raised, so that files are left in
+order; but whatever comes of it, the program ends a few seconds later.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ _SAID = {
 }
 _GRACE = 5.0  # seconds in which the work may leave its files in order
 
-# working: the exception may be raised; asked: the signal, 0 if none came;
+# raising: the exception may be raised; asked: the signal, 0 if none came;
 # code: the exit code, once it is settled; heard: the pipe is being read.
-_state = SimpleNamespace(working=False, asked=0, code=None, heard=False)
+_state = SimpleNamespace(raising=False, asked=0, code=None, heard=False)
 _at_end: list[Callable[[], Any]] = []
 _saying = threading.Lock()  # taken by the thread that says why it ends
 
@@ -66,18 +66,21 @@ def is_command() -> bool:
 
 
 @contextlib.contextmanager
-def working() -> Iterator[None]:
-  """Lets a signal raise KeyboardInterrupt, and nothing else, in the block."""
-  _state.working = True
+def raised() -> Iterator[None]:
+  """Lets a signal raise KeyboardInterrupt, and nothing else, in the block.
+
+  There the main thread must call nothing that an exception may break, such as
+  JAX, which calls back from C++.
+  """
+  _state.raising = True
   try:
     yield
   except BaseException as error:
-    _state.working = False
     if _state.asked and not isinstance(error, KeyboardInterrupt):
       raise KeyboardInterrupt from error  # a library has made it its own error
     raise
   finally:
-    _state.working = False
+    _state.raising = False
 
 
 def outcome() -> tuple[str, int]:
@@ -104,7 +107,7 @@ def settle(code: int) -> None:
 
 
 def _raise(number, frame):
-  if _state.working and not _state.asked:
+  if _state.raising and not _state.asked:
     _state.asked = number
     raise KeyboardInterrupt
 
@@ -116,7 +119,7 @@ def _listen(reader):
     number = os.read(reader, 1)[0]
     if signal.getsignal(number) is not _raise:
       continue  # training, for one, saves and stops by itself
-    if waiting or not _state.working:
+    if waiting or not _state.raising:
       _end(number)
     waiting = True
     timer = threading.Timer(_GRACE, _end, [number])
@@ -167,7 +170,7 @@ def _without_interrupts(before):
 def _forget():
   """A forked process has neither the thread nor a reason for it."""
   signal.set_wakeup_fd(-1)
-  _state.heard = _state.working = False
+  _state.heard = _state.raising = False
   usual = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,

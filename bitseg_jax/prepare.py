@@ -12,7 +12,7 @@ import contextlib
 
 from absl import flags
 
-from bitseg_jax import cli
+from bitseg_jax import cli, interrupts
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.run import prepare
@@ -58,7 +58,7 @@ def main() -> int:
   part = cli.shard()
   if not f.check:
     splits.check_no_links(f.output)
-  with contextlib.ExitStack() as held:
+  with contextlib.ExitStack() as held, interrupts.raised():
     if not f.check:
       held.enter_context(lock.hold(f.output, part))
     return prepare(
