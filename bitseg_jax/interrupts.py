@@ -97,13 +97,16 @@ def at_end(function: Callable[[], Any]) -> None:
 
 
 def settle(code: int) -> None:
-  """Settles the exit code; after a signal, the program ends here.
+  """Settles the exit code; after a signal or an error, the program ends here.
 
-  Python would wait for its threads first, and jax for the other processes.
+  Python would wait for its threads first, jax for the other processes, and
+  libraries would tell, after our line, what they could not close.
   """
   _state.code = code
-  if _state.asked:
-    _end(_state.asked)
+  if not _state.asked:
+    _flush()
+  if _state.asked or code == 1:
+    _end()
 
 
 def _raise(number, frame):
@@ -127,7 +130,7 @@ def _listen(reader):
     timer.start()
 
 
-def _end(number) -> NoReturn:
+def _end(number: int = 0) -> NoReturn:
   code = 128 + number if _state.code is None else _state.code
   # What was printed before stands before; but its reader may have stopped to.
   flush = threading.Thread(target=_flush, daemon=True)
@@ -147,8 +150,9 @@ def _end(number) -> NoReturn:
 
 
 def _flush():
-  with contextlib.suppress(Exception):
-    sys.stdout.flush()
+  for stream in sys.stdout, sys.stderr:
+    with contextlib.suppress(Exception):
+      stream.flush()
 
 
 def _line_break():

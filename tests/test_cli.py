@@ -137,3 +137,20 @@ def test_an_error_comes_after_all_that_was_printed(tmp_path):
     command = [sys.executable, '-c', program]
     subprocess.run(command, stdout=log, stderr=log, check=True, env=environ)
   assert (tmp_path / 'log').read_text() == 'a table\nerror: what was wrong\n'
+
+
+def test_nothing_comes_after_an_error():
+  """Libraries tell of what they cannot close when Python ends."""
+  program = (
+    'import atexit\n'
+    'from bitseg_jax import cli\n'
+    'def work():\n'
+    '  atexit.register(lambda: 1 / 0)\n'
+    '  raise OSError("the disk is full")\n'
+    'cli.run(lambda: None, work)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True
+  )
+  assert done.returncode == 1
+  assert done.stderr == 'error: the disk is full\n'
