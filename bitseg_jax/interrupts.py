@@ -10,7 +10,6 @@ order; but whatever comes of it, the program ends a few seconds later.
 
 import contextlib
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -45,6 +44,10 @@ def install() -> None:
   if _state.heard:
     return
   _state.heard = True
+  # The helper of multiprocessing would tell, after our line, what it removes.
+  given = os.environ.get('PYTHONWARNINGS')
+  silent = 'ignore::UserWarning:multiprocessing.resource_tracker'
+  os.environ['PYTHONWARNINGS'] = f'{given},{silent}' if given else silent
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -58,7 +61,7 @@ def is_command() -> bool:
 
   It can be told before anything is imported.
   """
-  if pathlib.Path(getattr(sys, 'argv', [''])[0]).name == 'bitseg':
+  if os.path.basename(getattr(sys, 'argv', [''])[0]) == 'bitseg':
     return True
   words = sys.orig_argv
   after = words[words.index('-m') + 1 :][:1] if '-m' in words else []

@@ -39,6 +39,10 @@ def work():
     from bitseg_jax.runtime import writers
     with writers.whole_file('result.json'):
       in_c_code()
+  if how == 'with workers':
+    import multiprocessing
+    semaphore = multiprocessing.get_context('spawn').Semaphore()
+    in_c_code()
   with interrupts.raised():
     work_that_takes_it()
 
@@ -111,6 +115,7 @@ def test_amid_the_imports(tmp_path, command, number, code, line):
   'how',
   [
     'in C code',
+    'with workers',
     'in C code that takes it',
     'swallows',
     'translates',
@@ -121,7 +126,7 @@ def test_amid_the_imports(tmp_path, command, number, code, line):
 @pytest.mark.parametrize(('number', 'code', 'line'), SIGNALS)
 def test_amid_the_work(tmp_path, how, number, code, line):
   """Whatever the code makes of the exception, and if it never gets it."""
-  slow = how in ('in C code', 'translates', 'leaves order')
+  slow = how in ('in C code', 'with workers', 'translates', 'leaves order')
   grace = '60' if slow else '1'
   process = start(['-c', PROGRAM, how, grace], tmp_path)
   process.send_signal(number)

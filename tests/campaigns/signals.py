@@ -58,8 +58,6 @@ TINY = (
 COLUMNS = 'ended', 'saved', 'done', 'TRACEBACK', 'UNCLEAR', 'LATE'
 LATE = 20  # seconds
 PHOTOS = 300
-# Within these Python itself starts; nothing of the package runs yet.
-FIRST = 0.15
 
 
 def make_inputs(folder: pathlib.Path) -> None:
@@ -113,6 +111,14 @@ def start(command: list[str], log: pathlib.Path) -> subprocess.Popen:
       stderr=subprocess.STDOUT,
       start_new_session=True,
     )
+
+
+def first_moment() -> float:
+  """Seconds in which Python itself starts, and the package has no say."""
+  program = [sys.executable, '-c', 'import bitseg_jax']
+  began = time.monotonic()
+  subprocess.run(program, check=True)
+  return 2 * (time.monotonic() - began)
 
 
 def finish(command: list[str], log: pathlib.Path) -> float:
@@ -229,7 +235,7 @@ def main() -> int:
         break
       name = list(often)[i % len(often)]
       number = (signal.SIGINT, signal.SIGTERM)[rng.integers(2)]
-      moment = FIRST + rng.uniform(0, takes[name])
+      moment = first_moment() + rng.uniform(0, takes[name])
       for compiled in (top / 'often').glob('*/compiled'):
         shutil.rmtree(compiled)
       what, seconds = interrupt(often[name], log, number, moment)
