@@ -53,10 +53,10 @@ $(LIBTPU)/installed: requirements.lock | install
 	  next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
 	touch $@
 
-# Kills, flipped bits and odd inputs by the hundred, for as long as one likes;
+# Kills, signals, flipped bits and odd inputs, for as long as one likes;
 # CAMPAIGN_FLAGS such as "--seed=7 --minutes=20" go to each.
 campaign: install
-	for name in odd_inputs flips kills; do PYTHONPATH=. $(BIN)/python \
+	for name in odd_inputs flips kills signals; do PYTHONPATH=. $(BIN)/python \
 	  tests/campaigns/$$name.py $(CAMPAIGN_FLAGS) || exit 1; done
 	PYTHONPATH=. $(BIN)/python tests/campaigns/scale.py
 

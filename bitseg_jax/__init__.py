@@ -36,6 +36,11 @@ To segment a photo:
 import importlib
 from typing import Any
 
+from bitseg_jax import interrupts
+
+if interrupts.is_command():  # from here on, before all that takes seconds
+  interrupts.install()
+
 __all__ = ['IGNORE_ID', 'Segmenter', '__version__']
 
 __version__ = '0.1.0'

@@ -1,5 +1,6 @@
 """Shared by all commands: flags, configs found by name, errors in one line."""
 
+import contextlib
 import importlib
 import logging
 import os
@@ -13,6 +14,8 @@ from typing import NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
+
+from bitseg_jax import interrupts
 
 # Set before the commands import what they need: with an older jaxlib, grain
 # warns while it is imported.
@@ -41,12 +44,18 @@ def run(
   Args:
     define_flags: defines the absl flags of the command.
     main: does the work after the flags are parsed and returns the exit code;
-      None counts as 0. Errors that a user can cause end in one line and code 1.
+      None counts as 0. Errors that a user can cause end in one line and code 1,
+      Ctrl-C with 130, SIGTERM with 143.
   """
+  interrupts.install()
   define_flags()
-  app.run(
-    lambda argv: sys.exit(call(lambda: _checked(argv, main))), None, parse_flags
-  )
+
+  def work(argv):
+    code = call(lambda: _checked(argv, main))
+    interrupts.settle(code)
+    sys.exit(code)
+
+  app.run(work, None, parse_flags)
 
 
 def define_plot_format() -> None:
@@ -117,13 +126,17 @@ def call(main: Callable[[], int | None]) -> int:
       raise
     return say(f'out of memory; ask for less at once ({_message(error)[:200]})')
   except KeyboardInterrupt:
-    return say('interrupted; the same command goes on')
+    reason, code = interrupts.outcome()
+    say(reason)
+    return code
 
 
 def say(error: Exception | str) -> int:
   """Prints the reason for a failure in one line and returns the exit code 1."""
   line = ' '.join(_message(error).split())
   _end_progress()
+  with contextlib.suppress(OSError):  # nobody may read it any more
+    sys.stdout.flush()  # in a file, what was printed before stands before
   print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
 

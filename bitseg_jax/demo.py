@@ -9,14 +9,13 @@ segmented one after another.
 """
 
 import os
-import signal
 import socket
 import tempfile
 from pathlib import Path
 
 from absl import flags
 
-from bitseg_jax import cli
+from bitseg_jax import cli, interrupts
 from bitseg_jax.segmenting import weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
@@ -51,7 +50,11 @@ def serve(
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
   actions.warm_up(segmenter)
-  with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
+  # Whatever ends the page, the folder is deleted.
+  with (
+    interrupts.raised(),
+    tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder,
+  ):
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     results = Path(folder, 'results')
@@ -99,8 +102,6 @@ def define_flags() -> None:
 
 def main() -> None:
   """Runs `serve` on the flags."""
-  # For files to be deleted however it is stopped.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   f = flags.FLAGS
   checkpoint = weights.given_or_default(f.checkpoint)
   serve(checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)

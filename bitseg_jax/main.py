@@ -17,7 +17,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from bitseg_jax import cli
+from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate, reports
 from bitseg_jax.runtime import checkpoint, checks, partners, xla_flags
 from bitseg_jax.training import train
@@ -98,6 +98,8 @@ def _run(f):
     if not train.train(config, workdir):
       return os.EX_TEMPFAIL
   if f.mode != 'train':
+    if jax.process_count() > 1:
+      interrupts.install()  # jax has taken SIGTERM, on which training ends
     results = evaluate.evaluate(config, workdir, plot_format=f.format)
     if jax.process_index():
       return 0

@@ -71,8 +71,11 @@ def predict(
     kinds = files.default_kinds(settings['num_samples'])
   files.check_kinds(kinds)
   found = photos.find(inputs, output)
-  places, names = (('known', known), ('start', start)), [p.name for p in found]
-  steering = {k: given.open_place(place, names) for k, place in places if place}
+  places = (('known', known), ('start', start))
+  steering = {k: given.open_place(place) for k, place in places if place}
+  for kind, place in steering.items():
+    number = given.count(place, [photo.name for photo in found])
+    print(f'{kind}: {place.place} has {number} of {len(found)} photos')
   if part:
     found = found[part[0] :: part[1]]
   segmenter = Segmenter.load(checkpoint)
@@ -133,6 +136,8 @@ def main() -> int:
   """Runs `predict` on the flags."""
   f = flags.FLAGS
   settings = {name: f[name].value for name in collection.DEFAULTS}
+  if f['strength'].present and not f.start:
+    raise ValueError('--strength says how much of --start may change; give it')
   return predict(
     weights.given_or_default(f.checkpoint),
     f.input,

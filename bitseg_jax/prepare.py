@@ -9,11 +9,10 @@ the same command without --shard then writes what they have encoded.
 """
 
 import contextlib
-import signal
 
 from absl import flags
 
-from bitseg_jax import cli
+from bitseg_jax import cli, interrupts
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.run import prepare
@@ -47,8 +46,6 @@ def define_flags() -> None:
 def main() -> int:
   """Runs `prepare` or `describe` with the flags and returns the exit code."""
   f = flags.FLAGS
-  # SIGTERM from a batch system then cleans up as Ctrl-C does.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   needed = ['dataset', 'source'] * (not f.describe) + ['output'] * (not f.check)
   for name in needed:
     if not f[name].value:
@@ -61,7 +58,7 @@ def main() -> int:
   part = cli.shard()
   if not f.check:
     splits.check_no_links(f.output)
-  with contextlib.ExitStack() as held:
+  with contextlib.ExitStack() as held, interrupts.raised():
     if not f.check:
       held.enter_context(lock.hold(f.output, part))
     return prepare(

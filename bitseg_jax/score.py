@@ -66,9 +66,8 @@ def main() -> None:
   source = splits.open_split(f.data, f.split, _PHOTO_SIDE)
   names = [source[i]['name'] for i in range(len(source))]
   asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
-  made = splits.dataset_path(f.data) / 'metadata.json'
-  when = made.stat().st_mtime_ns if made.is_file() else 0
-  rests_on = {**asked, 'prepared': when}  # another dataset is scored anew
+  # Another dataset in the same place is scored anew.
+  rests_on = {**asked, 'prepared': score_parts.dataset_stamp(f.data)}
   found = scoring.find_methods(
     names, dict.fromkeys(f.predictions), f.format, f.allow_missing
   )

@@ -239,7 +239,8 @@ look_after() {
   case " $states " in
     *' running '*) say "$name: running" ;;
     *' new '*) try start ;;
-    *' ready '* | *' lost '* | ' 75 ') try resume ;; # 75: stopped, saved
+    # 75: stopped, and saved; 143: stopped where there was nothing to save.
+    *' ready '* | *' lost '* | ' 75 ' | ' 143 ' | ' 143 75 ') try resume ;;
     ' 0 ') return 0 ;;
     *) die "the run failed ($states): launch/tpu_vm.sh logs --name=$name" \
       "--zone=$zone tells why; the VM is still there, and costs" ;;

@@ -143,12 +143,12 @@ def mountpoint(*arguments):
 
 
 def srun(*arguments):
-  code = (STATE / 'srun_code').read_text()
-  for _ in range(100 if code == 'until_told' else 0):
+  *until_told, code = (STATE / 'srun_code').read_text().split()
+  for _ in range(100 if until_told else 0):
     if (STATE / 'told').exists():
-      return 75
+      return int(code)
     time.sleep(0.05)
-  return int(code)
+  return 1 if until_told else int(code)
 
 
 def scancel(*arguments):

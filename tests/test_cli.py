@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -124,3 +125,32 @@ def test_an_error_is_the_last_line_after_a_progress_bar(capsys):
   assert cli.call(work) == 1
   lines = capsys.readouterr().err.replace('\r', '\n').strip().splitlines()
   assert lines[-1] == 'error: what was wrong'
+
+
+def test_an_error_comes_after_all_that_was_printed(tmp_path):
+  """Also in a file, for which Python holds back what is printed."""
+  program = (
+    'from bitseg_jax import cli\nprint("a table")\ncli.say("what was wrong")\n'
+  )
+  environ = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
+  with open(tmp_path / 'log', 'w') as log:
+    command = [sys.executable, '-c', program]
+    subprocess.run(command, stdout=log, stderr=log, check=True, env=environ)
+  assert (tmp_path / 'log').read_text() == 'a table\nerror: what was wrong\n'
+
+
+def test_nothing_comes_after_an_error():
+  """Libraries tell of what they cannot close when Python ends."""
+  program = (
+    'import atexit\n'
+    'from bitseg_jax import cli\n'
+    'def work():\n'
+    '  atexit.register(lambda: 1 / 0)\n'
+    '  raise OSError("the disk is full")\n'
+    'cli.run(lambda: None, work)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True
+  )
+  assert done.returncode == 1
+  assert done.stderr == 'error: the disk is full\n'

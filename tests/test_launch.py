@@ -290,8 +290,9 @@ def test_a_run_goes_on_with_another_slice_where_the_first_does_not_come(place):
   assert 'trying v6e-8 now' in errors
 
 
-def test_stopped_run_goes_on_where_the_vm_is(place):
-  watch(place, '75 0')
+@pytest.mark.parametrize('code', ['75', '143'])
+def test_stopped_run_goes_on_where_the_vm_is(place, code):
+  watch(place, f'{code} 0')
   assert place.verbs() == [*ONCE, 'data', 'run']
 
 
@@ -329,7 +330,8 @@ def slurm(place):
 
 
 @pytest.mark.parametrize(
-  ('code', 'requeued'), [('0', False), ('1', False), ('75', True)]
+  ('code', 'requeued'),
+  [('0', False), ('1', False), ('75', True), ('143', False)],
 )
 def test_slurm_requeues_what_was_stopped_only(slurm, code, requeued):
   (slurm.state / 'srun_code').write_text(code)
@@ -349,8 +351,9 @@ def test_slurm_requeues_what_was_stopped_only(slurm, code, requeued):
   assert rest == ([['scontrol', 'requeue', '7']] if requeued else [])
 
 
-def test_slurm_stops_the_tasks_before_the_time_limit(slurm):
-  (slurm.state / 'srun_code').write_text('until_told')
+@pytest.mark.parametrize('code', ['75', '143'])
+def test_slurm_stops_the_tasks_before_the_time_limit(slurm, code):
+  (slurm.state / 'srun_code').write_text(f'until_told {code}')
   process = slurm.start('bash', 'launch/slurm.sbatch', *FLAGS)
   while not slurm.calls:
     time.sleep(0.02)
@@ -522,7 +525,11 @@ def test_gke_stopped_run_is_no_failure(place):
   rules = job['spec']['podFailurePolicy']['rules']
   codes = [rule['onExitCodes'] for rule in rules if 'onExitCodes' in rule]
   assert codes == [
-    {'containerName': 'bitseg', 'operator': 'In', 'values': [os.EX_TEMPFAIL]}
+    {
+      'containerName': 'bitseg',
+      'operator': 'In',
+      'values': [os.EX_TEMPFAIL, 128 + signal.SIGTERM],
+    }
   ]
   assert container(job)['name'] == 'bitseg'
   spec = job['spec']['template']['spec']

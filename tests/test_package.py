@@ -55,3 +55,11 @@ def test_the_map_names_every_room_and_nothing_else():
   rooms = {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
   method = {'schedule', 'codec', 'palette', 'diffusion', 'sampler'}
   assert named == (rooms - {'configs'}) | method
+
+
+def test_make_clean_leaves_the_runs():
+  """They are hours of work."""
+  makefile = pathlib.Path('Makefile').read_text()
+  (recipe,) = re.findall('^clean:\n((?:\t.*\n)+)', makefile, re.M)
+  assert recipe.startswith('\trm -rf ')
+  assert not re.search('runs|WORKDIR|datasets', recipe)

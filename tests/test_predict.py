@@ -297,7 +297,7 @@ def test_interrupted_it_leaves_whole_files(
     save(picture, path)
 
   monkeypatch.setattr(viz, 'save_png', save_then_stop)
-  assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 1
+  assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 130
   assert 'interrupted; the same command goes on' in capsys.readouterr().err
   summary = read_summary(output)
   assert not summary['finished']

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bitseg_jax import metrics
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading
 from bitseg_jax.evaluation.scoring import ImageScore, Scores
 from bitseg_jax.runtime.writers import write_json
@@ -28,6 +29,14 @@ def stamps(found: dict[str, dict[str, list[reading.Part]]]) -> Stamps:
     place: {name: _stamp(place, parts) for name, parts in of_place.items()}
     for place, of_place in found.items()
   }
+
+
+def dataset_stamp(data_dir: str | Path) -> list[list[Any]]:
+  """Name, size and time of the files of a prepared dataset."""
+  folder = splits.dataset_path(data_dir)
+  files = [p for p in sorted(folder.glob('*')) if p.is_file()]
+  stats = [(path.name, path.stat()) for path in files]
+  return [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
 
 
 def _stamp(place, parts):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bitseg_jax import interrupts
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.output import files
 from bitseg_jax.runtime.writers import (
@@ -116,6 +117,7 @@ def how_to_look(kinds: Sequence[str]) -> str:
   )
 
 
+@interrupts.raised()  # the main thread only waits for those that call JAX
 def _overlapped(groups, work):
   """Works on two groups at once, while the next is read.
 

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import codec as codecs
 from bitseg_jax import diffusion, palette, schedule
+from bitseg_jax.configs import base
 from bitseg_jax.data import pipeline
 from bitseg_jax.data.ambiguous import AmbiguousScenes
 from bitseg_jax.data.prepared import splits
@@ -223,6 +224,13 @@ def open_sources(
   """
   data = config.data
   if data.source != 'tfds':
+    usual = base.SETTINGS['data']['dir'].default
+    if data.dir != usual:
+      raise ValueError(
+        f'config.data.dir is {data.dir}, but config.data.source is '
+        f'{data.source}, which reads no dataset; set config.data.source to '
+        f'tfds, or leave dir at {usual}'
+      )
     # Both splits share one stream, so that they never overlap.
     count = data.num_eval_scenes + data.num_scenes
     if data.source == 'procedural':

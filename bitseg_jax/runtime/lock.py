@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from bitseg_jax.runtime.writers import naming
+
 NAME = '.lock'
 
 
@@ -98,6 +100,7 @@ def _held(path, folder, shared=False):
         raise
       logging.warning('%s cannot be locked; run one program in it', folder)
     file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-    file.flush()
+    with naming(path):  # unbuffered, or closing it would fail once more
+      holder = f'process {os.getpid()} on {socket.gethostname()}\n'
+      os.write(file.fileno(), holder.encode())
     yield

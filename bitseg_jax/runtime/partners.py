@@ -18,6 +18,8 @@ from typing import NoReturn
 import jax
 from jax._src import distributed  # the key-value store has no public name
 
+from bitseg_jax import interrupts
+
 _PERIOD = 2.0  # seconds between stamps
 _SILENT = 30.0  # seconds without a new stamp after which a process is lost
 _SUSPECT = 10.0  # the same, once a collective has failed
@@ -110,6 +112,7 @@ def _have_last_word(me):
   )
   _helpers.append(helper)
   atexit.register(_say_nothing)
+  interrupts.at_end(_say_nothing)
 
 
 def _say_nothing():

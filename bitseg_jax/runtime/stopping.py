@@ -4,7 +4,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,27 +11,48 @@ from jax.experimental import multihost_utils
 
 
 @contextlib.contextmanager
-def stop_signal(manager: Any) -> Iterator[Callable[[int], bool]]:
+def stop_signal(
+  reached_preemption: Callable[[int], bool],
+) -> Iterator[Callable[[int], bool]]:
   """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
 
-  With several processes all must stop at the same step: orbax agrees on it.
+  Before it is first called, nothing is there to be saved: signals do what they
+  do without this. So do a second one, and, once the block is left, one of which
+  stop_asked has not told.
+
+  Args:
+    reached_preemption: orbax's, by which several processes agree on a step; it
+      must be asked at every count.
   """
   if jax.process_count() > 1:
-    yield manager.reached_preemption
+    yield reached_preemption
     return
-  asked, names = [], (signal.SIGTERM, signal.SIGINT)
+  asked, told, before = [], [], {}
 
   def note(number, frame):
+    if asked:
+      restore()
+      signal.raise_signal(number)
     asked.append(number)
-    for name in names:
-      signal.signal(name, signal.SIG_DFL)  # a second one ends at once
 
-  before = [signal.signal(name, note) for name in names]
+  def restore():
+    while before:
+      signal.signal(*before.popitem())
+
+  def stop_asked(step):
+    if not before and not asked:
+      for name in signal.SIGTERM, signal.SIGINT:
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup asks
+          before[name] = signal.signal(name, note)
+    told[:] = asked
+    return bool(told)
+
   try:
-    yield lambda step: bool(asked)
+    yield stop_asked
   finally:
-    for name, handler in zip(names, before, strict=True):
-      signal.signal(name, handler)
+    restore()
+  if asked and not told:
+    signal.raise_signal(asked[0])
 
 
 class SaveClock:

@@ -20,8 +20,19 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from bitseg_jax import interrupts
+
 _TEMPORARY = '.partly'  # ends the names of files that are being written
 _HOST = socket.gethostname().replace('.', '_')
+_unfinished: set[pathlib.Path] = set()  # of this process
+
+
+def _remove_unfinished():
+  for path in list(_unfinished):
+    path.unlink(missing_ok=True)
+
+
+interrupts.at_end(_remove_unfinished)
 
 
 def progress_bar(
@@ -40,6 +51,17 @@ def progress_bar(
 
 
 @contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Lets errors of the file system name a file; those of writing do not."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None and error.errno is not None:
+      error.filename = str(path)
+    raise
+
+
+@contextlib.contextmanager
 def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   """Opens a file that gets its name once it is written: whole or not at all.
 
@@ -54,13 +76,15 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   owner = f'{_HOST}.{os.getpid()}.{threading.get_ident()}'
   temporary = path.with_name(f'.{path.name[:80]}.{owner}{_TEMPORARY}')
   temporary.unlink(missing_ok=True)
+  _unfinished.add(temporary)
   try:
     # 'x' follows no link that somebody may have laid there.
-    with open(temporary, mode.replace('w', 'x')) as file:
+    with naming(path), open(temporary, mode.replace('w', 'x')) as file:
       yield file
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+    _unfinished.discard(temporary)
 
 
 def check_no_links(
@@ -151,9 +175,11 @@ class MetricWriter:
   def flush(self) -> None:
     """Makes everything written so far readable by other programs."""
     if self._enabled:
-      self._lines.flush()
-      os.fsync(self._lines.fileno())  # mounted buckets need it
-      self._board.flush()
+      with naming(self._lines.name):
+        self._lines.flush()
+        os.fsync(self._lines.fileno())  # mounted buckets need it
+      with naming(self._board.logdir):
+        self._board.flush()
 
   def close(self) -> None:
     """Flushes and closes the files."""

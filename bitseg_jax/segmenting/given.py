@@ -13,7 +13,8 @@ Of a box its core is known, the inner half of each side.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
+from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,35 +39,45 @@ class Given(NamedTuple):
   marks: dict[str, Any] | None
 
 
-def open_place(place: str | Path, names: Sequence[str] = ()) -> Given:
+def open_place(place: str | Path) -> Given:
   """Opens a folder or a JSON file.
 
   Args:
     place: the folder or the file.
-    names: of the photos' results, to check that one of them is meant.
 
   Raises:
-    ValueError: it is neither, the JSON is no object or marks nothing, or
-      nothing in it is for any of these photos.
+    ValueError: it is neither, or the JSON is no object or marks nothing.
   """
   place = Path(place)
   if place.is_dir():
-    given = Given(place, None)
-  else:
-    marks = outside.read_json(place)
-    if not isinstance(marks, dict):
-      raise SourceError(
-        f'{place}: must be an object with a list for each photo'
-      )
-    if all(of_photo == [] for of_photo in marks.values()):
-      raise SourceError(f'{place}: holds no marks')
-    given = Given(place, marks)
-  if names and all(_find(given, name) is None for name in names):
+    return Given(place, None)
+  marks = outside.read_json(place)
+  if not isinstance(marks, dict):
+    raise SourceError(f'{place}: must be an object with a list for each photo')
+  if all(of_photo == [] for of_photo in marks.values()):
+    raise SourceError(f'{place}: holds no marks')
+  return Given(place, marks)
+
+
+def count(given: Given, names: Iterable[str]) -> int:
+  """Counts the photos of which something is given.
+
+  Args:
+    given: see open_place.
+    names: of the photos' results, see photos.Photo.
+
+  Raises:
+    SourceError: there is none; then the place or a name is not the one meant.
+  """
+  names = list(names)
+  found = sum(_find(given, name) is not None for name in names)
+  if not found:
+    wanted = f'"{names[0]}"' if given.marks is not None else f'{names[0]}.png'
     raise SourceError(
-      f'{place} has nothing for any of the photos; for the first it would be '
-      f'named {outside.shown(names[0])}'
+      f'{given.place} says nothing of any of the {len(names)} photos; of the '
+      f'first it would say it in {wanted}'
     )
-  return given
+  return found
 
 
 def fingerprint(given: Given, name: str) -> str:
@@ -116,7 +127,10 @@ def _find(given, name):
   if given.marks is not None:
     return next((given.marks[n] for n in names if n in given.marks), None)
   files = [n + suffix for n in names for suffix in ('_labels.png', '.png')]
-  return next((f for n in files if (f := given.place / n).is_file()), None)
+  # What is there but no file, such as a broken link, is an error to be told.
+  return next(
+    (given.place / f for f in files if lexists(given.place / f)), None
+  )
 
 
 def _paint(marks, where, size):
@@ -180,9 +194,12 @@ def _places(value, shape, where, size):
     f'photo, {size[1]} x {size[0]}'
   )
   try:
-    array = np.array(value, np.float64)
-  except (TypeError, ValueError, OverflowError):
+    array = np.array(value)
+  except ValueError:
     raise fault from None
+  if array.dtype.kind not in 'iuf':  # neither text nor huge numbers
+    raise fault
+  array = array.astype(np.float64)
   if shape == 'box':
     array = array.reshape(2, 2) if array.shape == (4,) else array[:0]
   if array.ndim != 2 or array.shape[-1] != 2 or not len(array):

@@ -67,12 +67,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     config, parts, optimizer, mesh, abstract, target_fn
   )
   with (
+    stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
     lock.hold_for_all(workdir),
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
-    stopping.stop_signal(manager.orbax) as stop_asked,
     contextlib.ExitStack() as stack,
   ):
     state = start(config, workdir, init, abstract, manager)
@@ -94,7 +94,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       save=functools.partial(_save, manager, config.to_dict()),
       show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
       last_saved=manager.orbax.latest_step,
-      stop_asked=lambda step: manager.check() or stop_asked(step),
+      stop_asked=lambda step: manager.check() or told(step),
       teacher=teacher,
     )
   return int(state.step) == config.train.num_steps
@@ -176,8 +176,7 @@ def loop(
   """Trains until settings.num_steps; logs, evaluates and saves on the way."""
   first, together = int(state.step), settings.steps_per_call
   _check_reachable(settings, first)
-  fixed = (_training_key(seed, mesh), *teacher)
-  size = settings.batch_size
+  fixed, size = (_training_key(seed, mesh), *teacher), settings.batch_size
   progress = progress_bar(
     settings.num_steps * size, 'train', 'img', initial=first * size
   )
@@ -195,7 +194,7 @@ def loop(
     pending.append(metrics)
     while due:  # read only now, when the device has the next step to do
       report(*due.pop())
-    stop = stop_asked(step // together)  # orbax must be asked at every count
+    stop = step < settings.num_steps and stop_asked(step // together)
     last = stop or step == settings.num_steps
     logs = step % settings.log_every == 0
     saves = last or step % settings.checkpoint_every == 0
@@ -214,6 +213,7 @@ def loop(
     if saves or shows:
       clock.restart()
     if stop:
+      progress.close()  # else the bar would be drawn after the line
       logging.warning('stopped at step %d; the same command goes on', step)
       break
   progress.close()

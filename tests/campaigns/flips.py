@@ -50,7 +50,7 @@ def make(folder):
   with checkpoint.open_manager(folder / 'run') as manager:
     for step in (1, 2):
       state = train_state.create_state(draw(step), optax.adam(0.1))
-      state = state.replace(step=step, ema_params=draw(step + 10))
+      state = state.replace(step=np.int32(step), ema_params=draw(step + 10))
       manager.save(step, state, config.to_dict())
   pretrained.save_pretrained(folder / 'pretrained', draw(12), config)
 

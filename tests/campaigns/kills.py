@@ -1,6 +1,7 @@
 """Kills a tiny training run at random moments; nothing of it may be lost.
 
 python tests/campaigns/kills.py [--kills=50] [--seed=0] [--minutes=60]
+  [--processes=1,2] [--steps_a_kill=30]
 
 A run of one process and a run of two are killed (SIGKILL) half of the times
 each, while they import, compile, restore, train and save, and are started again
@@ -36,10 +37,9 @@ TINY = (
   '--config.train.warmup_steps=1',
   '--config.train.decay_steps=1',
   '--config.train.log_every=1',
-  '--config.train.checkpoint_every=7',
+  '--config.train.checkpoint_every=5',
   '--config.eval.during_training=0',
 )
-STEPS_A_KILL = 30
 TRAINING = 2.0  # seconds, about, in which half of the kills fall
 
 
@@ -130,22 +130,28 @@ def main():
   parser.add_argument('--kills', type=int, default=50)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--minutes', type=float, default=60)
+  parser.add_argument('--processes', default='1,2')
+  # Fewer where a step takes long, as of two processes on few cores.
+  parser.add_argument('--steps_a_kill', type=int, default=30)
   args = parser.parse_args()
+  counts = [int(count) for count in args.processes.split(',')]
   rng = np.random.default_rng(args.seed)
   deadline = time.monotonic() + 60 * args.minutes
   rows, different = [], 0
   with tempfile.TemporaryDirectory() as scratch:
     folder = pathlib.Path(scratch)
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'compiled')
-    for processes in (1, 2):
-      kills = args.kills // 2
-      num_steps = STEPS_A_KILL * max(kills, 1)
+    for processes in counts:
+      kills = args.kills // len(counts)
+      num_steps = args.steps_a_kill * max(kills, 1)
       whole = folder / f'whole_{processes}'
       finish(start(whole, processes, num_steps), whole)
       again = folder / f'again_{processes}'  # with all that is compiled
       started = start(again, processes, num_steps)
       startup = first_step(again, started, 0)
-      finish(started, again)
+      for process in started:
+        process.kill()
+        process.wait()
       began = time.monotonic()
       killed, done, early = kill_often(
         folder, processes, kills, num_steps, startup, rng, deadline

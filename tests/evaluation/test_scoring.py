@@ -2,16 +2,18 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bitseg_jax import cli, metrics, score
 from bitseg_jax.data import procedural
-from bitseg_jax.data.prepared import splits
+from bitseg_jax.data.prepared import run, splits
 from bitseg_jax.evaluation import score_table, scoring
 
 
@@ -288,6 +290,41 @@ def test_scores_of_changed_predictions_are_not_joined(
   assert call() == 0
   (again,) = read().values()
   assert changed == again
+
+
+def test_scores_on_an_older_dataset_are_not_joined(monkeypatch, tmp_path):
+  """Though it has the same place, names, settings and time."""
+  source, data = tmp_path / 'source', tmp_path / 'data'
+  ids = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8))).astype('uint8')
+  for kind in 'images', 'labels', 'mine':
+    (tmp_path / 'source' / kind).mkdir(parents=True)
+  (source / 'val.txt').write_text('a')
+  for kind in 'labels', 'mine':
+    Image.fromarray(ids).save(source / kind / 'a.png')
+  Image.fromarray(np.stack([ids] * 3, axis=-1)).save(source / 'images/a.png')
+
+  def prepare():
+    assert run.prepare('folder', str(source), str(data), overwrite=True) == 0
+    for path in splits.dataset_path(data).iterdir():
+      if path.suffix == '.json':
+        os.utime(path, ns=(0, 0))
+
+  def call(name, **more):
+    path = tmp_path / name
+    mine = [str(source / 'mine')]
+    how = {'data': str(data), 'predictions': mine, 'output': str(path), **more}
+    with monkeypatch.context() as patch:  # preparing reads real flags
+      assert call_main(patch, **how) == 0
+    if not more:
+      (result,) = json.loads(path.read_text())['methods'].values()
+      return result['ari']
+
+  prepare()
+  assert call('alone.json') == 1
+  call('joined.json', shard='0/1')
+  Image.fromarray((ids > 2).astype('uint8') + 1).save(source / 'labels/a.png')
+  prepare()
+  assert call('joined.json') == call('anew.json') < 1
 
 
 def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):

@@ -118,13 +118,43 @@ def stop_at(at):
   return lambda manager: contextlib.nullcontext(lambda step: step == at)
 
 
-def test_a_signal_after_training_does_what_it_did_before():
-  before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture
+def signals_before():
+  """Notes the signals that are left to the handler of before."""
+  came, before = [], signal.getsignal(signal.SIGTERM)
+  signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+  yield came
+  signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_stops_training_once(signals_before):
   with stopping.stop_signal(None) as stop_asked:
+    signal.raise_signal(signal.SIGTERM)  # nothing is there to be saved
+    assert len(signals_before) == 1
     assert not stop_asked(1)
     signal.raise_signal(signal.SIGTERM)
-    assert stop_asked(1)
-  assert signal.getsignal(signal.SIGTERM) is before
+    assert stop_asked(2)
+  assert len(signals_before) == 1
+  signal.raise_signal(signal.SIGTERM)
+  assert len(signals_before) == 2
+
+
+def test_a_second_signal_does_what_it_did_before(signals_before):
+  with stopping.stop_signal(None) as stop_asked:
+    stop_asked(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert not signals_before
+    signal.raise_signal(signal.SIGTERM)
+    assert len(signals_before) == 1
+    assert stop_asked(2)
+
+
+def test_a_signal_after_the_last_step_is_for_what_follows(signals_before):
+  with stopping.stop_signal(None) as stop_asked:
+    stop_asked(1)
+    signal.raise_signal(signal.SIGTERM)
+    assert not signals_before
+  assert len(signals_before) == 1
 
 
 @pytest.mark.slow
@@ -480,7 +510,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
   output = finish(process, os.EX_TEMPFAIL)
-  assert 'the same command goes on' in output
+  assert 'the same command goes on' in output.strip().splitlines()[-1]
   saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
   assert len(saved) == 1 and 0 < saved[0] < 100
   finish(start_main(tmp_path, *steps))
@@ -610,3 +640,20 @@ def test_a_step_that_fails_while_it_is_written_ends_the_run_in_a_line(tmp_path):
   assert re.match('error: .* cannot be saved to', lines[-1])
   assert 'Traceback' not in done.stderr
   assert not checkpoint._steps(tmp_path / 'checkpoints')
+
+
+def test_all_processes_take_the_step_of_process_0(random_run, monkeypatch):
+  """Whatever another one finds; only process 0 looks for damage."""
+  told = []
+
+  def broadcast(value):  # process 0 has passed over step 2
+    told.append(value.tolist())
+    return np.array([1, 1])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  multihost = checkpoint.multihost_utils
+  monkeypatch.setattr(multihost, 'broadcast_one_to_all', broadcast)
+  found = checkpoint._newest_whole(random_run / 'checkpoints', ['params'])
+  assert told == [[2, 0]]
+  assert found[0] == 1 and list(found[1]) == [2]

@@ -32,7 +32,7 @@ sharding.make_mesh = make_mesh
 config = checkpoint.read_config(workdir)
 config.data.num_eval_scenes = 11
 config.eval.batch_size = 4
-config.eval.num_samples = 2
+config.eval.num_samples = 4  # by_num_samples holds one, two and four
 config.train.batch_size = 4
 evaluate.evaluate(config, workdir, output)
 """
@@ -42,6 +42,8 @@ evaluate.evaluate(config, workdir, output)
 CLUSTERS = [
   (1, 4, [0, 1, 2, 3]),
   (1, 4, [2, 0, 3, 1]),
+  (2, 2, [0, 1, 2, 3]),
+  (4, 1, [0, 1, 2, 3]),
   (2, 2, [0, 2, 1, 3]),
   (4, 1, [0, 2, 1, 3]),
 ]
@@ -71,7 +73,7 @@ def evaluate(workdir, output, count, devices, order):
     for i in range(count)
   ]
   for process in started:
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
   return json.loads((output / 'results.json').read_text())
 
@@ -84,6 +86,7 @@ def test_evaluation_scores_the_same_images_on_any_cluster(random_run, tmp_path):
     for i, cluster in enumerate(CLUSTERS)
   ]
   assert results[0]['num_images'] == 11
+  assert list(results[0]['by_num_samples']) == ['1', '2', '4']
   scores = [image['ari'] for image in results[0]['per_image'].values()]
   assert len({tuple(row) for row in scores}) > 5  # the images do differ
   assert np.ptp(scores) > 0

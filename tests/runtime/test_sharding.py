@@ -1,5 +1,6 @@
 """Placement changes where arrays lie and what crosses, never the numbers."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -109,3 +110,17 @@ def test_eight_devices_share_the_work_by_one_sum_of_gradients():
   assert not crossed(others[1])
   assert plain['on_one'] == plain['values']
   assert cut['on_one'] < 0.3 * cut['values']
+
+
+def test_only_the_gradient_crosses_between_slices():
+  """Devices that share parameters are of one slice, whatever their order."""
+  names = 'id', 'slice_index', 'process_index', 'platform', 'device_kind'
+  device = dataclasses.make_dataclass('device', names, frozen=True)
+  devices = [device(i, i % 2, i, 'cpu', 'cpu') for i in range(8)]
+  mesh = sharding.make_mesh(2, devices)
+  assert mesh.devices.shape == (4, 2)
+  for row in mesh.devices:
+    assert len({device.slice_index for device in row}) == 1
+  assert len({device.id for device in mesh.devices.flat}) == 8
+  with pytest.raises(ValueError, match='are not shared between slices'):
+    sharding.make_mesh(8, devices)

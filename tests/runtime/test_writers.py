@@ -1,12 +1,13 @@
 """Files appear whole, under no name but their own, and leave nothing behind."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 
-from bitseg_jax.runtime import writers
+from bitseg_jax.runtime import lock, writers
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -33,7 +34,7 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from bitseg_jax.runtime import writers
+from bitseg_jax.runtime import lock, writers
 with writers.whole_file(sys.argv[1] + '/sub/b.json') as file:
   os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -50,3 +51,21 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     file.write('1')
   assert os.listdir(tmp_path / 'sub') == ['c.json']
   assert others.exists()
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+  """The errors of writing and flushing name none."""
+
+  def fail(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  named = lambda name: pytest.raises(OSError, match=f"left .*: '.*/{name}'")
+  with named('a.json'), writers.whole_file(tmp_path / 'a.json'):
+    fail()
+  writer = writers.MetricWriter(tmp_path)
+  monkeypatch.setattr(os, 'fsync', fail)
+  with named('metrics.jsonl'):
+    writer.flush()
+  monkeypatch.setattr(os, 'write', fail)
+  with named('.lock'), lock.hold(tmp_path):
+    pass

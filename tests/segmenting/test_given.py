@@ -1,6 +1,7 @@
 """What is known of photos, read from files."""
 
 import json
+import os
 import time
 
 import numpy as np
@@ -124,6 +125,9 @@ def test_labels_of_a_folder(tmp_path):
     ([{'id': 1, 'points': []}], 'within the photo'),
     ([{'id': 1, 'points': [[1]]}], 'within the photo'),
     ([{'id': 1, 'points': [['a', 'b']]}], 'within the photo'),
+    ([{'id': 1, 'points': [['1', '2']]}], 'within the photo'),
+    ([{'id': 1, 'points': [[2**70, 2]]}], 'within the photo'),
+    ([{'id': 1, 'points': [[True, False]]}], 'within the photo'),
     ([{'id': 1, 'points': [[30, 0]]}], 'within the photo, 30 x 20'),
     ([{'id': 1, 'points': [[0, -1]]}], 'within the photo'),
     ([{'id': 1, 'points': [[float('nan'), 1]]}], 'marks.json'),
@@ -155,15 +159,39 @@ def test_a_place_must_be_there(tmp_path):
     ('', 'marks.json'),
     ('{}', 'marks.json: holds no marks'),
     ('{"photo": []}', 'marks.json: holds no marks'),
-    (
-      '{"photo.jpg": [{"id": 1, "points": [[1, 1]]}]}',
-      "nothing for any of the photos; .* named 'in/photo'",
-    ),
   ],
 )
 def test_a_file_that_marks_nothing_is_refused(tmp_path, text, reason):
   path = tmp_path / 'marks.json'
   path.write_text(text)
   with pytest.raises(ValueError, match=reason) as error:
-    given.open_place(path, ['in/photo', 'in/another'])
+    given.open_place(path)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('what', ['pipe', 'link', 'folder'])
+def test_what_is_there_but_no_file_is_an_error(tmp_path, what):
+  path = tmp_path / 'a_labels.png'
+  if what == 'pipe':
+    os.mkfifo(path)
+  elif what == 'link':
+    path.symlink_to('nowhere')
+  else:
+    path.mkdir()
+  place = given.open_place(tmp_path)
+  for read in (
+    lambda: given.read(place, 'a', SIZE),
+    lambda: given.fingerprint(place, 'a'),
+  ):
+    with pytest.raises((ValueError, OSError), match=r'a_labels\.png'):
+      read()
+
+
+def test_what_says_nothing_of_any_photo_is_an_error(tmp_path):
+  path = tmp_path / 'marks.json'
+  path.write_text('{"a": [], "b": [{"id": 0, "points": [[1, 1]]}]}')
+  assert given.count(given.open_place(path), ['x', 'b', 'below/a']) == 2
+  with pytest.raises(ValueError, match=r'marks.json says nothing .* "x"'):
+    given.count(given.open_place(path), ['x', 'y'])
+  with pytest.raises(ValueError, match=r'says nothing .* x.png'):
+    given.count(given.open_place(tmp_path), ['x'])

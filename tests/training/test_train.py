@@ -276,6 +276,42 @@ def test_settings_that_cannot_work_get_one_line(tiny_config, name):
   assert '\n' not in str(caught.value)
 
 
+def test_a_dataset_is_not_ignored_where_scenes_are_drawn(tiny_config):
+  tiny_config.data.dir = 'datasets/mine'
+  with pytest.raises(ValueError, match=r'data\.source is procedural'):
+    experiment.open_sources(tiny_config, 'train')
+
+
+def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
+  tiny_config, tmp_path, monkeypatch
+):
+  """So the device need not wait for the log."""
+  events, compile_ahead, collect = [], train_step.compile_ahead, train._collect
+
+  def compile_and_note(*args):
+    program = compile_ahead(*args)
+    return lambda *args: events.append('step') or program(*args)
+
+  def note_and_collect(*args):
+    events.append('read')
+    return collect(*args)
+
+  monkeypatch.setattr(train_step, 'compile_ahead', compile_and_note)
+  monkeypatch.setattr(train, '_collect', note_and_collect)
+  tiny_config.model.channel_mults, tiny_config.model.attention_levels = (1,), ()
+  tiny_config.train.update(num_steps=4, eval_every=4, checkpoint_every=4)
+  train.train(tiny_config, tmp_path)
+  assert events == [
+    'step',
+    'step',
+    'read',
+    'step',
+    'read',
+    'step',
+    *['read'] * 2,
+  ]
+
+
 def test_batches_must_divide_over_the_devices(monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 3)
   with pytest.raises(ValueError, match='3 devices do not divide'):

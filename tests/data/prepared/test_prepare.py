@@ -5,6 +5,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -499,7 +500,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
   source = make_folder(tmp_path / 'in', 'abcdefg')
   order = [item.name for item in folder.open_source(source).splits['train']]
   dies_at(order[4])
-  assert run(source, tmp_path / 'out') == 1
+  assert run(source, tmp_path / 'out') == 130
   assert 'the same command goes on' in capfd.readouterr().err
   command = f'prepare --dataset=NAME --source=DIR --output={tmp_path / "out"}$'
   with pytest.raises(FileNotFoundError, match=command):
@@ -523,7 +524,7 @@ def test_interrupted_run_is_of_no_use_to_another(
 ):
   source = make_folder(tmp_path / 'in', 'abcd')
   dies_at('d')
-  assert run(source, tmp_path / 'out') == 1
+  assert run(source, tmp_path / 'out') == 130
   seen = dies_at(None)
   if change == 'file':
     os.utime(source / 'images/a.png', ns=(0, 0))
@@ -670,3 +671,11 @@ def test_door_works_where_tensorflow_cannot_be_imported(tmp_path):
   assert 'images/s' in done.stderr
   assert sorted(read_all(tmp_path / 'out')) == list('abcd')
   assert 'tensorflow' not in sys.modules
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
+  (tmp_path / 'temporary').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+  assert run(make_folder(tmp_path / 'in', 'ab'), tmp_path / 'out') == 0
+  read_all(tmp_path / 'out')
+  assert not list((tmp_path / 'temporary').iterdir())

@@ -1,0 +1,314 @@
+"""The odd inputs of odd_inputs.py: each is one thing made wrong.
+
+A maker gets an empty folder and a source of chance; it returns what is wrong,
+the command that gets it, and whether the command must fail.
+"""
+
+import io
+import json
+import os
+import pathlib
+import random
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from bitseg_jax.configs import base
+from bitseg_jax.data import rle
+from bitseg_jax.runtime import schema
+
+NAMES = 'a', 'b', 'c'
+IDS = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8))).astype(np.uint8)
+Case = tuple[str, list[str], bool]  # what, command, whether it must fail
+
+
+def png(pixels: np.ndarray, kind: str = 'PNG', **options) -> bytes:
+  """An image file."""
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, kind, **options)
+  return buffer.getvalue()
+
+
+def make_folder(root: pathlib.Path) -> None:
+  """Three photos with ids, one of them for validation."""
+  rng = np.random.default_rng(0)
+  for name in NAMES:
+    photo = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    for kind, data in ('images', png(photo)), ('labels', png(IDS)):
+      (root / kind).mkdir(parents=True, exist_ok=True)
+      (root / kind / f'{name}.png').write_bytes(data)
+  (root / 'train.txt').write_text('a\nb\n')
+  (root / 'val.txt').write_text('c\n')
+
+
+def spoil(path: pathlib.Path, rng: random.Random) -> str:
+  """Makes a file of an image wrong in one way; returns how."""
+  good = path.read_bytes()
+  path.unlink()
+  ways: dict[str, Callable[[], object]] = {
+    'empty': path.touch,
+    'cut off': lambda: path.write_bytes(good[: rng.randrange(1, 60)]),
+    'random bytes': lambda: path.write_bytes(rng.randbytes(200)),
+    'text': lambda: path.write_text('not an image'),
+    'another size': lambda: path.write_bytes(png(IDS[:5, :7])),
+    'floats': lambda: path.write_bytes(png(IDS.astype(np.float32), 'TIFF')),
+    'folder': path.mkdir,
+    'pipe': lambda: os.mkfifo(path),
+    'loop': lambda: path.symlink_to(path.name),
+    'nowhere': lambda: path.symlink_to('/nowhere/at/all'),
+    'device': lambda: path.symlink_to('/dev/zero'),
+    'huge': lambda: path.write_bytes(
+      good[:16] + (10**6).to_bytes(4, 'big') * 2 + good[24:]
+    ),
+  }
+  way = rng.choice(sorted(ways))
+  ways[way]()
+  return way
+
+
+def odd(rng: random.Random) -> object:
+  """A value that hardly anything expects."""
+  deep = []
+  for _ in range(50):
+    deep = [deep]
+  return rng.choice(
+    [
+      *(None, [], {}, -1, 0, 1.5, 2**70, 'x', '', True, 1e400, '../../x', deep),
+      *(float('nan'), {'id': {}}, [[]], '\x00', 'ü' * 400),
+    ]
+  )
+
+
+def odd_dataset(root: pathlib.Path, rng: random.Random) -> Case:
+  """One file of a folder to prepare is wrong."""
+  make_folder(root / 'in')
+  kind = rng.choice(['images', 'labels'])
+  how = spoil(root / f'in/{kind}/{rng.choice(NAMES)}.png', rng)
+  command = ['prepare', '--dataset=folder', f'--source={root}/in', '--strict']
+  return f'{kind}: {how}', [*command, f'--output={root}/out'], True
+
+
+def odd_json(root: pathlib.Path, rng: random.Random) -> Case:
+  """One value of a COCO panoptic JSON is odd; some may be harmless."""
+  make_folder(root / 'in')
+  (root / 'in/labels').rename(root / 'in/panoptic_val')
+  content = {
+    'images': [
+      {'id': i, 'file_name': f'{name}.png'} for i, name in enumerate(NAMES)
+    ],
+    'annotations': [
+      {
+        'image_id': i,
+        'file_name': f'{name}.png',
+        'segments_info': [{'id': k, 'iscrowd': 0} for k in range(1, 5)],
+      }
+      for i, name in enumerate(NAMES)
+    ],
+  }
+  node, key, path = {'': content}, '', []
+  while isinstance(node[key], dict | list) and (not path or rng.random() < 0.8):
+    node = node[key]
+    key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+    path.append(str(key))
+  node[key] = odd(rng)
+  (root / 'in/panoptic_val.json').write_text(json.dumps(content))
+  command = ['prepare', '--dataset=coco_panoptic', f'--source={root}/in']
+  what = f'JSON: {".".join(path)} = {node[key]!r:.30}'
+  return what, [*command, '--strict', f'--output={root}/out'], False
+
+
+def odd_prediction(
+  root: pathlib.Path, rng: random.Random, prepared: pathlib.Path
+) -> Case:
+  """One prediction to score is wrong."""
+  (root / 'p').mkdir()
+  masks = [{'segmentation': r, 'score': 0.5} for r in rle.encode(IDS - 1)]
+  kind = rng.choice(['png', 'npy', 'json', 'masks'])
+  path = root / f'p/c.{kind.replace("masks", "json")}'
+  if kind == 'png':
+    path.write_bytes(png(IDS))
+    how = spoil(path, rng)
+  elif kind == 'npy':
+    np.save(path, IDS.astype(np.int64))
+    data = bytearray(path.read_bytes())
+    how = rng.choice(['cut off', 'header', 'floats', 'objects', 'huge ids'])
+    if how == 'cut off':
+      path.write_bytes(data[: rng.randrange(len(data) - 8)])
+    elif how == 'header':
+      path.write_bytes(data.replace(b'(16, 16)', b'(99999999,9)'))
+    elif how == 'huge ids':
+      np.save(path, IDS.astype(np.int64) * 2**40)
+    else:
+      np.save(path, IDS.astype(object if how == 'objects' else float) / 2)
+  elif kind == 'json':
+    value = odd(rng)
+    path.write_text(json.dumps(value if value != [] else None))
+    how = f'{value!r:.30}'
+  else:
+    one = masks[rng.randrange(len(masks))]
+    value = odd(rng)
+    while isinstance(value, int | float) and abs(value) < 10:
+      value = odd(rng)  # a score like any other
+    where, key = rng.choice(
+      [
+        *((one, 'score'), (one, 'segmentation')),
+        *((one['segmentation'], 'counts'), (one['segmentation'], 'size')),
+      ]
+    )
+    where[key] = value
+    path.write_text(json.dumps(masks))
+    how = f'{key} = {value!r:.30}'
+  command = ['score', f'--data={prepared}', '--split=val']
+  return f'{kind}: {how}', [*command, f'--predictions={root}/p'], True
+
+
+def predict_with(root: pathlib.Path, model: pathlib.Path, kind: str) -> list:
+  """The command that segments one photo with what a place says of it."""
+  make_folder(root / 'in')
+  return [
+    *('predict', f'--checkpoint={model}', f'--input={root}/in/images/a.png'),
+    *(f'--output={root}/out', f'--{kind}={root}/given', '--num_steps=1'),
+  ]
+
+
+def odd_mark(
+  root: pathlib.Path, rng: random.Random, model: pathlib.Path
+) -> Case:
+  """One value of the marks on a photo is odd."""
+  kind = rng.choice(['known', 'known', 'start'])
+  command = predict_with(root, model, kind)
+  path = root / 'given'
+  marks = [
+    {'id': 1, 'points': [[2, 3], [9.5, 3]]},
+    {'id': 2, 'polygon': [[1, 9], [8, 9], [4, 14]]},
+    {'id': 3, 'box': [10, 9, 15, 15]},
+  ]
+  content = {'a': marks}
+  way = rng.choice(['value', 'value', 'value', 'far', 'both', 'name', 'cut'])
+  if way == 'far':
+    where = rng.choice([-0.1, 16, 1e30, float('inf'), 2**70]), 1
+    marks[0]['points'][0] = marks[1]['polygon'][0] = where
+  elif way == 'both':
+    marks.append({'id': 4, 'points': [[2, 3]]})
+  elif way == 'name':
+    content = {rng.choice(['b', '', '../a', 'A', 'a.png']): marks}
+  elif way == 'value':
+    node, key = content, 'a'
+    while isinstance(node[key], dict | list) and rng.random() < 0.8:
+      node = node[key]
+      key = rng.choice(
+        list(node) if isinstance(node, dict) else range(len(node))
+      )
+    value = odd(rng)
+    # What could be meant: no marks at all, and numbers like any other.
+    while value == [] or (isinstance(value, int | float) and 0 <= value < 16):
+      value = odd(rng)
+    node[key] = value
+    way = f'{key} = {value!r:.30}'
+  text = json.dumps(content)
+  path.write_text(text[: rng.randrange(len(text))] if way == 'cut' else text)
+  return f'marks, {kind}: {way}', command, True
+
+
+def odd_given(
+  root: pathlib.Path, rng: random.Random, model: pathlib.Path
+) -> Case:
+  """The labels given for a photo are wrong, or what is given is no place."""
+  kind = rng.choice(['known', 'start'])
+  command = predict_with(root, model, kind)
+  path = root / 'given/a.png'
+  path.parent.mkdir()
+  path.write_bytes(png(IDS))
+  ways = 'spoil', 'spoil', 'alpha', 'empty folder', 'file', 'pipe', 'none'
+  way = rng.choice(ways)
+  if way == 'spoil':
+    way = spoil(path, rng)
+  elif way == 'alpha':  # grey and how transparent it is
+    path.write_bytes(png(np.stack([IDS] * 2, axis=-1)))
+  else:
+    shutil.rmtree(path.parent)
+    if way == 'empty folder':
+      path.parent.mkdir()
+    elif way == 'file':
+      path.parent.write_bytes(png(IDS))
+    elif way == 'pipe':
+      os.mkfifo(path.parent)
+  return f'labels, {kind}: {way}', command, True
+
+
+def odd_setting(root: pathlib.Path, rng: random.Random) -> Case:
+  """A setting out of its range, of another type, or unknown."""
+  names = [row[0] for row in schema.describe(base.SETTINGS) if row[2]]
+  name = rng.choice(names)
+  numbers = 'nan', 'inf', '-1e30', '1e30', str(-(10**18))
+  values = [*numbers, "'x'", '(-1e9,)', 'None', '"']
+  value = rng.choice(values)
+  flag = rng.choice([f'--config.{name}={value}', f'--config.{name}x=1'])
+  command = ['train', '--config=quickstart', f'--workdir={root}/run']
+  return f'setting {flag}', [*command, flag], True
+
+
+def odd_flag(root: pathlib.Path, rng: random.Random) -> Case:
+  """A flag that cannot be meant."""
+  here, student = (
+    __file__,
+    ('train', '--config=quickstart', f'--workdir={root}/r'),
+  )
+  flag = rng.choice(
+    [
+      ['predict', '--input=', '--output=x'],
+      ['predict', '--input=/nowhere', '--output=x'],
+      ['predict', f'--input={root}', f'--output={root}'],
+      ['predict', '--input=x', '--output=x', '--num_samples=1000000000'],
+      ['predict', '--input=x', '--output=x', '--guidance_weight=1e30'],
+      ['predict', '--input=x', '--output=x', '--seed=99999999999'],
+      ['predict', '--input=x', '--output=x', '--shard=4/4'],
+      ['predict', '--input=x', '--output=x', '--shard=a/b'],
+      ['prepare', '--dataset=folder', f'--source={root}', '--output=x'],
+      ['prepare', '--dataset=folder', '--source=', '--output='],
+      ['prepare', '--dataset=none', '--source=x', '--output=x'],
+      ['prepare', '--describe', f'--output={root}'],
+      ['score', '--data=x', '--split=val', '--predictions=x'],
+      ['score', '--data=x', '--split=val', '--predictions=x', '--shard=0/2'],
+      ['sweep', '--sweep='],
+      ['sweep', '--sweep=none'],
+      ['sweep', '--sweep=table3', '--seeds=a'],
+      ['sweep', '--sweep=table3', '--size=none'],
+      ['benchmark', '--what='],
+      ['benchmark', '--what=none'],
+      ['benchmark', '--topology=v9:2x2'],
+      ['benchmark', '--topology=v5e'],
+      ['benchmark', '--topology=v5e:-1x2', '--what=train'],
+      ['benchmark', '--topology=v5e:2x2', '--what=input'],
+      ['clicks', '--data=/nowhere', '--split=val', f'--output={root}/x'],
+      ['clicks', f'--data={root}', '--split=val', f'--output={root}/x'],
+      ['clicks', '--data=x', '--split=val', '--output=x', '--jitter=nan'],
+      ['clicks', '--data=x', '--split=val', '--output=x', '--most=0'],
+      ['clicks', '--data=x', '--split=val', '--output=x', '--every=-1'],
+      ['predict', '--input=x', '--output=x', '--strength=nan'],
+      ['predict', '--input=x', '--output=x', '--strength=2'],
+      ['predict', f'--input={here}', '--output=x', '--strength=0.9'],
+      [
+        'predict',
+        f'--input={base.__file__}',
+        '--output=x',
+        '--known=/dev/zero',
+      ],
+      ['predict', '--input=x', '--output=x', '--guidance_weight=nan'],
+      [*student, '--config.distill.teacher=/nowhere'],
+      [*student, f'--config.distill.teacher={root}'],
+      [*student, '--config.distill.teacher_steps=-4'],
+      [*student, '--config.distill.teacher=x', '--config.sample.num_steps=0'],
+      ['baselines', '--data=x', '--split=val'],
+      ['convert', '--input=/nowhere', f'--output={root}/x'],
+      ['demo', '--checkpoint=/nowhere'],
+      ['train', '--config=nowhere', f'--workdir={root}/r'],
+      ['train', f'--config={root}', f'--workdir={root}/r'],
+      ['train', '--config=quickstart', f'--workdir={root}/r', '--mode=eval'],
+      ['train', '--config=quickstart', f'--workdir={root}/r', 'word'],
+      ['train', '--config=quickstart', f'--workdir={root}/r', '--unknown=1'],
+    ]
+  )
+  return f'flags {" ".join(flag[:4])}', flag, True

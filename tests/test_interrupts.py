@@ -1,0 +1,163 @@
+"""Ctrl-C and SIGTERM end a command in one line, whatever it is doing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SIGNALS = [
+  (signal.SIGINT, 130, 'error: interrupted; the same command goes on'),
+  (signal.SIGTERM, 143, 'error: ended by SIGTERM; the same command goes on'),
+]
+
+# A command that works in different ways; it says when it does.
+PROGRAM = """
+import hashlib, sys, time
+from bitseg_jax import cli, interrupts
+
+interrupts._GRACE = float(sys.argv.pop())
+how = sys.argv.pop()
+
+def say():
+  print('working', flush=True)
+
+def in_c_code():
+  say()
+  hashlib.pbkdf2_hmac('sha256', b'', b'', 2**30)  # as XLA: without the GIL
+
+def sleep():
+  say()
+  time.sleep(60)
+
+def work():
+  if how == 'in C code':
+    in_c_code()
+  if how == 'writing':
+    from bitseg_jax.runtime import writers
+    with writers.whole_file('result.json'):
+      in_c_code()
+  if how == 'with workers':
+    import multiprocessing
+    semaphore = multiprocessing.get_context('spawn').Semaphore()
+    in_c_code()
+  with interrupts.raised():
+    work_that_takes_it()
+
+def work_that_takes_it():
+  if how == 'in C code that takes it':
+    in_c_code()
+  if how == 'swallows':
+    for _ in range(60):
+      try:
+        sleep()
+      except BaseException:
+        pass
+  if how == 'translates':
+    try:
+      sleep()
+    except BaseException as error:
+      raise RuntimeError('a library: ' + repr(error))
+  if how == 'leaves order':
+    try:
+      sleep()
+    finally:
+      open('in_order', 'w').close()
+  if how == 'callback':
+    class Gone:
+      def __del__(self):
+        sleep()
+    Gone()
+    time.sleep(60)
+
+cli.run(lambda: None, work)
+"""
+
+
+def start(command, folder, **environ):
+  """Starts a program, and waits until it says that it is where it should be."""
+  path = os.pathsep.join([environ.pop('first', ''), os.getcwd()])
+  process = subprocess.Popen(
+    [sys.executable, *command],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=folder,
+    env={**os.environ, **environ, 'PYTHONPATH': path.strip(os.pathsep)},
+  )
+  assert process.stdout.readline() == 'working\n'
+  return process
+
+
+def ends_in(process, code, line):
+  began = time.monotonic()
+  said = process.communicate(timeout=60)[1]
+  assert said == line + '\n'
+  assert process.returncode == code
+  return time.monotonic() - began
+
+
+@pytest.mark.parametrize(('number', 'code', 'line'), SIGNALS)
+@pytest.mark.parametrize('command', ['bitseg_jax.main', 'bitseg_jax'])
+def test_amid_the_imports(tmp_path, command, number, code, line):
+  (tmp_path / 'jax.py').write_text(
+    'import time; print("working", flush=True); time.sleep(60)'
+  )
+  command = ['-m', command] + ['train'] * (command == 'bitseg_jax')
+  process = start(command, tmp_path, first=str(tmp_path))
+  process.send_signal(number)
+  ends_in(process, code, line)
+
+
+@pytest.mark.parametrize(
+  'how',
+  [
+    'in C code',
+    'with workers',
+    'in C code that takes it',
+    'swallows',
+    'translates',
+    'leaves order',
+    'callback',
+  ],
+)
+@pytest.mark.parametrize(('number', 'code', 'line'), SIGNALS)
+def test_amid_the_work(tmp_path, how, number, code, line):
+  """Whatever the code makes of the exception, and if it never gets it."""
+  slow = how in ('in C code', 'with workers', 'translates', 'leaves order')
+  grace = '60' if slow else '1'
+  process = start(['-c', PROGRAM, how, grace], tmp_path)
+  process.send_signal(number)
+  assert ends_in(process, code, line) < 15
+  assert (tmp_path / 'in_order').exists() == (how == 'leaves order')
+
+
+def test_a_second_signal_waits_for_nothing(tmp_path):
+  process = start(['-c', PROGRAM, 'swallows', '60'], tmp_path)
+  process.send_signal(signal.SIGTERM)
+  time.sleep(0.5)
+  process.send_signal(signal.SIGTERM)
+  assert ends_in(process, 143, SIGNALS[1][2]) < 15
+
+
+def test_no_part_of_a_file_is_left(tmp_path):
+  process = start(['-c', PROGRAM, 'writing', '1'], tmp_path)
+  assert len(list(tmp_path.iterdir())) == 1
+  process.send_signal(signal.SIGTERM)
+  ends_in(process, 143, SIGNALS[1][2])
+  assert not list(tmp_path.iterdir())
+
+
+def test_who_imports_the_package_keeps_its_signals():
+  said = subprocess.check_output(
+    [
+      *(sys.executable, '-c'),
+      'import signal, bitseg_jax; from bitseg_jax import cli, interrupts; '
+      'print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, '
+      'signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)',
+    ],
+    text=True,
+  )
+  assert said == 'True True\n'
