@@ -233,11 +233,11 @@ def segment(
   else:
     how = {'progress': told}
   result = segmenter.segment(photo.pixels, **settings, **how)
-  if before is None:
-    matched, known_colors = result.id_map, None
-  else:
+  if before is not None and np.array_equal(before.photo.pixels, photo.pixels):
     matched = viz.match_ids(before.matched, result.id_map)
     known_colors = before.colors
+  else:
+    matched, known_colors = result.id_map, None
   made_with = {
     'checkpoint': checkpoint,
     'step': segmenter.step,
