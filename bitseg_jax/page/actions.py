@@ -216,7 +216,7 @@ def segment(
     settings: of Segmenter.segment.
     marked: what is known of the photo.
     before: what is shown of it so far; its entities keep their colours.
-    told: see `working`; not with marks, whose answer takes too short a time.
+    told: see `working`.
 
   Returns:
     What there is to show.
@@ -227,17 +227,14 @@ def segment(
   if settings['seed'] is None:
     raise ValueError('seed is empty; give a whole number')
   began = time.perf_counter()
-  if marked.done:
-    known = marks.known(marked, photo.pixels.shape[:2])
-    how = {'known': known}
-  else:
-    how = {'progress': told}
+  known = marks.known(marked, photo.pixels.shape[:2])
+  how = {'known': known, 'progress': told}
   result = segmenter.segment(photo.pixels, **settings, **how)
-  if before is None:
-    matched, known_colors = result.id_map, None
-  else:
+  if before is not None and np.array_equal(before.photo.pixels, photo.pixels):
     matched = viz.match_ids(before.matched, result.id_map)
     known_colors = before.colors
+  else:
+    matched, known_colors = result.id_map, None
   made_with = {
     'checkpoint': checkpoint,
     'step': segmenter.step,

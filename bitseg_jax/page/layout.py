@@ -100,8 +100,9 @@ def build(
         chosen = _choice(segmenter, max_pixels)
       with gr.Column(scale=3), gr.Tabs(elem_classes='results'):
         results = *states, *_results(folder, shown)
-    _connect_choice(chosen, results, segmenter, checkpoint, max_pixels)
-    _connect_marks(chosen[-2], results, segmenter, checkpoint)
+    answering = _connect_marks(chosen[-2], results, segmenter, checkpoint)
+    how = segmenter, checkpoint, max_pixels, answering
+    _connect_choice(chosen, results, *how)
   return blocks
 
 
@@ -130,7 +131,9 @@ def _choice(segmenter, max_pixels):
   return upload, examples, button, status, settings, preview
 
 
-def _connect_choice(chosen, results, segmenter, checkpoint, max_pixels):
+def _connect_choice(
+  chosen, results, segmenter, checkpoint, max_pixels, answering
+):
   """Says what happens when a photo is chosen, and when Segment is pressed."""
   upload, examples, button, status, settings, preview = chosen
   shown, marks, picture, *others = results
@@ -169,19 +172,25 @@ def _connect_choice(chosen, results, segmenter, checkpoint, max_pixels):
     return str(actions.EXAMPLES[event.index])
 
   examples.select(choose, None, upload, **_PRIVATE)
-  reset = [status, preview, shown, marks, picture, *others]
-  upload.change(check, upload, reset, **_PRIVATE)
-  button.click(
+  segmenting = button.click(
     run,
     [upload, shown, marks, *settings],
     [status, shown, picture, *others],
     **_ONE_AT_A_TIME,
     **_PRIVATE,
-  ).then(None, js=_SHOW_RESULT, **_PRIVATE)
+  )
+  segmenting.then(None, js=_SHOW_RESULT, **_PRIVATE)
+  # The answer to another photo must not appear in place of the new one's.
+  reset = [status, preview, shown, marks, picture, *others]
+  late = [segmenting, answering]
+  upload.change(check, upload, reset, cancels=late, **_PRIVATE)
 
 
 def _connect_marks(settings, results, segmenter, checkpoint):
-  """Says what happens when one clicks on the picture or a button above it."""
+  """Says what happens when one clicks on the picture or a button above it.
+
+  Returns the event in which it is answered.
+  """
   shown, marks, picture, *others = results
   nothing = [None] * len(others)
 
@@ -218,7 +227,7 @@ def _connect_marks(settings, results, segmenter, checkpoint):
       message = actions.note(str(error), bad=True)
       yield gr.skip(), gr.HTML(busy=message), *kept[2:]
 
-  picture.select(
+  return picture.select(
     mark,
     [shown, marks],
     [marks, picture],

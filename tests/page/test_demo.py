@@ -462,7 +462,6 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   assert asked and all(url.startswith(here) for url in asked)
 
 
-@pytest.mark.slow
 def test_clicks_in_a_browser(address, browser, tmp_path, draw_photo):
   page, photo = page_of(browser), tmp_path / 'photo.png'
   Image.fromarray(draw_photo(0, 60, 90)).save(photo)

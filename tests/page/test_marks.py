@@ -150,6 +150,17 @@ def test_a_click_is_obeyed_and_colours_stay(answered):
   assert 'true to 2 marks' in actions.summary(after)
 
 
+def test_another_photo_owes_nothing_to_the_last(
+  answered, random_run, draw_photo
+):
+  before, _ = answered
+  model = Segmenter.from_checkpoint(random_run)
+  photo = actions.Photo('b.jpg', draw_photo(1, 30, 20), (30, 20))
+  settings = {'num_samples': 2, 'seed': 0}
+  after = actions.segment(model, photo, '', settings, Marks(), before)
+  np.testing.assert_array_equal(after.matched, after.result.id_map)
+
+
 def test_files_are_what_is_shown_at_the_size_of_the_photo(answered, tmp_path):
   _, after = answered
   full = downloads.at_full_size(after)
