@@ -538,7 +538,7 @@ def test_old_dataset_stays_until_the_new_one_is_whole(tmp_path, dies_at):
   source = make_folder(tmp_path / 'in', 'abcd')
   assert run(source, tmp_path / 'out') == 0
   dies_at('d')
-  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 1
+  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 130
   assert read_all(tmp_path / 'out')['a']['image'].shape == (H, W, 3)
   dies_at(None)
   assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 0
