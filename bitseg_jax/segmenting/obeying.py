@@ -10,6 +10,9 @@ from bitseg_jax.data import transforms
 from bitseg_jax.segmenting import upsample
 
 _LONGEST = 256  # side of the copy of the photo on which ways are measured
+# What a pixel costs without any edge; with an edge of mean slope it costs 1 more.
+# With 1 in its place a mark on a cell takes half of what surrounds the cell.
+_STEP = 0.03
 _STEPS = (0, 1, 1.0), (1, 0, 1.0), (1, 1, 2**0.5), (1, -1, 2**0.5)
 
 
@@ -61,7 +64,7 @@ def _ways(size, photo):
     for channel in np.moveaxis(copy, -1, 0):
       slope += ndimage.gaussian_gradient_magnitude(channel, 1.0) ** 2
     slope = np.sqrt(slope)
-  cost = 1 + slope / max(slope.mean(), 1e-6)
+  cost = _STEP + slope / max(slope.mean(), 1e-6)
   numbers = np.arange(cost.size).reshape(small)
   rows, columns, lengths = [], [], []
   for down, across, length in _STEPS:
