@@ -10,8 +10,8 @@ from bitseg_jax.data import transforms
 from bitseg_jax.segmenting import upsample
 
 _LONGEST = 256  # side of the copy of the photo on which ways are measured
-# What a pixel without any edge costs; an edge of the mean slope costs 1 more. Were
-# it 1, a mark on a small thing would take half of what surrounds the thing.
+# What a pixel without any edge costs; an edge of the mean slope costs 1 more.
+# Were it 1, a mark on a small thing would take half of what surrounds it.
 _STEP = 0.03
 _STEPS = (0, 1, 1.0), (1, 0, 1.0), (1, 1, 2**0.5), (1, -1, 2**0.5)
 
