@@ -87,7 +87,7 @@ def run(fsdp=1, accumulate=1, devices=8):
     'collectives': device.collectives(program.as_text()),
   }
 
-others = [run(accumulate=2), *(run(devices=n) for n in (1, 2, 4))]
+others = [run(accumulate=2), *(run(devices=n) for n in (1, 4))]
 print(json.dumps([run(), run(fsdp=4), others]))
 """
 
