@@ -64,7 +64,7 @@ unsure; together they make the result.
 # Few, for each pair of them is compiled, and then kept.
 _STEPS = {2, 4, 8, 16, 32}
 _GUIDANCE = {0.0, 0.5, 1.0, 2.0, 4.0}
-_SETTINGS = ('num_samples', 'num_steps', 'guidance_weight', 'seed')
+_SETTINGS = 'num_samples', 'closeups', 'num_steps', 'guidance_weight', 'seed'
 _DELETE_CACHE = (600, 3600)  # every so many seconds what is so old
 # Not 'share', which would send the picture to another machine.
 _BUTTONS = ['download', 'fullscreen']
@@ -272,6 +272,10 @@ def _settings(num_steps, guidance_weight, **_):
     info='More give a better result and show more of what is unsure; each '
     'takes the same time.',
   )
+  info = 'Samples of each of five parts of the photo, seen in more detail.'
+  closeups = gr.Slider(
+    0, 4, 1, step=1, precision=0, label='Close-ups', info=info
+  )
   steps = gr.Dropdown(
     sorted({*_STEPS, num_steps}),
     value=num_steps,
@@ -294,7 +298,7 @@ def _settings(num_steps, guidance_weight, **_):
     maximum=2**31 - 1,
     info='Another number draws other samples, the same one the same.',
   )
-  return [samples, steps, guidance, seed]
+  return [samples, closeups, steps, guidance, seed]
 
 
 def _results(folder, shown):
