@@ -151,9 +151,10 @@ def is_pretrained(name: str | pathlib.Path) -> bool:
   path = pathlib.Path(name)
   if str(name).startswith(_HUB) or (path / WEIGHTS).is_file():
     return True
-  if path.is_dir():  # one without weights is damaged, but no run either
-    return (path / CONFIG).is_file() and not (path / 'checkpoints').is_dir()
-  return not path.exists() and str(name) in shipped()
+  if _is_shipped(name):
+    return True
+  # One without weights is damaged, but no run either.
+  return (path / CONFIG).is_file() and not (path / 'checkpoints').is_dir()
 
 
 def shipped() -> list[str]:
@@ -161,14 +162,25 @@ def shipped() -> list[str]:
   return sorted(path.parent.name for path in SHIPPED.glob(f'*/{WEIGHTS}'))
 
 
+def _is_shipped(name):
+  """Whether a name is of the package's model, not of a model in a folder."""
+  folder = pathlib.Path(name)
+  of_model = (folder / file for file in (CONFIG, WEIGHTS, 'checkpoints'))
+  return str(name) in shipped() and not any(path.exists() for path in of_model)
+
+
 def find(name: str | pathlib.Path) -> pathlib.Path:
-  """Finds the folder of a pretrained model; see load_pretrained."""
+  """Finds the folder of a pretrained model; see load_pretrained.
+
+  A folder that only shares its name with a model of the package, such as one of
+  photos, is not meant.
+  """
   if str(name).startswith(_HUB):
     return _fetch(str(name))
+  if _is_shipped(name):
+    return SHIPPED / str(name)
   if pathlib.Path(name).is_dir():
     return pathlib.Path(name)
-  if str(name) in shipped():
-    return SHIPPED / str(name)
   raise FileNotFoundError(
     f'{name}: no such folder, and no model of this name comes with the '
     f'package, which has {", ".join(shipped()) or "none"}'

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bitseg_jax import Segmenter
 from bitseg_jax.page import actions
@@ -47,3 +48,21 @@ def test_it_is_used_where_no_checkpoint_is_given(capsys):
   assert not capsys.readouterr().out
   assert weights.given_or_default(None) == pretrained.DEFAULT
   assert str(FOLDER / pretrained.CARD) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('holds', ['nothing', 'photos'])
+def test_a_folder_of_photos_named_like_it_is_not_meant(
+  tmp_path, monkeypatch, draw_photo, holds
+):
+  """The first command of the README has such a folder beside it."""
+  path = tmp_path / pretrained.DEFAULT / 'a.png'
+  path.parent.mkdir()
+  if holds == 'photos':
+    Image.fromarray(draw_photo(0, 9, 9)).save(path)
+  monkeypatch.chdir(tmp_path)
+  found = weights.read(weights.given_or_default(None))
+  assert found.digest == Segmenter.from_pretrained().digest
+  # A model in a folder of this name is meant.
+  path.unlink(missing_ok=True)
+  Segmenter.from_pretrained().save_pretrained(pretrained.DEFAULT, 'float32')
+  assert weights.read(pretrained.DEFAULT).digest != found.digest
