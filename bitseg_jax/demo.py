@@ -13,6 +13,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from bitseg_jax import cli, interrupts
@@ -49,7 +50,9 @@ def serve(
   _check_free(host, port)
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
-  actions.warm_up(segmenter)
+  # As the page does, which is told of every step.
+  blank = np.zeros((32, 32, 3), np.uint8)
+  segmenter.segment(blank, progress=lambda how_far: None)
   # Whatever ends the page, the folder is deleted.
   with (
     interrupts.raised(),

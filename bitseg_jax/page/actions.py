@@ -252,15 +252,6 @@ def segment(
   )
 
 
-def warm_up(segmenter: Segmenter) -> None:
-  """Compiles what `segment` runs, with and without marks."""
-  blank = Photo('', np.zeros((32, 32, 3), np.uint8), (32, 32))
-  one = marks.Marks((marks.Mark(0, ((1, 1),)),))
-  for marked in marks.Marks(), one:
-    how = {'seed': 0}, marked, None, lambda how_far: None
-    segment(segmenter, blank, '', *how)
-
-
 def entities(shown: Shown) -> str:
   """HTML of the segmentation; pointing at an entity tells of it."""
   pixels, result = shown.photo.pixels, shown.result

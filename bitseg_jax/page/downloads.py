@@ -58,9 +58,8 @@ def at_full_size(shown: Shown) -> Segmentation:
   result, size = shown.result, shown.photo.size
   if result.id_map.shape == size:
     return result
-  small, count = result.id_map.shape, len(result.confidence)
-  membership = np.eye(count, dtype=np.float32)[result.id_map]
-  ids = upsample.upsample_ids(membership, size)
+  small = result.id_map.shape
+  ids = upsample.smooth_ids(result.id_map, size)
   marked = np.nonzero(marks.known(shown.marks, small) >= 0)
   ids[marks.enlarge(marked, small, size)] = result.id_map[marked]
   ids, present = relabel.compact(ids)

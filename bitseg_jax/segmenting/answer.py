@@ -82,11 +82,10 @@ def from_samples(
   size = photo.shape[:2]
   pieces = _pieces(photo, max(codes.shape[1:])) if follow_edges else None
 
-  def decide(numbers, parts=()):
-    """One answer from some samples, at the size of the pieces or the codes."""
-    if pieces is None and len(numbers) == 1:
-      return relabel.compact(codes[numbers[0]])[0]
-    return consensus.consensus(codes[numbers], pieces, parts)
+  # At the size of the pieces, or else of the codes.
+  decide = lambda numbers, parts=(): consensus.consensus(
+    codes[numbers], pieces, parts
+  )
 
   def enlarge(id_map, numbers):
     """Returns the id map at the photo's size, and which of its ids remain."""
@@ -116,8 +115,10 @@ def _doubt(codes, probabilities, id_map):
   """Uncertainty [h, w] and the confidence of each segment, see Segmentation."""
   if len(codes) == 1:
     certain = probabilities(0).max(axis=-1)
-    return 1 - certain, _means(consensus.stretch(certain, id_map.shape), id_map)
-  stretched = [consensus.stretch(sample, id_map.shape) for sample in codes]
+    return 1 - certain, _means(
+      upsample.upsample_values(certain, id_map.shape), id_map
+    )
+  stretched = [transforms.resize_ids(c, id_map.shape) for c in codes]
   return (
     metrics.uncertainty.disagreement(codes),
     consensus.stability(id_map, stretched),

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from bitseg_jax import metrics, relabel
+from bitseg_jax.data import transforms
+from bitseg_jax.segmenting.tiles import Box
 
 # Pixels with the same ids in all samples form an atom and move together. The
 # largest atoms are clustered; the rest then join the segment they fit best.
 MAX_ATOMS = 1024
 _MAX_ROUNDS = 20
 _MAX_SWEEPS = 20
-
-Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 
 
 def medoid(id_maps: np.ndarray) -> int:
@@ -86,7 +86,9 @@ def consensus(
   if regions is not None:
     whole = (0, 0, *regions.shape), id_maps
     together, seen = _count_pairs(regions, [whole, *parts])
-    of_medoid = _counts(regions, stretch(best, regions.shape)).argmax(axis=1)
+    of_medoid = _counts(
+      regions, transforms.resize_ids(best, regions.shape)
+    ).argmax(axis=1)
     # From the one start no segment is cut in two, from the other some merge.
     starts = of_medoid, np.arange(len(seen))
     climbed = [_climb(together, seen, start, new=True) for start in starts]
@@ -117,15 +119,6 @@ def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
   return np.mean(best, axis=0).astype(np.float32)
 
 
-def stretch(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Enlarges an id map [h, w] to size [H, W] by copying the nearest pixels."""
-  rows, columns = (
-    ((2 * np.arange(new) + 1) * old) // (2 * new)
-    for new, old in zip(size, id_map.shape, strict=True)
-  )
-  return id_map[rows[:, None], columns]
-
-
 def _counts(regions, id_map):
   """Pixels of each region [R] in each segment [K] of an id map, as float64."""
   ids = relabel.by_first_appearance(id_map.ravel())
@@ -154,7 +147,11 @@ def _count_pairs(regions, samples):
     here, inverse = np.unique(inside, return_inverse=True)
     inverse = inverse.reshape(inside.shape)
     counts = np.concatenate(
-      [_counts(inverse, stretch(ids, inside.shape)) for ids in id_maps], axis=1
+      [
+        _counts(inverse, transforms.resize_ids(ids, inside.shape))
+        for ids in id_maps
+      ],
+      axis=1,
     )
     own = np.bincount(inverse.ravel()).astype(np.float64)
     together[np.ix_(here, here)] += counts @ counts.T

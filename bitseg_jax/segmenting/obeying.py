@@ -2,8 +2,8 @@
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
+from skimage.graph import pixel_graph
 
 from bitseg_jax import relabel
 from bitseg_jax.data import transforms
@@ -13,7 +13,6 @@ _LONGEST = 256  # side of the copy of the photo on which ways are measured
 # What a pixel without any edge costs; an edge of the mean slope costs 1 more.
 # Were it 1, a mark on a small thing would take half of what surrounds it.
 _STEP = 0.03
-_STEPS = (0, 1, 1.0), (1, 0, 1.0), (1, 1, 2**0.5), (1, -1, 2**0.5)
 
 
 def obey(
@@ -65,18 +64,11 @@ def _ways(size, photo):
       slope += ndimage.gaussian_gradient_magnitude(channel, 1.0) ** 2
     slope = np.sqrt(slope)
   cost = _STEP + slope / max(slope.mean(), 1e-6)
-  numbers = np.arange(cost.size).reshape(small)
-  rows, columns, lengths = [], [], []
-  for down, across, length in _STEPS:
-    here = np.s_[: small[0] - down, max(-across, 0) : small[1] - max(across, 0)]
-    there = np.s_[down:, max(across, 0) : small[1] + min(across, 0)]
-    rows.append(numbers[here].ravel())
-    columns.append(numbers[there].ravel())
-    lengths.append(length * (cost[here] + cost[there]).ravel() / 2)
-  edges = np.concatenate(rows), np.concatenate(columns)
-  graph = coo_array(
-    (np.concatenate(lengths), edges), (cost.size, cost.size)
-  ).tocsr()
+  step = lambda here, there, distance: distance * (here + there) / 2
+  everywhere = np.ones(small, bool)
+  graph, _ = pixel_graph(
+    cost, mask=everywhere, edge_function=step, connectivity=2
+  )
   return graph, small
 
 

@@ -76,7 +76,7 @@ class Segmenter:
     self._settings = settings
     self._mesh = sharding.make_mesh()
     self._sample_fns = {}
-    self._last = None  # what was drawn of the last photo, see _remember
+    self._last = None  # what was drawn of the last photo, see _draw_views
     self._lock = threading.Lock()
     self._drawing = threading.Lock()
     self._probabilities = jax.jit(parts.codec.probabilities)
@@ -207,7 +207,7 @@ class Segmenter:
     Args:
       images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images, see
         photos.as_rgb.
-      num_samples: N, samples a photo.
+      num_samples: N, samples per photo.
       seed: of the samples.
       num_steps, guidance_weight: of the sampler; None as in the run's config.
       method: 'consensus' or 'medoid' of the samples, see consensus.py.
@@ -224,7 +224,7 @@ class Segmenter:
       steer: draw samples, too, that agree with what is known.
 
     Returns:
-      One segmentation a photo.
+      One segmentation per photo.
 
     Raises:
       ValueError: a photo or a setting is none of the above.

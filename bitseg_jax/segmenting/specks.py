@@ -1,8 +1,8 @@
 """Joins pieces of segments that are too small to matter to their neighbours."""
 
 import numpy as np
-from scipy import ndimage
 from scipy.sparse import coo_array
+from skimage import measure
 
 from bitseg_jax import relabel
 
@@ -24,7 +24,9 @@ def join(
   Returns:
     int32 [H, W], ids without gaps.
   """
-  pieces, ids = _pieces(id_map)
+  pieces = measure.label(id_map, background=-1, connectivity=1) - 1
+  _, first = np.unique(pieces, return_index=True)
+  ids = id_map.ravel()[first]
   areas = np.bincount(pieces.ravel())
   stays = areas >= min_area * id_map.size
   stays[areas.argmax()] = True
@@ -41,21 +43,6 @@ def join(
     ready = (found < 0) & shared.any(axis=1)
     found[ready] = shared[ready].argmax(axis=1)
   return relabel.compact(found[pieces])[0]
-
-
-def _pieces(id_map):
-  """Numbers the connected pieces [H, W]; returns them and the id of each."""
-  pieces = np.zeros(id_map.shape, np.int32)
-  ids, count = [], 0
-  for k, box in enumerate(ndimage.find_objects(id_map.astype(np.int32) + 1)):
-    if box is None:
-      continue
-    inside = id_map[box] == k
-    numbers, found = ndimage.label(inside)
-    pieces[box][inside] = numbers[inside] - 1 + count
-    ids += [k] * found
-    count += found
-  return pieces, np.array(ids)
 
 
 def _borders(pieces):

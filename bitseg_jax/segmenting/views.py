@@ -5,6 +5,7 @@ it sees as well, in more detail; their samples join the consensus.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -31,13 +32,13 @@ class View:
     photo: index of the photo.
     box: in pixels of the photo.
     num_samples: how many samples of it are drawn.
-    closeup: whether it is a close-up of the tile before it.
+    tile: box of the tile that it is a close-up of, or its own.
   """
 
   photo: int
   box: Box
   num_samples: int
-  closeup: bool = False
+  tile: Box
 
 
 def check(
@@ -79,9 +80,9 @@ def plan(
   views = []
   for i, image in enumerate(images):
     for box in tiles.split(image.shape[:2], tile or max(image.shape)):
-      views.append(View(i, box, num_samples))
+      views.append(View(i, box, num_samples, box))
       for part in _closeups(box) if closeups else []:
-        views.append(View(i, part, closeups, closeup=True))
+        views.append(View(i, part, closeups, box))
   return views
 
 
@@ -117,24 +118,16 @@ def answers(
     said_of: what is known of each photo, if anything.
     method, follow_edges, min_area: as in Segmenter.segment_batch.
   """
-  for i, image in enumerate(images):
+  seen = zip(views, drawn, strict=True)
+  for i, of_photo in itertools.groupby(seen, lambda one: one[0].photo):
     said = said_of[i] if said_of else None
-    of_photo = [
-      (v, d) for v, d in zip(views, drawn, strict=True) if v.photo == i
-    ]
     boxes, parts = [], []
-    for n, (view, (codes, probabilities)) in enumerate(of_photo):
-      if view.closeup:
-        continue
-      closeups = []
-      for other, (other_codes, _) in of_photo[n + 1 :]:
-        if not other.closeup:
-          break
-        closeups.append((_within(other.box, view.box), other_codes))
-      part = tiles.crop(image, view.box)
-      how = method, follow_edges, closeups
-      boxes.append(view.box)
-      parts.append(steering.make_answer(codes, probabilities, part, said, *how))
+    for tile, of_tile in itertools.groupby(of_photo, lambda one: one[0].tile):
+      (_, whole), *others = of_tile
+      closeups = [(_within(v.box, tile), codes) for v, (codes, _) in others]
+      how = tiles.crop(images[i], tile), said, method, follow_edges, closeups
+      boxes.append(tile)
+      parts.append(steering.make_answer(*whole, *how))
     yield _without_specks(answer.join(parts, boxes), min_area, said)
 
 

@@ -252,63 +252,70 @@ def odd_setting(root: pathlib.Path, rng: random.Random) -> Case:
 
 def odd_flag(root: pathlib.Path, rng: random.Random) -> Case:
   """A flag that cannot be meant."""
-  here, student = (
-    __file__,
-    ('train', '--config=quickstart', f'--workdir={root}/r'),
-  )
-  flag = rng.choice(
-    [
-      ['predict', '--input=', '--output=x'],
-      ['predict', '--input=/nowhere', '--output=x'],
-      ['predict', f'--input={root}', f'--output={root}'],
-      ['predict', '--input=x', '--output=x', '--num_samples=1000000000'],
-      ['predict', '--input=x', '--output=x', '--guidance_weight=1e30'],
-      ['predict', '--input=x', '--output=x', '--seed=99999999999'],
-      ['predict', '--input=x', '--output=x', '--shard=4/4'],
-      ['predict', '--input=x', '--output=x', '--shard=a/b'],
-      ['prepare', '--dataset=folder', f'--source={root}', '--output=x'],
-      ['prepare', '--dataset=folder', '--source=', '--output='],
-      ['prepare', '--dataset=none', '--source=x', '--output=x'],
-      ['prepare', '--describe', f'--output={root}'],
-      ['score', '--data=x', '--split=val', '--predictions=x'],
-      ['score', '--data=x', '--split=val', '--predictions=x', '--shard=0/2'],
-      ['sweep', '--sweep='],
-      ['sweep', '--sweep=none'],
-      ['sweep', '--sweep=table3', '--seeds=a'],
-      ['sweep', '--sweep=table3', '--size=none'],
-      ['benchmark', '--what='],
-      ['benchmark', '--what=none'],
-      ['benchmark', '--topology=v9:2x2'],
-      ['benchmark', '--topology=v5e'],
-      ['benchmark', '--topology=v5e:-1x2', '--what=train'],
-      ['benchmark', '--topology=v5e:2x2', '--what=input'],
-      ['clicks', '--data=/nowhere', '--split=val', f'--output={root}/x'],
-      ['clicks', f'--data={root}', '--split=val', f'--output={root}/x'],
-      ['clicks', '--data=x', '--split=val', '--output=x', '--jitter=nan'],
-      ['clicks', '--data=x', '--split=val', '--output=x', '--most=0'],
-      ['clicks', '--data=x', '--split=val', '--output=x', '--every=-1'],
-      ['predict', '--input=x', '--output=x', '--strength=nan'],
-      ['predict', '--input=x', '--output=x', '--strength=2'],
-      ['predict', f'--input={here}', '--output=x', '--strength=0.9'],
-      [
-        'predict',
-        f'--input={base.__file__}',
-        '--output=x',
-        '--known=/dev/zero',
-      ],
-      ['predict', '--input=x', '--output=x', '--guidance_weight=nan'],
-      [*student, '--config.distill.teacher=/nowhere'],
-      [*student, f'--config.distill.teacher={root}'],
-      [*student, '--config.distill.teacher_steps=-4'],
-      [*student, '--config.distill.teacher=x', '--config.sample.num_steps=0'],
-      ['baselines', '--data=x', '--split=val'],
-      ['convert', '--input=/nowhere', f'--output={root}/x'],
-      ['demo', '--checkpoint=/nowhere'],
-      ['train', '--config=nowhere', f'--workdir={root}/r'],
-      ['train', f'--config={root}', f'--workdir={root}/r'],
-      ['train', '--config=quickstart', f'--workdir={root}/r', '--mode=eval'],
-      ['train', '--config=quickstart', f'--workdir={root}/r', 'word'],
-      ['train', '--config=quickstart', f'--workdir={root}/r', '--unknown=1'],
-    ]
-  )
+  flag = rng.choice([*_of_data(root), *_of_models(root)])
   return f'flags {" ".join(flag[:4])}', flag, True
+
+
+def _of_data(root):
+  """Flags of the commands that read photos and datasets."""
+  return [
+    ['predict', '--input=', '--output=x'],
+    ['predict', '--input=/nowhere', '--output=x'],
+    ['predict', f'--input={root}', f'--output={root}'],
+    ['predict', '--input=x', '--output=x', '--num_samples=1000000000'],
+    ['predict', '--input=x', '--output=x', '--guidance_weight=1e30'],
+    ['predict', '--input=x', '--output=x', '--seed=99999999999'],
+    ['predict', '--input=x', '--output=x', '--shard=4/4'],
+    ['predict', '--input=x', '--output=x', '--shard=a/b'],
+    ['prepare', '--dataset=folder', f'--source={root}', '--output=x'],
+    ['prepare', '--dataset=folder', '--source=', '--output='],
+    ['prepare', '--dataset=none', '--source=x', '--output=x'],
+    ['prepare', '--describe', f'--output={root}'],
+    ['score', '--data=x', '--split=val', '--predictions=x'],
+    ['score', '--data=x', '--split=val', '--predictions=x', '--shard=0/2'],
+    ['sweep', '--sweep='],
+    ['sweep', '--sweep=none'],
+    ['sweep', '--sweep=table3', '--seeds=a'],
+    ['sweep', '--sweep=table3', '--size=none'],
+  ]
+
+
+def _of_models(root):
+  """Flags of the commands that train, time and show a model."""
+  here = __file__
+  student = 'train', '--config=quickstart', f'--workdir={root}/r'
+  return [
+    ['benchmark', '--what='],
+    ['benchmark', '--what=none'],
+    ['benchmark', '--topology=v9:2x2'],
+    ['benchmark', '--topology=v5e'],
+    ['benchmark', '--topology=v5e:-1x2', '--what=train'],
+    ['benchmark', '--topology=v5e:2x2', '--what=input'],
+    ['clicks', '--data=/nowhere', '--split=val', f'--output={root}/x'],
+    ['clicks', f'--data={root}', '--split=val', f'--output={root}/x'],
+    ['clicks', '--data=x', '--split=val', '--output=x', '--jitter=nan'],
+    ['clicks', '--data=x', '--split=val', '--output=x', '--most=0'],
+    ['clicks', '--data=x', '--split=val', '--output=x', '--every=-1'],
+    ['predict', '--input=x', '--output=x', '--strength=nan'],
+    ['predict', '--input=x', '--output=x', '--strength=2'],
+    ['predict', f'--input={here}', '--output=x', '--strength=0.9'],
+    [
+      'predict',
+      f'--input={base.__file__}',
+      '--output=x',
+      '--known=/dev/zero',
+    ],
+    ['predict', '--input=x', '--output=x', '--guidance_weight=nan'],
+    [*student, '--config.distill.teacher=/nowhere'],
+    [*student, f'--config.distill.teacher={root}'],
+    [*student, '--config.distill.teacher_steps=-4'],
+    [*student, '--config.distill.teacher=x', '--config.sample.num_steps=0'],
+    ['baselines', '--data=x', '--split=val'],
+    ['convert', '--input=/nowhere', f'--output={root}/x'],
+    ['demo', '--checkpoint=/nowhere'],
+    ['train', '--config=nowhere', f'--workdir={root}/r'],
+    ['train', f'--config={root}', f'--workdir={root}/r'],
+    ['train', '--config=quickstart', f'--workdir={root}/r', '--mode=eval'],
+    ['train', '--config=quickstart', f'--workdir={root}/r', 'word'],
+    ['train', '--config=quickstart', f'--workdir={root}/r', '--unknown=1'],
+  ]

@@ -18,19 +18,20 @@ def test_close_ups_lie_in_what_they_are_of(shape, tile):
   images = [np.zeros((*shape, 3), np.uint8)] * 2
   looks = views.plan(images, tile, 4, 2)
   assert [v.photo for v in looks] == sorted(v.photo for v in looks)
-  seen, outer = np.zeros((2, *shape), int), None
+  seen = np.zeros((2, *shape), int)
+  before = None
   for view in looks:
     top, left, bottom, right = view.box
-    if view.closeup:
-      assert outer[0] <= top < bottom <= outer[2]
-      assert outer[1] <= left < right <= outer[3]
+    if (view.photo, view.tile) != before:  # each tile is before its close-ups
+      assert view.box == view.tile and view.num_samples == 4
+    else:
+      assert view.tile[0] <= top < bottom <= view.tile[2]
+      assert view.tile[1] <= left < right <= view.tile[3]
       assert view.num_samples == 2
       seen[view.photo, top:bottom, left:right] += 1
-    else:
-      outer = view.box
-      assert view.num_samples == 4
+    before = view.photo, view.tile
   assert seen.min() > 0  # every pixel is in a close-up
-  assert all(not v.closeup for v in views.plan(images, tile, 4, 0))
+  assert all(v.box == v.tile for v in views.plan(images, tile, 4, 0))
 
 
 def test_close_ups_join_the_consensus_alone(model, draw_photo):
