@@ -120,7 +120,9 @@ def format_clicks(results: dict[str, Any]) -> str:
       title = metrics.SCORES[score].title
       lines.append(row.format(name, title, *cells))
   seconds = results['median_seconds_per_click']
-  lines.append(f'{results["images"]} images; {seconds:.2f} s a click (median)')
+  lines.append(
+    f'{results["images"]} images; {seconds:.2f} s per click (median)'
+  )
   if objects := results.get('objects'):
     at = ', '.join(
       f'NoC@{name[4:-1]} {value:.2f}'

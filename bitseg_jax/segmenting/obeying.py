@@ -9,7 +9,9 @@ from bitseg_jax import relabel
 from bitseg_jax.data import transforms
 from bitseg_jax.segmenting import upsample
 
-_LONGEST = 256  # side of the copy of the photo on which ways are measured
+_LONGEST = (
+  256  # side of the copy of the photo on which geodesic distances are measured
+)
 # What a pixel without any edge costs; an edge of the mean slope costs 1 more.
 # Were it 1, a mark on a small thing would take half of what surrounds it.
 _STEP = 0.03
@@ -41,22 +43,23 @@ def obey(
   pairs = np.stack([id_map[said], known[said]])
   _, first = np.unique(pairs, axis=1, return_index=True)
   table = pairs[:, np.sort(first)]  # the order of pixels, whatever the numbers
-  ways = None
+  longest = min(_LONGEST, max(known.shape))
+  small = transforms.fit_longest_side(*known.shape, longest)
+  graph = None
   for segment in np.unique(table[0]):
     inside, entities = id_map == segment, table[1][table[0] == segment]
     if len(entities) == 1:
       result[inside] = entities[0]
       continue
-    if ways is None:
-      ways = _ways(known.shape, photo)
-    result[inside] = _nearest(known, inside, ways)[inside]
+    if graph is None:
+      graph = _geodesic_graph(small, photo)
+    result[inside] = _nearest(known, inside, graph, small)[inside]
   result[said] = known[said]
   return relabel.compact(result)[0]
 
 
-def _ways(size, photo):
-  """The graph of neighbouring pixels of a small copy, and its size."""
-  small = transforms.fit_longest_side(*size, min(_LONGEST, max(size)))
+def _geodesic_graph(small, photo):
+  """What steps between neighbouring pixels of a small copy cost, [P, P]."""
   slope = np.zeros(small)
   if photo is not None:
     copy = transforms.resize_image(photo, small).astype(np.float32)
@@ -69,12 +72,11 @@ def _ways(size, photo):
   graph, _ = pixel_graph(
     cost, mask=everywhere, edge_function=step, connectivity=2
   )
-  return graph, small
+  return graph
 
 
-def _nearest(known, inside, ways):
+def _nearest(known, inside, graph, small):
   """The known entity [H, W] that is nearest among those in a segment."""
-  graph, small = ways
   ys, xs = np.nonzero(inside & (known >= 0))
   rows, columns = (
     along * new // old
