@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.benchmarks import device, host, table, topology
-from bitseg_jax.runtime import checks, xla_flags
+from bitseg_jax.runtime import checks
 from bitseg_jax.runtime.writers import write_json
 
 WHAT = ('input', 'metrics', 'train', 'sample')
@@ -107,7 +107,6 @@ def define_flags() -> None:
 def main() -> None:
   """Runs the benchmarks that the flags name."""
   f = flags.FLAGS
-  xla_flags.use_fast_cpu_training()
   if f.topology:  # leaves the TPUs of this machine alone, if it has any
     jax.config.update('jax_platforms', 'cpu')
   run(f.what, f.config, f.data, f.output, f.compare, f.profile, f.topology)

@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, checks, partners, xla_flags
+from bitseg_jax.runtime import checkpoint, checks, partners
 from bitseg_jax.training import train
 
 
@@ -66,7 +66,6 @@ def main() -> int:
     logging.getLogger(library).setLevel(logging.ERROR)
   if not f.workdir:
     raise ValueError('--workdir is missing; give the folder of the run')
-  xla_flags.use_fast_cpu_training()
   if f.distributed or f.coordinator:
     partners.join(
       f.coordinator, f.num_processes, f.process_id, f.partner_timeout

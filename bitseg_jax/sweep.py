@@ -18,7 +18,6 @@ import jax
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.runtime import xla_flags
 from bitseg_jax.training import sweeps
 
 
@@ -70,7 +69,6 @@ def main() -> None:
   if f.size not in sizes:
     raise ValueError(f'--size={f.size}: choose one of {", ".join(sizes)}')
   opened = [open_sweep(name) for name in f.sweep]
-  xla_flags.use_fast_cpu_training()
   folder = pathlib.Path(f.output) / f.size
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', f'{folder}/compiled')

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax.benchmarks import device, hlo_traffic
 from bitseg_jax.benchmarks.host import Rows
-from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.runtime import compiling, experiment, sharding
 from bitseg_jax.segmenting import drawing
 from bitseg_jax.training import train_step
 
@@ -151,7 +151,7 @@ def _compile(function, *args):
     with warnings.catch_warnings():
       # JAX's cache keeps what is compiled here, but only a TPU can load it.
       warnings.filterwarnings('ignore', 'Error reading persistent compilation')
-      return train_step.compile_ahead(function, *args)
+      return compiling.compile_ahead(function, *args)
   except RuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

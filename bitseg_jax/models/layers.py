@@ -52,17 +52,39 @@ def from_patches(x: jax.Array, size: int) -> jax.Array:
   return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
 
 
-def group_norm(
-  channels: int, dtype: jnp.dtype, name: str | None = None
-) -> nn.GroupNorm:
-  """Returns a GroupNorm layer of gcd(32, channels) groups.
+class GroupNorm(nn.Module):
+  """Group normalisation with gcd(32, channels) groups and learned affine.
 
-  It computes in float32. With a result of half the size its gradient, too, is
-  written and read with half the bytes.
+  flax's sums over pixels and channels of a group at once, in an array of five
+  axes. Here each channel is summed over its pixels first: XLA:CPU takes half
+  the time for it, and for its gradient.
+
+  Attributes:
+    dtype: of the result. With half the size, its gradient too is written and
+      read with half the bytes.
+    epsilon: added to the variance.
   """
-  return nn.GroupNorm(
-    num_groups=math.gcd(32, channels), epsilon=1e-5, dtype=dtype, name=name
-  )
+
+  dtype: jnp.dtype = jnp.float32
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x [B, H, W, C] to the same shape; computes in float32."""
+    channels = x.shape[-1]
+    scale = self.param('scale', nn.initializers.ones_init(), (channels,))
+    bias = self.param('bias', zeros, (channels,))
+    groups = math.gcd(32, channels)
+
+    def of_group(each):
+      mean = each.reshape(-1, groups, channels // groups).mean(-1)
+      return jnp.repeat(mean, channels // groups, axis=-1)[:, None, None]
+
+    x = x.astype(jnp.float32)
+    mean = of_group(x.mean((1, 2)))
+    variance = of_group(jnp.square(x).mean((1, 2))) - jnp.square(mean)
+    factor = jax.lax.rsqrt(jnp.maximum(variance, 0) + self.epsilon) * scale
+    return (x * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 def silu(x: jax.Array) -> jax.Array:
@@ -79,11 +101,11 @@ class ResBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C_in] and time emb [B, E] to [B, H, W, channels]."""
-    h = silu(group_norm(x.shape[-1], self.dtype, 'norm_in')(x))
+    h = silu(GroupNorm(self.dtype, name='norm_in')(x))
     h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name='conv_in')(h)
     shift = nn.Dense(self.channels, name='time')(nn.silu(emb))
     h = h + shift[:, None, None, :].astype(h.dtype)
-    h = silu(group_norm(self.channels, self.dtype, 'norm_out')(h))
+    h = silu(GroupNorm(self.dtype, name='norm_out')(h))
     h = nn.Conv(
       self.channels,
       (3, 3),
@@ -138,7 +160,7 @@ class AttentionBlock(nn.Module):
     """Maps x [B, H, W, C] to the same shape."""
     b, height, width, c = x.shape
     d = c // self.num_heads
-    h = group_norm(c, self.dtype, 'norm')(x).reshape(b, height * width, c)
+    h = GroupNorm(self.dtype, name='norm')(x).reshape(b, height * width, c)
     qkv = nn.Dense(3 * c, dtype=self.dtype, name='qkv')(h)
     # Head-major: each head holds its own q, k and v, as in the official code.
     q, k, v = jnp.moveaxis(

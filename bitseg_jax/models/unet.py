@@ -100,7 +100,7 @@ class UNet(nn.Module):
       if level > 0:
         h = layers.Upsample(self.dtype, name=f'up_{level}')(h)
 
-    h = layers.silu(layers.group_norm(h.shape[-1], self.dtype, 'norm_out')(h))
+    h = layers.silu(layers.GroupNorm(self.dtype, name='norm_out')(h))
     channels = self.out_channels * self.patch_size**2
     # In float32, as is the output: of so few channels it costs nothing.
     h = conv(channels, kernel_init=layers.zeros, name='conv_out')(h)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import sampler
 from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.runtime import experiment, sharding
+from bitseg_jax.runtime import compiling, experiment, sharding
 from bitseg_jax.runtime.writers import progress_bar
 from bitseg_jax.segmenting import prompts
 
@@ -94,6 +94,7 @@ def make_sample_fn(
     # Parameters lie as they are.
     in_shardings=(None, *[split] * 3, *[split, split, None] * steered),
     out_shardings=sharding.copied_on(mesh),
+    compiler_options=compiling.options(mesh),
   )
 
 
@@ -136,6 +137,7 @@ def make_codes_fn(
     codes_fn,
     in_shardings=(None, split, split, split),  # parameters lie as they are
     out_shardings=split,
+    compiler_options=compiling.options(mesh),
   )
 
 

@@ -22,6 +22,7 @@ from bitseg_jax.evaluation import evaluate, reports
 from bitseg_jax.runtime import (
   checkpoint,
   checks,
+  compiling,
   experiment,
   lock,
   sharding,
@@ -188,7 +189,7 @@ def loop(
   for step in range(first + together, settings.num_steps + 1, together):
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
-      step_fn = train_step.compile_ahead(step_fn, state, batch, *fixed)
+      step_fn = compiling.compile_ahead(step_fn, state, batch, *fixed)
       progress.unpause()  # excludes compiling from the estimate of time left
     state, metrics = step_fn(state, batch, *fixed)
     pending.append(metrics)

@@ -1,7 +1,5 @@
 """One jitted and sharded training step: loss, gradient, update, average."""
 
-import contextlib
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +12,7 @@ from ml_collections import ConfigDict
 from bitseg_jax import diffusion
 from bitseg_jax.codec import Codec
 from bitseg_jax.data import transforms
-from bitseg_jax.runtime import experiment, sharding, train_state
+from bitseg_jax.runtime import compiling, experiment, sharding, train_state
 from bitseg_jax.runtime.train_state import TrainState
 from bitseg_jax.schedule import Schedule, loss_weight
 from bitseg_jax.segmenting import prompts
@@ -236,14 +234,10 @@ def make_train_step(
     loss, grads = accumulated(loss_fn, state.params, inputs, accumulate, unroll)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    new_state = TrainState(
-      step=state.step + 1,
-      params=params,
-      ema_params=train_state.update_ema(
-        state.ema_params, params, state.step, ema_decay
-      ),
-      opt_state=opt_state,
+    average = train_state.update_ema(
+      state.ema_params, params, state.step, ema_decay
     )
+    new_state = TrainState(state.step + 1, params, average, opt_state)
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
 
   def steps(state, batches, key, *teacher):
@@ -259,27 +253,8 @@ def make_train_step(
     in_shardings=(placement, split, copied, *teacher),
     out_shardings=(placement, copied),
     donate_argnums=0,
+    compiler_options=compiling.options(mesh),
   )
-
-
-def compile_ahead(
-  function: Callable[..., Any], *args: Any
-) -> Callable[..., Any]:
-  """Compiles a jitted function before its first call.
-
-  Args:
-    function: jitted function, as from make_train_step.
-    *args: arguments of the call, or their jax.ShapeDtypeStruct.
-
-  Returns:
-    The compiled program, to be called with arguments of the same shapes.
-  """
-  program = function.lower(*args).compile()
-  # Returns the memory of compilation, a GiB for the paper's model, which glibc
-  # would keep. Other C libraries lack this function.
-  with contextlib.suppress(OSError, AttributeError, TypeError):
-    ctypes.CDLL(None).malloc_trim(0)
-  return program
 
 
 def make_loss(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
@@ -111,4 +112,37 @@ def test_computing_blocks_twice_changes_no_gradient(tiny):
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * scale),
     plain,
     twice,
+  )
+
+
+@pytest.mark.parametrize('channels', [6, 64, 96])
+def test_group_norm_is_that_of_flax(channels):
+  draw = np.random.default_rng(0)
+  array = lambda *shape: draw.normal(size=shape).astype(np.float32)
+  # An offset as large as the spread; and groups of 3 and of several channels.
+  x, w = 1 + array(2, 4, 5, channels), array(2, 4, 5, channels)
+  params = {'scale': array(channels), 'bias': array(channels)}
+  flax = nn.GroupNorm(num_groups=int(np.gcd(32, channels)), epsilon=1e-5)
+
+  def values(norm):
+    apply = lambda params, x: norm.apply({'params': params}, x)
+    y, gradient = jax.vjp(apply, params, x)
+    return y, gradient(w)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    values(layers.GroupNorm()),
+    values(flax),
+  )
+
+
+def test_group_norm_hands_on_its_dtype_and_computes_in_float32():
+  x = (3 + np.random.default_rng(0).normal(size=(1, 8, 8, 32))).astype('f4')
+  norm = layers.GroupNorm(jnp.bfloat16)
+  params = norm.init(jax.random.key(0), x)
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype('f4')}
+  y = norm.apply(params, x)
+  assert y.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(
+    y, layers.GroupNorm().apply(params, x).astype(jnp.bfloat16)
   )

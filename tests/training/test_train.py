@@ -12,7 +12,7 @@ from bitseg_jax.benchmarks import device
 from bitseg_jax.data.prepared import run
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import evaluate
-from bitseg_jax.runtime import experiment, sharding, train_state
+from bitseg_jax.runtime import compiling, experiment, sharding, train_state
 from bitseg_jax.segmenting import drawing
 from bitseg_jax.training import train, train_step
 
@@ -286,7 +286,7 @@ def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
   tiny_config, tmp_path, monkeypatch
 ):
   """So the device need not wait for the log."""
-  events, compile_ahead, collect = [], train_step.compile_ahead, train._collect
+  events, compile_ahead, collect = [], compiling.compile_ahead, train._collect
 
   def compile_and_note(*args):
     program = compile_ahead(*args)
@@ -296,7 +296,7 @@ def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
     events.append('read')
     return collect(*args)
 
-  monkeypatch.setattr(train_step, 'compile_ahead', compile_and_note)
+  monkeypatch.setattr(compiling, 'compile_ahead', compile_and_note)
   monkeypatch.setattr(train, '_collect', note_and_collect)
   tiny_config.model.channel_mults, tiny_config.model.attention_levels = (1,), ()
   tiny_config.train.update(num_steps=4, eval_every=4, checkpoint_every=4)
