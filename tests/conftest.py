@@ -9,8 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from bitseg_jax.configs import base, quickstart
+from bitseg_jax.configs import quickstart
 from bitseg_jax.runtime import checkpoint, experiment, train_state
+from tests import recorded
 
 
 @pytest.fixture(scope='session')
@@ -23,24 +24,7 @@ def golden():
 @pytest.fixture(scope='session')
 def official_model():
   """(official state dict, drawn as recorded; config of its network)."""
-  with np.load('third_party/towardsdiff/unet.npz') as golden:
-    rng = np.random.default_rng(int(golden['seed']))
-    tensors = {}
-    for name, shape in zip(golden['names'], golden['shapes'], strict=True):
-      shape = [int(n) for n in shape.strip('[]').split(',')]
-      w = rng.standard_normal(shape)
-      if len(shape) > 1:
-        w = w / np.sqrt(np.prod(shape[1:]))
-      else:
-        w = 1 + 0.1 * w if name.endswith('.weight') else 0.1 * w
-      tensors[str(name)] = w.astype(np.float32)
-    config = base.get_config()
-    config.data.image_size = int(golden['image_size'])
-    config.model.base_channels = int(golden['num_channels'])
-    config.model.num_res_blocks = int(golden['num_res_blocks'])
-    config.model.channel_mults = (1, 2, 2, 2)
-    config.model.attention_levels = (2, 3)
-  return tensors, config
+  return recorded.official_model()
 
 
 @pytest.fixture(scope='session', autouse=True)

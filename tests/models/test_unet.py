@@ -10,8 +10,9 @@ from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
 from bitseg_jax.runtime import experiment
 from bitseg_jax.segmenting import official, pretrained
+from tests import recorded
 
-GOLDEN = np.load('third_party/towardsdiff/unet.npz')
+GOLDEN = np.load(recorded.UNET)
 
 
 @pytest.fixture(scope='module')
