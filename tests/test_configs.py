@@ -84,6 +84,7 @@ FREE = {
   'codes.palette_seed',
   'codes.overflow',
   'model.fused_attention',
+  'model.fold_columns',
   'model.remat',
   'train.accumulate',
   'train.steps_per_call',

@@ -3,8 +3,13 @@
 Parameters, normalisation statistics, softmax and the embedding of time are
 float32 whatever the compute dtype. What blocks hand on has the compute dtype:
 between operations it is what moves through memory.
+
+A folded array is [B, H, W / n, n C]: n neighbouring columns lie side by side in
+its channels. In row-major order it is the same memory. TPUs keep channels in
+tiles of 128, of which 64 fill a half, and two columns of 64 the whole.
 """
 
+import functools
 import math
 
 import jax
@@ -52,6 +57,101 @@ def from_patches(x: jax.Array, size: int) -> jax.Array:
   return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
 
 
+def fold(x: jax.Array, columns: int) -> jax.Array:
+  """Folds columns: [B, H, W, C] to [B, H, W / columns, columns C]."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h, w // columns, columns * c)
+
+
+def unfold(x: jax.Array, columns: int) -> jax.Array:
+  """Inverts `fold`."""
+  b, h, w, c = x.shape
+  return x.reshape(b, h, w * columns, c // columns)
+
+
+def fold_kernel(
+  kernel: jax.Array, stride: int, fold_in: int, fold_out: int
+) -> tuple[jax.Array, tuple[int, int]]:
+  """Makes the kernel that does on folded arrays what `kernel` does on others.
+
+  Args:
+    kernel: [h, w, C, D], w odd, for zeros around the image.
+    stride: of the columns; stride * fold_out is a multiple of fold_in.
+    fold_in: columns folded in the input.
+    fold_out: columns folded in the output.
+
+  Returns:
+    (kernel [h, w', fold_in, C, fold_out, D], zeros left and right).
+  """
+  h, w, c, d = kernel.shape
+  if fold_in == fold_out == 1:
+    return kernel[:, :, None, :, None], (w // 2, w // 2)
+  # Column g of the output sees columns stride g + k - w // 2 of the input.
+  seen = {
+    (g, k): divmod(stride * g + k - w // 2, fold_in)
+    for g in range(fold_out)
+    for k in range(w)
+  }
+  first, last = min(seen.values())[0], max(seen.values())[0]
+  shape = h, last - first + 1, fold_in, c, fold_out, d
+  folded = jnp.zeros(shape, kernel.dtype)
+  for (g, k), (place, inner) in seen.items():
+    folded = folded.at[:, place - first, inner, :, g].set(kernel[:, k])
+  return folded, (-first, last)
+
+
+class Conv(nn.Module):
+  """Convolution with zeros around the image, and bias.
+
+  Attributes:
+    features: channels of the output, those of one column.
+    size: side of the kernel, odd.
+    stride: of rows and columns.
+    fold_in: columns folded in the input, see fold_kernel.
+    fold_out: columns folded in the output.
+    twice: each column of the unfolded input counts as two (fold_in = 2).
+    dtype: compute dtype.
+    kernel_init: initial values of the kernel.
+  """
+
+  features: int
+  size: int = 3
+  stride: int = 1
+  fold_in: int = 1
+  fold_out: int = 1
+  twice: bool = False
+  dtype: jnp.dtype = jnp.float32
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H / stride, W / stride, features]."""
+    inputs = x.shape[-1] if self.twice else x.shape[-1] // self.fold_in
+    shape = self.size, self.size, inputs, self.features
+    kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+    bias = self.param('bias', zeros, (self.features,)).astype(self.dtype)
+    kernel, columns = fold_kernel(
+      kernel, self.stride, self.fold_in, self.fold_out
+    )
+    if self.twice:  # both are the same, so their weights add up
+      kernel = kernel.sum(2, keepdims=True)
+    h, w, a, c, g, d = kernel.shape
+    y = jax.lax.conv_general_dilated(
+      x.astype(self.dtype),
+      kernel.reshape(h, w, a * c, g * d),
+      (self.stride, self.stride * self.fold_out // self.fold_in),
+      ((h // 2, h // 2), columns),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    return y + jnp.tile(bias, self.fold_out)
+
+
+def concatenate(x: jax.Array, y: jax.Array, fold: int = 1) -> jax.Array:
+  """Concatenates the channels of two arrays folded alike, column by column."""
+  columns = zip(*(jnp.split(a, fold, axis=-1) for a in (x, y)), strict=True)
+  return jnp.concatenate([a for pair in columns for a in pair], axis=-1)
+
+
 class GroupNorm(nn.Module):
   """Group normalisation with gcd(32, channels) groups and learned affine.
 
@@ -62,29 +162,33 @@ class GroupNorm(nn.Module):
   Attributes:
     dtype: of the result. With half the size, its gradient too is written and
       read with half the bytes.
+    fold: columns folded in the array.
     epsilon: added to the variance.
   """
 
   dtype: jnp.dtype = jnp.float32
+  fold: int = 1
   epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to the same shape; computes in float32."""
-    channels = x.shape[-1]
+    channels = x.shape[-1] // self.fold
     scale = self.param('scale', nn.initializers.ones_init(), (channels,))
     bias = self.param('bias', zeros, (channels,))
     groups = math.gcd(32, channels)
 
     def of_group(each):
-      mean = each.reshape(-1, groups, channels // groups).mean(-1)
-      return jnp.repeat(mean, channels // groups, axis=-1)[:, None, None]
+      each = each.reshape(-1, self.fold, groups, channels // groups)
+      return jnp.repeat(each.mean((1, 3)), channels // groups, axis=-1)
 
     x = x.astype(jnp.float32)
     mean = of_group(x.mean((1, 2)))
     variance = of_group(jnp.square(x).mean((1, 2))) - jnp.square(mean)
     factor = jax.lax.rsqrt(jnp.maximum(variance, 0) + self.epsilon) * scale
-    return (x * factor + (bias - mean * factor)).astype(self.dtype)
+    each = jnp.stack([factor, bias - mean * factor])
+    factor, shift = jnp.tile(each, self.fold)[:, :, None, None]
+    return (x * factor + shift).astype(self.dtype)
 
 
 def silu(x: jax.Array) -> jax.Array:
@@ -93,28 +197,36 @@ def silu(x: jax.Array) -> jax.Array:
 
 
 class ResBlock(nn.Module):
-  """Residual block: norm-SiLU-conv, plus time, norm-SiLU-conv (init 0)."""
+  """Residual block: norm-SiLU-conv, plus time, norm-SiLU-conv (init 0).
+
+  Attributes:
+    channels: of the output.
+    dtype: compute dtype.
+    fold: columns folded in input and output.
+  """
 
   channels: int
   dtype: jnp.dtype = jnp.float32
+  fold: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C_in] and time emb [B, E] to [B, H, W, channels]."""
-    h = silu(GroupNorm(self.dtype, name='norm_in')(x))
-    h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name='conv_in')(h)
-    shift = nn.Dense(self.channels, name='time')(nn.silu(emb))
-    h = h + shift[:, None, None, :].astype(h.dtype)
-    h = silu(GroupNorm(self.dtype, name='norm_out')(h))
-    h = nn.Conv(
+    norm = functools.partial(GroupNorm, self.dtype, self.fold)
+    conv = functools.partial(
+      Conv,
       self.channels,
-      (3, 3),
+      fold_in=self.fold,
+      fold_out=self.fold,
       dtype=self.dtype,
-      kernel_init=zeros,
-      name='conv_out',
-    )(h)
-    if x.shape[-1] != self.channels:
-      x = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name='skip')(x)
+    )
+    h = conv(name='conv_in')(silu(norm(name='norm_in')(x)))
+    shift = nn.Dense(self.channels, name='time')(nn.silu(emb))
+    h = h + jnp.tile(shift, self.fold)[:, None, None, :].astype(h.dtype)
+    h = silu(norm(name='norm_out')(h))
+    h = conv(kernel_init=zeros, name='conv_out')(h)
+    if x.shape != h.shape:
+      x = conv(size=1, name='skip')(x)
     return x + h
 
 
@@ -176,33 +288,43 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Layer that halves the resolution: strided conv, one pixel of padding."""
+  """Layer that halves the resolution by a strided convolution.
+
+  Attributes:
+    dtype: compute dtype.
+    fold: columns folded in the input; the output has none.
+  """
 
   dtype: jnp.dtype = jnp.float32
+  fold: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H / 2, W / 2, C]."""
-    # 'SAME' pads at the end only, which would shift the official code's grid.
-    return nn.Conv(
-      x.shape[-1],
-      (3, 3),
-      strides=2,
-      padding=1,
-      dtype=self.dtype,
-      name='conv',
-    )(x)
+    channels = x.shape[-1] // self.fold
+    conv = functools.partial(Conv, stride=2, fold_in=self.fold)
+    return conv(channels, dtype=self.dtype, name='conv')(x)
 
 
 class Upsample(nn.Module):
-  """Layer that doubles the resolution: nearest neighbour, then a conv."""
+  """Layer that doubles the resolution: nearest neighbour, then a conv.
+
+  Attributes:
+    dtype: compute dtype.
+    fold: columns folded in the output; the input has none.
+  """
 
   dtype: jnp.dtype = jnp.float32
+  fold: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, 2 H, 2 W, C]."""
     b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-    x = x.reshape(b, 2 * h, 2 * w, c)
-    return nn.Conv(c, (3, 3), dtype=self.dtype, name='conv')(x)
+    columns = 1 if self.fold == 2 else 2
+    x = jnp.broadcast_to(
+      x[:, :, None, :, None], (b, h, 2, w, columns, c)
+    ).reshape(b, 2 * h, columns * w, c)
+    conv = functools.partial(Conv, twice=self.fold == 2)
+    folds = {'fold_in': self.fold, 'fold_out': self.fold}
+    return conv(c, **folds, dtype=self.dtype, name='conv')(x)

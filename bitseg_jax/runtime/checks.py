@@ -140,6 +140,7 @@ _FREE = {
   'data.eval_split',
   'model.remat',
   'model.fused_attention',
+  'model.fold_columns',
   'train.num_steps',
   'train.decay_steps',
   'train.accumulate',
@@ -191,6 +192,17 @@ def _check_model(model, image_size):
     raise ValueError(
       f'config.data.image_size is {image_size}; with {levels} levels and '
       f'patches of {model.patch_size} it must be a multiple of {factor}'
+    )
+  deepest = levels - 1 if model.attention_levels else -1  # of the middle
+  if model.fold_columns and 0 in (*model.attention_levels, deepest):
+    raise ValueError(
+      'config.model.fold_columns folds the first level, which may have no '
+      'attention'
+    )
+  if model.fold_columns and image_size // model.patch_size % 2:
+    raise ValueError(
+      'config.model.fold_columns needs an even number of columns, not '
+      f'{image_size // model.patch_size}'
     )
   for level in model.attention_levels:
     if level >= levels:

@@ -141,6 +141,7 @@ class Segmenter:
     config = found.config.copy_and_resolve_references()
     # A photo at a time it gains nothing, and exports must run anywhere.
     config.model.fused_attention = False
+    config.model.fold_columns = False
     parts, step = experiment.build(config), found.step
     more = step, found.digest, found.config
     return cls(parts, found.params, config.sample, batch_size, *more)
