@@ -176,8 +176,7 @@ MODEL = {
   'num_heads': Setting(4, 'attention heads', least=1, most=1024),
   'patch_size': Setting(
     1,
-    'side in pixels of what becomes one position of the first level; 2 is a '
-    'quarter of the work',
+    'side of the squares of pixels that the network sees as one position',
     least=1,
     most=64,
   ),
@@ -188,19 +187,14 @@ MODEL = {
   ),
   'fused_attention': Setting(
     False,
-    "cuDNN's attention kernel, on NVIDIA GPUs from Ampere on with bfloat16; "
-    'it changes nothing on CPU and TPU',
+    "cuDNN's attention kernel, on NVIDIA GPUs from Ampere on, in bfloat16",
   ),
   'fold_columns': Setting(
     False,
-    'keep two neighbouring columns of the first level side by side in the '
-    'channels, which on TPU saves memory where they are 64; it is the same '
-    'function of the same parameters, but slower on CPU',
+    'fold two columns of the first level into its channels: the same function '
+    'in less memory on TPU, if they are 64; slower on CPU',
   ),
-  'remat': Setting(
-    False,
-    'compute blocks twice, to keep less in memory',
-  ),
+  'remat': Setting(False, 'compute blocks twice, to keep less in memory'),
 }
 
 TRAIN = {
