@@ -259,6 +259,7 @@ def make_steps(
 ):  # fmt: skip
   """Returns a training step of each, with AdamW, clipping and the average."""
   step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  state = jax.tree.map(lambda leaf: leaf.copy(), state)  # a step donates it
 
   def ours():
     nonlocal state
