@@ -41,6 +41,8 @@ def define_flags() -> None:
   integer('object_clicks', 0, 'Most clicks on single objects; 0: none.', 0, 20)
   bounds = base.EVAL['num_samples'].bounds
   integer('num_samples', 4, 'Samples of each answer.', *bounds)
+  bounds = base.SAMPLE['num_steps'].bounds
+  integer('num_steps', None, 'Steps of the sampler.', *bounds)
   integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
   flags.DEFINE_bool(
     'own_clicks', False, 'Click at the mistakes of each method by itself.'
@@ -69,7 +71,9 @@ def main() -> None:
   def segment(image, known):
     began = time.perf_counter()
     how = f.num_samples, f.seed, known
-    result = segmenter.segment(image, *how, steer=f.steer)
+    result = segmenter.segment(
+      image, *how, num_steps=f.num_steps, steer=f.steer
+    )
     spent.append(time.perf_counter() - began)
     return result.id_map
 
@@ -82,6 +86,7 @@ def main() -> None:
     'split': f.split,
     'images': len(curves['model']['ari']),
     'num_samples': f.num_samples,
+    'num_steps': f.num_steps,
     'jitter': f.jitter,
     'own_clicks': f.own_clicks,
     'steer': f.steer,

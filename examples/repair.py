@@ -14,7 +14,7 @@ from bitseg_jax.evaluation import baselines
 
 STRENGTHS = 0.1, 0.3, 0.5, 0.7
 SHOWN = 'ari', 'covering'
-SIDE, NUM_SAMPLES = 128, 4
+SIDE, NUM_SAMPLES, NUM_STEPS = 128, 4, 8
 
 segmenter = Segmenter.from_pretrained()
 source = splits.open_split(sys.argv[1], 'val')
@@ -34,7 +34,7 @@ for i in range(0, len(source), int(sys.argv[2]) if sys.argv[2:] else 1):
   height, width = example['size']
   photo = example['image'][:height, :width]
   annotations = [ids[:height, :width] for ids in example['id_maps']]
-  plain = segmenter.segment(photo, NUM_SAMPLES)
+  plain = segmenter.segment(photo, NUM_SAMPLES, num_steps=NUM_STEPS)
   for name in ('Felzenszwalb', 'SLIC'):
     segment, settings = baselines.make_methods(SIDE)[name]
     start = segment(photo, **settings).astype(int)
@@ -42,7 +42,11 @@ for i in range(0, len(source), int(sys.argv[2]) if sys.argv[2:] else 1):
     note(name, 'as it is', start, annotations)
     for strength in STRENGTHS:
       result = segmenter.segment(
-        photo, NUM_SAMPLES, start=start, strength=strength
+        photo,
+        NUM_SAMPLES,
+        num_steps=NUM_STEPS,
+        start=start,
+        strength=strength,
       )
       note(name, f'{strength:g}', result.id_map, annotations)
     note(name, 'from noise', plain.id_map, annotations)
