@@ -22,6 +22,9 @@ def options(mesh: Mesh) -> dict[str, str] | None:
   jaxlibs do by default: those are no faster for large arrays, half as fast for
   small ones, and their gradients by kernels take four times as long.
 
+  JAX takes options for whole programs alone: what is jitted with some cannot be
+  called within another jitted function.
+
   Args:
     mesh: devices that the program is compiled for.
 
