@@ -11,13 +11,14 @@
 #   PLATFORMS      cuda,cpu         what JAX looks for; cpu tries the script out
 #   CONFIG         main             config to measure
 #   BATCHES        "8 64 256"       batches to measure
+#   VARIANTS       "float32 bfloat16 fused"   the last with cuDNN's attention
 #   BENCH_FLAGS    ""               more flags of bitseg benchmark
 #   TRAIN_FLAGS    the photo model  flags of bitseg train
 #   TRAIN_SECONDS  480              time of a piece of training
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ]; then
-  sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 
@@ -50,23 +51,28 @@ check() {
   done_once check "$python" benchmarks/check_device.py
 }
 
-# measure BATCH DTYPE [FLAG...], compared with the same batch in float32.
+# measure BATCH VARIANT, compared with the same batch in float32.
 measure() {
-  local batch=$1 dtype=$2 name=$1-$2 old=$out/$1-float32.json
-  shift 2
-  name+=${1:+-fused}
-  [ "$name" = "$batch-float32" ] || set -- "$@" --compare="$old"
+  local batch=$1 name=$1-$2 dtype=$2 old=$out/$1-float32.json
+  set --
+  if [ "$dtype" = fused ]; then
+    dtype=bfloat16
+    set -- --config.model.fused_attention=True
+  fi
+  if [ "$name" != "$batch-float32" ] && [ -e "$old" ]; then
+    set -- "$@" --compare="$old"
+  fi
   done_once "$name" benchmark --config.train.batch_size="$batch" \
     --config.eval.batch_size="$batch" --config.model.dtype="$dtype" \
     --output="$out/$name.json" "$@"
 }
 
 bench() {
-  local batch
+  local batch variant
   for batch in $batches; do
-    measure "$batch" float32
-    measure "$batch" bfloat16
-    measure "$batch" bfloat16 --config.model.fused_attention=True
+    for variant in ${VARIANTS:-float32 bfloat16 fused}; do
+      measure "$batch" "$variant"
+    done
   done
 }
 
@@ -92,7 +98,7 @@ train() {
 table() {
   local name
   printf '\n%-20s %14s %16s\n' 'batch-dtype' 'train images/s' 'guided samples/s'
-  for name in "$out"/*-float32.json "$out"/*-bfloat16*.json; do
+  for name in "$out"/*-{float32,bfloat16,fused}.json; do
     [ -e "$name" ] || continue
     "$python" - "$name" <<'EOF'
 import json, pathlib, sys
