@@ -108,7 +108,7 @@ trained, sampled = rate['train: images'], rate['sample: samples']
 print(f'{path.stem:20} {trained:14.1f} {sampled:16.2f}')
 EOF
   done
-  grep -h "(at most" "$out/check.log" || true
+  grep -hs "(at most" "$out/check.log" || true
 }
 
 [ $# -gt 0 ] || set -- check bench profile table

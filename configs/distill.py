@@ -1,4 +1,4 @@
-"""Distils the model that comes with the package: 4 evaluations, not 16.
+"""Distils the model that comes with the package: 4 evaluations, not 8.
 
 It learns in one branch what the teacher's guidance computes from two, at the
 times of 4 steps. It wants the datasets of configs/universal_small.py and takes

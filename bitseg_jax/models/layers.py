@@ -101,7 +101,9 @@ def fold_kernel(
 
 
 class Conv(nn.Module):
-  """Convolution with zeros around the image, and bias.
+  """Convolution with bias, and size // 2 zeros on every side of the image.
+
+  'SAME' would pad strided ones at the end only, unlike the official code.
 
   Attributes:
     features: channels of the output, those of one column.
@@ -109,7 +111,8 @@ class Conv(nn.Module):
     stride: of rows and columns.
     fold_in: columns folded in the input, see fold_kernel.
     fold_out: columns folded in the output.
-    twice: each column of the unfolded input counts as two (fold_in = 2).
+    twice: the input is not folded; each of its columns stands for the two
+      equal ones of a folded input, fold_in = 2.
     dtype: compute dtype.
     kernel_init: initial values of the kernel.
   """
@@ -146,10 +149,10 @@ class Conv(nn.Module):
     return y + jnp.tile(bias, self.fold_out)
 
 
-def concatenate(x: jax.Array, y: jax.Array, fold: int = 1) -> jax.Array:
-  """Concatenates the channels of two arrays folded alike, column by column."""
-  columns = zip(*(jnp.split(a, fold, axis=-1) for a in (x, y)), strict=True)
-  return jnp.concatenate([a for pair in columns for a in pair], axis=-1)
+def concatenate(x: jax.Array, y: jax.Array, columns: int) -> jax.Array:
+  """Concatenates the channels of two arrays with as many folded columns."""
+  pairs = zip(*(jnp.split(a, columns, axis=-1) for a in (x, y)), strict=True)
+  return jnp.concatenate([a for pair in pairs for a in pair], axis=-1)
 
 
 class GroupNorm(nn.Module):
@@ -302,8 +305,9 @@ class Downsample(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H / 2, W / 2, C]."""
     channels = x.shape[-1] // self.fold
-    conv = functools.partial(Conv, stride=2, fold_in=self.fold)
-    return conv(channels, dtype=self.dtype, name='conv')(x)
+    return Conv(
+      channels, stride=2, fold_in=self.fold, dtype=self.dtype, name='conv'
+    )(x)
 
 
 class Upsample(nn.Module):
@@ -311,7 +315,7 @@ class Upsample(nn.Module):
 
   Attributes:
     dtype: compute dtype.
-    fold: columns folded in the output; the input has none.
+    fold: columns folded in the output, 1 or 2; the input has none.
   """
 
   dtype: jnp.dtype = jnp.float32
@@ -321,10 +325,13 @@ class Upsample(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, 2 H, 2 W, C]."""
     b, h, w, c = x.shape
-    columns = 1 if self.fold == 2 else 2
-    x = jnp.broadcast_to(
-      x[:, :, None, :, None], (b, h, 2, w, columns, c)
-    ).reshape(b, 2 * h, columns * w, c)
-    conv = functools.partial(Conv, twice=self.fold == 2)
-    folds = {'fold_in': self.fold, 'fold_out': self.fold}
-    return conv(c, **folds, dtype=self.dtype, name='conv')(x)
+    twice = 2 // self.fold  # a folded output sees both from one column
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, twice, c))
+    return Conv(
+      c,
+      fold_in=self.fold,
+      fold_out=self.fold,
+      twice=self.fold == 2,
+      dtype=self.dtype,
+      name='conv',
+    )(x.reshape(b, 2 * h, twice * w, c))

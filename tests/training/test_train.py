@@ -12,7 +12,13 @@ from bitseg_jax.benchmarks import device
 from bitseg_jax.data.prepared import run
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import evaluate
-from bitseg_jax.runtime import compiling, experiment, sharding, train_state
+from bitseg_jax.runtime import (
+  checks,
+  compiling,
+  experiment,
+  sharding,
+  train_state,
+)
 from bitseg_jax.segmenting import drawing
 from bitseg_jax.training import train, train_step
 
@@ -256,6 +262,13 @@ WRONG = {
   'train.steps_per_call': (4, 'num_steps is 6, no multiple of'),
   'sample.method': ('euler', 'one of ddpm, ddim'),
 }
+
+
+@pytest.mark.parametrize('levels', [(0, 1), (0,)])
+def test_folded_columns_with_attention_are_refused(tiny_config, levels):
+  tiny_config.model.update(fold_columns=True, attention_levels=levels)
+  with pytest.raises(ValueError, match='which may have no attention'):
+    checks.check(tiny_config)
 
 
 def test_heads_that_fused_attention_does_not_take_are_refused(tiny_config):
