@@ -27,7 +27,7 @@ shift
 python=${PYTHON:-python3}
 config=${CONFIG:-main}
 batches=${BATCHES:-8 64 256}
-export JAX_PLATFORMS=${PLATFORMS:-cuda,cpu} PYTHONPATH=.
+export JAX_PLATFORMS=${PLATFORMS:-cuda,cpu} PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH}
 export JAX_COMPILATION_CACHE_DIR=$out/compiled
 mkdir -p "$out"
 

@@ -109,6 +109,10 @@ def main() -> None:
   f = flags.FLAGS
   if f.topology:  # leaves the TPUs of this machine alone, if it has any
     jax.config.update('jax_platforms', 'cpu')
+  elif jax.config.jax_platforms:  # operations are counted on CPU
+    platforms = jax.config.jax_platforms.split(',')
+    if 'cpu' not in platforms:
+      jax.config.update('jax_platforms', ','.join([*platforms, 'cpu']))
   run(f.what, f.config, f.data, f.output, f.compare, f.profile, f.topology)
 
 

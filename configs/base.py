@@ -24,14 +24,12 @@ DATA = {
   'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
   'dirs': Setting(
     (),
-    'several prepared datasets, instead of dir: they are trained on together '
-    'and evaluated one by one',
+    'several prepared datasets, instead of dir; evaluated one by one',
     of=str,
   ),
   'weights': Setting(
     (),
-    'how often each of dirs is drawn from, relative to the others; () is '
-    'equally often',
+    'how often each of dirs is drawn from, () is equally often',
     of=float,
     above=0,
     most=1e6,
@@ -46,8 +44,12 @@ DATA = {
   ),
   'augment': Setting(
     'full',
-    "the paper's augmentations, horizontal flips alone, or none",
+    "full is the paper's augmentations, strong is more of them, flip is "
+    'horizontal flips alone',
     choices=transforms.AUGMENTATIONS,
+  ),
+  'paste_rate': Setting(
+    0.0, 'share of photos that get entities of another one', least=0, most=1
   ),
   'crop_scale': Setting(
     (1.0, 1.0),
@@ -60,7 +62,7 @@ DATA = {
   ),
   'crop_aspect': Setting(
     1.0,
-    'the aspect ratio of a crop is multiplied or divided by up to this',
+    'most that multiplies or divides the aspect of a crop',
     least=1,
     most=16,
   ),

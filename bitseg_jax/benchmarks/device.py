@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from bitseg_jax.benchmarks.host import Rows
@@ -69,8 +69,15 @@ def compile_program(function: Callable, *args: Any) -> tuple[Any, float]:
 
 
 def flops_of(function: Callable, *args: Any) -> float:
-  """Counts floating-point operations of a function, before any optimisation."""
-  return jax.jit(function).lower(*args).cost_analysis()['flops']
+  """Counts floating-point operations of a function, before any optimisation.
+
+  JAX counts them for CPU alone, so CPU has to be among JAX_PLATFORMS. Nothing
+  is compiled or computed there.
+  """
+  cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
+  shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+  lowered = jax.jit(function, in_shardings=cpu).lower(*shapes)
+  return lowered.cost_analysis()['flops']
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:

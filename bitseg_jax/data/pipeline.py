@@ -35,9 +35,11 @@ class TrainingExample(grain.transforms.RandomMap):
     num_codes: number of codes.
     palette: square int grid of codes, or None for random codes at each visit.
     overflow: 'neighbour' or 'largest', see palette.assign_codes.
-    augment: 'full', 'flip' or 'none', see transforms.augment.
+    augment: one of transforms.AUGMENTATIONS.
     crop_scale: see transforms.random_box; (1, 1) turns it off.
     crop_aspect: see transforms.random_box; 1 turns it off.
+    paste_rate: share of examples that get entities of another photo.
+    donors: endless records, where those photos are drawn from.
   """
 
   image_size: int
@@ -47,11 +49,34 @@ class TrainingExample(grain.transforms.RandomMap):
   augment: str = 'full'
   crop_scale: tuple[float, float] = (1.0, 1.0)
   crop_aspect: float = 1.0
+  paste_rate: float = 0.0
+  donors: Sequence[dict[str, Any]] = ()
 
   def random_map(
     self, record: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
     """Draws an annotator and a box; resizes, augments, pads; assigns codes."""
+    image, id_map = self._draw(record, rng)
+    if self.paste_rate and rng.random() < self.paste_rate:
+      other = self.donors[int(rng.integers(2**30))]
+      donor, donor_ids = self._draw(other, rng)
+      height, width = (
+        min(n) for n in zip(id_map.shape, donor_ids.shape, strict=True)
+      )
+      both = slice(height), slice(width)
+      image, id_map = image.copy(), id_map.copy()
+      image[both], id_map[both] = transforms.paste(
+        image[both], id_map[both], donor[both], donor_ids[both], rng
+      )
+    image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
+    if self.palette is None:
+      codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
+    else:
+      codes = palettes.assign_codes(id_map, self.palette, self.overflow)
+    return {'image': image, 'codes': codes.astype(np.int16)}
+
+  def _draw(self, record, rng):
+    """Returns a random part of a photo and of one id map, augmented."""
     id_maps = record['id_maps']
     id_map = id_maps[rng.integers(len(id_maps))]
     box = transforms.random_box(rng, self.crop_scale, self.crop_aspect)
@@ -62,13 +87,7 @@ class TrainingExample(grain.transforms.RandomMap):
     )
     image = transforms.resize_image(record['image'], size, box)
     id_map = transforms.resize_ids(id_map, size, box)
-    image, id_map = transforms.augment(image, id_map, rng, self.augment)
-    image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
-    if self.palette is None:
-      codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
-    else:
-      codes = palettes.assign_codes(id_map, self.palette, self.overflow)
-    return {'image': image, 'codes': codes.astype(np.int16)}
+    return transforms.augment(image, id_map, rng, self.augment)
 
 
 def training_batches(
@@ -111,7 +130,8 @@ def training_batches(
   for source in sources:
     if not len(source):
       raise ValueError(f'{source!r} is empty; there is nothing to train on')
-  examples = _shuffled(sources, weights, seed).random_map(example)
+  records = _shuffled(sources, weights, seed)
+  examples = records.random_map(dataclasses.replace(example, donors=records))
   rows = list(range(batch_size) if rows is None else rows)
   mine = grain.MapDataset.source(
     _RowsOfBatches(examples, rows, batch_size, start)

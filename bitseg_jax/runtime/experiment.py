@@ -155,6 +155,7 @@ def training_batches(
       augment=config.data.augment,
       crop_scale=tuple(config.data.crop_scale),
       crop_aspect=config.data.crop_aspect,
+      paste_rate=config.data.paste_rate,
     ),
     config.train.batch_size,
     config.seed,

@@ -69,7 +69,7 @@ def test_augmentation_follows_its_rng_and_keeps_its_input(photo, kind):
   np.testing.assert_array_equal(draws[0][1], draws[-1][1])
   different = {new_image.tobytes() for new_image, _ in draws}
   assert len(different) == {'none': 1, 'flip': 2}.get(kind, len(different))
-  if kind == 'full':
+  if kind in ('full', 'strong'):
     assert len(different) > 8
   for new_image, new_ids in draws:
     assert new_image.dtype == np.uint8 and new_image.shape == image.shape
@@ -139,3 +139,55 @@ def test_random_boxes_keep_their_area_and_aspect():
   state = rng.bit_generator.state
   assert transforms.random_box(rng, (1.0, 1), 1) == transforms.WHOLE
   assert rng.bit_generator.state == state  # off: the stream is as without
+
+
+def test_strong_changes_colours_further_than_full(photo):
+  image = np.full((8, 8, 3), 128, np.uint8)
+  ids = np.zeros((8, 8), np.int32)
+  changes = {
+    kind: np.array(
+      [
+        transforms.augment(image, ids, np.random.default_rng(seed), kind)[0][
+          4, 4
+        ]
+        for seed in range(400)
+      ],
+      int,
+    )
+    - 128
+    for kind in ('full', 'strong')
+  }
+  assert np.std(changes['strong']) > 1.5 * np.std(changes['full'])
+
+
+def test_pasted_entities_are_new_and_bring_their_pixels(photo):
+  image, id_map = photo
+  before = image.copy(), id_map.copy()
+  donor = np.full_like(image, 7)
+  donor_ids = id_map[::-1, ::-1]
+  counts = set()
+  for seed in range(20):
+    pasted, ids = transforms.paste(
+      image, id_map, donor, donor_ids, np.random.default_rng(seed)
+    )
+    new = ids > id_map.max()
+    counts.add(len(np.unique(ids[new])))
+    assert (pasted[new] == 7).all()
+    np.testing.assert_array_equal(pasted[~new], image[~new])
+    np.testing.assert_array_equal(ids[~new], id_map[~new])
+    # Each is a whole entity of the donor.
+    whole = np.isin(donor_ids, donor_ids[new])
+    np.testing.assert_array_equal(new, whole)
+    assert pasted.dtype == np.uint8 and ids.dtype == np.int32
+  assert counts == {1, 2, 3}
+  np.testing.assert_array_equal(image, before[0])
+  np.testing.assert_array_equal(id_map, before[1])
+
+
+def test_nothing_is_pasted_that_would_hide_the_photo(photo):
+  image, id_map = photo
+  rng = np.random.default_rng(0)
+  for donor_ids in (np.zeros_like(id_map), np.full_like(id_map, -1)):
+    pasted, ids = transforms.paste(image, id_map, 255 - image, donor_ids, rng)
+    np.testing.assert_array_equal(pasted, image)
+    np.testing.assert_array_equal(ids, id_map)
