@@ -70,18 +70,19 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
     lock.hold_for_all(workdir),
+    # Closed after the last checkpoint is safe: readers take a second each.
+    contextlib.ExitStack() as readers,
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
-    contextlib.ExitStack() as stack,
   ):
     state = start(config, workdir, init, abstract, manager)
     # A step takes a batch, so the steps taken are the input's position.
     batches = experiment.training_batches(
       config, list(sources.values()), parts.palette, mesh, int(state.step)
     )
-    batches = stack.enter_context(contextlib.closing(iter(batches)))
+    batches = readers.enter_context(contextlib.closing(iter(batches)))
     writer.write_hparams(config.to_dict())
     state = loop(
       config.train,
