@@ -5,8 +5,8 @@
 #
 # A piece that is done is passed over and training resumes, so the same command
 # goes on after an interruption. Without pieces it does all but `train`, which
-# takes TRAIN_SECONDS each time it is named. These can be set in the
-# environment:
+# takes TRAIN_SECONDS each time it is named and packs its OUTPUT/weights.
+# These can be set in the environment:
 #   PYTHON         python3          with jax for CUDA and the package's needs
 #   PLATFORMS      cuda,cpu         what JAX looks for; cpu tries the script out
 #   CONFIG         main             config to measure
@@ -93,6 +93,9 @@ train() {
   timeout -s TERM "${TRAIN_SECONDS:-480}" "$python" -m bitseg_jax train \
     ${TRAIN_FLAGS:-$default} --workdir="$out/photos" --mode=train 2>&1 |
     tee -a "$out/train.log" || [ "${PIPESTATUS[0]}" -eq 124 ]
+  # Small enough to be taken along from a machine that is lent for minutes.
+  "$python" -m bitseg_jax convert --input="$out/photos" \
+    --output="$out/weights" --dtype=bfloat16
 }
 
 table() {

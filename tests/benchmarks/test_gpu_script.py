@@ -57,6 +57,7 @@ def test_pieces_that_are_done_are_passed_over(tmp_path):
   table = first.stdout.split('batch-dtype')[1].splitlines()
   assert [float(n) > 0 for n in table[1].split()[1:]] == 2 * [True]
   assert 'stopped at step' in first.stdout
+  assert (tmp_path / 'weights' / 'model.safetensors').stat().st_size
   again = run(tmp_path, 'check', 'bench', 'table', **env)
   assert again.returncode == 0, again.stdout + again.stderr
   assert '==' not in again.stdout
