@@ -156,9 +156,20 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(_help())
   try:
     argv = [_found_config(argument) for argument in argv]
-    return flags.FLAGS(argv)
+    return flags.FLAGS(_given_last(argv))
   except Exception as error:  # a config is a program, and may raise anything
     sys.exit(say(_with_flag(error, argv)))
+
+
+def _given_last(argv):
+  """Drops settings that are given again: ml_collections would join tuples."""
+  last = {argument.partition('=')[0]: i for i, argument in enumerate(argv)}
+  return [
+    argument
+    for i, argument in enumerate(argv)
+    if not re.match('--?config[.].*=', argument)
+    or last[argument.partition('=')[0]] == i
+  ]
 
 
 def _with_flag(error, argv):

@@ -48,6 +48,14 @@ WRONG = [
     ['train', '--config=quickstart', '--config.train.batch_size=eight'],
     'batch_size',
   ),
+  (
+    # A tuple given again replaces the first, as any other setting does.
+    [
+      *('train', '--config=quickstart', '--workdir=x'),
+      *(f'--config.model.channel_mults={m}' for m in ('(1,2)', '(0,)')),
+    ],
+    'channel_mults is 0 in (0,)',
+  ),
   (['train', '--config=quickstart'], '--workdir is missing'),
   (
     ['train', '--config=CONFIG_OF_A_DICT', '--workdir=x'],
