@@ -70,8 +70,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
     lock.hold_for_all(workdir),
-    # Closed after the last checkpoint is safe: readers take a second each.
-    contextlib.ExitStack() as readers,
+    contextlib.ExitStack() as readers,  # slow to end, so after all is saved
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
