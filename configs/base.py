@@ -61,10 +61,7 @@ DATA = {
     length=2,
   ),
   'crop_aspect': Setting(
-    1.0,
-    'most that multiplies or divides the aspect of a crop',
-    least=1,
-    most=16,
+    1.0, "multiplies or divides a crop's aspect, at most", least=1, most=16
   ),
   'num_threads': Setting(
     4, 'reading threads of each process', least=1, most=1024
