@@ -23,6 +23,9 @@ _SAID = {
   signal.SIGTERM: 'ended by SIGTERM; the same command goes on',
 }
 _GRACE = 5.0  # seconds in which the work may leave its files in order
+# Seconds within which several signals are one request: the shell's `timeout`
+# sends SIGTERM to its command and to the whole group, so it comes twice.
+AT_ONCE = 1.0
 
 # raising: the exception may be raised; asked: the signal, 0 if none came;
 # code: the exit code, once it is settled; heard: the pipe is being read.
@@ -120,14 +123,16 @@ def _raise(number, frame):
 
 def _listen(reader):
   """Hears of the signals; the first one leaves the work its time."""
-  waiting = False
+  first = 0.0
   while True:
     number = os.read(reader, 1)[0]
     if signal.getsignal(number) is not _raise:
       continue  # training, for one, saves and stops by itself
-    if waiting or not _state.raising:
+    if first and time.monotonic() - first < AT_ONCE:
+      continue
+    if first or not _state.raising:
       _end(number)
-    waiting = True
+    first = time.monotonic()
     timer = threading.Timer(_GRACE, _end, [number])
     timer.daemon = True
     timer.start()

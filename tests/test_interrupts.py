@@ -64,6 +64,7 @@ def work_that_takes_it():
     try:
       sleep()
     finally:
+      time.sleep(0.3)
       open('in_order', 'w').close()
   if how == 'callback':
     class Gone:
@@ -134,10 +135,19 @@ def test_amid_the_work(tmp_path, how, number, code, line):
   assert (tmp_path / 'in_order').exists() == (how == 'leaves order')
 
 
+def test_two_signals_at_once_are_one(tmp_path):
+  process = start(['-c', PROGRAM, 'leaves order', '60'], tmp_path)
+  for _ in range(2):  # as the shell's timeout sends it
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.01)
+  assert ends_in(process, 143, SIGNALS[1][2]) < 15
+  assert (tmp_path / 'in_order').exists()
+
+
 def test_a_second_signal_waits_for_nothing(tmp_path):
   process = start(['-c', PROGRAM, 'swallows', '60'], tmp_path)
   process.send_signal(signal.SIGTERM)
-  time.sleep(0.5)
+  time.sleep(1.5)
   process.send_signal(signal.SIGTERM)
   assert ends_in(process, 143, SIGNALS[1][2]) < 15
 

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from bitseg_jax import interrupts
+
 
 @contextlib.contextmanager
 def stop_signal(
@@ -18,7 +20,7 @@ def stop_signal(
 
   Before it is first called, nothing is there to be saved: signals do what they
   do without this. So do a second one, and, once the block is left, one of which
-  stop_asked has not told.
+  stop_asked has not told. Several at once are one, see interrupts.AT_ONCE.
 
   Args:
     reached_preemption: orbax's, by which several processes agree on a step; it
@@ -27,13 +29,16 @@ def stop_signal(
   if jax.process_count() > 1:
     yield reached_preemption
     return
-  asked, told, before = [], [], {}
+  asked, told, before, first = [], [], {}, 0.0
 
   def note(number, frame):
-    if asked:
+    nonlocal first
+    if not asked:
+      asked.append(number)
+      first = time.monotonic()
+    elif time.monotonic() - first >= interrupts.AT_ONCE:
       restore()
       signal.raise_signal(number)
-    asked.append(number)
 
   def restore():
     while before:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitseg_jax import interrupts
 from bitseg_jax.data.prepared import builder
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import evaluate, reports
@@ -139,7 +140,17 @@ def test_a_signal_stops_training_once(signals_before):
   assert len(signals_before) == 2
 
 
-def test_a_second_signal_does_what_it_did_before(signals_before):
+def test_signals_at_once_are_one(signals_before):
+  with stopping.stop_signal(None) as stop_asked:
+    stop_asked(1)
+    for _ in range(3):  # as the shell's timeout sends it
+      signal.raise_signal(signal.SIGTERM)
+    assert stop_asked(2)
+  assert not signals_before
+
+
+def test_a_second_signal_does_what_it_did_before(signals_before, monkeypatch):
+  monkeypatch.setattr(interrupts, 'AT_ONCE', 0)
   with stopping.stop_signal(None) as stop_asked:
     stop_asked(1)
     signal.raise_signal(signal.SIGTERM)
