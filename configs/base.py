@@ -24,12 +24,14 @@ DATA = {
   'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
   'dirs': Setting(
     (),
-    'several prepared datasets, instead of dir; evaluated one by one',
+    'several prepared datasets, instead of dir: they are trained on together '
+    'and evaluated one by one',
     of=str,
   ),
   'weights': Setting(
     (),
-    'how often each of dirs is drawn from, () is equally often',
+    'how often each of dirs is drawn from, relative to the others; () is '
+    'equally often',
     of=float,
     above=0,
     most=1e6,
@@ -44,8 +46,7 @@ DATA = {
   ),
   'augment': Setting(
     'full',
-    "full is the paper's augmentations, strong is more of them, flip is "
-    'horizontal flips alone',
+    'full is as in the paper, strong is more of it, flip is flips alone',
     choices=transforms.AUGMENTATIONS,
   ),
   'paste_rate': Setting(
@@ -61,7 +62,7 @@ DATA = {
     length=2,
   ),
   'crop_aspect': Setting(
-    1.0, "multiplies or divides a crop's aspect, at most", least=1, most=16
+    1.0, 'a crop is up to this factor wider or narrower', least=1, most=16
   ),
   'num_threads': Setting(
     4, 'reading threads of each process', least=1, most=1024

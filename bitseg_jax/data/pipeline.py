@@ -55,18 +55,12 @@ class TrainingExample(grain.transforms.RandomMap):
   def random_map(
     self, record: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Draws an annotator and a box; resizes, augments, pads; assigns codes."""
+    """Draws a part of the photo, pastes, pads, and assigns codes."""
     image, id_map = self._draw(record, rng)
     if self.paste_rate and rng.random() < self.paste_rate:
       other = self.donors[int(rng.integers(2**30))]
-      donor, donor_ids = self._draw(other, rng)
-      height, width = (
-        min(n) for n in zip(id_map.shape, donor_ids.shape, strict=True)
-      )
-      both = slice(height), slice(width)
-      image, id_map = image.copy(), id_map.copy()
-      image[both], id_map[both] = transforms.paste(
-        image[both], id_map[both], donor[both], donor_ids[both], rng
+      image, id_map = transforms.paste(
+        image, id_map, *self._draw(other, rng), rng
       )
     image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
     if self.palette is None:
@@ -76,7 +70,7 @@ class TrainingExample(grain.transforms.RandomMap):
     return {'image': image, 'codes': codes.astype(np.int16)}
 
   def _draw(self, record, rng):
-    """Returns a random part of a photo and of one id map, augmented."""
+    """Returns a random part of a photo, by a random annotator, augmented."""
     id_maps = record['id_maps']
     id_map = id_maps[rng.integers(len(id_maps))]
     box = transforms.random_box(rng, self.crop_scale, self.crop_aspect)

@@ -199,15 +199,14 @@ def paste(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Pastes one to three entities of another photo over a photo.
 
-  They stay where they were in the donor and are new entities. Only those that
-  cover at most a quarter of the donor are taken, since a larger one would hide
-  the photo.
+  They keep their distance from the top left corner and are new entities. Only
+  those are taken that cover at most a quarter, as larger ones hide the photo.
 
   Args:
     image: uint8 [H, W, 3].
     id_map: int32 [H, W].
-    donor: the other photo, uint8 [H, W, 3].
-    donor_ids: its id map, int32 [H, W].
+    donor: the other photo, uint8 [h, w, 3]; what reaches beyond [H, W] is lost.
+    donor_ids: its id map, int32 [h, w].
     rng: the only source of randomness.
 
   Returns:
@@ -215,14 +214,17 @@ def paste(
 
   Source: Ghiasi et al. 2021, Simple Copy-Paste.
   """
+  height, width = np.minimum(id_map.shape, donor_ids.shape)
+  both = np.s_[:height, :width]
+  donor, donor_ids = donor[both], donor_ids[both]
   ids, areas = np.unique(donor_ids[donor_ids >= 0], return_counts=True)
   ids = ids[4 * areas <= donor_ids.size]
   count = min(int(rng.integers(1, 4)), len(ids))
   over = np.isin(donor_ids, rng.choice(ids, count, replace=False))
-  return (
-    np.where(over[..., None], donor, image),
-    np.where(over, donor_ids + id_map.max() + 1, id_map),
-  )
+  image, pasted = image.copy(), id_map.copy()
+  image[both][over] = donor[over]
+  pasted[both][over] = donor_ids[over] + id_map.max() + 1
+  return image, pasted
 
 
 _RAMP = np.arange(256) / 255

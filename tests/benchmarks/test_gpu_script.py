@@ -48,7 +48,7 @@ def test_pieces_that_are_done_are_passed_over(tmp_path):
     'VARIANTS': 'bfloat16',
     'BENCH_FLAGS': ' '.join(TINY),
     'TRAIN_FLAGS': ' '.join(MORE + TINY),
-    'TRAIN_SECONDS': '60',
+    'TRAIN_SECONDS': '40',
   }
   first = run(tmp_path, 'check', 'bench', 'table', 'train', **env)
   assert first.returncode == 0, first.stdout + first.stderr
@@ -56,6 +56,7 @@ def test_pieces_that_are_done_are_passed_over(tmp_path):
     assert f'== {name}\n' in first.stdout
   table = first.stdout.split('batch-dtype')[1].splitlines()
   assert [float(n) > 0 for n in table[1].split()[1:]] == 2 * [True]
+  assert 'stopped at step' in first.stdout
   assert (tmp_path / 'weights' / 'model.safetensors').stat().st_size
   again = run(tmp_path, 'check', 'bench', 'table', **env)
   assert again.returncode == 0, again.stdout + again.stderr
