@@ -45,7 +45,7 @@ test-slow: install
 LIBTPU := $(VENV)/libtpu
 test-tpu: $(LIBTPU)/installed
 	JAX_PLATFORMS=cpu PYTHONPATH=$(LIBTPU) \
-	  $(BIN)/python $(PYTEST) -m slow tests/benchmarks $(TEST_FLAGS)
+	  $(BIN)/python $(PYTEST) -m slow tests/benchmarks/test_topology.py $(TEST_FLAGS)
 
 $(LIBTPU)/installed: requirements.lock | install
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(LIBTPU) \

@@ -11,7 +11,7 @@ from PIL import Image
 
 NOTEBOOK = pathlib.Path('launch/colab_demo.ipynb')
 # In place of what the cells say, for a quick run.
-SHORT = {'NUM_STEPS': 20, 'NUM_SCENES': 40, 'NUM_SAMPLES': 2, 'PHOTO': 'a.jpg'}
+SHORT = {'NUM_STEPS': 20, 'NUM_SCENES': 4, 'NUM_SAMPLES': 2, 'PHOTO': 'a.jpg'}
 
 
 @pytest.fixture
