@@ -25,8 +25,7 @@ def define_flags() -> None:
 def main() -> None:
   """Scores the baselines, prints the table and writes the JSON."""
   f = flags.FLAGS
-  if not Path(f.output).parent.is_dir():
-    raise FileNotFoundError(f'{f.output}: its directory does not exist')
+  cli.check_output(f.output, 'methods')
   source = splits.open_split(f.data, f.split)
   results = baselines.score_source(source, f.image_size)
   print(f'{f.data} {f.split}, {f.image_size} px')

@@ -54,8 +54,7 @@ def run(
   for name in what:
     if name not in WHAT:
       raise ValueError(f'--what={name}: choose among {", ".join(WHAT)}')
-  if output and not Path(output).parent.is_dir():
-    raise FileNotFoundError(f'{output}: its directory does not exist')
+  cli.check_output(output, 'rows')
   old = table.read(Path(compare)) if compare else {}
   checks.check(config)
   devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import pathlib
@@ -184,6 +185,38 @@ def _with_flag(error, argv):
   return text
 
 
+def check_output(path: str, key: str) -> None:
+  """Checks the JSON file that results are to be written to, before they are.
+
+  Results may replace such results, but nothing else.
+
+  Args:
+    path: the file; '' where none is to be written.
+    key: what such results have.
+
+  Raises:
+    OSError: in one line, if they cannot be written there.
+  """
+  file = pathlib.Path(path)
+  if not file.parent.is_dir():
+    raise FileNotFoundError(f'{path}: its directory does not exist')
+  if not path:
+    return
+  if file.is_symlink():
+    raise FileExistsError(f'--output={path} is a link; give another file')
+  if file.is_dir():
+    raise IsADirectoryError(f'--output={path} is a folder; give a file in it')
+  if file.exists():
+    try:
+      known = file.is_file() and key in json.loads(file.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+      known = False
+    if not known:
+      raise FileExistsError(
+        f'--output={path} holds something else; give another file'
+      )
+
+
 def _message(error):
   """What an error says; KeyError, printed, would put it in quotes."""
   if isinstance(error, Exception) and len(error.args) == 1:
@@ -224,7 +257,7 @@ def _help():
 
 
 def _found_config(argument):
-  """Turns --config=NAME, or a missing path, into the packaged config's path.
+  """Turns --config=NAME, or configs/NAME.py, into the packaged config's path.
 
   Raises:
     ValueError: if there is neither such a file nor such a config.
@@ -237,7 +270,8 @@ def _found_config(argument):
     return argument
   folder = config_folder()
   packaged = folder / f'{pathlib.Path(path).stem}.py'
-  if not packaged.is_file():
+  named = str(pathlib.Path(path).parent) in ('.', 'configs')
+  if not named or not packaged.is_file():
     known = sorted(f.stem for f in folder.glob('[a-z]*.py'))
     raise ValueError(
       f'--config={value}: no such file; the configs in the package are '

@@ -104,12 +104,15 @@ def main() -> None:
     ious = clicks.score_objects(
       source, segment, f.image_size, f.object_clicks, seed=f.seed
     )
-    results['objects'] = {
-      'count': len(ious),
-      'iou': ious.mean(axis=0).tolist(),
-      **{f'noc_{t:.0%}': clicks.clicks_needed(ious, t) for t in TARGETS},
-    }
-    write_json(output / 'clicks.json', results)
+    if len(ious):
+      results['objects'] = {
+        'count': len(ious),
+        'iou': ious.mean(axis=0).tolist(),
+        **{f'noc_{t:.0%}': clicks.clicks_needed(ious, t) for t in TARGETS},
+      }
+      write_json(output / 'clicks.json', results)
+    else:
+      print('no entity covers 2% of its photo, so no object was clicked at')
   print(reports.format_clicks(results))
 
 

@@ -6,7 +6,9 @@
     [--config.train.batch_size=16 ...]
 
 --config is a file, or the name of a config in the package. --mode=eval needs
-only --workdir. To resume a run that was stopped, repeat the same command.
+only --workdir; with --config, its sections eval and sample count, and the flags
+--config.data.{eval_split,dir,dirs,source}. To resume a run that was stopped,
+repeat the same command.
 """
 
 import logging
@@ -19,7 +21,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, checks, partners
+from bitseg_jax.runtime import checkpoint, experiment, partners
 from bitseg_jax.training import train
 
 
@@ -87,8 +89,8 @@ def _run(f):
   if f.mode == 'eval':
     saved = checkpoint.read_config(workdir)
     if config is not None:  # it decides how to sample and score
-      checks.check(config)
-      saved.sample, saved.eval = config.sample, config.eval
+      named = config_flags.get_override_values(f['config'])
+      saved = experiment.evaluated(saved, config, named)
     config = saved
   elif config is None:
     raise ValueError('--config is missing; try --config=quickstart')
@@ -103,6 +105,7 @@ def _run(f):
     if jax.process_index():
       return 0
     print(reports.format_results(results))
+    print(experiment.tell_scored(config))
     several = '_*' if len(config.data.dirs) > 1 else ''
     print(
       f'results: {workdir}/results.json  '

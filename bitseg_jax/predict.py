@@ -31,7 +31,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.configs import base
-from bitseg_jax.output import collection, files
+from bitseg_jax.output import collection, records
 from bitseg_jax.segmenting import given, photos, views, weights
 from bitseg_jax.segmenting.answer import METHODS
 from bitseg_jax.segmenting.segmenter import Segmenter
@@ -55,7 +55,7 @@ def predict(
       weights.read.
     inputs: photos, folders of photos, or glob patterns.
     output: directory to write to.
-    kinds: some of files.KINDS; None for labels, overlay and, of several
+    kinds: some of records.KINDS; None for labels, overlay and, of several
       samples, uncertainty.
     overwrite: segment anew what is there.
     part: (index, count): every count-th photo, from that of the index on, and
@@ -68,11 +68,13 @@ def predict(
   """
   settings = {**collection.DEFAULTS, **settings}
   if kinds is None:
-    kinds = files.default_kinds(settings['num_samples'])
-  files.check_kinds(kinds)
+    kinds = records.default_kinds(settings['num_samples'])
+  records.check_kinds(kinds)
   found = photos.find(inputs, output)
   places = (('known', known), ('start', start))
   steering = {k: given.open_place(place) for k, place in places if place}
+  if steering and settings['tile'] is not None:
+    raise ValueError('--known and --start cannot be used with --tile')
   for kind, place in steering.items():
     number = given.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
@@ -101,7 +103,7 @@ def define_flags() -> None:
   flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
   flags.DEFINE_multi_string('input', None, 'Photo, folder of them, or pattern.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
-  flags.DEFINE_list('outputs', None, ','.join(files.KINDS))
+  flags.DEFINE_list('outputs', None, ','.join(records.KINDS))
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   integer, bounds = flags.DEFINE_integer, base.EVAL['num_samples'].bounds
   integer('num_samples', 1, 'Samples of each photo.', *bounds)
@@ -116,6 +118,9 @@ def define_flags() -> None:
   )
   integer('tile', None, 'Side of tiles for large photos, pixels.', 1, 65535)
   flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
+  flags.DEFINE_bool(
+    'color_votes', True, 'Let cuts by colour alone vote beside the samples.'
+  )
   bounds = views.CLOSEUPS.bounds
   integer('closeups', 0, 'Samples of each of five close-ups.', *bounds)
   flags.DEFINE_float(

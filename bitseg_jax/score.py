@@ -26,7 +26,6 @@ from pathlib import Path
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.data.outside import SourceError, read_json
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading, score_parts, score_table, scoring
 from bitseg_jax.runtime.writers import write_json
@@ -59,7 +58,7 @@ def define_flags() -> None:
 def main() -> None:
   """Scores the predictions, prints the table and writes the JSON."""
   f = flags.FLAGS
-  _check_output(Path(f.output))
+  cli.check_output(f.output, 'methods')
   part, output = cli.shard(), Path(f.output)
   if part and not f.output:
     raise ValueError('--shard needs --output, where the parts are joined')
@@ -93,7 +92,10 @@ def main() -> None:
   if f.output:
     write_json(output, {**asked, 'methods': results})
     for path in score_parts.paths(output):
-      path.unlink()
+      if score_parts.holds(path, rests_on):
+        path.unlink()
+      else:
+        print(f'{path} is of other settings and was not used')
 
 
 def _score_part(source, found, how, output, part, asked):
@@ -107,27 +109,6 @@ def _score_part(source, found, how, output, part, asked):
     f'part {index} of {count}: {len(indices)} images, scores in {path}; once '
     'all parts are done, the same command without --shard joins them'
   )
-
-
-def _check_output(path):
-  """Scores may replace scores, but nothing else, and least a prediction."""
-  if not path.parent.is_dir():
-    raise FileNotFoundError(f'{path}: its directory does not exist')
-  if not path.name:  # --output= is not given
-    return
-  if path.is_symlink():
-    raise FileExistsError(f'--output={path} is a link; give another file')
-  if path.is_dir():
-    raise IsADirectoryError(f'--output={path} is a folder; give a file in it')
-  if path.exists():
-    try:
-      known = 'methods' in read_json(path)
-    except (SourceError, TypeError):
-      known = False
-    if not known:
-      raise FileExistsError(
-        f'--output={path} holds something else than scores; give another file'
-      )
 
 
 if __name__ == '__main__':

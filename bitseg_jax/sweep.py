@@ -12,6 +12,7 @@ without --shard then writes the table.
 
 import importlib
 import logging
+import os
 import pathlib
 
 import jax
@@ -57,8 +58,12 @@ def define_flags() -> None:
   flags.mark_flag_as_required('sweep')
 
 
-def main() -> None:
-  """Runs the sweeps that the flags name, one after the other."""
+def main() -> int:
+  """Runs the sweeps that the flags name, one after the other.
+
+  Returns:
+    The exit code; os.EX_TEMPFAIL (75), as of a training, if it was stopped.
+  """
   logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
   logging.getLogger('absl').setLevel(logging.ERROR)
   f = flags.FLAGS
@@ -80,9 +85,10 @@ def main() -> None:
   for sweep in opened:
     if not sweeps.run(sweep, base, seeds, folder, only, plot_format=f.format):
       print('stopped; the same command goes on')
-      return
+      return os.EX_TEMPFAIL
     if only is None:
       print((folder / f'{sweep.name}.md').read_text())
+  return 0
 
 
 def _whole_numbers(name, values):

@@ -262,7 +262,7 @@ TRAIN = {
     most=1e6,
   ),
   'keep_checkpoints': Setting(
-    2, 'how many checkpoints stay on disk', least=1, most=10_000
+    2, 'checkpoints on disk: the newest may be unfinished', least=2, most=10_000
   ),
 }
 

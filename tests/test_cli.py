@@ -40,6 +40,7 @@ WRONG = [
   (['score', '--daat=x'], 'daat'),
   (['score', '--data=x', '--split=val', '--predictions=p', 'more'], 'more is'),
   (['train', '--config=nowhere'], 'no such file; the configs in the'),
+  (['train', '--config=nowhere/quickstart.py'], 'no such file; the configs in'),
   (
     ['train', '--config=quickstart', '--config.train.batchsize=3'],
     '--config.train.batchsize=3: there is no such setting',
@@ -162,3 +163,20 @@ def test_nothing_comes_after_an_error():
   )
   assert done.returncode == 1
   assert done.stderr == 'error: the disk is full\n'
+
+
+def test_results_replace_results_and_nothing_else(tmp_path):
+  path, link = tmp_path / 'a.json', tmp_path / 'link.json'
+  for _ in range(2):  # where there is nothing, and where such results are
+    cli.check_output(str(path), 'methods')
+    path.write_text('{"methods": {}}')
+  cli.check_output('', 'methods')
+  link.symlink_to(path)
+  for place, key, said in (
+    (path, 'rows', 'something else'),
+    (link, 'methods', 'is a link'),
+    (tmp_path, 'methods', 'is a folder'),
+    (tmp_path / 'no/a', 'methods', 'does not exist'),
+  ):
+    with pytest.raises(OSError, match=said):
+      cli.check_output(str(place), key)

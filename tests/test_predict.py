@@ -14,10 +14,11 @@ from pycocotools.cocoeval import COCOeval
 from bitseg_jax import cli, metrics, predict
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco_panoptic
-from bitseg_jax.output import collection, files, viz
+from bitseg_jax.output import collection, files, records, viz
+from bitseg_jax.segmenting import pretrained
 from bitseg_jax.segmenting.segmenter import Segmenter
 
-ALL = list(files.KINDS)
+ALL = list(records.KINDS)
 
 
 @pytest.fixture(scope='module')
@@ -91,7 +92,7 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
   names = ['a', 'b', 'deep/a']
   expected = ['summary.json', 'panoptic.json', 'rle.json', 'sheet_1.png']
   for name in names:
-    expected += [f'{name}.json', *files.file_names(name, ALL, 2)]
+    expected += [f'{name}.json', *records.file_names(name, ALL, 2)]
   assert names_in(output) == sorted(expected)
   for name, path in zip(names, ['a.png', 'b.jpg', 'deep/a.png'], strict=True):
     image = Image.open(folder / path)
@@ -111,7 +112,7 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
     height, width = painted.shape[:2]
     np.testing.assert_array_equal(picture[:height, :width], painted)
     assert picture.shape[0] > height
-    segments = files.read_record(output, name)['segments']
+    segments = records.read(output, name)['segments']
     assert [s['id'] for s in segments] == list(range(1, len(segments) + 1))
     np.testing.assert_allclose(
       [s['confidence'] for s in segments], result.confidence, atol=1e-4
@@ -226,6 +227,48 @@ def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
   assert again(method='medoid', seed=6) == ['b']
   assert again(['rle'], method='medoid', seed=6) == names
   assert again(['rle'], method='medoid', seed=6) == []
+
+
+def test_nothing_of_another_run_is_left(folder, tmp_path):
+  """Or a score of samples would be of two runs."""
+  output = tmp_path / 'out'
+  run(folder, output, ALL, num_samples=3)
+  run(folder, output, ['labels', 'samples'], seed=6)
+  ours = {'panoptic.json', 'rle.json', 'sheet_1.png', 'summary.json'}
+  expected = []
+  for name in ('a', 'b', 'deep/a'):
+    kinds = ['labels', 'samples']
+    expected += [f'{name}.json', *records.file_names(name, kinds, 2)]
+  assert sorted(set(names_in(output)) - ours) == sorted(expected)
+  run(folder, output, ['overlay'], seed=6)  # the same run, more files
+  assert (output / 'a_labels.png').exists()
+
+
+@pytest.mark.parametrize('content', ['[]', '{"shapes": []}'])
+def test_a_file_of_somebody_else_stays(folder, tmp_path, capsys, content):
+  output = tmp_path / 'out'
+  output.mkdir()
+  (output / 'a.json').write_text(content)
+  assert run(folder, output) == 1
+  assert 'a.json was not written by predict' in capsys.readouterr().err
+  assert (output / 'a.json').read_text() == content
+  states = [p['status'] for p in read_summary(output)['photos']]
+  assert states == ['failed', 'done', 'done']
+
+
+def test_a_folder_with_the_name_of_the_model_is_not_meant(
+  folder, tmp_path, monkeypatch
+):
+  name = pretrained.DEFAULT
+  (tmp_path / name).mkdir()
+  made = []
+  for place in (tmp_path, folder):
+    monkeypatch.chdir(place)
+    call = lambda: predict.predict(name, [str(folder)], str(tmp_path / 'out'))
+    assert cli.call(call) == 0
+    made.append(read_summary(tmp_path / 'out'))
+  assert made[0]['made_with']['checkpoint'] == name
+  assert [p['status'] for p in made[1]['photos']] == ['there'] * 3
 
 
 def test_photos_are_steered_by_files(folder, tmp_path, capsys):
@@ -353,16 +396,19 @@ def test_one_is_told_what_to_look_at(folder, tmp_path, capsys, kinds, said):
 
 
 def test_one_sample_needs_no_uncertainty():
-  assert files.default_kinds(1) == ['labels', 'overlay']
-  assert files.default_kinds(2) == ['labels', 'overlay', 'uncertainty']
+  assert records.default_kinds(1) == ['labels', 'overlay']
+  assert records.default_kinds(2) == ['labels', 'overlay', 'uncertainty']
 
 
 def test_refused_before_it_starts(tmp_path, capsys):
-  def refuse(checkpoint, *args):
+  def refuse(checkpoint, *args, **settings):
     output = str(tmp_path / 'out')
     inputs = [str(tmp_path / 'a.jpg')]
     assert (
-      cli.call(lambda: predict.predict(checkpoint, inputs, output, *args)) == 1
+      cli.call(
+        lambda: predict.predict(checkpoint, inputs, output, *args, **settings)
+      )
+      == 1
     )
     out, err = capsys.readouterr()
     assert out == ''
@@ -374,6 +420,9 @@ def test_refused_before_it_starts(tmp_path, capsys):
   Image.new('RGB', (4, 4)).save(tmp_path / 'a.jpg')
   assert 'nowhere' in refuse('nowhere')
   assert "has 'masks'; choose from labels," in refuse('run', ['masks'])
+  (tmp_path / 'known.json').write_text('{"a": [{"id": 1, "points": [[1, 1]]}]}')
+  given = None, False, None, tmp_path / 'known.json'
+  assert 'cannot be used with --tile' in refuse('run', *given, tile=16)
 
 
 def test_links_below_the_output_are_not_followed(folder, tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 from skimage.segmentation import felzenszwalb, slic
 from tqdm import tqdm
 
-from bitseg_jax import metrics
+from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import pipeline
 
 
@@ -37,14 +37,17 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
 
   Returns:
     For each method its settings, num_images and scores. These are means over
-    annotators, then over images without an empty annotation. The method
-    `annotators` compares each annotator with the others.
+    annotators who labelled anything, then over images. The method `annotators`
+    compares each annotator with the others.
   """
   methods, values = make_methods(image_size), {}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     example = pipeline.evaluation_example(source[i], image_size)
     height, width = example['size']
     id_maps = [padded[:height, :width] for padded in example['id_maps']]
+    id_maps = [a for a in id_maps if (a != IGNORE_ID).any()]
+    if not id_maps:
+      continue
     pairs = {}
     for name, (segment, settings) in methods.items():
       pred = segment(example['image'][:height, :width], **settings)
@@ -53,8 +56,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
       pairs['annotators'] = permutations(id_maps, 2)
     for name, compared in pairs.items():
       row = np.mean([_scores(*pair) for pair in compared], axis=0)
-      if not np.isnan(row).any():
-        values.setdefault(name, []).append(row)
+      values.setdefault(name, []).append(row)
   results = {}
   for name, rows in values.items():
     settings = methods[name][1] if name in methods else {}

@@ -104,8 +104,8 @@ def classical_methods(image_size: int) -> dict[str, Method]:
     return segmentation.watershed(edges, known + 1) - 1
 
   def walker(image, known):
-    if known.max() == 0:
-      return np.zeros_like(known)
+    if len(clicked := np.unique(known[known >= 0])) == 1:
+      return np.full_like(known, clicked[0])
     # 'bf' solves exactly; the other modes warn of what they leave unsolved.
     labels = segmentation.random_walker(
       image, known + 1, mode='bf', channel_axis=-1
@@ -236,7 +236,7 @@ def score_objects(
     ids = ids[(areas >= least_area * true.size) & (ids != IGNORE_ID)]
     if len(ids):
       rows.append(_object(image, true == rng.choice(ids), segment, most_clicks))
-  return np.array(rows)
+  return np.array(rows).reshape(-1, most_clicks)
 
 
 def _object(image, target, segment, most_clicks):

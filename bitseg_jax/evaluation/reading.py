@@ -78,12 +78,7 @@ def find(
     else:
       parts = _find_files(place, name, form)
     for part in parts:
-      owner = owners.setdefault(part, name)
-      if owner != name:
-        raise SourceError(
-          f'{part}: may be of image {owner} and of image {name}; keep the '
-          'folders of the images, or rename it'
-        )
+      _check_owner(owners, part, name, part)
     if parts:
       found[name] = parts
   return found
@@ -184,19 +179,45 @@ def _numbers_in(folder):
 
 def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
   """Groups the masks in a list of results by image."""
+  content = read_json(path)
+  named = _names_of_ids(content)
   masks: dict[Any, list[Any]] = {}
-  for i, mask in enumerate(_read_masks(path)):
+  for i, mask in enumerate(_masks_in(content, path)):
     keys = [mask[k] for k in ('file_name', 'image_id') if k in mask]
     if not keys:
       raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
-    masks.setdefault(_key(str(as_key(keys[0]))), []).append(mask)
-  found = {}
+    key = as_key(keys[0])
+    masks.setdefault(_key(str(named.get(key, key))), []).append(mask)
+  found, owners = {}, {}
   for name in names:
     for key in dict.fromkeys((_key(name), _key(Path(name).name))):
       if key in masks:
+        _check_owner(owners, key, name, f'{path}: {key}')
         found[name] = [(f'{path}, image {name}', masks[key])]
         break
   return found
+
+
+def _names_of_ids(content):
+  """Names by image_id, of JSON that lists its images as COCO's files do."""
+  images = content.get('images') if isinstance(content, dict) else None
+  if not isinstance(images, list):
+    return {}
+  return {
+    as_key(image['id']): as_key(image['file_name'])
+    for image in images
+    if isinstance(image, dict) and {'id', 'file_name'} <= image.keys()
+  }
+
+
+def _check_owner(owners, part, name, shown_part):
+  """Notes that a part is of an image, and refuses it to be of two."""
+  owner = owners.setdefault(part, name)
+  if owner != name:
+    raise SourceError(
+      f'{shown_part}: may be of image {owner} and of image {name}; keep the '
+      'folders of the images, or rename it'
+    )
 
 
 def _key(name: str) -> str:
@@ -230,7 +251,10 @@ def _read_array(path: Path) -> list[np.ndarray]:
 
 
 def _read_masks(path: Path) -> list[Any]:
-  masks = read_json(path)
+  return _masks_in(read_json(path), path)
+
+
+def _masks_in(masks, path):
   if isinstance(masks, dict):
     masks = masks.get('annotations')
   if not isinstance(masks, list) or not all(isinstance(m, dict) for m in masks):

@@ -87,13 +87,18 @@ def read(output: Path, asked: dict[str, Any], stamped: Stamps) -> Scores:
   """
   scores: Scores = {place: {} for place in stamped}
   for path in paths(output):
-    content = json.loads(path.read_bytes())
-    if content['asked'] != json.loads(json.dumps(asked)):
+    if not holds(path, asked):
       continue
-    for place, name, seen, score in content['scores']:
+    for place, name, seen, score in json.loads(path.read_bytes())['scores']:
       if place in stamped and seen == stamped[place].get(name):
         scores[place][name] = _from_json(score)
   return scores
+
+
+def holds(path: Path, asked: dict[str, Any]) -> bool:
+  """Whether a part's scores were asked for just so."""
+  asked_then = json.loads(path.read_bytes())['asked']
+  return asked_then == json.loads(json.dumps(asked))
 
 
 def paths(output: Path) -> Iterable[Path]:

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from bitseg_jax import interrupts
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.output import files
+from bitseg_jax.output import files, records
 from bitseg_jax.runtime.writers import (
   check_no_links,
   progress_bar,
   remove_leftovers,
   write_json,
 )
-from bitseg_jax.segmenting import given, photos
+from bitseg_jax.segmenting import given, photos, pretrained
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 # Arguments of Segmenter.segment_batch beside the photos.
@@ -34,6 +34,7 @@ DEFAULTS = {
   'method': 'consensus',
   'tile': None,
   'follow_edges': True,
+  'color_votes': True,
   'closeups': 0,
   'min_area': 0.0,
   'strength': 0.5,
@@ -61,7 +62,7 @@ def predict(
     segmenter: the model.
     found: the photos.
     output: directory to write to.
-    kinds: some of files.KINDS.
+    kinds: some of records.KINDS.
     settings: as DEFAULTS, all of them.
     checkpoint: where the model is from.
     overwrite: segment anew what is there.
@@ -150,7 +151,7 @@ def _segment(segmenter, group, output, kinds, settings, entries, progress):
   )
   for (name, about, image, _), result in zip(group, results, strict=True):
     files.write(output, name, image, result, kinds, about)
-    entries[name] = _entry('done', files.read_record(output, name))
+    entries[name] = _entry('done', records.read(output, name))
     progress.update()
   seconds = (time.perf_counter() - start) / len(group)
   for name, *_ in group:
@@ -169,8 +170,8 @@ def _made_with(segmenter, checkpoint, settings, steering):
   sampler = segmenter.sampler_settings(
     settings['num_steps'], settings['guidance_weight']
   )
-  # The name of a pretrained model is no path.
-  is_path = os.path.exists(checkpoint)
+  # The name of a pretrained model is no path, though a folder may share it.
+  is_path = os.path.exists(checkpoint) and not pretrained.is_shipped(checkpoint)
   return {
     'checkpoint': os.path.abspath(checkpoint) if is_path else checkpoint,
     'step': segmenter.step,
@@ -191,6 +192,7 @@ def _todo(
   """(name, its record so far, pixels, id maps given) of what is to be done."""
   for path, name in found:
     about = {'photo': os.path.abspath(path), 'made_with': made_with}
+    record, same = None, False
     try:
       if path.is_file():
         status = path.stat()
@@ -199,8 +201,9 @@ def _todo(
           about['steered_by'] = {
             k: given.fingerprint(g, name) for k, g in steering.items()
           }
-        record = files.read_record(output, name)
-        if not overwrite and _is_there(output, name, kinds, about, record):
+        record = records.read(output, name)
+        same = _is_of(record, about)
+        if same and not overwrite and _is_there(output, name, kinds, record):
           entries[name] = _entry('there', record)
           progress.update()
           continue
@@ -217,14 +220,21 @@ def _todo(
       }
       progress.update()
       continue
+    if record is not None and not same:
+      records.remove(output, name, record)
     yield name, about, image, ids
 
 
-def _is_there(output, name, kinds, about, record):
-  """Whether all files of a photo are there, made just so."""
-  if record is None or any(record.get(k) != v for k, v in about.items()):
-    return False
-  wanted = files.file_names(name, kinds, about['made_with']['num_samples'])
+def _is_of(record, about):
+  """Whether a photo was segmented just so before."""
+  return record is not None and all(
+    record.get(k) == v for k, v in about.items()
+  )
+
+
+def _is_there(output, name, kinds, record):
+  """Whether all files of a photo are there."""
+  wanted = records.file_names(name, kinds, record['made_with']['num_samples'])
   return all((output / file).is_file() for file in wanted) and (
     'rle' not in kinds or all('segmentation' in s for s in record['segments'])
   )

@@ -23,63 +23,20 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from bitseg_jax.data import rle, transforms
-from bitseg_jax.output import color_bar, geojson, viz
+from bitseg_jax.output import color_bar, geojson, records, viz
 from bitseg_jax.runtime.writers import whole_file, write_json
 from bitseg_jax.segmenting.answer import Segmentation
 
-KINDS = (
-  'labels',
-  'overlay',
-  'contours',
-  'uncertainty',
-  'samples',
-  'panoptic',
-  'rle',
-  'geojson',
-  'sheet',
-)
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
 SHOWN_SAMPLES = 10
 _SHEET_COLUMNS, _SHEET_ROWS, _SHEET_CELL = 6, 5, 200
 _MOST_IDS = 65535
-
-Record = dict[str, Any]
-
-
-def default_kinds(num_samples: int) -> list[str]:
-  """What is written unless somebody says otherwise."""
-  return ['labels', 'overlay'] + ['uncertainty'] * (num_samples > 1)
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-  """Raises ValueError for no kind at all, or one that does not exist."""
-  if not kinds:
-    raise ValueError(f'--outputs is empty; choose from {",".join(KINDS)}')
-  for kind in kinds:
-    if kind not in KINDS:
-      raise ValueError(f'--outputs has {kind!r}; choose from {",".join(KINDS)}')
-
-
-def file_names(name: str, kinds: Sequence[str], num_samples: int) -> list[str]:
-  """Files of one photo besides NAME.json, relative to the output directory."""
-  names = []
-  for kind in ('labels', 'overlay', 'contours', 'uncertainty', 'samples'):
-    if kind in kinds or (kind == 'overlay' and 'sheet' in kinds):
-      names.append(f'{name}_{kind}.png')
-  if 'samples' in kinds:
-    names += [f'{name}_sample_{n + 1}.png' for n in range(num_samples)]
-  if 'panoptic' in kinds:
-    names.append(f'panoptic/{name}.png')
-  if 'geojson' in kinds:
-    names.append(f'{name}.geojson')
-  return names
 
 
 def write(
@@ -88,7 +45,7 @@ def write(
   photo: np.ndarray,
   result: Segmentation,
   kinds: Sequence[str],
-  about: Record,
+  about: records.Record,
 ) -> None:
   """Writes the files of one photo.
 
@@ -97,7 +54,7 @@ def write(
     name: what the file names begin with, relative to it.
     photo: uint8 [H, W, 3].
     result: its segmentation.
-    kinds: some of KINDS.
+    kinds: some of records.KINDS.
     about: what NAME.json is to say besides size and segments.
 
   Raises:
@@ -128,15 +85,7 @@ def write(
     'height': height,
     'segments': _segments(result, 'rle' in kinds),
   }
-  write_json(_record_path(output, name), record)
-
-
-def read_record(output: str | Path, name: str) -> Record | None:
-  """NAME.json of a photo, None where there is none that can be read."""
-  try:
-    return json.loads(_record_path(output, name).read_bytes())
-  except (OSError, ValueError):
-    return None
+  write_json(records.path(output, name), record)
 
 
 def write_panoptic(output: str | Path, names: Sequence[str]) -> None:
@@ -195,7 +144,7 @@ def write_sheets(output: str | Path, names: Sequence[str]) -> None:
         # Twice the cell: the gallery scales the rest.
         image.thumbnail((2 * _SHEET_CELL,) * 2)
         picture = np.asarray(image)
-      count = len(read_record(output, name)['segments'])
+      count = len(records.read(output, name)['segments'])
       # A file name may hold line breaks, and bytes that are no text.
       shown = (c if c.isprintable() else '?' for c in Path(name).name)
       cells.append((picture, f'{"".join(shown)}: {count}'))
@@ -205,10 +154,6 @@ def write_sheets(output: str | Path, names: Sequence[str]) -> None:
     ]
     path = output / f'sheet_{number}.png'
     viz.gallery(rows, path, cell_size=_SHEET_CELL)
-
-
-def _record_path(output, name):
-  return Path(output) / f'{name}.json'
 
 
 def _labels(id_map):
@@ -323,7 +268,7 @@ def _write_coco(output, file, names, annotate):
 
   def lines(describe):
     for image_id, name in enumerate(names, 1):
-      for item in describe(image_id, name, read_record(output, name)):
+      for item in describe(image_id, name, records.read(output, name)):
         yield json.dumps(item)
 
   with whole_file(output / file) as out:

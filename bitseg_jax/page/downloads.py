@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bitseg_jax import relabel
-from bitseg_jax.output import files
+from bitseg_jax.output import files, records
 from bitseg_jax.page import marks
 from bitseg_jax.page.actions import Shown
 from bitseg_jax.runtime.writers import write_json
@@ -35,7 +35,7 @@ def write(shown: Shown, parent: Path) -> list[str]:
   # Pictures for people are no larger than what the page shows.
   files.write(folder, stem, shown.photo.pixels, result, _KINDS, about)
   files.write_rle(folder, [stem], f'{stem}_coco.json')
-  names = [*files.file_names(stem, _KINDS, 1), f'{stem}_coco.json']
+  names = [*records.file_names(stem, _KINDS, 1), f'{stem}_coco.json']
   if shown.marks.done:
     sizes = shown.photo.pixels.shape[:2], shown.photo.size
     names.append(f'{stem}_marks.json')

@@ -58,6 +58,10 @@ class Manager:
     Raises:
       OSError: saving this step, or the one before, failed.
     """
+    # Orbax deletes an old step for a new one: one must be whole by then.
+    with _one_line(f'a step cannot be saved to {self.folder}'):
+      self.orbax.wait_until_finished()
+      self._raise_failures(self._sealed)
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
       if jax.process_index() == 0:
         disk.check_room(self.folder, state)
@@ -84,6 +88,7 @@ class Manager:
     """
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.check_for_errors()
+      self._raise_failures([s for s in self._sealed if s.done()])
 
   def finish(self) -> None:
     """Waits until everything is saved, digests included.
@@ -97,8 +102,14 @@ class Manager:
     finally:
       self._closed.set()  # a step that is not there now never will be
       self._sealer.shutdown()
-    for sealed in self._sealed:
-      sealed.result()
+    with _one_line(f'the last step cannot be saved to {self.folder}'):
+      self._raise_failures(self._sealed)
+
+  def _raise_failures(self, sealed):
+    """Raises, once, what writing these digests has raised; waits for them."""
+    self._sealed = [s for s in self._sealed if s not in sealed]
+    for future in sealed:
+      future.result()
 
   def _seal(self, step):
     """Writes the digest of a step once orbax has moved it into its place."""
@@ -106,7 +117,7 @@ class Manager:
     while not folder.is_dir() and not self._closed.wait(0.02):
       pass
     with contextlib.suppress(FileNotFoundError):  # failed, or old and deleted
-      digest.write(folder)
+      disk.retry(lambda: digest.write(folder))
 
 
 @contextlib.contextmanager

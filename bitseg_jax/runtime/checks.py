@@ -106,6 +106,8 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
   """
   config = base.get_config()
   _fill(config, saved, '')
+  # An earlier version let a run keep a single one.
+  config.train.keep_checkpoints = max(2, config.train.keep_checkpoints)
   check(config)
   return config
 
@@ -168,6 +170,13 @@ def check_same_run(
     ValueError: one line that names the setting that differs.
   """
   ours, theirs = (flatten_dict(c.to_dict(), sep='.') for c in (config, saved))
+  # A teacher may have moved, but a run with one learns something else.
+  if bool(config.distill.teacher) != bool(saved.distill.teacher):
+    raise ValueError(
+      f'{workdir} holds a run with config.distill.teacher = '
+      f'{saved.distill.teacher!r}, not {config.distill.teacher!r}; use another '
+      '--workdir, or give a teacher only where the run has one'
+    )
   # A student learns for the steps that it is sampled with.
   free = ('eval',) if saved.distill.teacher else ('eval', 'sample')
   for name, value in ours.items():

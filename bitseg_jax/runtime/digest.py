@@ -28,10 +28,11 @@ def write(folder: pathlib.Path) -> None:
   Raises:
     OSError: a file cannot be read, or the digest not be written.
   """
+  temporary = folder / f'.{NAME}.{os.getpid()}'
+  temporary.unlink(missing_ok=True)  # of a call that failed
   names = sorted(_files_below(folder))
   files = dict(zip(names, _hash_all(folder, names), strict=True))
   content = {'files': files, 'sha256': _hash_of(files)}
-  temporary = folder / f'.{NAME}.{os.getpid()}'
   with open(temporary, 'w') as file:
     json.dump(content, file, indent=1)
     file.flush()

@@ -6,7 +6,7 @@ The method, models, metrics and data never see a config: they take plain values.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -25,7 +25,7 @@ from bitseg_jax.data.ambiguous import AmbiguousScenes
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models import MODELS
-from bitseg_jax.runtime import checks, sharding, train_state
+from bitseg_jax.runtime import checks, schema, sharding, train_state
 
 
 class Experiment(NamedTuple):
@@ -254,6 +254,44 @@ def open_sources(
     pathlib.Path(path).name: splits.open_split(path, name, wanted_side)
     for path in data.dirs or [data.dir]
   }
+
+
+def evaluated(
+  saved: ConfigDict, given: ConfigDict, named: Collection[str] = ()
+) -> ConfigDict:
+  """Combines the config of a run with what its evaluation is asked for.
+
+  Args:
+    saved: config of the run.
+    given: its sections `sample` and `eval` are taken.
+    named: settings that were named one by one, such as 'data.eval_split'; what
+      they say of the data to score is taken too.
+
+  Returns:
+    The config to evaluate with; `build` checks how it fits together.
+
+  Raises:
+    ValueError: in one line, if a value of given is out of its range.
+  """
+  schema.check(given, base.SETTINGS)
+  config = saved.copy_and_resolve_references()
+  config.sample, config.eval = given.sample, given.eval
+  for name in ('source', 'dir', 'dirs', 'eval_split'):
+    if f'data.{name}' in named:
+      config.data[name] = given.data[name]
+  if 'data.dir' in named and 'data.dirs' not in named:
+    config.data.dirs = ()  # would count instead
+  if 'data.dir' in named or 'data.dirs' in named:
+    config.data.weights = ()  # of the run's own
+  return config
+
+
+def tell_scored(config: ConfigDict) -> str:
+  """Says which data an evaluation scores, in one line."""
+  data = config.data
+  if data.source != 'tfds':
+    return f'scored: held-out {data.source} scenes'
+  return f'scored: {data.eval_split} of {", ".join(data.dirs or [data.dir])}'
 
 
 def tell_overflow(config: ConfigDict) -> list[str]:

@@ -26,16 +26,18 @@ def stop_signal(
     reached_preemption: orbax's, by which several processes agree on a step; it
       must be asked at every count.
   """
-  if jax.process_count() > 1:
-    yield reached_preemption
-    return
   asked, told, before, first = [], [], {}, 0.0
+  several = jax.process_count() > 1
+  # Several processes: JAX hears SIGTERM and tells all, so Ctrl-C becomes one.
+  noted = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
 
   def note(number, frame):
     nonlocal first
     if not asked:
       asked.append(number)
       first = time.monotonic()
+      if several:
+        signal.raise_signal(signal.SIGTERM)
     elif time.monotonic() - first >= interrupts.AT_ONCE:
       restore()
       signal.raise_signal(number)
@@ -46,11 +48,13 @@ def stop_signal(
 
   def stop_asked(step):
     if not before and not asked:
-      for name in signal.SIGTERM, signal.SIGINT:
+      for name in noted:
         if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup asks
           before[name] = signal.signal(name, note)
-    told[:] = asked
-    return bool(told)
+    stop = reached_preemption(step) if several else bool(asked)
+    if stop:
+      told.append(step)
+    return stop
 
   try:
     yield stop_asked

@@ -23,8 +23,15 @@ from tqdm import tqdm
 from bitseg_jax import interrupts
 
 _TEMPORARY = '.partly'  # ends the names of files that are being written
-_HOST = socket.gethostname().replace('.', '_')
 _unfinished: set[pathlib.Path] = set()  # of this process
+
+
+def _shortened(name):
+  """The first 80 bytes of a name: with all else a name has 255 at most."""
+  return os.fsencode(name)[:80].decode(errors='ignore')
+
+
+_HOST = _shortened(socket.gethostname().replace('.', '_'))
 
 
 def _remove_unfinished():
@@ -74,7 +81,7 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   """
   path = pathlib.Path(path)
   owner = f'{_HOST}.{os.getpid()}.{threading.get_ident()}'
-  temporary = path.with_name(f'.{path.name[:80]}.{owner}{_TEMPORARY}')
+  temporary = path.with_name(f'.{_shortened(path.name)}.{owner}{_TEMPORARY}')
   temporary.unlink(missing_ok=True)
   _unfinished.add(temporary)
   try:

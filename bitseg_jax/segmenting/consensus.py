@@ -48,6 +48,7 @@ def consensus(
   id_maps: np.ndarray,
   regions: np.ndarray | None = None,
   parts: Sequence[tuple[Box, np.ndarray]] = (),
+  others: Sequence[tuple[float, np.ndarray]] = (),
 ) -> np.ndarray:
   """Improves the medoid until its expected ARI with a sample stops growing.
 
@@ -71,6 +72,8 @@ def consensus(
       (they would be specks), and the result is no worse than the medoid.
     parts: samples of parts of the photo, which only count for pairs of pixels
       in the part: its box in pixels of regions, and integers [n, h', w'].
+    others: partitions of the photo that are no samples: as how many samples one
+      counts, and integers [h', w']. Both only count with regions.
 
   Returns:
     int32 [H, W], or [h, w] without regions; ids 0, 1, ... in the order of their
@@ -84,8 +87,10 @@ def consensus(
   id_maps = np.asarray(id_maps)
   best = id_maps[medoid(id_maps)]
   if regions is not None:
-    whole = (0, 0, *regions.shape), id_maps
-    together, seen = _count_pairs(regions, [whole, *parts])
+    whole = 0, 0, *regions.shape
+    samples = [(box, of_part, 1) for box, of_part in [(whole, id_maps), *parts]]
+    samples += [(whole, other[None], weight) for weight, other in others]
+    together, seen = _count_pairs(regions, samples)
     of_medoid = _counts(
       regions, transforms.resize_ids(best, regions.shape)
     ).argmax(axis=1)
@@ -119,6 +124,22 @@ def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
   return np.mean(best, axis=0).astype(np.float32)
 
 
+def trust(id_map: np.ndarray, id_maps: np.ndarray) -> float:
+  """Measures how far a partition made by other means is like the samples.
+
+  Args:
+    id_map: integers [h, w].
+    id_maps: samples, integers [N, h, w], N of 2 or more.
+
+  Returns:
+    Its mean ARI with a sample, as a share of that of the samples with each
+    other, in [0, 1].
+  """
+  pairs = itertools.combinations(id_maps, 2)
+  alike = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])
+  return float(np.clip(mean_ari(id_map, id_maps) / max(alike, 0.05), 0, 1))
+
+
 def _counts(regions, id_map):
   """Pixels of each region [R] in each segment [K] of an id map, as float64."""
   ids = relabel.by_first_appearance(id_map.ravel())
@@ -133,16 +154,17 @@ def _count_pairs(regions, samples):
 
   Args:
     regions: as in `consensus`, R of them.
-    samples: box in pixels of regions, and id maps stretched over it, each.
+    samples: box in pixels of regions, id maps stretched over it, and the weight
+      of one of them.
 
   Returns:
-    float64 [R, R] twice: how many of the pairs lie in the same segment, summed
-    over samples and divided by how many samples see them; and all pairs.
+    float64 [R, R] twice: how many of the pairs lie in the same segment, as the
+    weighted mean over the samples that see them; and all pairs.
   """
   number = int(regions.max()) + 1
   areas = np.bincount(regions.ravel(), minlength=number).astype(np.float64)
   together, seen = np.zeros((2, number, number))
-  for (top, left, bottom, right), id_maps in samples:
+  for (top, left, bottom, right), id_maps, weight in samples:
     inside = regions[top:bottom, left:right]
     here, inverse = np.unique(inside, return_inverse=True)
     inverse = inverse.reshape(inside.shape)
@@ -154,8 +176,8 @@ def _count_pairs(regions, samples):
       axis=1,
     )
     own = np.bincount(inverse.ravel()).astype(np.float64)
-    together[np.ix_(here, here)] += counts @ counts.T
-    seen[np.ix_(here, here)] += len(id_maps) * np.outer(own, own)
+    together[np.ix_(here, here)] += weight * (counts @ counts.T)
+    seen[np.ix_(here, here)] += weight * len(id_maps) * np.outer(own, own)
   pairs = np.outer(areas, areas)
   return together / seen * pairs, pairs
 

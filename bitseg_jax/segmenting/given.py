@@ -68,16 +68,24 @@ def count(given: Given, names: Iterable[str]) -> int:
 
   Raises:
     SourceError: there is none; then the place or a name is not the one meant.
+      Or something may be given for either of two photos.
   """
   names = list(names)
-  found = sum(_find(given, name) is not None for name in names)
-  if not found:
+  owners = {}
+  for name in names:
+    at = _place_of(given, name)
+    if at is not None and owners.setdefault(at, name) != name:
+      raise SourceError(
+        f'{given.place}: {at} may be of {owners[at]} and of {name}; keep the '
+        'folders of the photos, or rename it'
+      )
+  if not owners:
     wanted = f'"{names[0]}"' if given.marks is not None else f'{names[0]}.png'
     raise SourceError(
       f'{given.place} says nothing of any of the {len(names)} photos; of the '
       f'first it would say it in {wanted}'
     )
-  return found
+  return len(owners)
 
 
 def fingerprint(given: Given, name: str) -> str:
@@ -122,15 +130,24 @@ def read(given: Given, name: str, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def _find(given, name):
-  """The file or the marks of a photo, whose folders may be left out."""
+  """The file or the marks of a photo."""
+  at = _place_of(given, name)
+  if at is None:
+    return None
+  return given.place / at if given.marks is None else given.marks[at]
+
+
+def _place_of(given, name):
+  """Name of the file or of the marks of a photo, whose folders may be left out.
+
+  None if there is neither.
+  """
   names = name, Path(name).name
   if given.marks is not None:
-    return next((given.marks[n] for n in names if n in given.marks), None)
+    return next((n for n in names if n in given.marks), None)
   files = [n + suffix for n in names for suffix in ('_labels.png', '.png')]
   # What is there but no file, such as a broken link, is an error to be told.
-  return next(
-    (given.place / f for f in files if lexists(given.place / f)), None
-  )
+  return next((f for f in files if lexists(given.place / f)), None)
 
 
 def _paint(marks, where, size):

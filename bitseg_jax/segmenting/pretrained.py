@@ -151,7 +151,7 @@ def is_pretrained(name: str | pathlib.Path) -> bool:
   path = pathlib.Path(name)
   if str(name).startswith(_HUB) or (path / WEIGHTS).is_file():
     return True
-  if _is_shipped(name):
+  if is_shipped(name):
     return True
   # One without weights is damaged, but no run either.
   return (path / CONFIG).is_file() and not (path / 'checkpoints').is_dir()
@@ -162,7 +162,7 @@ def shipped() -> list[str]:
   return sorted(path.parent.name for path in SHIPPED.glob(f'*/{WEIGHTS}'))
 
 
-def _is_shipped(name):
+def is_shipped(name):
   """Whether a name is of the package's model, not of a model in a folder."""
   folder = pathlib.Path(name)
   of_model = (folder / file for file in (CONFIG, WEIGHTS, 'checkpoints'))
@@ -177,7 +177,7 @@ def find(name: str | pathlib.Path) -> pathlib.Path:
   """
   if str(name).startswith(_HUB):
     return _fetch(str(name))
-  if _is_shipped(name):
+  if is_shipped(name):
     return SHIPPED / str(name)
   if pathlib.Path(name).is_dir():
     return pathlib.Path(name)

@@ -195,6 +195,7 @@ class Segmenter:
     method: str = 'consensus',
     tile: int | None = None,
     follow_edges: bool = True,
+    color_votes: bool = True,
     closeups: int = 0,
     min_area: float = 0.0,
     progress: Callable[[drawing.Progress], None] | None = None,
@@ -211,15 +212,14 @@ class Segmenter:
       num_samples: N, samples per photo.
       seed: of the samples.
       num_steps, guidance_weight: of the sampler; None as in the run's config.
-      method: 'consensus' or 'medoid' of the samples, see consensus.py.
+      method: 'consensus' or 'medoid' of the samples.
       tile: cuts larger photos into overlapping tiles with sides of so many
         pixels, each segmented by itself, see tiles.py; None: never.
-      follow_edges: whether regions of one colour stay whole, so that borders
-        follow the photo's edges, see regions.py.
+      follow_edges: whether regions of one colour stay whole, see regions.py.
+      color_votes: whether cuts of the photo by its colours alone vote as well.
       closeups: samples of each of five overlapping parts of the photo, in which
         the model sees more detail; they join the consensus.
-      min_area: connected pieces of less than this share of the photo join
-        their neighbours.
+      min_area: smaller connected pieces, as a share of the photo, are joined.
       progress: told whenever a step of the sampler begins or samples are drawn.
       known, start, strength: as in `segment`, the first two for each photo.
       steer: draw samples, too, that agree with what is known.
@@ -232,7 +232,7 @@ class Segmenter:
     """
     schema.check_value('num_samples', num_samples, base.EVAL['num_samples'])
     schema.check_value('seed', seed, base.SETTINGS['seed'])
-    how = method, follow_edges, min_area
+    how = method, follow_edges, color_votes, min_area
     views.check(tile, self._parts.image_size, closeups, *how)
     self.sampler_settings(num_steps, guidance_weight)  # checks them
     images = [photos.as_rgb(image) for image in images]

@@ -86,10 +86,14 @@ def export(
 
 
 def _check_folder(folder):
-  """A folder may be written to again, but a load.py of somebody's stays."""
-  loader, other = _LOADER.read_bytes(), folder / 'load.py'
+  """A folder may be written to again, but files of somebody else stay."""
+  loader, ours = _LOADER.read_bytes(), folder / 'load.py'
   first = lambda content: content.splitlines()[:1]
-  if other.exists() and first(read_bytes(other)) != first(loader):
-    raise FileExistsError(
-      f'{other} was not written by an export; export to another folder'
-    )
+  if ours.exists() and first(read_bytes(ours)) == first(loader):
+    return
+  for name in ('load.py', 'params.npz', 'sampler.jax', 'size.txt'):
+    if (folder / name).exists():
+      raise FileExistsError(
+        f'{folder / name} was not written by an export; export to another '
+        'folder'
+      )

@@ -47,6 +47,7 @@ def check(
   closeups: int,
   method: str,
   follow_edges: bool,
+  color_votes: bool,
   min_area: float,
 ) -> None:
   """Checks settings of Segmenter.segment_batch.
@@ -107,6 +108,7 @@ def answers(
   said_of: Sequence[steering.Said] | None,
   method: str,
   follow_edges: bool,
+  color_votes: bool,
   min_area: float,
 ) -> Iterator[Segmentation]:
   """Makes one segmentation of each photo.
@@ -116,7 +118,7 @@ def answers(
     views: as from `plan`.
     drawn: codes and probabilities of each view, see steering.draw.
     said_of: what is known of each photo, if anything.
-    method, follow_edges, min_area: as in Segmenter.segment_batch.
+    method, follow_edges, color_votes, min_area: as in Segmenter.segment_batch.
   """
   seen = zip(views, drawn, strict=True)
   for i, of_photo in itertools.groupby(seen, lambda one: one[0].photo):
@@ -125,9 +127,10 @@ def answers(
     for tile, of_tile in itertools.groupby(of_photo, lambda one: one[0].tile):
       (_, whole), *others = of_tile
       closeups = [(_within(v.box, tile), codes) for v, (codes, _) in others]
-      how = tiles.crop(images[i], tile), said, method, follow_edges, closeups
+      how = method, follow_edges, color_votes, closeups
       boxes.append(tile)
-      parts.append(steering.make_answer(*whole, *how))
+      photo = tiles.crop(images[i], tile)
+      parts.append(steering.make_answer(*whole, photo, said, *how))
     yield _without_specks(answer.join(parts, boxes), min_area, said)
 
 

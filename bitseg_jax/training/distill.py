@@ -1,11 +1,12 @@
 """Distillation: a model learns to draw its teacher's samples in fewer steps.
 
-Teacher and student walk the same deterministic path from noise to codes (DDIM),
-so that the student's samples differ as their noise does. One step of the
-student is to land where several steps of the teacher land; what the teacher's
+The student learns along the deterministic path of DDIM, however its teacher is
+sampled, so that what it predicts differs as the noise does. One DDIM step
+of the student is to land where several of the teacher land; what the teacher's
 guidance computes from two branches the student computes from one. Trained in
 stages, each with the student before as its teacher, it halves the steps again
-and again.
+and again. How the student is sampled then, its config says, as for any model:
+by default with ddpm, which adds new noise after each step but the last.
 
 Source: Salimans and Ho, "Progressive distillation for fast sampling of
 diffusion models", ICLR 2022; guidance: Meng et al., "On distillation of guided

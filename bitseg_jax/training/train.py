@@ -190,7 +190,7 @@ def loop(
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
       step_fn = compiling.compile_ahead(step_fn, state, batch, *fixed)
-      progress.unpause()  # excludes compiling from the estimate of time left
+      progress.unpause(), clock.restart()  # as if it began after compiling
     state, metrics = step_fn(state, batch, *fixed)
     pending.append(metrics)
     while due:  # read only now, when the device has the next step to do

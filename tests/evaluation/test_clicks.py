@@ -90,3 +90,14 @@ def test_single_objects():
   )
   assert nothing.max() < 0.3
   assert clicks.clicks_needed(nothing, 0.9) == 4
+  none = clicks.score_objects(records(3), quarter_of_clicks, 24, 4, 1.1)
+  assert none.shape == (0, 4)
+
+
+def test_one_clicked_entity_is_all_there_is():
+  known = np.full((24, 24), -1)
+  known[3, 4] = 5
+  image = records(1)[0]['image'][:24, :24]
+  for name, method in clicks.classical_methods(24).items():
+    if name != 'Felzenszwalb':
+      assert (method(image, known) == 5).all(), name

@@ -231,3 +231,23 @@ def test_results_without_a_name_are_refused(tmp_path):
     reading.find(path, ['12'])
   with pytest.raises(FileNotFoundError, match='no such directory'):
     reading.find(tmp_path / 'none', ['12'])
+
+
+def test_results_that_number_their_images_are_found_by_name(tmp_path):
+  """As COCO's files, and rle.json of predict, number them."""
+  path = tmp_path / 'rle.json'
+  names = ['12', '2', '1']  # whose own numbers are others
+  images = [{'id': i, 'file_name': f'{n}.jpg'} for i, n in enumerate(names, 1)]
+  masks = [box(0, i, image_id=i + 1, score=1) for i in range(3)]
+  path.write_text(json.dumps({'images': images, 'annotations': masks}))
+  found = reading.find(path, names)
+  for i, name in enumerate(names):
+    (ids,) = reading.load(found[name], SHAPE)
+    assert (ids[0] == 0).nonzero()[0].tolist() == [i]
+
+
+def test_a_result_is_of_one_image(tmp_path):
+  path = tmp_path / 'all.json'
+  path.write_text(json.dumps([box(0, 0, score=1, file_name='1.jpg')]))
+  with pytest.raises(SourceError, match='of image a/1 and of image b/1'):
+    reading.find(path, ['a/1', 'b/1'])

@@ -3,9 +3,9 @@
 import types
 
 import pytest
-from ml_collections import ConfigDict
 
 from bitseg_jax import main
+from bitseg_jax.configs import base
 from bitseg_jax.evaluation import ensembles, reports
 
 SUMMARY = {
@@ -44,7 +44,7 @@ def test_the_command_hands_the_format_on(tmp_path, monkeypatch, kind):
     asked.append(plot_format)
     return {}
 
-  config = ConfigDict({'sample': {}, 'eval': {}, 'data': {'dirs': ()}})
+  config = base.get_config()
   monkeypatch.setattr(main.checkpoint, 'read_config', lambda _: config)
   monkeypatch.setattr(main.evaluate, 'evaluate', evaluate)
   monkeypatch.setattr(main.reports, 'format_results', lambda _: '')

@@ -267,7 +267,9 @@ def test_parts_are_joined_to_the_same_scores(monkeypatch, places, tmp_path):
   assert len(scored) == 4
   whole, parts = (tmp_path / f'{n}.json' for n in ('whole', 'parts'))
   assert parts.read_text() == whole.read_text()
-  assert sorted(tmp_path.iterdir()) == [parts, whole]
+  # A part of other settings stays.
+  other = tmp_path / 'parts.json.part-0-of-2'
+  assert sorted(tmp_path.iterdir()) == [parts, other, whole]
 
 
 def test_scores_of_changed_predictions_are_not_joined(

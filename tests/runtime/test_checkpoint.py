@@ -1,5 +1,6 @@
 """Stop and resume through the real train loop, orbax and grain."""
 
+import concurrent.futures
 import contextlib
 import json
 import multiprocessing
@@ -17,6 +18,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -168,6 +170,18 @@ def test_a_signal_after_the_last_step_is_for_what_follows(signals_before):
   assert len(signals_before) == 1
 
 
+def test_ctrl_c_is_as_sigterm_to_several_processes(signals_before, monkeypatch):
+  """Of which JAX hears SIGTERM alone."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  before = signal.getsignal(signal.SIGINT)
+  with stopping.stop_signal(lambda step: bool(signals_before)) as stop_asked:
+    assert not stop_asked(1)
+    signal.raise_signal(signal.SIGINT)
+    assert signals_before == [signal.SIGTERM]
+    assert stop_asked(2)
+  assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.slow
 def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
   config = flat(tiny_config)
@@ -201,6 +215,17 @@ def test_a_run_goes_on_in_less_memory_but_not_as_another_model(tiny_config):
   tiny_config.codes.palette = 'none'
   with pytest.raises(ValueError, match=r'codes\.palette = similar, not none'):
     checks.check_same_run(tiny_config, saved, 'run')
+
+
+def test_a_teacher_may_move_but_not_come_or_go(tiny_config):
+  found = {}
+  for teacher in ('', 'here', 'there'):
+    tiny_config.distill.teacher = teacher
+    found[teacher] = checks.complete(tiny_config.to_dict())
+  checks.check_same_run(found['here'], found['there'], 'run')
+  for ours, theirs in ('', 'here'), ('here', ''):
+    with pytest.raises(ValueError, match=f"= '{theirs}', not '{ours}'"):
+      checks.check_same_run(found[ours], found[theirs], 'run')
 
 
 def test_stopped_and_resumed_is_never_stopped(tiny_config, flat, tmp_path):
@@ -329,6 +354,57 @@ def test_what_orbax_did_not_finish_is_no_step(run_of_two_steps):
   (folder / 'kept').rename(folder / 'checkpoints/2/digest.json')
 
 
+@pytest.fixture
+def no_digest_of_2(monkeypatch):
+  """A state to save; the disk refuses to take the digest of step 2."""
+  write = digest.write
+
+  def write_or_fail(folder):
+    if folder.name == '2':
+      raise OSError(122, 'Disk quota exceeded')
+    write(folder)
+
+  monkeypatch.setattr(disk, '_TRIES', 1)
+  monkeypatch.setattr(digest, 'write', write_or_fail)
+  return train_state.create_state({'w': jnp.ones(3)}, optax.sgd(0.1))
+
+
+def test_no_whole_step_goes_for_one_without_a_digest(no_digest_of_2, tmp_path):
+  with checkpoint.open_manager(tmp_path) as manager:
+    for step in (1, 2):
+      manager.save(step, no_digest_of_2, {})
+    with pytest.raises(OSError, match=r'cannot be saved to .*quota'):
+      manager.save(3, no_digest_of_2, {})
+  step, _ = checkpoint._newest_whole(tmp_path / 'checkpoints', ['params'])
+  assert step == 1
+
+
+def test_a_digest_that_fails_is_told_at_the_next_step(no_digest_of_2, tmp_path):
+  with checkpoint.open_manager(tmp_path) as manager:
+    manager.save(2, no_digest_of_2, {})
+    concurrent.futures.wait(manager._sealed)
+    with pytest.raises(OSError, match=r'cannot be saved to .*quota'):
+      manager.check()
+
+
+def test_a_digest_tried_again_lists_nothing_of_the_first_try(
+  tmp_path, monkeypatch
+):
+  (tmp_path / 'params').write_text('1')
+  sync, failures = os.fsync, [OSError(5, 'Input/output error')]
+
+  def fail_once(descriptor):
+    if failures:
+      raise failures.pop()
+    sync(descriptor)
+
+  monkeypatch.setattr(os, 'fsync', fail_once)
+  with pytest.raises(OSError, match='Input/output'):
+    digest.write(tmp_path)
+  digest.write(tmp_path)
+  digest.check(tmp_path)
+
+
 def test_a_passing_error_of_the_file_system_is_tried_again(
   run_of_two_steps, monkeypatch
 ):
@@ -365,6 +441,12 @@ def test_checkpoints_older_than_a_setting_resume(
     train.train(config, tmp_path)
   train.train(config, tmp_path)
   assert logged(tmp_path)[-1]['step'] == config.train.num_steps
+
+
+def test_a_run_that_kept_a_single_checkpoint_goes_on_with_two(tiny_config):
+  saved = tiny_config.to_dict()
+  saved['train']['keep_checkpoints'] = 1  # an earlier version took it
+  assert checks.complete(saved).train.keep_checkpoints == 2
 
 
 @pytest.mark.parametrize(
@@ -550,7 +632,10 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_however_many_steps_a_call(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_two_processes_stop_together_however_many_steps_a_call(
+  tmp_path, number
+):
   both = start_both(
     tmp_path,
     '--config.train.num_steps=2000',
@@ -561,7 +646,7 @@ def test_two_processes_stop_together_however_many_steps_a_call(tmp_path):
     assert both[0].poll() is None, both[0].communicate()[0]
     time.sleep(0.01)
   for process in both:
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
   for process in both:
     finish(process, os.EX_TEMPFAIL)
   (saved,) = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]

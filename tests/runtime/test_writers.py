@@ -32,6 +32,19 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path):
   assert target.read_text() == 'kept' and not link.is_symlink()
 
 
+def test_a_name_of_any_legal_length_is_written_and_cleared_up(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / ('照' * 80 + '.txt')  # 244 bytes of the 255 allowed
+  with writers.whole_file(path) as file:
+    file.write('new')
+  assert path.read_text() == 'new'
+  monkeypatch.setattr(writers, '_is_running', lambda process: False)
+  with pytest.raises(FileNotFoundError), writers.whole_file(path):
+    writers.remove_leftovers(tmp_path)  # as if of a killed process
+  assert os.listdir(tmp_path) == [path.name]
+
+
 KILLED = """
 import os, signal, sys
 from bitseg_jax.runtime import lock, writers

@@ -91,7 +91,9 @@ def test_the_objective_of_regions_is_the_mean_over_pairs_of_pixels(seed):
   samples = noisy_samples(seed, size=12)
   rng = np.random.default_rng(seed)
   regions = np.arange(36).reshape(6, 6).repeat(2, 0).repeat(2, 1)
-  together, seen = consensus._count_pairs(regions, [((0, 0, 12, 12), samples)])
+  together, seen = consensus._count_pairs(
+    regions, [((0, 0, 12, 12), samples, 1.0)]
+  )
   labels = rng.integers(0, 4, 36)
   value, mean = consensus._expected_ari(together, seen, labels)
   s = np.mean([x.ravel()[:, None] == x.ravel() for x in samples], axis=0)
@@ -115,6 +117,30 @@ def test_samples_of_a_part_count_within_it():
   np.testing.assert_array_equal(found, expected)
   few = consensus.consensus(whole, regions, [((0, 16, 32, 32), part[:2])])
   np.testing.assert_array_equal(few, columns // 16)
+
+
+def test_other_partitions_count_as_much_as_is_said():
+  rows, columns = np.indices((32, 32))
+  regions = rows // 4 * 8 + columns // 4
+  samples = np.zeros((4, 8, 8), int)
+  samples[:, :, 4:] = 1  # all of them show halves
+  quarters = 2 * (rows // 16) + columns // 16
+  few = consensus.consensus(samples, regions, others=[(1.0, quarters)])
+  np.testing.assert_array_equal(few, columns // 16)
+  many = consensus.consensus(samples, regions, others=[(9.0, quarters)])
+  np.testing.assert_array_equal(many, quarters)
+
+
+def test_trust_is_that_of_a_sample():
+  samples = noisy_samples(0, num_samples=20)
+  # Each sample is one of its own, so a new one is trusted nearly as much.
+  new = noisy_samples(1, num_samples=5)
+  trusted = [consensus.trust(one, samples) for one in new]
+  assert 0.9 < np.mean(trusted) <= 1
+  assert consensus.trust(9 - new[0], samples) == trusted[0]
+  chance = np.random.default_rng(0).integers(0, 4, samples[0].shape)
+  assert consensus.trust(chance, samples) < 0.05
+  assert consensus.trust(np.zeros_like(chance), samples) == 0
 
 
 def test_regions_may_leave_all_segments_of_the_medoid():

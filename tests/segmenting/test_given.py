@@ -191,6 +191,8 @@ def test_what_says_nothing_of_any_photo_is_an_error(tmp_path):
   path = tmp_path / 'marks.json'
   path.write_text('{"a": [], "b": [{"id": 0, "points": [[1, 1]]}]}')
   assert given.count(given.open_place(path), ['x', 'b', 'below/a']) == 2
+  with pytest.raises(ValueError, match='a may be of a and of below/a'):
+    given.count(given.open_place(path), ['a', 'below/a'])
   with pytest.raises(ValueError, match=r'marks.json says nothing .* "x"'):
     given.count(given.open_place(path), ['x', 'y'])
   with pytest.raises(ValueError, match=r'says nothing .* x.png'):

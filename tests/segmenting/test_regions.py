@@ -43,3 +43,32 @@ def test_borders_follow_the_photo():
   # What the model sees whole has no edges between its pixels.
   small = two_halves()[::4, ::4]
   np.testing.assert_array_equal(made(small).id_map, ids)
+
+
+def test_large_regions_go_from_fine_to_coarse(draw_photo):
+  photo = draw_photo(0, 60, 90)
+  found = regions.large(photo)
+  assert found.shape == (5, 60, 90) and found.dtype == np.int32
+  counts = found.max(axis=(1, 2)) + 1
+  assert (np.diff(counts) <= 0).all() and counts[-1] < counts[0]
+  halves = regions.large(two_halves())
+  np.testing.assert_array_equal(halves[0], np.indices((32, 32))[1] >= 13)
+
+
+def test_colours_vote_where_samples_differ():
+  """Four samples show halves and one quarters; so do the photo's colours."""
+  rows, columns = np.indices((32, 32))
+  quarters = 2 * (rows // 16) + columns // 16
+  photo = np.array([0, 80, 160, 240], np.uint8)[quarters]
+  photo = np.repeat(photo[..., None], 3, axis=-1)
+  small = quarters[::4, ::4]
+  codes = np.stack([small // 2] * 4 + [small])
+  certain = lambda n: np.eye(4, dtype=np.float32)[codes[n]]
+  made = lambda **how: answer.from_samples(codes, certain, photo, **how)
+  counts = lambda result: len(np.unique(result.id_map))
+  assert counts(made(color_votes=False)) == 2
+  np.testing.assert_array_equal(made().id_map, quarters)
+  # Samples stay what they are, and so does one of them as an answer.
+  assert [made().sample(n).max() + 1 for n in range(5)] == [2, 2, 2, 2, 4]
+  assert counts(made(method='medoid')) == 2
+  assert counts(answer.from_samples(codes[:1], certain, photo)) == 2

@@ -302,10 +302,11 @@ def test_samples_that_are_not_finite_are_refused(
     segmenter.segment(draw_photo(0, 16, 16))
 
 
-def test_exporting_keeps_a_load_py_of_somebody_else(model, tmp_path):
-  mine = tmp_path / 'load.py'
+@pytest.mark.parametrize('name', ['load.py', 'params.npz', 'size.txt'])
+def test_exporting_keeps_files_of_somebody_else(model, tmp_path, name):
+  mine = tmp_path / name
   mine.write_text('print("mine")\n')
   with pytest.raises(FileExistsError, match='another folder'):
     model.export(tmp_path)
-  assert os.listdir(tmp_path) == ['load.py']
+  assert os.listdir(tmp_path) == [name]
   assert mine.read_text() == 'print("mine")\n'

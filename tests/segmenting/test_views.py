@@ -82,3 +82,9 @@ def test_what_is_known_holds_with_close_ups_and_without_specks(
 def test_bad_settings_are_named(model, draw_photo, settings, said):
   with pytest.raises(ValueError, match=said):
     model.segment(draw_photo(0, 20, 20), **settings)
+
+
+@pytest.mark.parametrize('shape', [(2, 400), (400, 2), (1, 90)])
+def test_close_ups_of_a_line_of_pixels(model, draw_photo, shape):
+  photo = draw_photo(0, *shape)
+  assert model.segment(photo, closeups=1).id_map.shape == shape

@@ -1,6 +1,8 @@
 """Experiments train once what is asked for often, and say what came out."""
 
+import os
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +106,14 @@ def test_a_stopped_training_is_not_taken_for_done(tmp_path, counted):
   assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
   assert counted['train'][-1] == counted['train'][-2]  # the stopped one, again
   assert len(counted['evaluate']) == 3
+
+
+def test_a_stopped_sweep_tells_the_caller_to_go_on(tmp_path, monkeypatch):
+  given = {'sweep': ['fig3'], 'size': 'tiny', 'seeds': ['0'], 'data': ''}
+  given |= {'output': str(tmp_path), 'shard': '', 'format': 'png'}
+  monkeypatch.setattr(door.flags, 'FLAGS', SimpleNamespace(**given))
+  monkeypatch.setattr(sweeps, 'run', lambda *args, **kwargs: False)
+  assert door.main() == os.EX_TEMPFAIL
 
 
 def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):

@@ -1,12 +1,19 @@
 """Training: every variant learns, state moves as it should, errors speak."""
 
+import sys
+import time
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
+from bitseg_jax import main as door
 from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import run
@@ -265,6 +272,7 @@ WRONG = {
   'train.num_steps': (1, 'do not fit in num_steps'),
   'train.batch_size': (0, 'at least 1'),
   'train.steps_per_call': (4, 'num_steps is 6, no multiple of'),
+  'train.keep_checkpoints': (1, 'at least 2'),
   'sample.method': ('euler', 'one of ddpm, ddim'),
 }
 
@@ -328,6 +336,76 @@ def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
     'step',
     *['read'] * 2,
   ]
+
+
+def test_compiling_does_not_count_as_slow_training(tiny_config, monkeypatch):
+  clock, passed, written = time.perf_counter, [0.0], []
+
+  def compile_ahead(step_fn, *args):
+    passed[0] += 1e6
+    return step_fn
+
+  monkeypatch.setattr(time, 'perf_counter', lambda: clock() + passed[0])
+  monkeypatch.setattr(compiling, 'compile_ahead', compile_ahead)
+  tiny_config.train.num_steps = 1
+  nothing = lambda *args: None
+  train.loop(
+    tiny_config.train,
+    0,
+    SimpleNamespace(step=0),
+    lambda state, *args: (state, {'loss': np.zeros(1)}),
+    iter([{'codes': np.zeros((8, 16, 16), np.int16)}]),
+    sharding.make_mesh(),
+    SimpleNamespace(
+      write_scalars=lambda step, scalars: written.append(scalars), flush=nothing
+    ),
+    learning_rate=lambda step: 0,
+    save=nothing,
+    show=nothing,
+    last_saved=nothing,
+    stop_asked=nothing,
+  )
+  assert written[0]['images_per_second'] > 8 / 1e5
+
+
+def test_an_evaluation_scores_the_data_that_flags_name(
+  tiny_config, tmp_path, monkeypatch, capsys
+):
+  """Of the config, which is another run's, only that and how to score."""
+  saved, seen = tiny_config, []
+  saved.data.update(source='tfds', dirs=('a', 'b'), weights=(1.0, 2.0))
+  argv = ['x', '--config=configs/ambiguous.py', f'--workdir={tmp_path}']
+  argv += ['--mode=eval', '--config.sample.num_steps=3']
+  monkeypatch.setattr(door.checkpoint, 'read_config', lambda workdir: saved)
+  monkeypatch.setattr(
+    door.evaluate,
+    'evaluate',
+    lambda config, *args, **kwargs: seen.append(config),
+  )
+  monkeypatch.setattr(door.reports, 'format_results', lambda results: 'table')
+
+  def scored(*more):
+    values = flags.FlagValues()
+    with monkeypatch.context() as patch:
+      patch.setattr(flags, 'FLAGS', values)
+      patch.setattr(sys, 'argv', [*argv, *more])
+      config_flags.DEFINE_config_file('config', flag_values=values)
+      for name in ('workdir', 'mode', 'format'):
+        flags.DEFINE_string(name, 'png', '', flag_values=values)
+      values(sys.argv)
+      assert not door._run(values)
+    checks.check(seen[-1])
+    assert seen[-1].sample.num_steps == 3
+    assert seen[-1].model == saved.model
+    return capsys.readouterr().out.splitlines()[1]
+
+  assert scored() == 'scored: val of a, b'
+  assert scored('--config.data.eval_split=test') == 'scored: test of a, b'
+  assert scored('--config.data.dir=c') == 'scored: val of c'
+  assert scored("--config.data.dirs=('d',)") == 'scored: val of d'
+  assert 'ambiguous scenes' in scored(
+    '--config.data.source=ambiguous', '--config.data.dirs=()'
+  )
 
 
 def test_batches_must_divide_over_the_devices(monkeypatch):

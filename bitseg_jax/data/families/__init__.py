@@ -50,8 +50,8 @@ def open_source(
 
 
 def _check_names(source: Source) -> Source:
-  """Leaves out items whose names are no text, or in an earlier split too."""
-  seen: set[str] = set()
+  """Leaves out items whose names are no text, or those of earlier items."""
+  seen: dict[str, str] = {}
   splits = {}
   for split, items in source.splits.items():
     kept = []
@@ -60,10 +60,11 @@ def _check_names(source: Source) -> Source:
         source.problems.append(f'{str(item.photo)!a}: rename it, in plain text')
       elif item.name in seen:
         # It could be used for both training and testing.
-        source.problems.append(f'{item.photo}: in another split too')
+        place = seen[item.name]
+        source.problems.append(f'{item.photo}: its name is in {place} already')
       else:
         kept.append(item)
-    seen.update(item.name for item in kept)
+        seen[item.name] = split
     if kept:
       splits[split] = kept
   return source._replace(splits=splits)

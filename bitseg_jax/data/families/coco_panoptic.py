@@ -145,12 +145,13 @@ def _read_item(
     raise SourceError(
       f'{where}: images lacks its id {shown(annotation["image_id"])}'
     )
-  name = path.stem.removeprefix('panoptic_')
-  folders = (root / name, root / 'images' / name, root / 'images')
-  found = find_below(root, (*folders, root / 'input_images'), photo, where)
+  name, own = path.stem.removeprefix('panoptic_'), path.with_suffix('')
+  places = name, f'images/{name}', 'images', 'input_images'
+  # Labels may have the names of the photos.
+  folders = [root / place for place in places if root / place != own]
+  found = find_below(root, folders, photo, where)
   if found is None:
     raise SourceError(f'{where}: no photo {shown(photo)[1:-1]} in {root}')
-  own = path.with_suffix('')
   png = find_below(root, [own], annotation['file_name'], where)
   if png is None:
     raise SourceError(f'{where}: no {own / annotation["file_name"]}')

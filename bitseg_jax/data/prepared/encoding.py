@@ -92,8 +92,8 @@ def encode_part(
 def _block(source, items, longest_side, folder, start, advance):
   """The results of one block, from its file if that is there."""
   path = folder / f'{start:09d}.msgpack'
-  if path.is_file():
-    results = msgpack.unpackb(path.read_bytes())
+  results = _read_block(path)
+  if results is not None and len(results) == len(items):
     advance(len(results))
     return results
   results = []
@@ -104,6 +104,15 @@ def _block(source, items, longest_side, folder, start, advance):
   partly.write_bytes(msgpack.packb(results))
   os.replace(partly, path)  # so that only whole blocks have this name
   return results
+
+
+def _read_block(path):
+  """What a block's file holds; None without one, or if a crash spoilt it."""
+  try:
+    results = msgpack.unpackb(path.read_bytes())
+  except (FileNotFoundError, ValueError):
+    return None
+  return results if isinstance(results, list) else None
 
 
 def fingerprint(source_dir: str | Path, *settings: Any) -> str:

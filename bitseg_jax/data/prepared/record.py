@@ -14,6 +14,7 @@ from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.source import Item, Source, load_example
 
 MAX_IDS = 65_534
+MAX_SIDE = 65_500  # of a JPEG
 JPEG_QUALITY = 95
 
 
@@ -35,12 +36,18 @@ def encode(
   try:
     example = load_example(source, item)
     image, id_maps = shrink(example['image'], example['id_maps'], longest_side)
+    if max(image.shape) > MAX_SIDE:
+      raise SourceError(
+        f'{item.photo}: a side of {max(image.shape)} pixels; at most '
+        f'{MAX_SIDE} can be stored; give a --longest_side'
+      )
     pngs, num_entities = zip(
       *(_encode_id_map(m, item.label(i)) for i, m in enumerate(id_maps)),
       strict=True,
     )
   except SourceError as error:
-    return str(error)
+    # The name of a file may hold bytes that are no text.
+    return str(error).encode(errors='backslashreplace').decode()
   if example['plain_jpeg'] and image is example['image']:
     jpeg = item.photo.read_bytes()
   else:

@@ -96,6 +96,16 @@ def test_file_without_a_split_in_its_name_is_split_at_random(tmp_path):
   assert 'at random with seed 0' in source.notes[0]
 
 
+def test_a_label_is_not_taken_for_the_photo_of_its_name(tmp_path):
+  photos, path = tmp_path / 'images/train', tmp_path / 'train.json'
+  make_split(photos, path, [1, 2])
+  for photo in list(photos.iterdir()):
+    photo.rename(photo.with_suffix('.png'))
+  path.write_text(path.read_text().replace('.jpg', '.png'))
+  (items,) = coco_panoptic.open_source(tmp_path).splits.values()
+  assert [item.photo.parent for item in items] == [photos] * 2
+
+
 def change_first(key, value=None):
   def spoil(root):
     path = root / 'annotations/panoptic_train2017.json'

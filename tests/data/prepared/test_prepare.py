@@ -20,6 +20,7 @@ from bitseg_jax import cli, prepare
 from bitseg_jax.data import families
 from bitseg_jax.data.families import folder
 from bitseg_jax.data.prepared import builder, encoding, splits
+from bitseg_jax.data.source import Item, Source
 from bitseg_jax.output import describe
 from bitseg_jax.runtime import lock
 
@@ -287,7 +288,15 @@ def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
     save_mat(tmp_path / f'groundTruth/{split}/12.mat', [draw_ids(0)])
   source = families.open_source('bsds500', tmp_path)
   assert list(source.splits) == ['train']
-  assert 'test/12.jpg: in another split too' in source.problems[0]
+  assert 'test/12.jpg: its name is in train already' in source.problems[0]
+
+
+def test_of_two_photos_of_a_name_in_one_split_the_first_stays(tmp_path):
+  items = [Item('12', tmp_path / f'{place}/12.jpg', ()) for place in 'ab']
+  source = Source({'train': items}, None, [], [])
+  source = families._check_names(source)
+  assert source.splits == {'train': items[:1]}
+  assert 'b/12.jpg: its name is in train already' in source.problems[0]
 
 
 def test_exif_turned_photo_is_stored_upright(tmp_path):
@@ -428,6 +437,17 @@ def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
   assert sorted(read_all(tmp_path / 'out')) == ['a', 'c', 'd']
   assert run(source, None) == 1  # checks only, and says the same
   assert named in capfd.readouterr().err
+
+
+def test_a_bad_file_whose_path_is_no_text_is_named(tmp_path, capfd):
+  source = make_folder(tmp_path / 'in')
+  folder = os.fsencode(source / 'labels') + b'/caf\xe9'
+  os.mkdir(folder)
+  Path(os.fsdecode(folder), 'b.png').write_bytes(b'no PNG')
+  assert run(source, tmp_path / 'out') == 0
+  errors = capfd.readouterr().err
+  assert '1 problem' in errors and r'caf\udce9/b.png: unreadable' in errors
+  assert sorted(read_all(tmp_path / 'out')) == ['a', 'c', 'd']
 
 
 def test_damaged_mat_is_named_and_left_out(tmp_path, capfd):
@@ -600,6 +620,16 @@ def test_parts_are_joined_to_the_same_dataset(tmp_path, monkeypatch, capsys):
   assert run(source, tmp_path / 'parts') == 0  # the part that was not done
   assert len(encoded) == 1
   assert tree(tmp_path / 'parts') == tree(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('length, zeros', [(0, 0), (0, 1), (0, 99), (10, 0)])
+def test_a_block_that_a_crash_spoilt_is_encoded_again(tmp_path, length, zeros):
+  source = make_folder(tmp_path / 'in')
+  assert run(source, tmp_path / 'out', part=(0, 1)) == 0
+  (block,) = (tmp_path / 'out').rglob('*.msgpack')
+  block.write_bytes(block.read_bytes()[:length] + bytes(zeros))
+  assert run(source, tmp_path / 'out') == 0
+  assert sorted(read_all(tmp_path / 'out')) == list('abcd')
 
 
 def test_parts_are_held_apart_and_joined_after_all(tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from bitseg_jax.data import transforms
 from bitseg_jax.data.prepared import record
+from bitseg_jax.data.source import Item, Source
 
 
 def encode_jpeg(image):
@@ -60,6 +61,18 @@ def test_a_photo_is_decoded_at_twice_the_wanted_size_or_more(wanted, longest):
   size = transforms.fit_longest_side(601, 1000, 40)
   small, exact = (transforms.resize_image(i, size) for i in (image, full))
   assert np.abs(small.astype(int) - exact).max() <= 12
+
+
+def test_a_photo_too_long_for_a_jpeg_is_named(tmp_path):
+  length = record.MAX_SIDE + 1
+  Image.new('RGB', (length, 1)).save(tmp_path / 'a.png')
+  item = Item('a', tmp_path / 'a.png', ('a label',))
+  ids = np.zeros((1, length), np.int32)
+  source = Source({}, lambda item: [ids], [], [])
+  problem = record.encode(source, item, longest_side=0)
+  assert f'a.png: a side of {length} pixels' in problem
+  shrunk, _ = record.encode(source, item, longest_side=512)
+  assert record.decode({**shrunk, 'name': b'a'})['image'].shape == (1, 512, 3)
 
 
 def test_grey_jpegs_become_rgb():
