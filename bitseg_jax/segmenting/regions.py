@@ -6,6 +6,8 @@ that nearly every one lies in a single entity, and answers keep to their
 borders. Large ones are as large as entities and vote on the answer.
 """
 
+import functools
+
 import numpy as np
 from skimage.segmentation import felzenszwalb
 
@@ -37,7 +39,7 @@ def split(photo: np.ndarray) -> np.ndarray:
   Source: Felzenszwalb and Huttenlocher, "Efficient graph-based image
     segmentation", 2004.
   """
-  return relabel.compact(_felzenszwalb(photo, _SCALE, 0.5, _MIN_AREA))[0]
+  return _felzenszwalb(photo, _SCALE, 0.5, _MIN_AREA)
 
 
 def large(photo: np.ndarray) -> np.ndarray:
@@ -54,17 +56,26 @@ def large(photo: np.ndarray) -> np.ndarray:
     _felzenszwalb(photo, scale, blur, _LARGE_MIN_AREA)
     for scale in _LARGE_SCALES
   ]
-  return np.stack([relabel.compact(id_map)[0] for id_map in found])
+  return np.stack(found)
 
 
 def _felzenszwalb(photo, scale, sigma, min_area):
   """Regions of a photo; scale and area are for a side of _SIDE pixels."""
-  larger = max(photo.shape[:2]) / _SIDE
+  return _cut(photo.tobytes(), photo.shape, scale, sigma, min_area)
+
+
+@functools.lru_cache(maxsize=12)  # every click on a photo asks for them again
+def _cut(pixels, shape, scale, sigma, min_area):
+  photo = np.frombuffer(pixels, np.uint8).reshape(shape)
+  larger = max(shape[:2]) / _SIDE
   low, high = np.percentile(photo, (1, 99))  # dark photos have edges, too
   bright = (photo - low) / max(high - low, 1)
-  return felzenszwalb(
+  found = felzenszwalb(
     bright.clip(0, 1),
     scale=scale * larger**0.5,
     sigma=sigma,
     min_size=max(8, round(min_area * larger**2)),
   )
+  ids = relabel.compact(found)[0]
+  ids.setflags(write=False)  # others may be given the same array
+  return ids

@@ -19,6 +19,15 @@ def test_every_pixel_is_in_a_region(draw_photo, shape):
   np.testing.assert_array_equal(np.unique(found), np.arange(found.max() + 1))
 
 
+def test_asked_again_they_are_the_same_and_whatever_came_between(draw_photo):
+  photo, other = (draw_photo(i, 40, 30) for i in range(2))
+  first = regions.split(photo).copy()
+  regions.split(other), regions.split(photo.reshape(30, 40, 3))
+  np.testing.assert_array_equal(regions.split(photo.copy()), first)
+  with pytest.raises(ValueError, match='read-only'):
+    regions.split(photo)[0] = 1  # or the next one would see it
+
+
 def test_regions_end_at_edges_in_any_light():
   found = regions.split(two_halves())
   assert not set(np.unique(found[:, :13])) & set(np.unique(found[:, 13:]))
