@@ -1,6 +1,6 @@
 """Scenes whose annotators disagree by known probabilities, 32 px, no files.
 
-It trains in ten minutes on two CPU cores; examples/known_truth.py then compares
+It trains in half an hour on two CPU cores; examples/known_truth.py then compares
 what the model draws with what is true.
 """
 
