@@ -1,7 +1,7 @@
 """Scenes whose annotators disagree by known probabilities, 32 px, no files.
 
-It trains in half an hour on two CPU cores; examples/known_truth.py then compares
-what the model draws with what is true.
+It trains in half an hour on two CPU cores; examples/known_truth.py then
+compares what the model draws with what is true.
 """
 
 from bitseg_jax.configs import quickstart
