@@ -152,12 +152,10 @@ def _votes(copy, codes):
   if copy is None:
     return ()
   cuts = regions.large(copy)
-  most = _COLORS_WEIGHT * len(codes) / len(cuts)
   small = [transforms.resize_ids(cut, codes.shape[1:]) for cut in cuts]
-  return [
-    (most * consensus.trust(seen, codes) ** 2, cut)
-    for seen, cut in zip(small, cuts, strict=True)
-  ]
+  most = _COLORS_WEIGHT * len(codes) / len(cuts)
+  counts = most * consensus.trust(small, codes) ** 2
+  return list(zip(counts, cuts, strict=True))
 
 
 def _on(closeups, size, pieces):

@@ -124,20 +124,21 @@ def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
   return np.mean(best, axis=0).astype(np.float32)
 
 
-def trust(id_map: np.ndarray, id_maps: np.ndarray) -> float:
-  """Measures how far a partition made by other means is like the samples.
+def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:
+  """Measures how far partitions made by other means are like the samples.
 
   Args:
-    id_map: integers [h, w].
+    others: integers [h, w], K of them.
     id_maps: samples, integers [N, h, w], N of 2 or more.
 
   Returns:
-    Its mean ARI with a sample, as a share of that of the samples with each
-    other, in [0, 1].
+    float64 [K] in [0, 1]: the mean ARI with a sample, as a share of that of the
+    samples with each other.
   """
   pairs = itertools.combinations(id_maps, 2)
   alike = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])
-  return float(np.clip(mean_ari(id_map, id_maps) / max(alike, 0.05), 0, 1))
+  found = np.array([mean_ari(other, id_maps) for other in others])
+  return np.clip(found / max(alike, 0.05), 0, 1)
 
 
 def _counts(regions, id_map):
