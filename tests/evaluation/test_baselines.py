@@ -231,3 +231,13 @@ def test_what_is_asked_wrongly_is_said_in_one_line(
   assert call_main(monkeypatch, **{'data': prepared} | values) == 1
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match(f'error: .*{line}', said)
+
+
+def test_a_model_is_scored_by_annotators_who_labelled_something():
+  ids = np.arange(64).reshape(8, 8) // 32
+  empty = np.full_like(ids, IGNORE_ID)
+  scored = evaluate._mean_scores([empty, ids], [ids, ids.T])
+  np.testing.assert_array_equal(
+    scored, evaluate._mean_scores([ids], [ids, ids.T])
+  )
+  assert np.isnan(evaluate._mean_scores([empty], [ids])).all()
