@@ -213,7 +213,8 @@ def check_output(path: str, key: str) -> None:
       known = False
     if not known:
       raise FileExistsError(
-        f'--output={path} holds something else; give another file'
+        f'--output={path} holds something else than such results; give another '
+        'file'
       )
 
 

@@ -262,7 +262,7 @@ TRAIN = {
     most=1e6,
   ),
   'keep_checkpoints': Setting(
-    2, 'checkpoints on disk: the newest may be unfinished', least=2, most=10_000
+    2, 'checkpoints kept; the newest may be unfinished', least=2, most=10_000
   ),
 }
 

@@ -7,8 +7,9 @@ import numpy as np
 from skimage.segmentation import felzenszwalb, slic
 from tqdm import tqdm
 
-from bitseg_jax import IGNORE_ID, metrics
+from bitseg_jax import metrics
 from bitseg_jax.data import pipeline
+from bitseg_jax.evaluation import ensembles
 
 
 def grid(image: np.ndarray, k: int) -> np.ndarray:
@@ -45,7 +46,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
     example = pipeline.evaluation_example(source[i], image_size)
     height, width = example['size']
     id_maps = [padded[:height, :width] for padded in example['id_maps']]
-    id_maps = [a for a in id_maps if (a != IGNORE_ID).any()]
+    id_maps = ensembles.labelled(id_maps)
     if not id_maps:
       continue
     pairs = {}

@@ -42,6 +42,15 @@ def columns(num_samples: int) -> list[Column]:
   return found
 
 
+def labelled(annotations: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """Leaves out annotations, integers [H, W] each, that label no pixel.
+
+  A small entity may be all that an annotator labelled, and vanish when the
+  annotation is made smaller.
+  """
+  return [a for a in annotations if (a != IGNORE_ID).any()]
+
+
 def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
   """Evaluates the single answers that the samples of one image give.
 
@@ -54,7 +63,7 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
     float [K], one number for each of `columns`: the mean over annotators who
     labelled anything; nan if there is nothing to score.
   """
-  annotations = [a for a in annotations if (a != IGNORE_ID).any()]
+  annotations = labelled(annotations)
   wanted = columns(len(samples))
   if not annotations:
     return np.full(len(wanted), np.nan)

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from bitseg_jax import IGNORE_ID, metrics
+from bitseg_jax import metrics
 from bitseg_jax.evaluation import ensembles, reports
 from bitseg_jax.runtime import checkpoint, experiment, sharding
 from bitseg_jax.runtime.writers import write_json
@@ -132,11 +132,8 @@ def _over_processes(rows):
 
 
 def _mean_scores(id_maps, samples):
-  """Returns ARI and IoU of every sample, averaged over annotators: [2, N].
-
-  An annotator of whom nothing is left at this size says nothing.
-  """
-  id_maps = [a for a in id_maps if (a != IGNORE_ID).any()]
+  """Returns ARI and IoU of every sample, averaged over annotators: [2, N]."""
+  id_maps = ensembles.labelled(id_maps)
   if not id_maps:
     return np.full((2, len(samples)), np.nan)
   each = [[metrics.scores(a, b) for b in samples] for a in id_maps]

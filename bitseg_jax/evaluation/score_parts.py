@@ -87,23 +87,27 @@ def read(output: Path, asked: dict[str, Any], stamped: Stamps) -> Scores:
   """
   scores: Scores = {place: {} for place in stamped}
   for path in paths(output):
-    if not holds(path, asked):
+    content = json.loads(path.read_bytes())
+    if not _is_of(content, asked):
       continue
-    for place, name, seen, score in json.loads(path.read_bytes())['scores']:
+    for place, name, seen, score in content['scores']:
       if place in stamped and seen == stamped[place].get(name):
         scores[place][name] = _from_json(score)
   return scores
 
 
 def holds(path: Path, asked: dict[str, Any]) -> bool:
-  """Whether a part's scores were asked for just so."""
-  asked_then = json.loads(path.read_bytes())['asked']
-  return asked_then == json.loads(json.dumps(asked))
+  """Whether the scores that a part has left were asked for just so."""
+  return _is_of(json.loads(path.read_bytes()), asked)
 
 
 def paths(output: Path) -> Iterable[Path]:
   """Returns the files that parts have written."""
   return sorted(output.parent.glob(f'{output.name}.part-*-of-*'))
+
+
+def _is_of(content, asked):
+  return content['asked'] == json.loads(json.dumps(asked))
 
 
 def _to_json(score):

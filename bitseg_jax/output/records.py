@@ -51,7 +51,7 @@ def file_names(name: str, kinds: Sequence[str], num_samples: int) -> list[str]:
 
 
 def path(output: str | Path, name: str) -> Path:
-  """NAME.json of a photo."""
+  """Returns the place of a photo's NAME.json."""
   return Path(output) / f'{name}.json'
 
 
@@ -72,7 +72,8 @@ def read(output: str | Path, name: str) -> Record | None:
     record = json.loads(file.read_bytes())
   except (OSError, ValueError):
     return None
-  if not isinstance(record, dict) or 'made_with' not in record:
+  made_with = record.get('made_with') if isinstance(record, dict) else None
+  if not isinstance(made_with, dict) or 'num_samples' not in made_with:
     raise SourceError(
       f'{file} was not written by predict and would be overwritten; choose '
       'another --output'

@@ -72,8 +72,8 @@ def consensus(
       (they would be specks), and the result is no worse than the medoid.
     parts: samples of parts of the photo, which only count for pairs of pixels
       in the part: its box in pixels of regions, and integers [n, h', w'].
-    others: partitions of the photo that are no samples: as how many samples one
-      counts, and integers [h', w']. Both only count with regions.
+    others: partitions of the photo that are no samples: how many samples each
+      counts as, and integers [h', w']. Parts and others need regions.
 
   Returns:
     int32 [H, W], or [h, w] without regions; ids 0, 1, ... in the order of their

@@ -190,16 +190,16 @@ def loop(
     batch = sharding.put_next(batches, mesh, together)
     if step == first + together:
       step_fn = compiling.compile_ahead(step_fn, state, batch, *fixed)
-      progress.unpause(), clock.restart()  # as if it began after compiling
+      progress.unpause()  # compiling counts neither for the time left
+      clock.restart()  # nor for the images per second
     state, metrics = step_fn(state, batch, *fixed)
     pending.append(metrics)
     while due:  # read only now, when the device has the next step to do
       report(*due.pop())
     stop = step < settings.num_steps and stop_asked(step // together)
-    last = stop or step == settings.num_steps
     logs = step % settings.log_every == 0
-    saves = last or step % settings.checkpoint_every == 0
-    saves = saves or (logs and unsaved.rings())
+    saves = stop or step % settings.checkpoint_every == 0
+    saves = saves or step == settings.num_steps or (logs and unsaved.rings())
     shows = step == settings.num_steps or step % settings.eval_every == 0
     if saves or shows or logs:
       due, pending = [(step, pending)], []

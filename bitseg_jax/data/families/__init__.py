@@ -60,8 +60,9 @@ def _check_names(source: Source) -> Source:
         source.problems.append(f'{str(item.photo)!a}: rename it, in plain text')
       elif item.name in seen:
         # It could be used for both training and testing.
-        place = seen[item.name]
-        source.problems.append(f'{item.photo}: its name is in {place} already')
+        source.problems.append(
+          f'{item.photo}: another photo of {seen[item.name]} has its name'
+        )
       else:
         kept.append(item)
         seen[item.name] = split

@@ -288,7 +288,9 @@ def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
     save_mat(tmp_path / f'groundTruth/{split}/12.mat', [draw_ids(0)])
   source = families.open_source('bsds500', tmp_path)
   assert list(source.splits) == ['train']
-  assert 'test/12.jpg: its name is in train already' in source.problems[0]
+  assert (
+    'test/12.jpg: another photo of train has its name' in source.problems[0]
+  )
 
 
 def test_of_two_photos_of_a_name_in_one_split_the_first_stays(tmp_path):
@@ -296,7 +298,7 @@ def test_of_two_photos_of_a_name_in_one_split_the_first_stays(tmp_path):
   source = Source({'train': items}, None, [], [])
   source = families._check_names(source)
   assert source.splits == {'train': items[:1]}
-  assert 'b/12.jpg: its name is in train already' in source.problems[0]
+  assert 'b/12.jpg: another photo of train has its name' in source.problems[0]
 
 
 def test_exif_turned_photo_is_stored_upright(tmp_path):
