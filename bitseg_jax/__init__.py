@@ -23,7 +23,8 @@ Each folder is a room and imports only from those above it:
   page         the page in the browser
 
 The commands are small files that read flags and make one call: main (train and
-evaluate), prepare, predict, demo, score, baselines, sweep, benchmark, convert.
+evaluate), prepare, predict, demo, clicks, score, baselines, sweep, benchmark,
+convert.
 `python -m bitseg_jax` lists them. The settings of a run are in configs/base.py.
 
 To segment a photo:

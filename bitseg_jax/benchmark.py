@@ -42,10 +42,11 @@ def run(
   traces: str = '',
   slice_name: str = '',
 ) -> None:
-  """Runs benchmarks, prints each row at once and writes the JSON.
+  """Runs benchmarks, prints the rows of each as it ends and writes the JSON.
 
   Raises:
-    ValueError: if `what` is empty or names something else than WHAT.
+    ValueError: if `what` is empty or names something else than WHAT, or traces
+      are asked for where nothing is run.
     OSError: if the file to compare with, or the folder to write to, does not
       exist.
   """
@@ -54,6 +55,8 @@ def run(
   for name in what:
     if name not in WHAT:
       raise ValueError(f'--what={name}: choose among {", ".join(WHAT)}')
+  if slice_name and traces:
+    raise ValueError('--profile traces what is run; with --topology nothing is')
   cli.check_output(output, 'rows')
   old = table.read(Path(compare)) if compare else {}
   checks.check(config)

@@ -156,10 +156,23 @@ def parse_flags(argv: list[str]) -> list[str]:
   if '--help' in argv or '-h' in argv or '-help' in argv:
     sys.exit(_help())
   try:
-    argv = [_found_config(argument) for argument in argv]
+    argv = [_found_config(argument) for argument in _joined(argv)]
     return flags.FLAGS(_given_last(argv))
   except Exception as error:  # a config is a program, and may raise anything
     sys.exit(say(_with_flag(error, argv)))
+
+
+def _joined(argv):
+  """Writes settings given as `--config.x VALUE` as --config.x=VALUE."""
+  joined, rest = [], list(argv)
+  while rest:
+    argument = rest.pop(0)
+    if re.match(r'--?config\b', argument):
+      argument = '--' + argument.lstrip('-')
+      if '=' not in argument and rest and not rest[0].startswith('--'):
+        argument += f'={rest.pop(0)}'
+    joined.append(argument)
+  return joined
 
 
 def _given_last(argv):

@@ -21,7 +21,7 @@ from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import clicks, reports
 from bitseg_jax.runtime import experiment
 from bitseg_jax.runtime.writers import write_json
-from bitseg_jax.segmenting import weights
+from bitseg_jax.segmenting import pretrained, weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
@@ -82,8 +82,12 @@ def main() -> None:
     source, segment, f.image_size, counts, f.jitter, f.seed, f.own_clicks
   )
   results = {
+    'checkpoint': f.checkpoint or pretrained.DEFAULT,
     'data': f.data,
     'split': f.split,
+    'every': f.every,
+    'image_size': f.image_size,
+    'seed': f.seed,
     'images': len(curves['model']['ari']),
     'num_samples': f.num_samples,
     'num_steps': f.num_steps,

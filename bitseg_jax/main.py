@@ -6,7 +6,8 @@
     [--config.train.batch_size=16 ...]
 
 --config is a file, or the name of a config in the package. --mode=eval needs
-only --workdir; with --config, its sections eval and sample count, and the flags
+only --workdir, which may be one step, RUN/checkpoints/STEP; with --config, its
+sections eval and sample count, and the flags
 --config.data.{eval_split,dir,dirs,source}. To resume a run that was stopped,
 repeat the same command.
 """
@@ -68,7 +69,10 @@ def main() -> int:
     logging.getLogger(library).setLevel(logging.ERROR)
   if not f.workdir:
     raise ValueError('--workdir is missing; give the folder of the run')
-  if f.distributed or f.coordinator:
+  alone = not (f.distributed or f.coordinator)
+  if alone and not (f.num_processes is None and f.process_id is None):
+    raise ValueError('--num_processes and --process_id need --coordinator')
+  if not alone:
     partners.join(
       f.coordinator, f.num_processes, f.process_id, f.partner_timeout
     )
@@ -83,9 +87,12 @@ def main() -> int:
 def _run(f):
   """Trains, evaluates, or both; the exit code."""
   workdir, config = pathlib.Path(f.workdir), f.config
+  # Nothing is written into a step: it would count as damaged.
+  run, step = checkpoint.run_and_step(workdir)
+  output = run if step is None else run / f'at_step_{step}'
   if not jax.config.jax_compilation_cache_dir:
     # Evaluation and the next start reuse what has been compiled.
-    jax.config.update('jax_compilation_cache_dir', f'{workdir}/compiled')
+    jax.config.update('jax_compilation_cache_dir', f'{run}/compiled')
   if f.mode == 'eval':
     saved = checkpoint.read_config(workdir)
     if config is not None:  # it decides how to sample and score
@@ -94,6 +101,10 @@ def _run(f):
     config = saved
   elif config is None:
     raise ValueError('--config is missing; try --config=quickstart')
+  elif step is not None:
+    raise ValueError(
+      f'--workdir={workdir} is a step of a run; training takes the run, {run}'
+    )
   else:
     workdir.mkdir(parents=True, exist_ok=True)
     if not train.train(config, workdir):
@@ -101,15 +112,16 @@ def _run(f):
   if f.mode != 'train':
     if jax.process_count() > 1:
       interrupts.install()  # jax has taken SIGTERM, on which training ends
-    results = evaluate.evaluate(config, workdir, plot_format=f.format)
+    if not jax.process_index():
+      output.mkdir(exist_ok=True)
+    results = evaluate.evaluate(config, workdir, output, plot_format=f.format)
     if jax.process_index():
       return 0
     print(reports.format_results(results))
     print(experiment.tell_scored(config))
     several = '_*' if len(config.data.dirs) > 1 else ''
     print(
-      f'results: {workdir}/results.json  '
-      f'gallery: {workdir}/gallery{several}.png'
+      f'results: {output}/results.json  gallery: {output}/gallery{several}.png'
     )
   return 0
 

@@ -79,7 +79,10 @@ def compact_ids(id_map: np.ndarray) -> tuple[np.ndarray, int]:
     (labels, count): int32 [H, W] in [0, count), -1 where ignored, and the
     number of entities.
   """
-  ignored = np.maximum(np.asarray(id_map), IGNORE_ID)
+  ids = np.asarray(id_map)
+  if ids.dtype.kind == 'u':  # as labels in PNGs are read; it lacks -1
+    ids = ids.astype(np.int64)
+  ignored = np.maximum(ids, IGNORE_ID)
   ranks, present = relabel.compact(ignored)
   negative = int(len(present) > 0 and present[0] == IGNORE_ID)
   return ranks - np.int32(negative), len(present) - negative

@@ -27,6 +27,8 @@ Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard then writes summary.json and the other files of all photos.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from bitseg_jax import cli
@@ -75,6 +77,14 @@ def predict(
   steering = {k: given.open_place(place) for k, place in places if place}
   if steering and settings['tile'] is not None:
     raise ValueError('--known and --start cannot be used with --tile')
+  if settings['steer'] and not known:
+    raise ValueError('--steer lets samples agree with --known; give it')
+  for kind, place in steering.items():
+    if Path(output).resolve() in (p := place.place.resolve(), *p.parents):
+      raise ValueError(
+        f'--{kind}={place.place} lies in --output={output}, where it would be '
+        'written over; give a copy of it, or another --output'
+      )
   for kind, place in steering.items():
     number = given.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
@@ -90,8 +100,8 @@ def predict(
     + f' in {summary["seconds"]:.0f} s, compiling included' * bool(done)
     + f'; {there} were there' * bool(there)
     + f'; {failed} could not be read' * bool(failed)
-    + '; once all parts are done, the same command without --shard writes '
-    'summary.json' * bool(part)
+    + '; once all parts are done, the same command without --shard'
+    f'{" and --overwrite" * overwrite} writes summary.json' * bool(part)
   )
   if done + there and (line := collection.how_to_look(kinds)):
     print(line)

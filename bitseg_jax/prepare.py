@@ -56,6 +56,8 @@ def main() -> int:
   names = ('unlabelled', 'split', 'connected')
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
   part = cli.shard()
+  if part and f.check:
+    raise ValueError('--check reads everything; leave out --shard')
   if not f.check:
     splits.check_no_links(f.output)
   with contextlib.ExitStack() as held, interrupts.raised():

@@ -83,12 +83,6 @@ def main() -> None:
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(score_table.format_table(results))
-  for place, result in results.items():
-    if not result['num_images']:
-      raise ValueError(
-        f'{place}: nothing to score, for it claims no pixel that somebody '
-        'labelled'
-      )
   if f.output:
     write_json(output, {**asked, 'methods': results})
     for path in score_parts.paths(output):
@@ -96,6 +90,12 @@ def main() -> None:
         path.unlink()
       else:
         print(f'{path} is of other settings and was not used')
+  for place, result in results.items():
+    if not result['num_images']:
+      raise ValueError(
+        f'{place}: nothing to score, for it claims no pixel that somebody '
+        'labelled'
+      )
 
 
 def _score_part(source, found, how, output, part, asked):

@@ -15,7 +15,9 @@ def get_config():
   config.model.patch_size = 2
   config.model.attention_levels = (1, 2)
   config.train.batch_size = 32
+  config.train.optimizer = 'adamw'
   config.train.num_steps = 2_000
+  config.train.learning_rate = 1.5e-3
   config.train.decay_steps = 1_000
   config.train.eval_every = 1_000
   config.sample.guidance_weight = 0.0  # it would sharpen the probabilities

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import codec, diffusion, models, palette, sampler, schedule
 from bitseg_jax.data import transforms
+from bitseg_jax.runtime import train_state
 from bitseg_jax.runtime.schema import Setting, to_config
 
 # Upper bound that keeps a typing error from filling the memory.
@@ -202,11 +203,7 @@ TRAIN = {
     8, 'images in a batch, over all devices', least=1, most=1_000_000
   ),
   'accumulate': Setting(
-    1,
-    'in how many parts a batch is computed, one after the other, to save '
-    'memory',
-    least=1,
-    most=1024,
+    1, 'parts that a batch is computed in, to save memory', least=1, most=1024
   ),
   'steps_per_call': Setting(
     1,
@@ -225,8 +222,11 @@ TRAIN = {
   'num_steps': Setting(
     300_000, 'steps of the whole training', least=1, most=_MANY
   ),
+  'optimizer': Setting(
+    'adamw', 'muon learns more in few steps', choices=train_state.OPTIMIZERS
+  ),
   'learning_rate': Setting(
-    1e-4, 'learning rate of AdamW after the warm-up', least=0, most=10
+    1e-4, 'learning rate after the warm-up', least=0, most=10
   ),
   'warmup_steps': Setting(
     1_000, 'steps of linear warm-up', least=0, most=_MANY

@@ -15,7 +15,6 @@ def get_config():
   config.data.crop_scale = (0.3, 1.2)  # as the teacher
   config.diffusion.prompt_rate = 0.5  # as the teacher
   config.distill.teacher = 'photos'
-  config.distill.teacher_steps = 4
   config.sample.num_steps = 4
   config.sample.guidance_weight = 0.0
   config.train.batch_size = 32

@@ -22,7 +22,8 @@ def get_config():
   config.model.num_heads = 1
   config.train.batch_size = 8
   config.train.num_steps = 1_200
-  config.train.learning_rate = 1.5e-3
+  config.train.optimizer = 'muon'  # 1,200 steps are few
+  config.train.learning_rate = 1.2e-3
   config.train.warmup_steps = 50
   config.train.decay_steps = 700
   config.train.ema_decay = 0.995

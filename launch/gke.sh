@@ -165,10 +165,14 @@ start() {
     [[ $flag != --workdir=runs/?* ]] || found=yes
   done
   [[ $found ]] || die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
+  check_accelerator
+  send
+}
+
+check_accelerator() {
   [[ $gpu =~ ^[a-z0-9-]+:[1-9][0-9]{0,2}$ && ! $tpu ||
     $tpu =~ ^[a-z0-9-]+:[0-9x]+:[1-9][0-9]{0,2}$ && ! $gpu ]] ||
     die 'give --gpu=TYPE:N or --tpu=TYPE:TOPOLOGY:N; see launch/gke.sh --help'
-  send
 }
 
 array() {
@@ -179,6 +183,7 @@ array() {
   esac
   [[ $parts == [1-9]* && ! $parts == *[!0-9]* ]] ||
     die "--parts=$parts: give a number from 1 on"
+  [[ ! $gpu && ! $tpu ]] || check_accelerator
   command=array nodes=$parts
   send
 }

@@ -239,8 +239,9 @@ look_after() {
   case " $states " in
     *' running '*) say "$name: running" ;;
     *' new '*) try start ;;
-    # 75: stopped, and saved; 143: stopped where there was nothing to save.
-    *' ready '* | *' lost '* | ' 75 ' | ' 143 ' | ' 143 75 ') try resume ;;
+    # 75: stopped, and saved; 143: stopped where there was nothing to save. Then
+    # workers that hear of it later end as those do who lost a partner.
+    *' ready '* | *' lost '* | *' 75 '* | *' 143 '*) try resume ;;
     ' 0 ') return 0 ;;
     *) die "the run failed ($states): launch/tpu_vm.sh logs --name=$name" \
       "--zone=$zone tells why; the VM is still there, and costs" ;;

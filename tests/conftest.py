@@ -52,6 +52,7 @@ def tiny_config():
   config.model.num_res_blocks = 1
   config.model.attention_levels = (1,)
   config.model.num_heads = 1
+  config.train.optimizer = 'adamw'  # muon takes seconds longer to compile
   config.train.batch_size = 8
   config.train.num_steps = 6
   config.train.warmup_steps = 1

@@ -109,3 +109,5 @@ def test_for_a_slice_only_programs_are_measured(
   assert 'matmul' not in printed
   with pytest.raises(ValueError, match='compiles train and sample'):
     benchmark.run(['input'], tiny_config, slice_name='v5e:2x2')
+  with pytest.raises(ValueError, match='--profile traces what is run'):
+    benchmark.run(['train'], tiny_config, slice_name='v5e:2x2', traces='x')

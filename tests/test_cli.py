@@ -57,7 +57,18 @@ WRONG = [
     ],
     'channel_mults is 0 in (0,)',
   ),
+  (
+    # And so does one whose value is an argument of its own.
+    [
+      *('train', '--config', 'quickstart', '--workdir=x'),
+      *('--config.model.channel_mults', '(1,2)'),
+      *('-config.model.channel_mults', '(0,)'),
+    ],
+    'channel_mults is 0 in (0,)',
+  ),
   (['train', '--config=quickstart'], '--workdir is missing'),
+  (['train', '--workdir=x', '--coordinator=localhost'], 'give host:port'),
+  (['train', '--workdir=x', '--process_id=1'], 'need --coordinator'),
   (
     ['train', '--config=CONFIG_OF_A_DICT', '--workdir=x'],
     'return a ConfigDict',

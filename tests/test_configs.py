@@ -49,6 +49,7 @@ PAPER = {
   'model.dtype': 'float32',
   'train.batch_size': 8,
   'train.num_steps': 300_000,
+  'train.optimizer': 'adamw',
   'train.learning_rate': 1e-4,
   'train.warmup_steps': 1_000,
   'train.decay_steps': 50_000,

@@ -147,3 +147,12 @@ def test_impossible_palettes_are_refused():
     palettes.make_palette(25, 'similar')
   with pytest.raises(ValueError, match='unknown palette order'):
     palettes.make_palette(64, 'gray')
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int8, bool])
+def test_ids_may_be_of_any_integer_type(dtype):
+  id_map = np.indices((8, 8))[0] // 4
+  order = palettes.make_palette(16, 'similar')
+  expected = palettes.assign_codes(id_map, order)
+  found = palettes.assign_codes(id_map.astype(dtype), order)
+  np.testing.assert_array_equal(found, expected)

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from bitseg_jax import cli, metrics, predict
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco_panoptic
+from bitseg_jax.evaluation import reading
 from bitseg_jax.output import collection, files, records, viz
 from bitseg_jax.segmenting import pretrained
 from bitseg_jax.segmenting.segmenter import Segmenter
@@ -234,14 +235,54 @@ def test_nothing_of_another_run_is_left(folder, tmp_path):
   output = tmp_path / 'out'
   run(folder, output, ALL, num_samples=3)
   run(folder, output, ['labels', 'samples'], seed=6)
-  ours = {'panoptic.json', 'rle.json', 'sheet_1.png', 'summary.json'}
-  expected = []
+  expected = ['summary.json']
   for name in ('a', 'b', 'deep/a'):
     kinds = ['labels', 'samples']
     expected += [f'{name}.json', *records.file_names(name, kinds, 2)]
-  assert sorted(set(names_in(output)) - ours) == sorted(expected)
-  run(folder, output, ['overlay'], seed=6)  # the same run, more files
+  assert sorted(names_in(output)) == sorted(expected)
+  run(folder, output, ['overlay', 'rle'], seed=6)  # the same run, more files
   assert (output / 'a_labels.png').exists()
+  run(folder, output, ['overlay'], seed=6)
+  assert (output / 'rle.json').exists()
+  (folder / 'a.png').write_bytes(b'')  # now it has no files of any run
+  run(folder, output, ['labels'], seed=7)
+  assert not list(output.glob('a*'))
+
+
+def test_samples_of_a_run_that_was_killed_do_not_stay(folder, tmp_path):
+  output = tmp_path / 'out'
+  run(folder, output, ['labels', 'samples'], num_samples=4)
+  (output / 'a.json').unlink()  # it is written last
+  run(folder, output, ['labels', 'samples'])
+  kept = sorted(path.name for path in output.glob('a_sample_*'))
+  assert kept == ['a_sample_1.png', 'a_sample_2.png']
+
+
+def test_a_run_that_is_trained_anew_is_another_model(
+  folder, tmp_path, monkeypatch, model
+):
+  output = tmp_path / 'out'
+  assert run(folder, output) == 0
+  assert read_summary(output)['made_with']['digest'] == model.digest
+  monkeypatch.setattr(model, 'digest', 'of other weights')
+  assert run(folder, output) == 0
+  assert [p['status'] for p in read_summary(output)['photos']] == ['done'] * 3
+
+
+def test_photos_of_one_name_stay_apart_in_coco_files(tmp_path, draw_photo):
+  output = tmp_path / 'out'
+  inputs = [tmp_path / 'x' / 'a.png', tmp_path / 'y' / 'a.png']
+  for i, path in enumerate(inputs):
+    path.parent.mkdir()
+    Image.fromarray(draw_photo(i, 30, 47)).save(path)
+  predict.predict('run', list(map(str, inputs)), str(output), ['rle', 'labels'])
+  images = json.loads((output / 'rle.json').read_text())['images']
+  for image, name in zip(images, ['a.png', 'a.png~2'], strict=True):
+    stem = str(Path(image['file_name']).with_suffix(''))
+    (parts,) = reading.find(output / 'rle.json', [stem]).values()
+    (painted,) = reading.load(parts, (30, 47))
+    labels = np.asarray(Image.open(output / f'{name}_labels.png')).astype(int)
+    assert metrics.adjusted_rand_index(labels, painted) == 1
 
 
 @pytest.mark.parametrize('content', ['[]', '{"shapes": []}'])
@@ -423,6 +464,25 @@ def test_refused_before_it_starts(tmp_path, capsys):
   (tmp_path / 'known.json').write_text('{"a": [{"id": 1, "points": [[1, 1]]}]}')
   given = None, False, None, tmp_path / 'known.json'
   assert 'cannot be used with --tile' in refuse('run', *given, tile=16)
+  assert '--steer lets samples' in refuse('run', steer=True)
+
+
+@pytest.mark.parametrize('kind', ['known', 'start'])
+def test_what_is_given_is_not_written_over(folder, tmp_path, capsys, kind):
+  output = tmp_path / 'out'
+  assert run(folder, output) == 0
+  before = (output / 'a_labels.png').read_bytes()
+  for place in (output, output / 'deep'):
+    assert run(folder, output, **{kind: str(place)}) == 1
+    assert 'it would be written over' in capsys.readouterr().err
+  assert (output / 'a_labels.png').read_bytes() == before
+
+
+def test_one_is_told_how_parts_that_overwrite_are_joined(
+  folder, tmp_path, capsys
+):
+  run(folder, tmp_path / 'out', None, True, (0, 1))
+  assert 'without --shard and --overwrite writes' in capsys.readouterr().out
 
 
 def test_links_below_the_output_are_not_followed(folder, tmp_path, capsys):

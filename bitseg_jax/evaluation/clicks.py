@@ -152,6 +152,9 @@ def score_whole_maps(
 
   Returns:
     By method and score of SCORED, float [images, counts].
+
+  Raises:
+    ValueError: there is nothing to score.
   """
   methods = {'model': segment, **classical_methods(image_size)}
   values = {name: {s: [] for s in SCORED} for name in methods}
@@ -172,6 +175,10 @@ def score_whole_maps(
       rows = [metrics.scores(true, pred) for pred in preds]
       for score in SCORED:
         values[name][score].append([row[score] for row in rows])
+  if not values['model'][SCORED[0]]:
+    raise ValueError(
+      f'nothing to score: at {image_size} px no annotation has a labelled pixel'
+    )
   return {
     name: {score: np.array(rows) for score, rows in of.items()}
     for name, of in values.items()

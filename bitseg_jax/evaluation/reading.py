@@ -180,7 +180,7 @@ def _numbers_in(folder):
 def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
   """Groups the masks in a list of results by image."""
   content = read_json(path)
-  named = _names_of_ids(content)
+  named = _names_of_ids(content, path)
   masks: dict[Any, list[Any]] = {}
   for i, mask in enumerate(_masks_in(content, path)):
     keys = [mask[k] for k in ('file_name', 'image_id') if k in mask]
@@ -198,16 +198,23 @@ def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
   return found
 
 
-def _names_of_ids(content):
+def _names_of_ids(content, path):
   """Names by image_id, of JSON that lists its images as COCO's files do."""
   images = content.get('images') if isinstance(content, dict) else None
   if not isinstance(images, list):
     return {}
-  return {
-    as_key(image['id']): as_key(image['file_name'])
-    for image in images
-    if isinstance(image, dict) and {'id', 'file_name'} <= image.keys()
-  }
+  named, owners = {}, {}
+  for image in images:
+    if isinstance(image, dict) and {'id', 'file_name'} <= image.keys():
+      number, name = as_key(image['id']), as_key(image['file_name'])
+      named[number] = name
+      owner = owners.setdefault(_key(str(name)), number)
+      if owner != number:
+        raise SourceError(
+          f'{path}: the images {owner} and {number} are both called {name}; '
+          'their names, without the suffix, must differ'
+        )
+  return named
 
 
 def _check_owner(owners, part, name, shown_part):

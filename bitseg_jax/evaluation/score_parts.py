@@ -1,6 +1,8 @@
 """Scores that the jobs of an array leave on disk, for one command to join."""
 
+import glob
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bitseg_jax import metrics
+from bitseg_jax.data import outside
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading
 from bitseg_jax.evaluation.scoring import ImageScore, Scores
@@ -87,7 +90,7 @@ def read(output: Path, asked: dict[str, Any], stamped: Stamps) -> Scores:
   """
   scores: Scores = {place: {} for place in stamped}
   for path in paths(output):
-    content = json.loads(path.read_bytes())
+    content = _load(path)
     if not _is_of(content, asked):
       continue
     for place, name, seen, score in content['scores']:
@@ -98,12 +101,19 @@ def read(output: Path, asked: dict[str, Any], stamped: Stamps) -> Scores:
 
 def holds(path: Path, asked: dict[str, Any]) -> bool:
   """Whether the scores that a part has left were asked for just so."""
-  return _is_of(json.loads(path.read_bytes()), asked)
+  return _is_of(_load(path), asked)
 
 
 def paths(output: Path) -> Iterable[Path]:
   """Returns the files that parts have written."""
-  return sorted(output.parent.glob(f'{output.name}.part-*-of-*'))
+  return sorted(output.parent.glob(f'{glob.escape(output.name)}.part-*-of-*'))
+
+
+def _load(path):
+  content = outside.read_json(path)
+  if not isinstance(content, dict) or not {'asked', 'scores'} <= content.keys():
+    raise outside.SourceError(f'{path} holds no scores of a part; remove it')
+  return content
 
 
 def _is_of(content, asked):
@@ -111,14 +121,15 @@ def _is_of(content, asked):
 
 
 def _to_json(score):
-  values = score._asdict()
+  values = score._asdict()  # nan becomes null
   return values | {k: values[k].tolist() for k in ('covered', 'reliability')}
 
 
 def _from_json(values):
+  nan = lambda value: math.nan if value is None else value
   arrays = {k: np.array(values[k]) for k in ('covered', 'reliability')}
-  panoptic = metrics.panoptic.Matches(*values['panoptic'])
-  boundary = metrics.boundary.Matches(*values['boundary'])
-  return ImageScore(
-    **(values | arrays | {'panoptic': panoptic, 'boundary': boundary})
-  )
+  by_name = {name: nan(value) for name, value in values['values'].items()}
+  panoptic = metrics.panoptic.Matches(*map(nan, values['panoptic']))
+  boundary = metrics.boundary.Matches(*map(nan, values['boundary']))
+  matches = {'panoptic': panoptic, 'boundary': boundary}
+  return ImageScore(**(values | arrays | matches | {'values': by_name}))

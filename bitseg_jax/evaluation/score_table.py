@@ -1,4 +1,4 @@
-"""The table of scores that `bitseg score` and `bitseg baselines` print."""
+"""The table of scores that `bitseg score` prints."""
 
 from typing import Any
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import reading
+from bitseg_jax.runtime.writers import without_nan
 
 
 class ImageScore(NamedTuple):
@@ -302,11 +303,4 @@ def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
     if num_samples > 1:
       summary |= metrics.uncertainty.calibration(pooled('reliability'))
   per_image = {name: s.values for name, s in scores.items()}
-  return _without_nan({**summary, 'per_image': per_image})
-
-
-def _without_nan(values):
-  """Replaces nan, which JSON lacks, by None."""
-  if isinstance(values, dict):
-    return {name: _without_nan(value) for name, value in values.items()}
-  return None if isinstance(values, float) and math.isnan(values) else values
+  return without_nan({**summary, 'per_image': per_image})

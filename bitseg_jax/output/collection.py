@@ -70,7 +70,7 @@ def predict(
     steering: files of what is 'known', and of what to 'start' from.
 
   Returns:
-    What summary.json says; that is written however this ends.
+    What summary.json says. If whole, that is written however this ends.
 
   Raises:
     OSError: the output cannot be written.
@@ -175,13 +175,15 @@ def _made_with(segmenter, checkpoint, settings, steering):
   return {
     'checkpoint': os.path.abspath(checkpoint) if is_path else checkpoint,
     'step': segmenter.step,
-    # Steps tell a run's weights apart; pretrained ones may be replaced.
-    **({'digest': segmenter.digest} if segmenter.digest else {}),
+    # A run may be trained anew, and pretrained weights be replaced.
+    'digest': segmenter.digest,
     **settings,
     'num_steps': sampler['num_steps'],
     'guidance_weight': sampler['guidance_weight'],
-    # Whatever the strength, without a start it changes nothing.
+    # Whatever the strength, without a start it changes nothing; and with one,
+    # samples agree with what is known anyhow.
     'strength': settings['strength'] if 'start' in steering else None,
+    'steer': settings['steer'] and 'start' not in steering,
     **{k: os.path.abspath(g.place) for k, g in steering.items()},
   }
 
@@ -194,6 +196,7 @@ def _todo(
     about = {'photo': os.path.abspath(path), 'made_with': made_with}
     record, same = None, False
     try:
+      record = records.read(output, name)
       if path.is_file():
         status = path.stat()
         about.update(bytes=status.st_size, modified=status.st_mtime)
@@ -201,7 +204,6 @@ def _todo(
           about['steered_by'] = {
             k: given.fingerprint(g, name) for k, g in steering.items()
           }
-        record = records.read(output, name)
         same = _is_of(record, about)
         if same and not overwrite and _is_there(output, name, kinds, record):
           entries[name] = _entry('there', record)
@@ -219,8 +221,10 @@ def _todo(
         'reason': reason,
       }
       progress.update()
+      if not same:
+        records.remove(output, name, record)
       continue
-    if record is not None and not same:
+    if not same:
       records.remove(output, name, record)
     yield name, about, image, ids
 

@@ -1,5 +1,6 @@
 """Which files a photo has in the output directory, and what NAME.json says."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ KINDS = (
   'geojson',
   'sheet',
 )
+# Files of all photos together, beside sheet_1.png, sheet_2.png, ...
+TOGETHER = 'summary.json', 'panoptic.json', 'rle.json'
 Record = dict[str, Any]
 
 
@@ -81,13 +84,25 @@ def read(output: str | Path, name: str) -> Record | None:
   return record
 
 
-def remove(output: str | Path, name: str, record: Record) -> None:
+def remove(output: str | Path, name: str, record: Record | None) -> None:
   """Removes the files of a photo that was segmented otherwise before.
+
+  With them go the files of all photos together, which tell of it, too.
 
   Args:
     output, name: directory, and what the file names begin with.
-    record: as from `read`.
+    record: as from `read`. None: only samples are removed, of a run that was
+      killed before it wrote NAME.json.
   """
-  count = record['made_with']['num_samples']
-  for file in (f'{name}.json', *file_names(name, KINDS, count)):
-    (Path(output) / file).unlink(missing_ok=True)
+  output, count = Path(output), itertools.count(1)
+  if record is None:
+    files = itertools.takewhile(
+      Path.is_file, (output / f'{name}_sample_{n}.png' for n in count)
+    )
+  else:
+    number = record['made_with']['num_samples']
+    names = f'{name}.json', *file_names(name, KINDS, number), *TOGETHER
+    sheets = output.glob('sheet_*.png')
+    files = [*(output / file for file in names), *sheets]
+  for file in list(files):
+    file.unlink(missing_ok=True)

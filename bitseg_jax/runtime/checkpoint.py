@@ -230,9 +230,15 @@ def read_params(
   return step, items[kind]
 
 
+def read_digest(workdir: str | pathlib.Path, step: int) -> str:
+  """Returns a hash of a step that `read_params` read from this workdir."""
+  return digest.read(_folder(run_and_step(workdir)[0]) / str(step))
+
+
 def _read_newest(path, **items):
   """(step, items) of the newest step whose items are whole."""
-  folder, only = _locate(path)
+  workdir, only = run_and_step(path)
+  folder = _folder(workdir)
   if not folder.is_dir():
     raise FileNotFoundError(
       f'no checkpoint: {folder} does not exist; give the workdir of a run'
@@ -296,14 +302,13 @@ def _none_whole(folder, damaged, only=None):
   )
 
 
-def _locate(path):
-  """Returns (checkpoints folder, step or None) for a path of a run."""
-  path = pathlib.Path(path).absolute()
-  if path.parent.name == 'checkpoints' and path.name.isdigit():
-    return path.parent, int(path.name)
-  if path.name == 'checkpoints' and not _folder(path).is_dir():
-    return path, None
-  return _folder(path), None
+def run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+  """Returns (workdir, step or None) for what `read_params` takes as workdir."""
+  whole = pathlib.Path(path).absolute()
+  if whole.parent.name == 'checkpoints' and whole.name.isdigit():
+    return whole.parent.parent, int(whole.name)
+  is_folder = whole.name == 'checkpoints' and not _folder(whole).is_dir()
+  return whole.parent if is_folder else pathlib.Path(path), None
 
 
 def _read(orbax, step, **items):

@@ -170,6 +170,16 @@ def check_same_run(
     ValueError: one line that names the setting that differs.
   """
   ours, theirs = (flatten_dict(c.to_dict(), sep='.') for c in (config, saved))
+  names, before = (
+    [pathlib.Path(d).name for d in c.data.dirs or [c.data.dir]]
+    for c in (config, saved)
+  )
+  if config.data.source == 'tfds' and names != before:
+    raise ValueError(
+      f'{workdir} holds a run on {", ".join(before)}, not {", ".join(names)}; '
+      'use another --workdir, or the same datasets in the same order, whose '
+      'folders may lie elsewhere under the same names'
+    )
   # A teacher may have moved, but a run with one learns something else.
   if bool(config.distill.teacher) != bool(saved.distill.teacher):
     raise ValueError(

@@ -40,6 +40,11 @@ def write(folder: pathlib.Path) -> None:
   os.replace(temporary, folder / NAME)
 
 
+def read(folder: pathlib.Path) -> str:
+  """Returns one hash of all files in a folder that `check` found whole."""
+  return json.loads((folder / NAME).read_bytes())['sha256']
+
+
 def check(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
   """Compares the files below a folder with its digest.
 

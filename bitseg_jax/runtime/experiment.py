@@ -183,6 +183,7 @@ def make_optimizer(
     settings.beta2,
     settings.weight_decay,
     settings.grad_clip,
+    settings.optimizer,
   )
 
 
@@ -263,9 +264,10 @@ def evaluated(
 
   Args:
     saved: config of the run.
-    given: its sections `sample` and `eval` are taken.
+    given: its sections `sample` and `eval` are taken, but for the steps and the
+      guidance of a distilled model.
     named: settings that were named one by one, such as 'data.eval_split'; what
-      they say of the data to score is taken too.
+      they say of the data to score, and of a distilled model, is taken too.
 
   Returns:
     The config to evaluate with; `build` checks how it fits together.
@@ -275,7 +277,12 @@ def evaluated(
   """
   schema.check(given, base.SETTINGS)
   config = saved.copy_and_resolve_references()
-  config.sample, config.eval = given.sample, given.eval
+  config.eval = given.eval
+  config.sample = given.sample.copy_and_resolve_references()
+  if saved.distill.teacher:  # a student knows its own steps only
+    for name in ('num_steps', 'guidance_weight'):
+      if f'sample.{name}' not in named:
+        config.sample[name] = saved.sample[name]
   for name in ('source', 'dir', 'dirs', 'eval_split'):
     if f'data.{name}' in named:
       config.data[name] = given.data[name]

@@ -9,6 +9,7 @@ one stand still names it in one line and ends.
 import atexit
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -43,7 +44,12 @@ def join(
     process_id: number of this one; None likewise.
     patience: seconds to wait for the others; after them the program ends in
       one line.
+
+  Raises:
+    ValueError: in one line, if the processes cannot meet there.
   """
+  if coordinator:
+    _check_address(coordinator, process_id)
   where = coordinator or 'the address that the cluster gives'
   late = threading.Timer(
     patience,
@@ -56,13 +62,20 @@ def join(
   )
   late.daemon = True
   late.start()
-  # JAX's own limit comes later: it would abort with a stack.
-  jax.distributed.initialize(
-    coordinator,
-    num_processes,
-    process_id,
-    initialization_timeout=int(patience) + 60,
-  )
+  try:
+    # JAX's own limit comes later: it would abort with a stack.
+    jax.distributed.initialize(
+      coordinator,
+      num_processes,
+      process_id,
+      initialization_timeout=int(patience) + 60,
+    )
+  except (RuntimeError, LookupError, ValueError) as error:
+    late.cancel()
+    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    raise ValueError(
+      f'the processes could not meet at {where}: {reason}'
+    ) from error
   jax.devices()  # the processes meet once more when the devices are opened
   late.cancel()
   if jax.process_count() > 1:
@@ -70,6 +83,25 @@ def join(
     _have_last_word(process_id or jax.process_index())
     for task in (_exchange, _watch):
       threading.Thread(target=task, daemon=True).start()
+
+
+def _check_address(coordinator, process_id):
+  host, _, port = coordinator.rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    raise ValueError(
+      f'--coordinator={coordinator}: give host:port of process 0, such as '
+      'localhost:1234'
+    )
+  if process_id == 0:  # which listens there; JAX would crash if it cannot
+    with socket.socket() as listener:
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      try:
+        listener.bind(('', int(port)))
+      except OSError as error:
+        raise ValueError(
+          f'--coordinator={coordinator}: {error.strerror.lower()}; give '
+          'another port'
+        ) from error
 
 
 def leave(error: BaseException) -> NoReturn:

@@ -23,10 +23,12 @@ def stop_signal(
   stop_asked has not told. Several at once are one, see interrupts.AT_ONCE.
 
   Args:
-    reached_preemption: orbax's, by which several processes agree on a step; it
-      must be asked at every count.
+    reached_preemption: orbax's, by which several processes agree on a step. It
+      is asked of every step up to the one that stop_asked is told, since they
+      agree on the step after the last that any has asked of: on step 1 before
+      the first, and on one within a call of several steps.
   """
-  asked, told, before, first = [], [], {}, 0.0
+  asked, told, before, first, last = [], [], {}, 0.0, 0
   several = jax.process_count() > 1
   # Several processes: JAX hears SIGTERM and tells all, so Ctrl-C becomes one.
   noted = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
@@ -47,11 +49,15 @@ def stop_signal(
       signal.signal(*before.popitem())
 
   def stop_asked(step):
+    nonlocal last
     if not before and not asked:
       for name in noted:
         if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup asks
           before[name] = signal.signal(name, note)
-    stop = reached_preemption(step) if several else bool(asked)
+    stop = bool(asked)
+    if several:
+      stop = any([reached_preemption(n) for n in range(last + 1, step + 1)])
+      last = step
     if stop:
       told.append(step)
     return stop

@@ -4,6 +4,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+
+OPTIMIZERS = ('adamw', 'muon')
 
 
 @flax.struct.dataclass
@@ -53,12 +56,52 @@ def make_optimizer(
   beta2: float = 0.999,
   weight_decay: float = 0.0,
   grad_clip: float = 1.0,
+  name: str = 'adamw',
 ) -> optax.GradientTransformation:
-  """Builds a run's optimizer: AdamW, with the global gradient norm clipped."""
-  return optax.chain(
-    optax.clip_by_global_norm(grad_clip),
-    optax.adamw(learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay),
+  """Builds a run's optimizer, with the global gradient norm clipped.
+
+  Args:
+    learning_rate: about the most by which a step changes a weight. With muon it
+      is the root mean square over the weights of a kernel.
+    beta1: decay of AdamW's mean of gradients.
+    beta2: decay of AdamW's mean of squares.
+    weight_decay: as a share of the learning rate.
+    grad_clip: largest global norm of the gradient.
+    name: one of OPTIMIZERS. muon is for kernels, as matrices from all that goes
+      into an output to the outputs; the others have AdamW with Nesterov's
+      momentum.
+
+  Returns:
+    The optimizer.
+
+  Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019;
+    Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
+    2024, with the steps of Liu et al., "Muon is scalable for LLM training",
+    2025, but of size 1 instead of 0.2.
+  """
+  if name == 'muon':
+    rule = optax.contrib.muon(
+      learning_rate,
+      weight_decay=weight_decay,
+      adam_b1=beta1,
+      adam_b2=beta2,
+      adam_weight_decay=weight_decay,
+      muon_weight_dimension_numbers=_as_matrices,
+      consistent_rms=1.0,
+    )
+  else:
+    rule = optax.adamw(
+      learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay
+    )
+  return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
+
+
+def _as_matrices(params):
+  """Which axes of each kernel are inputs and outputs; None for the others."""
+  axes = lambda p: optax.contrib.MuonDimensionNumbers(
+    reduction_axis=tuple(range(p.ndim - 1)), output_axis=p.ndim - 1
   )
+  return jax.tree.map(lambda p: axes(p) if p.ndim > 1 else None, params)
 
 
 def create_state(

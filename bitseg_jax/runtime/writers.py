@@ -137,9 +137,24 @@ def _is_running(process):
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes content to a JSON file that appears complete or not at all."""
+  """Writes content to a JSON file that appears complete or not at all.
+
+  Args:
+    path: the file.
+    content: what JSON can hold; nan and inf, which it lacks, become null.
+  """
   with whole_file(path) as file:
-    file.write(json.dumps(content, indent=2) + '\n')
+    file.write(json.dumps(without_nan(content), indent=2) + '\n')
+
+
+def without_nan(content: Any) -> Any:
+  """Returns what JSON is to hold with None for nan and inf, which it lacks."""
+  if isinstance(content, dict):
+    return {name: without_nan(value) for name, value in content.items()}
+  if isinstance(content, list | tuple):
+    return [without_nan(value) for value in content]
+  is_nan = isinstance(content, float) and not math.isfinite(content)
+  return None if is_nan else content
 
 
 class MetricWriter:

@@ -59,7 +59,7 @@ class Segmenter:
         multiple of their number. None: 8 a device; on CPU as many as keep
         its cores busy, which is 1 but for the smallest networks.
       step: of the checkpoint, for those who want to know.
-      digest: of a pretrained model's weights, which have no step.
+      digest: of the weights, which tells them from any others.
       config: of the run, which `save_pretrained` writes.
 
     Raises:

@@ -54,7 +54,8 @@ def check(
   if not 0 <= strength <= 1:  # also nan
     raise ValueError(f'strength is {strength}; it must be in [0, 1]')
   nothing = [None] * len(images)
-  known, start = known or nothing, start or nothing
+  known = nothing if known is None else known  # an array has no truth value
+  start = nothing if start is None else start
   for name, given in (('known', known), ('start', start)):
     if len(given) != len(images):
       raise ValueError(

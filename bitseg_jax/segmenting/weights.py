@@ -38,8 +38,8 @@ class Weights(NamedTuple):
     params: float32 parameters, on the devices.
     config: of the run, complete and checked.
     step: of the run; None for a pretrained model.
-    digest: of a pretrained model, see pretrained.py; None for a run, whose
-      step says which weights they are.
+    digest: tells them from any others, see pretrained.py and, of a run,
+      checkpoint.read_digest.
   """
 
   params: Any
@@ -94,7 +94,7 @@ def read_checkpoint(
   if expected is None:
     expected = _placed(config)
   step, params = checkpoint.read_params(path, expected, kind)
-  return Weights(params, config, step)
+  return Weights(params, config, step, checkpoint.read_digest(path, step))
 
 
 def read_pretrained(name: str | pathlib.Path, expected: Any = None) -> Weights:
@@ -127,7 +127,23 @@ def read_to_start(
     found = read(name)
     if not found.config.diffusion.prompt_rate:
       return _with_marks(name, found, config, expected)
-  return read(name, expected=expected)
+  try:
+    return read(name, expected=expected)
+  except (ValueError, OSError) as error:
+    if config.diffusion.prompt_rate or not _sees_marks(name):
+      raise
+    raise ValueError(
+      f'{name} has learned to see marks; give '
+      '--config.diffusion.prompt_rate=0.5, or another share of images with them'
+    ) from error
+
+
+def _sees_marks(name):
+  if pretrained.is_pretrained(name):
+    config = pretrained.load_pretrained(name).config
+  else:
+    config = checkpoint.read_config(name)
+  return config.diffusion.prompt_rate > 0
 
 
 def _with_marks(name, found, config, expected):

@@ -104,6 +104,11 @@ def load_teacher(
   _check_shared(config, teacher.config)
   num_steps, theirs = config.sample.num_steps, teacher.config.sample
   steps = config.distill.teacher_steps or theirs.num_steps
+  if teacher.config.distill.teacher and steps != theirs.num_steps:
+    raise ValueError(
+      f'config.distill.teacher_steps is {steps}, but the teacher is a student '
+      f'itself, which learned to take {theirs.num_steps}'
+    )
   if steps % num_steps:
     raise ValueError(
       f'the teacher takes {steps} steps, no multiple of '

@@ -115,8 +115,11 @@ def run(
     mine = lambda item: run_dir(item[1], folder) in only
     configs = dict(filter(mine, configs.items()))
   scores: dict[str, Scores] = {name: {} for name in sweep.rows}
-  for i, ((name, seed), config) in enumerate(configs.items()):
-    done = results_path(config, folder).is_file()
+  # First what is done, or a report that is there would lose it for a while.
+  is_done = lambda config: results_path(config, folder).is_file()
+  ordered = sorted(configs.items(), key=lambda item: not is_done(item[1]))
+  for i, ((name, seed), config) in enumerate(ordered):
+    done = is_done(config)
     say(
       f'[{i + 1} of {len(configs)}] {sweep.name}: {name}, seed {seed}'
       + ', done before' * done
@@ -125,7 +128,7 @@ def run(
     if results is None:
       return False
     scores[name][seed] = score_of(results, sweep.answers.get(name))
-    if only is None:
+    if only is None and (not done or i + 1 == len(ordered)):
       write_report(sweep, scores, folder, plot_format)
   return True
 

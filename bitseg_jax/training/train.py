@@ -196,7 +196,7 @@ def loop(
     pending.append(metrics)
     while due:  # read only now, when the device has the next step to do
       report(*due.pop())
-    stop = step < settings.num_steps and stop_asked(step // together)
+    stop = step < settings.num_steps and stop_asked(step)
     logs = step % settings.log_every == 0
     saves = stop or step % settings.checkpoint_every == 0
     saves = saves or step == settings.num_steps or (logs and unsaved.rings())

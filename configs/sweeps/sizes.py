@@ -16,6 +16,7 @@ def tiny():
   config.model.attention_levels = (1,)
   config.model.patch_size = 4
   config.train.batch_size = 32
+  config.train.optimizer = 'adamw'  # the paper's, too
   config.train.num_steps = 400
   config.train.learning_rate = 1.5e-3
   config.train.decay_steps = 250

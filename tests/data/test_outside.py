@@ -173,13 +173,13 @@ def test_names_that_are_no_text_are_left_out(tmp_path, capfd):
   assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'))) == 1
   (line,) = [x for x in capfd.readouterr().err.splitlines() if 'rename' in x]
   assert '\\udcff.png' in line
-  assert encoding.fingerprint(tmp_path / 'in')
+  assert encoding.fingerprint(tmp_path / 'in', 'out')
 
 
 def test_links_in_circles_end(tmp_path):
   for name in 'abc':
     (tmp_path / name).symlink_to(tmp_path)
-  assert encoding.fingerprint(tmp_path)
+  assert encoding.fingerprint(tmp_path, 'out')
 
 
 @pytest.mark.parametrize('at', ['', 'entity_segmentation'])

@@ -1,6 +1,7 @@
 """The simulated user, and methods that listen to it."""
 
 import numpy as np
+import pytest
 
 from bitseg_jax.evaluation import clicks, reports
 from bitseg_jax.segmenting import obeying
@@ -101,3 +102,10 @@ def test_one_clicked_entity_is_all_there_is():
   for name, method in clicks.classical_methods(24).items():
     if name != 'Felzenszwalb':
       assert (method(image, known) == 5).all(), name
+
+
+def test_nothing_to_click_at_is_said():
+  record = records(1)[0]
+  record['id_maps'] = [np.full((24, 24), -1)]
+  with pytest.raises(ValueError, match='nothing to score: at 24 px'):
+    clicks.score_whole_maps([record], lambda image, known: known, 24, [0])

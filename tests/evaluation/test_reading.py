@@ -246,6 +246,17 @@ def test_results_that_number_their_images_are_found_by_name(tmp_path):
     assert (ids[0] == 0).nonzero()[0].tolist() == [i]
 
 
+def test_two_images_of_one_name_are_refused(tmp_path):
+  path = tmp_path / 'rle.json'
+  images = [
+    {'id': i, 'file_name': f'1.{s}'} for i, s in enumerate(['jpg', 'png'])
+  ]
+  masks = [box(0, i, image_id=i, score=1) for i in range(2)]
+  path.write_text(json.dumps({'images': images, 'annotations': masks}))
+  with pytest.raises(SourceError, match='images 0 and 1 are both called'):
+    reading.find(path, ['1'])
+
+
 def test_a_result_is_of_one_image(tmp_path):
   path = tmp_path / 'all.json'
   path.write_text(json.dumps([box(0, 0, score=1, file_name='1.jpg')]))

@@ -40,7 +40,7 @@ def test_the_plot_by_number_of_samples_can_be_of_vectors(tmp_path):
 def test_the_command_hands_the_format_on(tmp_path, monkeypatch, kind):
   asked = []
 
-  def evaluate(config, workdir, plot_format):
+  def evaluate(config, workdir, output, plot_format):
     asked.append(plot_format)
     return {}
 

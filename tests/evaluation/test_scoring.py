@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bitseg_jax import cli, metrics, score
-from bitseg_jax.data import procedural
+from bitseg_jax.data import outside, procedural
 from bitseg_jax.data.prepared import run, splits
 from bitseg_jax.evaluation import score_table, scoring
 
@@ -333,9 +333,30 @@ def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
   for i in range(3):
     np.save(tmp_path / f'{Annotated()[i]["name"]}.npy', np.full((16, 16), -1))
-  place = [str(tmp_path)]
-  assert call_main(monkeypatch, predictions=place, unclaimed='ignore') == 1
-  assert 'nothing to score' in capsys.readouterr().err.splitlines()[-1]
+  given = {'predictions': [str(tmp_path)], 'unclaimed': 'ignore'}
+  output = tmp_path / 's[1].json'
+  for shard in ('', '0/1', ''):  # alone, and from a part
+    call = lambda shard=shard: call_main(
+      monkeypatch, **given, output=str(output), shard=shard
+    )
+    assert call() == (0 if shard else 1)
+    if not shard:
+      said = capsys.readouterr().err.splitlines()[-1]
+      assert 'nothing to score' in said
+    assert outside.read_json(output)['methods']  # what is scored is written
+  assert list(tmp_path.glob('*.part-*')) == []
+
+
+@pytest.mark.parametrize('content', ['{}', 'x', '[]'])
+def test_a_part_that_holds_no_scores_is_named(
+  monkeypatch, places, tmp_path, capsys, content
+):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  part = tmp_path / 's.json.part-0-of-2'
+  part.write_text(content)
+  output = str(tmp_path / 's.json')
+  assert call_main(monkeypatch, predictions=places, output=output) == 1
+  assert str(part) in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from bitseg_jax import interrupts
+from bitseg_jax import main as door
 from bitseg_jax.data.prepared import builder
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import evaluate, reports
@@ -182,13 +183,87 @@ def test_ctrl_c_is_as_sigterm_to_several_processes(signals_before, monkeypatch):
   assert signal.getsignal(signal.SIGINT) is before
 
 
+class Agreement:
+  """JAX's: on the step after the last that a process has asked of."""
+
+  def __init__(self):
+    self.asked, self.agreed = 0, None
+
+  def reached(self, step):
+    self.asked = step
+    return step == self.agreed
+
+  def signal(self):
+    self.agreed = self.asked + 1
+
+
+@pytest.mark.parametrize('together', [1, 10])
+@pytest.mark.parametrize('comes', ['before the first', 'after a save', 'later'])
+def test_several_processes_stop_at_their_next_call(
+  monkeypatch, together, comes
+):
+  """Also of a run that was resumed, whose first step is not 1."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  jax_says = Agreement()
+  with stopping.stop_signal(jax_says.reached) as stop_asked:
+    if comes == 'before the first':
+      jax_says.signal()
+      assert stop_asked(200 + together)
+      return
+    assert not stop_asked(200 + together)
+    assert not stop_asked(200 + 2 * together)
+    if comes == 'after a save':  # orbax asks, too
+      jax_says.reached(200 + 2 * together)
+    jax_says.signal()
+    assert stop_asked(200 + 3 * together)
+
+
+def test_a_step_that_is_evaluated_stays_whole(
+  random_run, tmp_path, monkeypatch, capsys
+):
+  run = tmp_path / 'run'
+  shutil.copytree(random_run, run)
+  step = run / 'checkpoints' / '1'
+  given = {'workdir': str(step), 'config': None, 'mode': 'eval'}
+  monkeypatch.setattr(
+    door.evaluate,
+    'evaluate',
+    lambda config, workdir, output, **_: (output / 'results.json').write_text(
+      str(checkpoint.read_digest(workdir, 1))
+    ),
+  )
+  monkeypatch.setattr(door.reports, 'format_results', str)
+  assert not door._run(types.SimpleNamespace(**given, format='png'))
+  said = capsys.readouterr().out
+  assert f'results: {run}/at_step_1/results.json' in said
+  digest.check(step)
+  assert (run / 'at_step_1/results.json').is_file()
+  given |= {'mode': 'train', 'config': checkpoint.read_config(run)}
+  with pytest.raises(ValueError, match=f'training takes the run, {run}$'):
+    door._run(types.SimpleNamespace(**given))
+
+
+@pytest.mark.parametrize(
+  'dirs',
+  [('c',), ('elsewhere/b', 'elsewhere/a'), ('a', 'b', 'c'), ()],
+)
+def test_datasets_may_move_but_not_change(tiny_config, dirs):
+  tiny_config.data.update(source='tfds', dirs=('in/a', 'in/b'))
+  saved = checks.complete(tiny_config.to_dict())
+  tiny_config.data.dirs = ('elsewhere/a', 'elsewhere/b')
+  checks.check_same_run(tiny_config, saved, 'run')
+  tiny_config.data.dirs = dirs
+  with pytest.raises(ValueError, match='run holds a run on a, b, not '):
+    checks.check_same_run(tiny_config, saved, 'run')
+
+
 @pytest.mark.slow
 def test_several_steps_a_call_are_the_same_steps(tiny_config, flat, tmp_path):
   config = flat(tiny_config)
   train.train(config, tmp_path / 'one')
   config.train.update(steps_per_call=2, log_every=2)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(stopping, 'stop_signal', stop_at(2))  # the second call
+    patch.setattr(stopping, 'stop_signal', stop_at(4))  # the second call
     assert not train.train(config, tmp_path / 'two')
   assert train.train(config, tmp_path / 'two')
   # A mean over two steps of what was logged for each.

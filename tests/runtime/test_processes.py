@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from bitseg_jax.runtime import partners
+
 # Evaluates a run with devices of a given order, and reports what it scored.
 PROGRAM = """
 import json, sys
@@ -155,3 +157,12 @@ def test_the_loss_of_a_partner_is_told_in_one_line(tmp_path, victim):
 def test_a_partner_that_never_comes_is_told_in_one_line(tmp_path, here):
   (alone,) = start_two(tmp_path, [here], '--partner_timeout=3')
   assert f'error: process {here} waited 3 s at localhost:' in last_line(alone)
+
+
+def test_a_port_that_is_taken_is_told_in_one_line():
+  with socket.socket() as other:
+    other.bind(('', 0))
+    other.listen()
+    address = f'localhost:{other.getsockname()[1]}'
+    with pytest.raises(ValueError, match=f'{address}: address already in use'):
+      partners.join(address, 2, 0)

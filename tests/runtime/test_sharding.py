@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from bitseg_jax.runtime import sharding
+from bitseg_jax.runtime import sharding, train_state
 
 
 def specs(shapes, fsdp):
@@ -58,7 +58,9 @@ def run(fsdp=1, accumulate=1, devices=8):
   config.data.image_size = 16
   config.model.channel_mults = (1, 2)
   config.model.attention_levels = (1,)
-  config.train.update(batch_size=16, fsdp=fsdp, accumulate=accumulate)
+  config.train.update(
+    batch_size=16, fsdp=fsdp, accumulate=accumulate, optimizer=sys.argv[1]
+  )
   parts, mesh = experiment.build(config), sharding.make_mesh(fsdp)
   if devices < 8:
     mesh = jax.make_mesh(
@@ -93,11 +95,11 @@ print(json.dumps([run(), run(fsdp=4), others]))
 
 
 @pytest.mark.slow
-def test_eight_devices_share_the_work_by_one_sum_of_gradients():
+@pytest.mark.parametrize('optimizer', train_state.OPTIMIZERS)
+def test_eight_devices_share_the_work_by_one_sum_of_gradients(optimizer):
   environ = {**os.environ, 'JAX_NUM_CPU_DEVICES': '8', 'PYTHONPATH': '.'}
-  done = subprocess.run(
-    [sys.executable, '-c', PROGRAM], env=environ, capture_output=True, text=True
-  )
+  command = [sys.executable, '-c', PROGRAM, optimizer]
+  done = subprocess.run(command, env=environ, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   plain, cut, others = json.loads(done.stdout)
   for other in (cut, *others):

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from bitseg_jax.data import outside
 from bitseg_jax.runtime import lock, writers
 
 
@@ -47,6 +49,7 @@ def test_a_name_of_any_legal_length_is_written_and_cleared_up(
 
 KILLED = """
 import os, signal, sys
+from bitseg_jax.data import outside
 from bitseg_jax.runtime import lock, writers
 with writers.whole_file(sys.argv[1] + '/sub/b.json') as file:
   os.kill(os.getpid(), signal.SIGKILL)
@@ -82,3 +85,10 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'write', fail)
   with named('.lock'), lock.hold(tmp_path):
     pass
+
+
+def test_what_json_lacks_becomes_null(tmp_path):
+  content = {'a': [float('nan'), (np.float64('inf'), 1.5)], 'b': 'nan', 'c': 2}
+  writers.write_json(tmp_path / 'a.json', content)
+  read = outside.read_json(tmp_path / 'a.json')
+  assert read == {'a': [None, [None, 1.5]], 'b': 'nan', 'c': 2}

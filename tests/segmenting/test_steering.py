@@ -42,6 +42,15 @@ def random_marks(count, seed=0):
   return known
 
 
+def test_what_is_said_may_be_one_array():
+  images = np.zeros((2, 8, 8, 3), np.uint8)
+  known = np.full((2, 8, 8), -1)
+  assert steering.check(images, known, None, 0.5, None) is None
+  known[1, 2, 3] = 0
+  first, second = steering.check(images, known, None, 0.5, None)
+  assert first.known.max() < 0 <= second.known.max()
+
+
 @pytest.mark.parametrize('steer', [False, True])
 @pytest.mark.parametrize('which', ['model', 'seeing_model'])
 def test_any_known_pixels_are_obeyed(which, steer, request, draw_photo):
@@ -115,6 +124,16 @@ def test_a_model_goes_on_with_channels_for_marks(random_run):
   with pytest.raises(ValueError, match='another network') as error:
     weights.read_to_start(random_run, config, larger)
   assert '\n' not in str(error.value)
+
+
+def test_a_run_without_marks_is_told_what_to_set(seeing_model, tmp_path):
+  seeing_model.save_pretrained(tmp_path / 'seeing')
+  config = seeing_model._config.copy_and_resolve_references()
+  config.diffusion.prompt_rate = 0.0
+  parts = experiment.build(config)
+  shapes = experiment.abstract_params(parts, sharding.make_mesh())
+  with pytest.raises(ValueError, match=r'--config\.diffusion\.prompt_rate='):
+    weights.read_to_start(tmp_path / 'seeing', config, shapes)
 
 
 def test_numbers_carry_no_meaning(seeing_model, draw_photo):

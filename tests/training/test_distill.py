@@ -174,6 +174,33 @@ def test_students_that_do_not_fit_their_teacher_get_one_line(
   assert '\n' not in str(caught.value)
 
 
+def test_a_student_teaches_the_steps_that_it_has_learned(
+  student_config, monkeypatch
+):
+  found = distill.weights.read(student_config.distill.teacher)
+  config = found.config.copy_and_resolve_references()
+  config.distill.teacher = 'its own teacher'
+  monkeypatch.setattr(
+    distill.weights, 'read', lambda name: found._replace(config=config)
+  )
+  parts = experiment.build(student_config)
+  distill.load_teacher(student_config, parts)
+  student_config.distill.teacher_steps = 4
+  with pytest.raises(ValueError, match='which learned to take 2'):
+    distill.load_teacher(student_config, parts)
+
+
+def test_a_student_is_evaluated_as_it_was_trained(student_config):
+  given = quickstart.get_config()
+  given.sample.num_steps = 5
+  asked = lambda *named: experiment.evaluated(student_config, given, named)
+  learned = student_config.sample
+  assert asked().sample.num_steps == learned.num_steps
+  assert asked().sample.guidance_weight == learned.guidance_weight == 0
+  assert asked('sample.num_steps').sample.num_steps == 5
+  assert given.sample.num_steps == 5 and given.sample.guidance_weight
+
+
 def test_a_run_without_a_teacher_has_no_target():
   config = quickstart.get_config()
   assert distill.load_teacher(config, experiment.build(config)) == ((), None)

@@ -129,6 +129,36 @@ def test_gradients_are_clipped_by_their_global_norm():
   np.testing.assert_allclose(first_moment, 0.1 * clipped['w'], rtol=1e-5)
 
 
+def test_muon_turns_the_gradient_of_a_kernel_into_an_orthogonal_matrix():
+  rng = np.random.default_rng(0)
+  grads = {
+    'kernel': jnp.asarray(rng.standard_normal((3, 3, 4, 16)), jnp.float32),
+    'bias': jnp.asarray(rng.standard_normal(16), jnp.float32),
+  }
+  params = jax.tree.map(jnp.zeros_like, grads)
+
+  def step(scale, name):
+    optimizer = train_state.make_optimizer(0.1, name=name)
+    scaled = jax.tree.map(lambda g: scale * g, grads)
+    return optimizer.update(scaled, optimizer.init(params), params)[0]
+
+  muon, adamw = step(1.0, 'muon'), step(1.0, 'adamw')
+  # All singular values are near each other, which are not the gradient's.
+  singular = np.linalg.svd(muon['kernel'].reshape(36, 16), compute_uv=False)
+  before = np.linalg.svd(grads['kernel'].reshape(36, 16), compute_uv=False)
+  assert singular.max() < 2 * singular.min()
+  assert before.max() > 3 * before.min()
+  # A step is as long as the learning rate says, whatever the gradient's size.
+  size = np.sqrt(np.square(muon['kernel']).mean())
+  np.testing.assert_allclose(size, 0.1, rtol=0.2)
+  shorter = step(1e-3, 'muon')['kernel']
+  np.testing.assert_allclose(shorter, muon['kernel'], rtol=1e-3, atol=1e-5)
+  assert not np.allclose(muon['kernel'], adamw['kernel'], rtol=0.5)
+  # Of the bias each number goes its own way, as with AdamW.
+  ratio = muon['bias'] / adamw['bias']
+  np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+
+
 def test_dropped_images_are_not_seen(flat_config):
   parts = experiment.build(flat_config)
   seen = lambda rate, batch: train_step.make_corrupt_fn(

@@ -166,7 +166,7 @@ def write_dataset(
     data_dir: directory that will hold the dataset.
     dataset: the source's name, stored with the data.
     longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
-    strict: write nothing if any item has a problem.
+    strict: write nothing if any item has a problem; what is encoded stays.
     options: how the source was opened, stored with the data.
     key: name of this preparation, see `encoding.fingerprint`; a call continues
       an interrupted one of the same key, and '' starts anew.
@@ -195,7 +195,7 @@ def write_dataset(
     try:
       _run_quietly(builder)
     except SourceError as error:
-      shutil.rmtree(unfinished)
+      shutil.rmtree(written if strict else unfinished)
       return builder.problems, str(error)
     except RuntimeError as error:
       # ArrayRecord raises this on a full disk. Any other error is a bug.
@@ -232,13 +232,9 @@ def encode_part(
     How many items the part has, and how many of them would be left out.
   """
   folder = unfinished_path(data_dir, key) / 'encoded'
-  items = left_out = 0
   with tqdm(unit=' images', mininterval=1) as progress:
-    for split, listed in source.splits.items():
-      mine = (listed, longest_side, folder / split, part)
-      found = encoding.encode_part(source, *mine, progress.update)
-      items, left_out = items + found[0], left_out + found[1]
-  return items, left_out
+    how = longest_side, folder, part, progress.update
+    return encoding.encode_part(source, *how)
 
 
 def _run_quietly(builder):

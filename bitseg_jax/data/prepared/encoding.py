@@ -63,7 +63,6 @@ def encode_blocks(
 
 def encode_part(
   source: Source,
-  items: list[Item],
   longest_side: int,
   folder: Path,
   part: tuple[int, int],
@@ -72,18 +71,26 @@ def encode_part(
   """Encodes the blocks of one part, where `encode_blocks` finds them later.
 
   Args:
-    source, items, longest_side, folder, advance: see `encode_blocks`.
-    part: (index, count): every count-th block, from that of the index on.
+    source, longest_side, advance: see `encode_blocks`.
+    folder: holds the folders of all splits.
+    part: (index, count): of the blocks of all splits every count-th, from that
+      of the index on.
 
   Returns:
     How many items the part has, and how many of them would be left out.
   """
-  folder.mkdir(parents=True, exist_ok=True)
   index, count = part
+  blocks = [
+    (split, start)
+    for split, items in source.splits.items()
+    for start in range(0, len(items), BLOCK)
+  ]
   done = left_out = 0
-  for start in range(0, len(items), BLOCK)[index::count]:
-    block = items[start : start + BLOCK]
-    results = _block(source, block, longest_side, folder, start, advance)
+  for split, start in blocks[index::count]:
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    block = source.splits[split][start : start + BLOCK]
+    where = folder / split, start
+    results = _block(source, block, longest_side, *where, advance)
     done += len(results)
     left_out += sum(isinstance(result, str) for result in results)
   return done, left_out
@@ -115,19 +122,22 @@ def _read_block(path):
   return results if isinstance(results, list) else None
 
 
-def fingerprint(source_dir: str | Path, *settings: Any) -> str:
+def fingerprint(
+  source_dir: str | Path, output: str | Path, *settings: Any
+) -> str:
   """Digests a dataset's files and the settings of its preparation.
 
   Args:
     source_dir: directory whose files count, by path, size and modification
       time.
+    output: directory whose files do not, though it may lie in the source.
     *settings: plain values that JSON can hold.
 
   Returns:
     16 hexadecimal digits.
   """
   digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-  walked: set[str] = set()
+  walked = {os.path.realpath(output)}
   for folder, subfolders, names in os.walk(source_dir, followlinks=True):
     if os.path.realpath(folder) in walked:  # links may form a cycle
       subfolders.clear()

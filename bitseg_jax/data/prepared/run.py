@@ -50,7 +50,7 @@ def prepare(
   opened = open_source(dataset, source, **options)
   print(*opened.notes, sep='\n', end='\n' if opened.notes else '')
   if output:
-    key = fingerprint(source, dataset, longest_side, options)
+    key = fingerprint(source, output, dataset, longest_side, options)
     if part:
       return _encode_part(opened, output, longest_side, key, part)
     _tell_unfinished(output, key)

@@ -624,6 +624,36 @@ def test_parts_are_joined_to_the_same_dataset(tmp_path, monkeypatch, capsys):
   assert tree(tmp_path / 'parts') == tree(tmp_path / 'whole')
 
 
+def test_parts_share_the_blocks_of_all_splits(tmp_path, capsys):
+  source = make_folder(tmp_path / 'in', 'abcdefg')
+  (source / 'train.txt').write_text('a\nb\n')
+  (source / 'val.txt').write_text('c\nd\ne\nf\n')
+  for index, number in (0, 2), (1, 4):  # each split is one block
+    assert run(source, tmp_path / 'out', part=(index, 2)) == 0
+    assert f'is done: {number} items' in capsys.readouterr().out
+
+
+def test_the_output_may_lie_in_the_source(tmp_path, monkeypatch, capsys):
+  source = make_folder(tmp_path / 'in')
+  output = source / 'prepared'
+  output.mkdir()
+  assert run(source, output, part=(0, 1)) == 0
+  (output / '.lock').write_text('of another process')
+  monkeypatch.setattr(encoding, 'encode_all', None)  # all is encoded already
+  assert run(source, output) == 0
+  assert 'going on with the interrupted run' in capsys.readouterr().out
+
+
+def test_what_strict_refuses_is_not_encoded_again(tmp_path, monkeypatch):
+  source = make_folder(tmp_path / 'in')
+  (source / 'labels/b.png').write_bytes(b'')
+  assert run(source, tmp_path / 'out', part=(0, 1)) == 0
+  assert run(source, tmp_path / 'out', strict=True) == 1
+  monkeypatch.setattr(encoding, 'encode_all', None)
+  assert run(source, tmp_path / 'out') == 0
+  assert sorted(read_all(tmp_path / 'out')) == list('acd')
+
+
 @pytest.mark.parametrize('length, zeros', [(0, 0), (0, 1), (0, 99), (10, 0)])
 def test_a_block_that_a_crash_spoilt_is_encoded_again(tmp_path, length, zeros):
   source = make_folder(tmp_path / 'in')
