@@ -73,18 +73,7 @@ def predict(
     kinds = records.default_kinds(settings['num_samples'])
   records.check_kinds(kinds)
   found = photos.find(inputs, output)
-  places = (('known', known), ('start', start))
-  steering = {k: given.open_place(place) for k, place in places if place}
-  if steering and settings['tile'] is not None:
-    raise ValueError('--known and --start cannot be used with --tile')
-  if settings['steer'] and not known:
-    raise ValueError('--steer lets samples agree with --known; give it')
-  for kind, place in steering.items():
-    if Path(output).resolve() in (p := place.place.resolve(), *p.parents):
-      raise ValueError(
-        f'--{kind}={place.place} lies in --output={output}, where it would be '
-        'written over; give a copy of it, or another --output'
-      )
+  steering = _open_steering(known, start, output, settings)
   for kind, place in steering.items():
     number = given.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
@@ -106,6 +95,23 @@ def predict(
   if done + there and (line := collection.how_to_look(kinds)):
     print(line)
   return 1 if failed else 0
+
+
+def _open_steering(known, start, output, settings):
+  """What files say of the photos, by kind."""
+  places = (('known', known), ('start', start))
+  steering = {k: given.open_place(place) for k, place in places if place}
+  if steering and settings['tile'] is not None:
+    raise ValueError('--known and --start cannot be used with --tile')
+  if settings['steer'] and not known:
+    raise ValueError('--steer lets samples agree with --known; give it')
+  for kind, (place, _) in steering.items():
+    if Path(output).resolve() in (place.resolve(), *place.resolve().parents):
+      raise ValueError(
+        f'--{kind}={place} lies in --output={output}, where it would be written '
+        'over; give a copy of it, or another --output'
+      )
+  return steering
 
 
 def define_flags() -> None:
