@@ -108,8 +108,8 @@ def _open_steering(known, start, output, settings):
   for kind, (place, _) in steering.items():
     if Path(output).resolve() in (place.resolve(), *place.resolve().parents):
       raise ValueError(
-        f'--{kind}={place} lies in --output={output}, where it would be written '
-        'over; give a copy of it, or another --output'
+        f'--{kind}={place} lies in --output={output}, where it would be '
+        'written over; give a copy of it, or another --output'
       )
   return steering
 
