@@ -45,7 +45,8 @@ def test_the_notebook_is_small_valid_and_shows_a_whole_run(notebook):
   cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
   assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
   assert len(pictures(notebook)) == 4
-  installed, trained, *_ = texts(notebook)
+  installed, _, predicted, trained, *_ = texts(notebook)
+  assert "the model 'photos' that comes with" in predicted
   assert installed.startswith('jax 0.')
   assert re.search(r'ema: ari 0\.\d', trained) and ' s, compiling' in trained
   assert len(trained.splitlines()) < 30  # no flood of progress
@@ -70,6 +71,6 @@ def test_the_notebook_runs_from_top_to_bottom(notebook, tmp_path):
   ).execute()
   shown = pictures(notebook)
   assert len(shown) == 4
-  width, height = shown[1].size
+  width, height = shown[0].size
   assert height == 256 and abs(width - 256 * 900 / 1500) <= 1
   assert (tmp_path / 'runs/notebook_guidance.png').stat().st_size > 1000
