@@ -89,7 +89,9 @@ def run(fsdp=1, accumulate=1, devices=8):
     'collectives': device.collectives(program.as_text()),
   }
 
-others = [run(accumulate=2), *(run(devices=n) for n in (1, 4))]
+others = [run(devices=1)]
+if sys.argv[1] == 'adamw':  # muon takes minutes to compile
+  others += [run(devices=4), run(accumulate=2)]
 print(json.dumps([run(), run(fsdp=4), others]))
 """
 
@@ -107,9 +109,9 @@ def test_eight_devices_share_the_work_by_one_sum_of_gradients(optimizer):
   # The gradient crosses once a step, and little else with it, however many
   # devices there are.
   crossed = lambda of: sum(size for _, size in of['collectives'].values())
-  for many in (plain, *others[2:]):
+  for many in (plain, *others[1:2]):
     assert 4 * plain['values'] <= crossed(many) < 1.05 * 4 * plain['values']
-  assert not crossed(others[1])
+  assert not crossed(others[0])
   assert plain['on_one'] == plain['values']
   assert cut['on_one'] < 0.3 * cut['values']
 
