@@ -15,6 +15,7 @@ TINY = [
 ]
 MORE = [
   '--config=quickstart',
+  '--config.train.optimizer=adamw',  # muon takes longer to compile
   '--config.train.num_steps=1000000',
   '--config.train.eval_every=1000000',
 ]

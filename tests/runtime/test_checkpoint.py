@@ -45,6 +45,7 @@ SETTINGS = (
   '--config.model.base_channels=16',
   '--config.model.channel_mults=(1,2)',
   '--config.model.attention_levels=(1,)',
+  '--config.train.optimizer=adamw',  # muon takes longer to compile
   '--config.train.warmup_steps=1',
   '--config.train.decay_steps=1',
   '--config.train.log_every=1',

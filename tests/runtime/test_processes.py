@@ -98,6 +98,7 @@ def test_evaluation_scores_the_same_images_on_any_cluster(random_run, tmp_path):
 
 TINY = [
   '--config=quickstart',
+  '--config.train.optimizer=adamw',  # muon takes longer to compile
   '--mode=train',
   '--config.data.image_size=16',
   '--config.model.base_channels=16',
