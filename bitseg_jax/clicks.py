@@ -21,7 +21,7 @@ from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import clicks, reports
 from bitseg_jax.runtime import experiment
 from bitseg_jax.runtime.writers import write_json
-from bitseg_jax.segmenting import pretrained, weights
+from bitseg_jax.segmenting import weights
 from bitseg_jax.segmenting.segmenter import Segmenter
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
@@ -65,7 +65,8 @@ def main() -> None:
   source = experiment.Subset(source, range(0, len(source), f.every))
   output = Path(f.output)
   output.mkdir(parents=True, exist_ok=True)
-  segmenter = Segmenter.load(weights.given_or_default(f.checkpoint))
+  checkpoint = weights.given_or_default(f.checkpoint)
+  segmenter = Segmenter.load(checkpoint)
   spent = []
 
   def segment(image, known):
@@ -82,7 +83,7 @@ def main() -> None:
     source, segment, f.image_size, counts, f.jitter, f.seed, f.own_clicks
   )
   results = {
-    'checkpoint': f.checkpoint or pretrained.DEFAULT,
+    'checkpoint': checkpoint,
     'data': f.data,
     'split': f.split,
     'every': f.every,

@@ -249,6 +249,17 @@ def test_nothing_of_another_run_is_left(folder, tmp_path):
   assert not list(output.glob('a*'))
 
 
+def test_only_the_files_of_what_is_redone_go(tmp_path, draw_photo):
+  inputs, output = tmp_path / 'in', tmp_path / 'out'
+  inputs.mkdir()
+  for i, name in enumerate(['a', 'sheet_a']):
+    Image.fromarray(draw_photo(i, 30, 47)).save(inputs / f'{name}.png')
+  run(inputs, output, ['labels', 'sheet'])
+  run(inputs / 'a.png', output, ['labels'], seed=6)
+  assert not (output / 'sheet_1.png').exists()  # it shows a as it was
+  assert (output / 'sheet_a_labels.png').is_file()
+
+
 def test_samples_of_a_run_that_was_killed_do_not_stay(folder, tmp_path):
   output = tmp_path / 'out'
   run(folder, output, ['labels', 'samples'], num_samples=4)
@@ -290,9 +301,11 @@ def test_a_file_of_somebody_else_stays(folder, tmp_path, capsys, content):
   output = tmp_path / 'out'
   output.mkdir()
   (output / 'a.json').write_text(content)
+  (output / 'a_sample_1.png').write_text('of somebody else')
   assert run(folder, output) == 1
   assert 'a.json was not written by predict' in capsys.readouterr().err
   assert (output / 'a.json').read_text() == content
+  assert (output / 'a_sample_1.png').read_text() == 'of somebody else'
   states = [p['status'] for p in read_summary(output)['photos']]
   assert states == ['failed', 'done', 'done']
 

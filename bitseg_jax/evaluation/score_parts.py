@@ -121,12 +121,12 @@ def _is_of(content, asked):
 
 
 def _to_json(score):
-  values = score._asdict()  # nan becomes null
+  values = score._asdict()
   return values | {k: values[k].tolist() for k in ('covered', 'reliability')}
 
 
 def _from_json(values):
-  nan = lambda value: math.nan if value is None else value
+  nan = lambda value: math.nan if value is None else value  # see write_json
   arrays = {k: np.array(values[k]) for k in ('covered', 'reliability')}
   by_name = {name: nan(value) for name, value in values['values'].items()}
   panoptic = metrics.panoptic.Matches(*map(nan, values['panoptic']))

@@ -221,7 +221,7 @@ def _todo(
         'reason': reason,
       }
       progress.update()
-      if not same:
+      if record is not None and not same:
         records.remove(output, name, record)
       continue
     if not same:

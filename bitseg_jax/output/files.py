@@ -259,13 +259,13 @@ def _write_coco(output, file, names, annotate):
   """Writes images, annotations and the one category, photo by photo."""
 
   def images(image_id, name, record):
-    photo = Path(record['photo'])
+    photo, own = Path(record['photo']), Path(name).name
     # Of two photos of one name the second is called NAME.jpg~2.
-    clashes = Path(name).name.startswith(f'{photo.name}~')
-    own = f'{name}{photo.suffix}' if clashes else photo.name
+    clashes = own.startswith(f'{photo.name}~')
+    file_name = own + photo.suffix if clashes else photo.name
     yield {
       'id': image_id,
-      'file_name': str(Path(name).with_name(Path(own).name)),
+      'file_name': str(Path(name).with_name(file_name)),
       'width': record['width'],
       'height': record['height'],
     }

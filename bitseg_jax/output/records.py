@@ -102,7 +102,10 @@ def remove(output: str | Path, name: str, record: Record | None) -> None:
   else:
     number = record['made_with']['num_samples']
     names = f'{name}.json', *file_names(name, KINDS, number), *TOGETHER
-    sheets = output.glob('sheet_*.png')
+    # Not sheet_a_labels.png, which is of a photo called sheet_a.
+    sheets = itertools.takewhile(
+      Path.is_file, (output / f'sheet_{n}.png' for n in count)
+    )
     files = [*(output / file for file in names), *sheets]
   for file in list(files):
     file.unlink(missing_ok=True)

@@ -56,6 +56,7 @@ def stop_signal(
           before[name] = signal.signal(name, note)
     stop = bool(asked)
     if several:
+      # A list, for every one of them must be asked of.
       stop = any([reached_preemption(n) for n in range(last + 1, step + 1)])
       last = step
     if stop:

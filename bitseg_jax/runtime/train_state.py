@@ -74,11 +74,18 @@ def make_optimizer(
   Returns:
     The optimizer.
 
+  Raises:
+    ValueError: if there is none of this name.
+
   Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019;
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
     2024, with the steps of Liu et al., "Muon is scalable for LLM training",
     2025, but of size 1 instead of 0.2.
   """
+  if name not in OPTIMIZERS:
+    raise ValueError(
+      f'unknown optimizer {name!r}; choose one of {", ".join(OPTIMIZERS)}'
+    )
   if name == 'muon':
     rule = optax.contrib.muon(
       learning_rate,

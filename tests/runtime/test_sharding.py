@@ -90,7 +90,7 @@ def run(fsdp=1, accumulate=1, devices=8):
   }
 
 others = [run(devices=1)]
-if sys.argv[1] == 'adamw':  # muon takes minutes to compile
+if sys.argv[1] == 'adamw':  # muon takes longer to compile
   others += [run(devices=4), run(accumulate=2)]
 print(json.dumps([run(), run(fsdp=4), others]))
 """

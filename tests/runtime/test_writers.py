@@ -49,7 +49,6 @@ def test_a_name_of_any_legal_length_is_written_and_cleared_up(
 
 KILLED = """
 import os, signal, sys
-from bitseg_jax.data import outside
 from bitseg_jax.runtime import lock, writers
 with writers.whole_file(sys.argv[1] + '/sub/b.json') as file:
   os.kill(os.getpid(), signal.SIGKILL)
