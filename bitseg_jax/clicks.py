@@ -26,6 +26,10 @@ from bitseg_jax.segmenting.segmenter import Segmenter
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
 TARGETS = 0.85, 0.9
+_ASKED = (
+  *('data', 'split', 'every', 'image_size', 'seed', 'num_samples'),
+  *('num_steps', 'jitter', 'own_clicks', 'steer'),
+)
 
 
 def define_flags() -> None:
@@ -84,17 +88,8 @@ def main() -> None:
   )
   results = {
     'checkpoint': checkpoint,
-    'data': f.data,
-    'split': f.split,
-    'every': f.every,
-    'image_size': f.image_size,
-    'seed': f.seed,
+    **{name: getattr(f, name) for name in _ASKED},
     'images': len(curves['model']['ari']),
-    'num_samples': f.num_samples,
-    'num_steps': f.num_steps,
-    'jitter': f.jitter,
-    'own_clicks': f.own_clicks,
-    'steer': f.steer,
     'clicks': counts,
     'median_seconds_per_click': float(np.median(spent)),
     'methods': {
