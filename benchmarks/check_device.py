@@ -13,11 +13,12 @@ import sys
 import jax
 import numpy as np
 
+from bitseg_jax.app import official
 from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import quickstart
-from bitseg_jax.runtime import experiment, sharding
-from bitseg_jax.segmenting import drawing, official, pretrained
-from bitseg_jax.training import train_step
+from bitseg_jax.evaluation import draw_samples
+from bitseg_jax.runs import build, pretrained
+from bitseg_jax.training import step as train_step
 from tests import recorded
 
 
@@ -28,7 +29,7 @@ def golden_difference() -> float:
   params = official.from_official(tensors, expected, config)
   golden = np.load(recorded.UNET)
   last = lambda name: np.moveaxis(golden[name], 1, -1)
-  model = experiment.build(config).model
+  model = build.build(config).model
   out = jax.jit(model.apply)(
     {'params': params}, last('x'), last('image'), golden['t']
   )
@@ -41,24 +42,24 @@ def step_and_codes(
   """(loss, gradient norm, codes of 8 samples) of the quickstart's network."""
   config = quickstart.get_config()
   config.sample.num_steps = 2
-  parts, mesh = experiment.build(config), sharding.make_mesh(1, devices)
+  parts, mesh = build.build(config), devices.make_mesh(1, devices)
   with jax.default_device(devices[0]):
-    _, optimizer = experiment.make_optimizer(config.train)
-    init, abstract = experiment.make_state(parts, optimizer, mesh)
+    _, optimizer = build.make_optimizer(config.train)
+    init, abstract = build.make_state(parts, optimizer, mesh)
     state = init(jax.random.key(0))
     # With the zeros that blocks begin with, most would not be computed.
     noisy = lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape)
     state = state.replace(params=jax.tree.map(noisy, state.params))
-    state = jax.device_put(state, sharding.shardings(abstract))
+    state = jax.device_put(state, devices.shardings(abstract))
     batch = device.training_batch(config, parts, mesh)
-    draw = drawing.make_codes_fn(parts, config.sample, mesh)
+    draw = draw_samples.make_codes_fn(parts, config.sample, mesh)
     size = np.full((len(batch['image']), 2), parts.image_size, np.int32)
     keys = jax.random.split(jax.random.key(2), len(size))
-    put = lambda x: jax.device_put(x, sharding.split_on(mesh))
+    put = lambda x: jax.device_put(x, devices.split_on(mesh))
     codes, _ = draw(state.params, batch['image'], put(size), put(keys))
     codes = np.asarray(codes)
     step = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
-    key = jax.device_put(jax.random.key(3), sharding.copied_on(mesh))
+    key = jax.device_put(jax.random.key(3), devices.copied_on(mesh))
     _, values = step(state, batch, key)
   return float(values['loss']), float(values['grad_norm']), codes
 

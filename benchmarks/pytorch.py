@@ -22,11 +22,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitseg_jax import cli
+from bitseg_jax.app import official
 from bitseg_jax.benchmarks import device
+from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.models import layers
-from bitseg_jax.runtime import compiling, experiment, sharding
-from bitseg_jax.segmenting import drawing, official
-from bitseg_jax.training import train_step
+from bitseg_jax.runs import build, compiling, devices
+from bitseg_jax.training import step
 
 WHAT = ('forward', 'step', 'sample')
 
@@ -186,15 +187,15 @@ def make_parts(
   Raises:
     ValueError: if the two networks compute different values.
   """
-  parts, mesh = experiment.build(config), sharding.make_mesh()
-  _, optimizer = experiment.make_optimizer(config.train)
-  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  parts, mesh = build.build(config), devices.make_mesh()
+  _, optimizer = build.make_optimizer(config.train)
+  init, abstract = build.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
   # Zeros, with which the blocks begin, would hide mistakes.
   noisy = lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape)
   state = state.replace(params=jax.tree.map(noisy, state.params))
   batch = device.training_batch(config, parts, mesh)
-  corrupt_fn, _ = train_step.make_loss(config.diffusion, parts)
+  corrupt_fn, _ = step.make_loss(config.diffusion, parts)
   inputs = jax.jit(corrupt_fn)(batch, jax.random.key(1))
   denoise = jax.jit(parts.denoise, compiler_options=compiling.options(mesh))
   args = inputs['z_t'], inputs['image'], inputs['t']
@@ -234,7 +235,7 @@ def make_parts(
 
 def make_sampler(config, parts, mesh, params):
   """Returns our sampler of one image."""
-  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
+  sample_fn = draw_samples.make_sample_fn(parts, config.sample, mesh)
   side = parts.image_size
   image = np.zeros((1, side, side, 3), np.uint8)
   sizes = np.full((1, 2), side, np.int32)
@@ -258,7 +259,7 @@ def make_steps(
   network, z_t, image, features,
 ):  # fmt: skip
   """Returns a training step of each, with AdamW, clipping and the average."""
-  step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  step_fn = step.make_step_fn(config, parts, optimizer, mesh, abstract)
   state = jax.tree.map(lambda leaf: leaf.copy(), state)  # a step donates it
 
   def ours():

@@ -14,13 +14,12 @@ Each folder is a room and imports only from those above it:
   metrics      the scores, listed in one table, SCORES
   data         photos and annotations: families (one file per dataset),
                prepared (our own files), transforms, batches, drawn scenes
-  runtime      what every run needs: settings, parts, devices, checkpoints
-  segmenting   from a photo to its segmentation with a trained model
-  output       pictures, label files, pages about a dataset
-  evaluation   scores of a model, or of any method's predictions
-  training     the compiled step, the loop around it, sweeps of many runs
+  runs         what every run needs: settings, parts, devices, checkpoints
+  evaluation   samples, their consensus, and how well a model or any other does
+  training     the compiled step and the loop around it
+  experiments  the paper's tables and figures
+  app          from a photo to its segmentation: the Segmenter, files, the page
   benchmarks   how fast each part is
-  page         the page in the browser
 
 The commands are small files that read flags and make one call: main (train and
 evaluate), prepare, predict, demo, clicks, score, baselines, sweep, benchmark,
@@ -51,7 +50,7 @@ IGNORE_ID = -1
 
 # Names that are imported when they are first used, and where they live: the
 # import of this package alone must not import jax, which takes seconds.
-_HOMES = {'Segmenter': 'bitseg_jax.segmenting.segmenter'}
+_HOMES = {'Segmenter': 'bitseg_jax.app.segmenter'}
 
 
 def __getattr__(name: str) -> Any:

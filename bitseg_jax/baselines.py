@@ -10,7 +10,7 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import baselines
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.runs.log import write_json
 
 
 def define_flags() -> None:

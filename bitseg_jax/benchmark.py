@@ -14,8 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.benchmarks import device, host, table, topology
-from bitseg_jax.runtime import checks
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.runs import checks
+from bitseg_jax.runs.log import write_json
 
 WHAT = ('input', 'metrics', 'train', 'sample')
 

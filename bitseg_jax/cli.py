@@ -61,7 +61,7 @@ def run(
 
 def define_plot_format() -> None:
   """Defines --format, for commands that draw plots."""
-  from bitseg_jax.output import plots  # brings JAX, which is slow to import
+  from bitseg_jax.evaluation import plots  # brings JAX, which is slow to import
 
   formats = plots.FORMATS
   flags.DEFINE_enum('format', formats[0], formats, 'File format of the plots.')

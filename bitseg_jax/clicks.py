@@ -16,13 +16,12 @@ import numpy as np
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import clicks, reports
-from bitseg_jax.runtime import experiment
-from bitseg_jax.runtime.writers import write_json
-from bitseg_jax.segmenting import weights
-from bitseg_jax.segmenting.segmenter import Segmenter
+from bitseg_jax.runs import build, weights
+from bitseg_jax.runs.log import write_json
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
 TARGETS = 0.85, 0.9
@@ -66,7 +65,7 @@ def main() -> None:
   """Clicks, prints the table and writes the results."""
   f = flags.FLAGS
   source = splits.open_split(f.data, f.split)
-  source = experiment.Subset(source, range(0, len(source), f.every))
+  source = build.Subset(source, range(0, len(source), f.every))
   output = Path(f.output)
   output.mkdir(parents=True, exist_ok=True)
   checkpoint = weights.given_or_default(f.checkpoint)

@@ -20,8 +20,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
-from bitseg_jax.runtime import checks
-from bitseg_jax.segmenting import official, pretrained, weights
+from bitseg_jax.app import official
+from bitseg_jax.runs import checks, pretrained, weights
 
 
 def convert(

@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 
 from bitseg_jax import cli, interrupts
-from bitseg_jax.segmenting import weights
-from bitseg_jax.segmenting.segmenter import Segmenter
+from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.runs import weights
 
 
 def serve(
@@ -42,7 +42,7 @@ def serve(
   # Both before the model is loaded, which takes a while.
   try:
     # Not all who have this have gradio.
-    from bitseg_jax.page import actions, layout
+    from bitseg_jax.app.page import actions, layout
   except ImportError as error:
     raise ImportError(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import checkpoint, experiment, partners
+from bitseg_jax.runs import build, checkpoint, partners
 from bitseg_jax.training import train
 
 
@@ -97,7 +97,7 @@ def _run(f):
     saved = checkpoint.read_config(workdir)
     if config is not None:  # it decides how to sample and score
       named = config_flags.get_override_values(f['config'])
-      saved = experiment.evaluated(saved, config, named)
+      saved = build.evaluated(saved, config, named)
     config = saved
   elif config is None:
     raise ValueError('--config is missing; try --config=quickstart')
@@ -118,7 +118,7 @@ def _run(f):
     if jax.process_index():
       return 0
     print(reports.format_results(results))
-    print(experiment.tell_scored(config))
+    print(build.tell_scored(config))
     several = '_*' if len(config.data.dirs) > 1 else ''
     print(
       f'results: {output}/results.json  gallery: {output}/gallery{several}.png'

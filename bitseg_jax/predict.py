@@ -21,7 +21,7 @@ with the same settings. The exit code is 1 if a file could not be read.
 
 --known=FOLDER|FILE.json says what is known of photos (pixels of one entity),
 --start=FOLDER gives segmentations to begin from, of which --strength says how
-much may change; segmenting/given.py describes the files.
+much may change; app/known_files.py describes the files.
 
 Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard then writes summary.json and the other files of all photos.
@@ -32,11 +32,11 @@ from pathlib import Path
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.app import collection, known_files, photos, records, views
+from bitseg_jax.app.answer import METHODS
+from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import base
-from bitseg_jax.output import collection, records
-from bitseg_jax.segmenting import given, photos, views, weights
-from bitseg_jax.segmenting.answer import METHODS
-from bitseg_jax.segmenting.segmenter import Segmenter
+from bitseg_jax.runs import weights
 
 
 def predict(
@@ -62,7 +62,7 @@ def predict(
     overwrite: segment anew what is there.
     part: (index, count): every count-th photo, from that of the index on, and
       nothing that is of all photos together.
-    known, start: folder or JSON file for each, see given.py.
+    known, start: folder or JSON file for each, see known_files.py.
     **settings: of Segmenter.segment_batch, see collection.DEFAULTS.
 
   Returns:
@@ -75,7 +75,7 @@ def predict(
   found = photos.find(inputs, output)
   steering = _open_steering(known, start, output, settings)
   for kind, place in steering.items():
-    number = given.count(place, [photo.name for photo in found])
+    number = known_files.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
   if part:
     found = found[part[0] :: part[1]]
@@ -100,7 +100,7 @@ def predict(
 def _open_steering(known, start, output, settings):
   """What files say of the photos, by kind."""
   places = (('known', known), ('start', start))
-  steering = {k: given.open_place(place) for k, place in places if place}
+  steering = {k: known_files.open_place(place) for k, place in places if place}
   if steering and settings['tile'] is not None:
     raise ValueError('--known and --start cannot be used with --tile')
   if settings['steer'] and not known:

@@ -13,11 +13,11 @@ import contextlib
 from absl import flags
 
 from bitseg_jax import cli, interrupts
+from bitseg_jax.app.describe import describe
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.run import prepare
-from bitseg_jax.output.describe import describe
-from bitseg_jax.runtime import lock
+from bitseg_jax.runs import lock
 
 
 def define_flags() -> None:

@@ -27,8 +27,8 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import reading, score_parts, score_table, scoring
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.evaluation import others, reading, score_parts, score_table
+from bitseg_jax.runs.log import write_json
 
 _PHOTO_SIDE = 8  # photos are not used, so they are decoded as small as possible
 _ASKED = 'format', 'unclaimed', 'order', 'image_size', 'allow_missing'
@@ -67,7 +67,7 @@ def main() -> None:
   asked = {name: getattr(f, name) for name in ('data', 'split', *_ASKED)}
   # Another dataset in the same place is scored anew.
   rests_on = {**asked, 'prepared': score_parts.dataset_stamp(f.data)}
-  found = scoring.find_methods(
+  found = others.find_methods(
     names, dict.fromkeys(f.predictions), f.format, f.allow_missing
   )
   how = f.unclaimed, f.order, f.image_size
@@ -78,8 +78,8 @@ def main() -> None:
     if f.output
     else None
   )
-  scores = scoring.score_methods(source, found, *how, known=known)
-  results = {place: scoring.summarize(s) for place, s in scores.items()}
+  scores = others.score_methods(source, found, *how, known=known)
+  results = {place: others.summarize(s) for place, s in scores.items()}
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
   print(score_table.format_table(results))
@@ -101,7 +101,7 @@ def main() -> None:
 def _score_part(source, found, how, output, part, asked):
   index, count = part
   indices = range(len(source))[index::count]
-  scores = scoring.score_methods(source, found, *how, indices)
+  scores = others.score_methods(source, found, *how, indices)
   path = score_parts.write(
     output, part, asked, scores, score_parts.stamps(found)
   )

@@ -19,7 +19,7 @@ import jax
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.training import sweeps
+from bitseg_jax.experiments import sweeps
 
 
 def open_sweep(name: str) -> sweeps.Sweep:

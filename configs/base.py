@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import codec, diffusion, models, palette, sampler, schedule
 from bitseg_jax.data import transforms
-from bitseg_jax.runtime import train_state
-from bitseg_jax.runtime.schema import Setting, to_config
+from bitseg_jax.runs import train_state
+from bitseg_jax.runs.schema import Setting, to_config
 
 # Upper bound that keeps a typing error from filling the memory.
 _MANY = 1_000_000_000

@@ -8,7 +8,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.configs import base
-from bitseg_jax.runtime import schema
+from bitseg_jax.runs import schema
 
 _WHOLE = '{ .whole }'  # of style.css: not broken over lines
 

@@ -7,41 +7,43 @@ import pathlib
 import sys
 
 from bitseg_jax import Segmenter
-from bitseg_jax.output import viz
-from bitseg_jax.segmenting import photos
+from bitseg_jax.app import photos
+from bitseg_jax.evaluation import pictures
 
 OUTPUT = pathlib.Path('docs/photographs.png')
 TITLES = 'photograph', 'segmentation', 'uncertainty', 'samples'
 NUM_SAMPLES, SHOWN = 8, 3
 
 
-def row(segmenter: Segmenter, path: pathlib.Path) -> list[viz.Cell]:
+def row(segmenter: Segmenter, path: pathlib.Path) -> list[pictures.Cell]:
   """A photograph, its segmentation, where it is unsure, and samples."""
   photo = photos.read(path)
   result = segmenter.segment(
     photo, num_samples=NUM_SAMPLES, closeups=2, min_area=0.002
   )
-  colors = viz.entity_colors(result.id_map)
+  colors = pictures.entity_colors(result.id_map)
   samples = [
-    viz.colorize(viz.match_ids(result.id_map, result.sample(n)), colors)
+    pictures.colorize(
+      pictures.match_ids(result.id_map, result.sample(n)), colors
+    )
     for n in range(SHOWN)
   ]
-  pictures = (
+  cells = (
     photo,
-    viz.overlay(photo, result.id_map),
-    viz.uncertainty_map(result.uncertainty),
+    pictures.overlay(photo, result.id_map),
+    pictures.uncertainty_map(result.uncertainty),
     *samples,
   )
-  return [(picture, '') for picture in pictures]
+  return [(picture, '') for picture in cells]
 
 
 def main() -> None:
   """Segments the photographs and writes the picture."""
   segmenter = Segmenter.from_pretrained()
-  examples = pathlib.Path('bitseg_jax/page/examples').glob('*.jpg')
+  examples = pathlib.Path('bitseg_jax/app/page/examples').glob('*.jpg')
   paths = [pathlib.Path(p) for p in sys.argv[1:]] or sorted(examples)
   rows = [row(segmenter, path) for path in paths]
-  viz.gallery(rows, OUTPUT, TITLES, cell_size=150)
+  pictures.gallery(rows, OUTPUT, TITLES, cell_size=150)
 
 
 if __name__ == '__main__':

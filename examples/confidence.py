@@ -14,9 +14,8 @@ import numpy as np
 
 from bitseg_jax import metrics
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import reading
+from bitseg_jax.evaluation import plots, reading
 from bitseg_jax.metrics import uncertainty
-from bitseg_jax.output import plots
 
 
 def said_and_true(record, labels):

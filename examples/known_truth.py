@@ -8,9 +8,8 @@ import sys
 import numpy as np
 
 from bitseg_jax.data.ambiguous import OUTLINES, AmbiguousScenes
-from bitseg_jax.evaluation import known_truth
-from bitseg_jax.runtime import experiment, sharding
-from bitseg_jax.segmenting import drawing, weights
+from bitseg_jax.evaluation import draw_samples, known_truth
+from bitseg_jax.runs import build, devices, weights
 
 # Steps and guidance of the sampler.
 SETTINGS = [
@@ -28,8 +27,8 @@ num_scenes, num_samples = (
   int(sys.argv[k]) if len(sys.argv) > k else default
   for k, default in ((2, 40), (3, 16))
 )
-config, mesh = found.config, sharding.make_mesh()
-parts, size = experiment.build(config), config.data.image_size
+config, mesh = found.config, devices.make_mesh()
+parts, size = build.build(config), config.data.image_size
 num_scenes = min(num_scenes, config.data.num_eval_scenes)
 scenes = AmbiguousScenes(num_scenes, size, seed=config.seed)  # those held out
 modes = [scenes.modes(i) for i in range(num_scenes)]
@@ -74,8 +73,8 @@ row('drawn from the truth', [draw_true(m) for m in modes])
 for num_steps, guidance_weight in SETTINGS:
   config.sample.num_steps = num_steps
   config.sample.guidance_weight = guidance_weight
-  codes_fn = drawing.make_codes_fn(parts, config.sample, mesh)
-  drawn = drawing.draw(
+  codes_fn = draw_samples.make_codes_fn(parts, config.sample, mesh)
+  drawn = draw_samples.draw(
     lambda *batch, codes_fn=codes_fn: codes_fn(found.params, *batch),
     parts.codec.decode,
     scenes,

@@ -13,7 +13,7 @@ from bitseg_jax import codec, diffusion, metrics, palette, sampler, schedule
 from bitseg_jax.data import transforms
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models import UNet
-from bitseg_jax.training import train_step
+from bitseg_jax.training import step as train_step
 
 noise, bits = schedule.Schedule(), codec.make_codec('analog_bits', num_codes=4)
 grid = palette.make_palette(4, 'similar')

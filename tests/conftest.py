@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from bitseg_jax.configs import quickstart
-from bitseg_jax.runtime import checkpoint, experiment, train_state
+from bitseg_jax.runs import build, checkpoint, train_state
 from tests import recorded
 
 
@@ -75,7 +75,7 @@ def random_run(tmp_path_factory):
   config.model.channel_mults = (1,)  # compiles fastest
   config.model.attention_levels = ()
   config.sample.num_steps = 2
-  parts = experiment.build(config)
+  parts = build.build(config)
   # No test machine has devices for it; segmenting must not mind.
   config.train.batch_size = 13
 

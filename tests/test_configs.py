@@ -10,7 +10,7 @@ import pytest
 
 from bitseg_jax.configs import base
 from bitseg_jax.configs import main as paper
-from bitseg_jax.runtime import experiment, schema
+from bitseg_jax.runs import build, schema
 
 NAMES = sorted(
   path.stem for path in pathlib.Path(base.__file__).parent.glob('[a-z]*.py')
@@ -156,7 +156,7 @@ def test_the_papers_config_has_the_papers_values():
 
 
 def test_the_papers_network_has_the_papers_parameters():
-  parts = experiment.build(paper.get_config())
+  parts = build.build(paper.get_config())
   shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
   count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
   assert count == 38_496_262
@@ -164,7 +164,7 @@ def test_the_papers_network_has_the_papers_parameters():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_config_builds(name):
-  assert experiment.build(load(name)).image_size
+  assert build.build(load(name)).image_size
 
 
 def test_every_default_lies_in_its_range():

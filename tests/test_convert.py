@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from bitseg_jax import cli, convert
 from bitseg_jax.configs import base
-from bitseg_jax.segmenting import weights
+from bitseg_jax.runs import weights
 
 CONFIG = """
 from bitseg_jax.configs import base

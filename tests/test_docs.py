@@ -11,7 +11,7 @@ from absl import flags
 
 from bitseg_jax import cli
 from bitseg_jax.configs import base
-from bitseg_jax.runtime import schema
+from bitseg_jax.runs import schema
 
 PAGES = [
   pathlib.Path('README.md'),

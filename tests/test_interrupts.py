@@ -36,8 +36,8 @@ def work():
   if how == 'in C code':
     in_c_code()
   if how == 'writing':
-    from bitseg_jax.runtime import writers
-    with writers.whole_file('result.json'):
+    from bitseg_jax.runs import log
+    with log.whole_file('result.json'):
       in_c_code()
   if how == 'with workers':
     import multiprocessing

@@ -14,12 +14,12 @@ FLOORS = (
   'sampler',
   'models metrics',
   'data',
-  'runtime configs',
-  'segmenting',
-  'output',
+  'runs configs',
   'evaluation',
   'training',
-  'benchmarks page',
+  'experiments',
+  'app',
+  'benchmarks',
   'cli',
   'main predict prepare score sweep benchmark clicks baselines demo convert '
   '__main__',
@@ -27,13 +27,13 @@ FLOORS = (
 METHOD = ('schedule', 'codec', 'palette', 'diffusion', 'sampler')
 ONLY_ROOM = {
   'flax.linen': {'models'},
-  'gradio': {'page/layout'},
-  'orbax': {'runtime/checkpoint'},
+  'gradio': {'app/page/layout'},
+  'orbax': {'runs/checkpoint'},
   'tensorflow_datasets': {'data/prepared'},
-  'safetensors': {'segmenting/pretrained'},
-  'huggingface_hub': {'segmenting/pretrained'},
+  'safetensors': {'runs/pretrained'},
+  'huggingface_hub': {'runs/pretrained'},
   'tensorflow': set(),
-  'torch': {'segmenting/official'},
+  'torch': {'app/official'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
 CONFIGS = sorted(pathlib.Path('configs').rglob('*.py'))

@@ -30,7 +30,7 @@ def test_importing_the_package_alone_does_not_import_jax():
 
 
 def test_the_segmenter_is_loaded_when_it_is_first_used():
-  from bitseg_jax.segmenting.segmenter import Segmenter
+  from bitseg_jax.app.segmenter import Segmenter
 
   assert bitseg_jax.Segmenter is Segmenter
   assert 'Segmenter' in dir(bitseg_jax)

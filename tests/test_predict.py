@@ -12,12 +12,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from bitseg_jax import cli, metrics, predict
+from bitseg_jax.app import collection, files, records
+from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco_panoptic
-from bitseg_jax.evaluation import reading
-from bitseg_jax.output import collection, files, records, viz
-from bitseg_jax.segmenting import pretrained
-from bitseg_jax.segmenting.segmenter import Segmenter
+from bitseg_jax.evaluation import pictures, reading
+from bitseg_jax.runs import pretrained
 
 ALL = list(records.KINDS)
 
@@ -385,7 +385,7 @@ def test_interrupted_it_leaves_whole_files(
   folder, tmp_path, monkeypatch, capsys
 ):
   output = tmp_path / 'out'
-  save, calls = viz.save_png, []
+  save, calls = pictures.save_png, []
 
   def save_then_stop(picture, path):
     calls.append(path)
@@ -393,7 +393,7 @@ def test_interrupted_it_leaves_whole_files(
       raise KeyboardInterrupt
     save(picture, path)
 
-  monkeypatch.setattr(viz, 'save_png', save_then_stop)
+  monkeypatch.setattr(pictures, 'save_png', save_then_stop)
   assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 130
   assert 'interrupted; the same command goes on' in capsys.readouterr().err
   summary = read_summary(output)
@@ -402,7 +402,7 @@ def test_interrupted_it_leaves_whole_files(
   assert done in (['done'], ['done'] * 2)  # two are worked on at once
   panoptic = json.loads((output / 'panoptic.json').read_text())
   assert len(panoptic['images']) == len(done)
-  monkeypatch.setattr(viz, 'save_png', save)
+  monkeypatch.setattr(pictures, 'save_png', save)
   assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 0
   states = [photo['status'] for photo in read_summary(output)['photos']]
   assert states.count('there') == len(done)

@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
-from bitseg_jax.runtime import compiling, experiment, sharding
-from bitseg_jax.segmenting import drawing
-from bitseg_jax.training import train_step
+from bitseg_jax.evaluation import draw_samples
+from bitseg_jax.runs import build, compiling, devices
+from bitseg_jax.training import step as train_step
 
 _COLLECTIVES = 'all-reduce|reduce-scatter|all-gather|all-to-all'
 _BYTES = {'f32': 4, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'pred': 1}
@@ -45,8 +45,8 @@ def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
 def matmul_rate(dtype: str) -> float:
   """Measures the FLOP/s of a square matrix product on all devices together."""
   side = 2048 if jax.default_backend() == 'cpu' else 8192
-  mesh = sharding.make_mesh()
-  rows = sharding.split_on(mesh)
+  mesh = devices.make_mesh()
+  rows = devices.split_on(mesh)
   draw = lambda key: jax.random.normal(
     key, (jax.device_count() * side, side), dtype
   )
@@ -147,20 +147,20 @@ def _rate_rows(name, unit, count, took, flops, peak):
 
 
 def training_batch(
-  config: ConfigDict, parts: experiment.Experiment, mesh: Mesh
+  config: ConfigDict, parts: build.Experiment, mesh: Mesh
 ) -> dict[str, jax.Array]:
   """Puts a batch of procedural scenes on the devices, to benchmark training."""
   size = parts.image_size
   scenes = ProceduralScenes(64, size, 12)
-  batches = experiment.training_batches(config, [scenes], parts.palette, mesh)
-  return sharding.put_next(iter(batches), mesh, config.train.steps_per_call)
+  batches = build.training_batches(config, [scenes], parts.palette, mesh)
+  return devices.put_next(iter(batches), mesh, config.train.steps_per_call)
 
 
 def _countable(config):
   """Builds the same parts without kernels whose work XLA cannot count."""
   plain = config.copy_and_resolve_references()
   plain.model.fused_attention = False
-  return experiment.build(plain)
+  return build.build(plain)
 
 
 def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
@@ -174,10 +174,10 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   Returns:
     The rows of the table.
   """
-  parts = experiment.build(config)
-  mesh = sharding.make_mesh(config.train.fsdp)
-  _, optimizer = experiment.make_optimizer(config.train)
-  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  parts = build.build(config)
+  mesh = devices.make_mesh(config.train.fsdp)
+  _, optimizer = build.make_optimizer(config.train)
+  init, abstract = build.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
   corrupt_fn, _ = train_step.make_loss(config.diffusion, parts)
@@ -223,8 +223,8 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
 
   The arguments and the returned rows are those of measure_train.
   """
-  parts, mesh = experiment.build(config), sharding.make_mesh()
-  sample_fn = drawing.make_sample_fn(parts, config.sample, mesh)
+  parts, mesh = build.build(config), devices.make_mesh()
+  sample_fn = draw_samples.make_sample_fn(parts, config.sample, mesh)
   params = jax.jit(parts.init_params)(jax.random.key(0))
   rows_of_batch = config.eval.batch_size
   side = parts.image_size
@@ -233,7 +233,7 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   sizes = np.full((rows_of_batch, 2), side, np.int32)
   args = (
     params,
-    *sharding.put_batch((image, sizes), mesh),
+    *devices.put_batch((image, sizes), mesh),
     jax.random.split(jax.random.key(1), rows_of_batch),
   )
   z_t = jnp.zeros((1, side, side, parts.codec.channels))

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from bitseg_jax.benchmarks import device, hlo_traffic
 from bitseg_jax.benchmarks.host import Rows
-from bitseg_jax.runtime import compiling, experiment, sharding
-from bitseg_jax.segmenting import drawing
-from bitseg_jax.training import train_step
+from bitseg_jax.evaluation import draw_samples
+from bitseg_jax.runs import build, compiling
+from bitseg_jax.training import step as train_step
 
 
 class Chip(NamedTuple):
@@ -108,34 +108,34 @@ def compile_step(config: ConfigDict, devices: list[jax.Device]) -> Any:
   settings = config.copy_and_resolve_references()
   settings.train.steps_per_call = 1
   train, size = settings.train, settings.data.image_size
-  sharding.check_devices(
+  devices.check_devices(
     'train.batch_size', train.batch_size, train.accumulate, len(devices)
   )
-  parts = experiment.build(settings)
-  mesh = sharding.make_mesh(train.fsdp, devices)
-  _, optimizer = experiment.make_optimizer(train)
-  _, abstract = experiment.make_state(parts, optimizer, mesh)
+  parts = build.build(settings)
+  mesh = devices.make_mesh(train.fsdp, devices)
+  _, optimizer = build.make_optimizer(train)
+  _, abstract = build.make_state(parts, optimizer, mesh)
   step = train_step.make_step_fn(settings, parts, optimizer, mesh, abstract)
-  rows, key = sharding.split_on(mesh), jax.random.key(0)
+  rows, key = devices.split_on(mesh), jax.random.key(0)
   square = train.batch_size, size, size
   codes = jnp.uint8 if settings.codes.num_codes <= 256 else jnp.int16
   batch = {
     'image': _abstract((*square, 3), jnp.uint8, rows),
     'codes': _abstract(square, codes, rows),
   }
-  key = _abstract((), key.dtype, sharding.copied_on(mesh))
+  key = _abstract((), key.dtype, devices.copied_on(mesh))
   return _compile(step, abstract, batch, key)
 
 
 def compile_sampler(config: ConfigDict, devices: list[jax.Device]) -> Any:
   """Compiles the sampler, with decoding; see compile_step."""
   count, size = config.eval.batch_size, config.data.image_size
-  sharding.check_devices('eval.batch_size', count, devices=len(devices))
-  parts, mesh = experiment.build(config), sharding.make_mesh(1, devices)
-  rows = sharding.split_on(mesh)
+  devices.check_devices('eval.batch_size', count, devices=len(devices))
+  parts, mesh = build.build(config), devices.make_mesh(1, devices)
+  rows = devices.split_on(mesh)
   return _compile(
-    drawing.make_codes_fn(parts, config.sample, mesh),
-    experiment.abstract_params(parts, mesh),
+    draw_samples.make_codes_fn(parts, config.sample, mesh),
+    build.abstract_params(parts, mesh),
     _abstract((count, size, size, 3), jnp.uint8, rows),
     _abstract((count, 2), jnp.int32, rows),
     _abstract((count,), jax.random.key(0).dtype, rows),

@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import pipeline
-from bitseg_jax.evaluation import baselines
-from bitseg_jax.segmenting import obeying
+from bitseg_jax.evaluation import baselines, obeying
 
 # (image uint8 [H, W, 3], known int32 [H, W]) -> int ids [H, W]
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -1,7 +1,7 @@
 """Scores the single answers that N samples of an image give, for several N.
 
 The answers are `one` sample, the `medoid`, the `consensus` (see
-segmenting/consensus.py) and the `oracle`, which is the best of the N samples by
+evaluation/consensus.py) and the `oracle`, which is the best of the N samples by
 each score and looks at the annotations. All run in numpy, on the host.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bitseg_jax import IGNORE_ID, metrics
-from bitseg_jax.segmenting import consensus
+from bitseg_jax.evaluation import consensus
 
 ANSWERS = 'one', 'medoid', 'consensus', 'oracle'
 

@@ -14,10 +14,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bitseg_jax import metrics
-from bitseg_jax.evaluation import ensembles, reports
-from bitseg_jax.runtime import checkpoint, experiment, sharding
-from bitseg_jax.runtime.writers import write_json
-from bitseg_jax.segmenting import drawing
+from bitseg_jax.evaluation import draw_samples, ensembles, reports
+from bitseg_jax.runs import build, checkpoint, devices
+from bitseg_jax.runs.log import write_json
 
 
 class Scores(NamedTuple):
@@ -59,7 +58,7 @@ def score_samples(
   images that it drew, and all of them get all scores.
 
   Args:
-    codes_fn: as from drawing.make_codes_fn.
+    codes_fn: as from draw_samples.make_codes_fn.
     params: parameters for it.
     decode: x_hat -> codes, for encodings that are decoded on the host.
     source: records.
@@ -77,7 +76,7 @@ def score_samples(
     The scores, the same on every process.
   """
   total = min(num_images or len(source), len(source))
-  drawn = drawing.draw(
+  drawn = draw_samples.draw(
     functools.partial(codes_fn, params),
     decode,
     source,
@@ -94,7 +93,7 @@ def score_samples(
 
 
 def _score_all(drawn, total, num_samples, num_shown, with_ensembles):
-  """Scores what comes out of drawing.draw, on threads beside it."""
+  """Scores what comes out of draw_samples.draw, on threads beside it."""
   columns = ensembles.columns(num_samples) if with_ensembles else []
   values = np.zeros((2, total, num_samples))
   together = np.zeros((total, len(columns)))
@@ -194,12 +193,12 @@ def evaluate(
     FileNotFoundError: if there is no whole checkpoint, or no dataset.
   """
   output = pathlib.Path(output or workdir)
-  parts = experiment.build(config)
-  sharding.check_devices('eval.batch_size', config.eval.batch_size)
-  mesh = sharding.make_mesh(config.train.fsdp)
-  sources = experiment.open_sources(config, 'eval')
-  codes_fn = drawing.make_codes_fn(parts, config.sample, mesh)
-  abstract = experiment.abstract_params(parts, mesh)
+  parts = build.build(config)
+  devices.check_devices('eval.batch_size', config.eval.batch_size)
+  mesh = devices.make_mesh(config.train.fsdp)
+  sources = build.open_sources(config, 'eval')
+  codes_fn = draw_samples.make_codes_fn(parts, config.sample, mesh)
+  abstract = build.abstract_params(parts, mesh)
   params = {}
   for name in config.eval.weights:
     step, params[name] = checkpoint.read_params(

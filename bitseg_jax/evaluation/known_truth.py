@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bitseg_jax import metrics
-from bitseg_jax.segmenting import consensus
+from bitseg_jax.evaluation import consensus
 
 
 class Comparison(NamedTuple):

@@ -8,8 +8,7 @@ import numpy as np
 
 from bitseg_jax import metrics
 from bitseg_jax.data import pipeline
-from bitseg_jax.evaluation import ensembles
-from bitseg_jax.output import plots, viz
+from bitseg_jax.evaluation import ensembles, pictures, plots
 
 
 def draw_gallery(
@@ -34,23 +33,23 @@ def draw_gallery(
     example = pipeline.evaluation_example(source[i], image_size)
     height, width = example['size']
     truth = example['id_maps'][0][:height, :width]
-    colors = viz.entity_colors(truth)
+    colors = pictures.entity_colors(truth)
     others = len(example['id_maps']) - 1
     row = [
       (example['image'][:height, :width], example['name']),
       (
-        viz.colorize(truth, colors),
+        pictures.colorize(truth, colors),
         f'1 of {others + 1} annotators' if others else '',
       ),
     ]
     for n, sample in enumerate(samples[:4]):
-      matched = viz.match_ids(truth, sample[:height, :width])
+      matched = pictures.match_ids(truth, sample[:height, :width])
       caption = f'ARI {ari[i, n]:.2f}  IoU {iou[i, n]:.2f}'
-      row.append((viz.colorize(matched, colors), caption))
+      row.append((pictures.colorize(matched, colors), caption))
     rows.append(row)
   if rows:
     titles = [f'sample {n + 1}' for n in range(len(rows[0]) - 2)]
-    viz.gallery(rows, path, ['photo', 'ground truth', *titles])
+    pictures.gallery(rows, path, ['photo', 'ground truth', *titles])
 
 
 def format_results(results: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from bitseg_jax import metrics
 from bitseg_jax.data import outside
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import reading
-from bitseg_jax.evaluation.scoring import ImageScore, Scores
-from bitseg_jax.runtime.writers import write_json
+from bitseg_jax.evaluation.others import ImageScore, Scores
+from bitseg_jax.runs.log import write_json
 
 Stamps = dict[str, dict[str, list[Any]]]
 

@@ -21,9 +21,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from bitseg_jax import sampler
-from bitseg_jax.runtime import experiment
+from bitseg_jax.runs import build, weights
 from bitseg_jax.schedule import Schedule
-from bitseg_jax.segmenting import weights
 
 # What x_hat means and what the networks see, which both models must share.
 _SHARED = {
@@ -81,7 +80,7 @@ def make_target_fn(
 
 
 def load_teacher(
-  config: ConfigDict, parts: experiment.Experiment
+  config: ConfigDict, parts: build.Experiment
 ) -> tuple[tuple[Any, ...], Callable[..., jax.Array] | None]:
   """Reads the teacher that a config names.
 
@@ -116,7 +115,7 @@ def load_teacher(
       'set config.distill.teacher_steps'
     )
   target_fn = make_target_fn(
-    experiment.build(teacher.config).denoise,
+    build.build(teacher.config).denoise,
     parts.schedule,
     num_steps,
     steps // num_steps,

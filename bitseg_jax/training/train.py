@@ -18,21 +18,22 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runtime import (
+from bitseg_jax.evaluation import draw_samples, evaluate, reports
+from bitseg_jax.runs import (
+  build,
   checkpoint,
   checks,
   compiling,
-  experiment,
+  devices,
   lock,
-  sharding,
   stopping,
+  weights,
 )
-from bitseg_jax.runtime.train_state import TrainState
-from bitseg_jax.runtime.writers import MetricWriter, progress_bar, whole_file
-from bitseg_jax.segmenting import drawing, weights
-from bitseg_jax.training import distill, train_step
-from bitseg_jax.training.train_step import Metrics
+from bitseg_jax.runs.log import MetricWriter, progress_bar, whole_file
+from bitseg_jax.runs.train_state import TrainState
+from bitseg_jax.training import distill
+from bitseg_jax.training import step as train_step
+from bitseg_jax.training.step import Metrics
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -55,15 +56,15 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     NonFiniteLossError: names the step and the last good checkpoint.
   """
   workdir = pathlib.Path(workdir)
-  parts = experiment.build(config)
+  parts = build.build(config)
   _check_devices(config)
-  sources = experiment.open_sources(config, 'train')
-  eval_sources = experiment.open_sources(config, 'eval')
+  sources = build.open_sources(config, 'train')
+  eval_sources = build.open_sources(config, 'eval')
   _tell_overflow(config)
   teacher, target_fn = distill.load_teacher(config, parts)
-  mesh = sharding.make_mesh(config.train.fsdp)
-  learning_rate, optimizer = experiment.make_optimizer(config.train)
-  init, abstract = experiment.make_state(parts, optimizer, mesh)
+  mesh = devices.make_mesh(config.train.fsdp)
+  learning_rate, optimizer = build.make_optimizer(config.train)
+  init, abstract = build.make_state(parts, optimizer, mesh)
   step_fn = train_step.make_step_fn(
     config, parts, optimizer, mesh, abstract, target_fn
   )
@@ -78,7 +79,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   ):
     state = start(config, workdir, init, abstract, manager)
     # A step takes a batch, so the steps taken are the input's position.
-    batches = experiment.training_batches(
+    batches = build.training_batches(
       config, list(sources.values()), parts.palette, mesh, int(state.step)
     )
     batches = readers.enter_context(contextlib.closing(iter(batches)))
@@ -102,15 +103,15 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
 
 
 def _tell_overflow(config):
-  for line in experiment.tell_overflow(config):
+  for line in build.tell_overflow(config):
     logging.warning(line)
 
 
 def _check_devices(config):
-  sharding.check_devices(
+  devices.check_devices(
     'train.batch_size', config.train.batch_size, config.train.accumulate
   )
-  sharding.check_devices('eval.batch_size', config.eval.batch_size)
+  devices.check_devices('eval.batch_size', config.eval.batch_size)
 
 
 def start(config, workdir, init, abstract, manager):
@@ -187,7 +188,7 @@ def loop(
     _report, writer, progress, clock, learning_rate, last_saved, together * size
   )
   for step in range(first + together, settings.num_steps + 1, together):
-    batch = sharding.put_next(batches, mesh, together)
+    batch = devices.put_next(batches, mesh, together)
     if step == first + together:
       step_fn = compiling.compile_ahead(step_fn, state, batch, *fixed)
       progress.unpause()  # compiling counts neither for the time left
@@ -223,7 +224,7 @@ def loop(
 
 def _training_key(seed, mesh):
   make = lambda: jax.random.fold_in(jax.random.key(seed), 1)
-  return jax.jit(make, out_shardings=sharding.copied_on(mesh))()
+  return jax.jit(make, out_shardings=devices.copied_on(mesh))()
 
 
 def _report(
@@ -302,7 +303,7 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
   """Returns show(step, state), which logs scores and images of EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
-  codes_fn = drawing.make_codes_fn(parts, config.sample, mesh)
+  codes_fn = draw_samples.make_codes_fn(parts, config.sample, mesh)
 
   def show(step, state):
     for dataset, source in sources.items():

@@ -6,7 +6,6 @@ import jax
 import pytest
 
 from bitseg_jax.benchmarks import hlo_traffic, topology
-from bitseg_jax.runtime import experiment
 
 pytestmark = [
   pytest.mark.slow,
@@ -23,9 +22,7 @@ def compiled(config, name, build, fsdp=1):
   config.model.dtype = 'bfloat16'
   config.train.batch_size = config.eval.batch_size = 2 * len(devices)
   config.train.fsdp = fsdp
-  shapes = jax.eval_shape(
-    experiment.build(config).init_params, jax.random.key(0)
-  )
+  shapes = jax.eval_shape(build.build(config).init_params, jax.random.key(0))
   values = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   return hlo_traffic.count(build(config, devices).as_text()), values
 

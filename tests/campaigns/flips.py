@@ -26,8 +26,14 @@ import optax
 from ml_collections import ConfigDict
 
 from bitseg_jax.configs import quickstart
-from bitseg_jax.runtime import checkpoint, experiment, sharding, train_state
-from bitseg_jax.segmenting import pretrained, weights
+from bitseg_jax.runs import (
+  build,
+  checkpoint,
+  devices,
+  pretrained,
+  train_state,
+  weights,
+)
 
 OUTCOMES = ('refused', 'older step', 'same values', 'ACCEPTED', 'TRACEBACK')
 
@@ -39,7 +45,7 @@ def make(folder):
   config.model.base_channels = 16
   config.model.channel_mults = (1,)
   config.model.attention_levels = ()
-  parts = experiment.build(config)
+  parts = build.build(config)
   shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
 
   def draw(seed):
@@ -57,19 +63,19 @@ def make(folder):
 
 def resume(folder):
   config = checkpoint.read_config(folder / 'run')
-  parts, mesh = experiment.build(config), sharding.make_mesh()
+  parts, mesh = build.build(config), devices.make_mesh()
   init = lambda key: train_state.create_state(
     parts.init_params(key), optax.adam(0.1)
   )
-  abstract = sharding.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
+  abstract = devices.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
   with checkpoint.open_manager(folder / 'run') as manager:
     return checkpoint.restore_newest(manager, abstract), config
 
 
 def evaluate(folder):
   config = checkpoint.read_config(folder / 'run')
-  parts = experiment.build(config)
-  abstract = experiment.abstract_params(parts, sharding.make_mesh())
+  parts = build.build(config)
+  abstract = build.abstract_params(parts, devices.make_mesh())
   return [
     checkpoint.read_params(folder / 'run', abstract, kind)
     for kind in checkpoint.KINDS.values()

@@ -23,7 +23,7 @@ import time
 import jax
 import numpy as np
 
-from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runs import build, checkpoint, devices
 
 TINY = (
   '--config=quickstart',
@@ -89,10 +89,10 @@ def first_step(workdir, started, before):
 def state_of(workdir):
   """Leaves of the newest state, as numpy arrays."""
   config = checkpoint.read_config(workdir)
-  mesh = sharding.make_mesh()
-  parts = experiment.build(config)
-  _, optimizer = experiment.make_optimizer(config.train)
-  _, abstract = experiment.make_state(parts, optimizer, mesh)
+  mesh = devices.make_mesh()
+  parts = build.build(config)
+  _, optimizer = build.make_optimizer(config.train)
+  _, abstract = build.make_state(parts, optimizer, mesh)
   with checkpoint.open_manager(workdir) as manager:
     state = checkpoint.restore_newest(manager, abstract)
   return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bitseg_jax.configs import base
 from bitseg_jax.data import rle
-from bitseg_jax.runtime import schema
+from bitseg_jax.runs import schema
 
 NAMES = 'a', 'b', 'c'
 IDS = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8))).astype(np.uint8)

@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image
 
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.runtime import checkpoint, experiment, sharding
+from bitseg_jax.runs import build, checkpoint, devices
 
 TINY = (
   '--config=quickstart',
@@ -195,9 +195,9 @@ def results(name: str, folder: pathlib.Path) -> object:
 def state_of(workdir: pathlib.Path) -> list[bytes]:
   """Leaves of the newest state of a run."""
   config = checkpoint.read_config(workdir)
-  parts, mesh = experiment.build(config), sharding.make_mesh()
-  _, optimizer = experiment.make_optimizer(config.train)
-  _, abstract = experiment.make_state(parts, optimizer, mesh)
+  parts, mesh = build.build(config), devices.make_mesh()
+  _, optimizer = build.make_optimizer(config.train)
+  _, abstract = build.make_state(parts, optimizer, mesh)
   with checkpoint.open_manager(workdir) as manager:
     state = checkpoint.restore_newest(manager, abstract)
   return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]

@@ -17,7 +17,7 @@ from bitseg_jax.data import procedural
 from bitseg_jax.data.prepared import builder, splits
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import baselines, evaluate
-from bitseg_jax.runtime import sharding
+from bitseg_jax.runs import devices
 
 PERFECT = [1, 1, 1, 1, 0]
 
@@ -145,11 +145,11 @@ def test_ari_and_iou_are_those_of_evaluate():
   def codes_fn(params, image, size, keys):
     cells = [baselines.grid(np.empty((*hw, 3)), 3) for hw in np.asarray(size)]
     padded = [np.pad(c, [(0, 32 - n) for n in c.shape]) for c in cells]
-    rows = sharding.split_on(mesh)
+    rows = devices.split_on(mesh)
     put = lambda array: jax.device_put(np.stack(array), rows)
     return put(padded), put([True] * len(padded))
 
-  mesh = sharding.make_mesh()
+  mesh = devices.make_mesh()
   scores = evaluate.score_samples(
     codes_fn, None, None, records, 32, mesh, batch_size=mesh.size
   )

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from bitseg_jax.evaluation import clicks, reports
-from bitseg_jax.segmenting import obeying
+from bitseg_jax.evaluation import clicks, obeying, reports
 
 
 def quarters(size=24):

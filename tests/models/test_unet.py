@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from bitseg_jax.app import official
 from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
-from bitseg_jax.runtime import experiment
-from bitseg_jax.segmenting import official, pretrained
+from bitseg_jax.runs import build, pretrained
 from tests import recorded
 
 GOLDEN = np.load(recorded.UNET)
@@ -21,7 +21,7 @@ GOLDEN = np.load(recorded.UNET)
 def small(official_model):
   """The small official instance and its parameters."""
   tensors, config = official_model
-  model = experiment.build(config).model
+  model = build.build(config).model
   expected = pretrained.abstract_params(config)
   params = official.from_official(tensors, expected, config)
   return model, params, jax.jit(model.apply)

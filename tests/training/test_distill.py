@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from bitseg_jax import sampler, schedule
+from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import quickstart
-from bitseg_jax.runtime import checkpoint, experiment
-from bitseg_jax.segmenting.segmenter import Segmenter
-from bitseg_jax.training import distill, train, train_step
+from bitseg_jax.runs import build, checkpoint
+from bitseg_jax.training import distill, train
+from bitseg_jax.training import step as train_step
 
 SHAPE = (4, 8, 8, 2)
 NOISE = schedule.Schedule()
@@ -76,7 +77,7 @@ def test_students_differ_with_their_noise_at_a_single_step(given):
 
 
 def test_times_are_those_at_which_a_step_begins():
-  parts = experiment.build(quickstart.get_config())
+  parts = build.build(quickstart.get_config())
   corrupt_fn = train_step.make_corrupt_fn(
     parts.schedule, parts.codec, num_steps=4
   )
@@ -121,12 +122,12 @@ def test_a_student_starts_as_its_teacher_and_comes_to_draw_alike(
   assert settings['num_steps'] == 1 and settings['guidance_weight'] == 0
   student.segment(draw_photo(0, 16, 16), num_samples=2)
 
-  parts = experiment.build(student_config)
+  parts = build.build(student_config)
   (teacher,), target_fn = distill.load_teacher(student_config, parts)
   corrupt_fn, loss_fn = train_step.make_loss(
     student_config.diffusion, parts, 1, target_fn
   )
-  source = experiment.open_sources(student_config, 'eval')['procedural']
+  source = build.open_sources(student_config, 'eval')['procedural']
   batch = {
     'image': np.stack([scene['image'] for scene in source]),
     'codes': np.zeros((8, 16, 16), np.int16),
@@ -165,7 +166,7 @@ def test_students_that_do_not_fit_their_teacher_get_one_line(
   value, message = WRONG[name]
   section, key = name.split('.')
   student_config[section][key] = value
-  parts = experiment.build(student_config)
+  parts = build.build(student_config)
   if message is None:
     distill.load_teacher(student_config, parts)
     return
@@ -183,7 +184,7 @@ def test_a_student_teaches_the_steps_that_it_has_learned(
   monkeypatch.setattr(
     distill.weights, 'read', lambda name: found._replace(config=config)
   )
-  parts = experiment.build(student_config)
+  parts = build.build(student_config)
   distill.load_teacher(student_config, parts)
   student_config.distill.teacher_steps = 4
   with pytest.raises(ValueError, match='which learned to take 2'):
@@ -193,7 +194,7 @@ def test_a_student_teaches_the_steps_that_it_has_learned(
 def test_a_student_is_evaluated_as_it_was_trained(student_config):
   given = quickstart.get_config()
   given.sample.num_steps = 5
-  asked = lambda *named: experiment.evaluated(student_config, given, named)
+  asked = lambda *named: build.evaluated(student_config, given, named)
   learned = student_config.sample
   assert asked().sample.num_steps == learned.num_steps
   assert asked().sample.guidance_weight == learned.guidance_weight == 0
@@ -203,4 +204,4 @@ def test_a_student_is_evaluated_as_it_was_trained(student_config):
 
 def test_a_run_without_a_teacher_has_no_target():
   config = quickstart.get_config()
-  assert distill.load_teacher(config, experiment.build(config)) == ((), None)
+  assert distill.load_teacher(config, build.build(config)) == ((), None)

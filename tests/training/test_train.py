@@ -18,16 +18,10 @@ from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import run
 from bitseg_jax.data.procedural import ProceduralScenes
-from bitseg_jax.evaluation import evaluate
-from bitseg_jax.runtime import (
-  checks,
-  compiling,
-  experiment,
-  sharding,
-  train_state,
-)
-from bitseg_jax.segmenting import drawing
-from bitseg_jax.training import train, train_step
+from bitseg_jax.evaluation import draw_samples, evaluate
+from bitseg_jax.runs import build, checks, compiling, devices, train_state
+from bitseg_jax.training import step as train_step
+from bitseg_jax.training import train
 
 # Choices that have nothing to do with each other share a run. Fig. 7 decouples
 # the sigmoid weight alone.
@@ -71,15 +65,15 @@ def test_every_variant_learns(flat_config, variant):
   for name, value in variant.items():
     section = 'diffusion' if name in flat_config.diffusion else 'codes'
     flat_config[section][name] = value
-  parts = experiment.build(flat_config)
-  mesh = sharding.make_mesh()
+  parts = build.build(flat_config)
+  mesh = devices.make_mesh()
   corrupt_fn, loss_fn = train_step.make_loss(flat_config.diffusion, parts)
   optimizer = train_state.make_optimizer(3e-3)
   step_fn = train_step.make_train_step(
     corrupt_fn, loss_fn, optimizer, 0.99, mesh
   )
   batches = iter(
-    experiment.training_batches(
+    build.training_batches(
       flat_config, [ProceduralScenes(100, 16)], parts.palette, mesh
     )
   )
@@ -87,7 +81,7 @@ def test_every_variant_learns(flat_config, variant):
     parts.init_params(jax.random.key(0)), optimizer
   )
   # The same batch and draws before and after: single losses are too noisy.
-  batch = sharding.put_batch(next(batches), mesh)
+  batch = devices.put_batch(next(batches), mesh)
   mean_loss = jax.jit(
     lambda params: jax.lax.map(
       lambda key: loss_fn(params, corrupt_fn(batch, key)),
@@ -96,7 +90,7 @@ def test_every_variant_learns(flat_config, variant):
   )
   before = mean_loss(state.params)
   for _ in range(40):
-    batch_now = sharding.put_batch(next(batches), mesh)
+    batch_now = devices.put_batch(next(batches), mesh)
     state, _ = step_fn(state, batch_now, jax.random.key(1))
   assert mean_loss(state.params) < before
 
@@ -165,7 +159,7 @@ def test_an_unknown_optimizer_is_refused():
 
 
 def test_dropped_images_are_not_seen(flat_config):
-  parts = experiment.build(flat_config)
+  parts = build.build(flat_config)
   seen = lambda rate, batch: train_step.make_corrupt_fn(
     parts.schedule, parts.codec, cond_drop_rate=rate
   )(batch, jax.random.key(0))['image']
@@ -179,7 +173,7 @@ def test_dropped_images_are_not_seen(flat_config):
 
 
 def test_marks_are_seen_beside_the_photo_and_dropped_with_it(flat_config):
-  parts = experiment.build(flat_config)
+  parts = build.build(flat_config)
   codes = np.random.default_rng(0).integers(-1, 4, (64, 16, 16), np.int16)
   batch = {'image': np.zeros((64, 16, 16, 3), np.uint8), 'codes': codes}
   seen = lambda rate: np.asarray(
@@ -196,7 +190,7 @@ def test_marks_are_seen_beside_the_photo_and_dropped_with_it(flat_config):
 
 
 def test_unlabelled_pixels_do_not_train(flat_config):
-  parts = experiment.build(flat_config)
+  parts = build.build(flat_config)
   corrupt_fn, loss_fn = train_step.make_loss(flat_config.diffusion, parts)
   params = parts.init_params(jax.random.key(0))
   batch = {
@@ -228,9 +222,9 @@ def test_a_batch_taken_in_parts_needs_less_memory(tiny_config):
 
   def need(parts):
     tiny_config.train.accumulate = parts
-    run, mesh = experiment.build(tiny_config), sharding.make_mesh()
-    _, optimizer = experiment.make_optimizer(tiny_config.train)
-    _, abstract = experiment.make_state(run, optimizer, mesh)
+    run, mesh = build.build(tiny_config), devices.make_mesh()
+    _, optimizer = build.make_optimizer(tiny_config.train)
+    _, abstract = build.make_state(run, optimizer, mesh)
     step = train_step.make_step_fn(tiny_config, run, optimizer, mesh, abstract)
     batch = device.training_batch(tiny_config, run, mesh)
     program = step.lower(abstract, batch, jax.random.key(0)).compile()
@@ -255,10 +249,10 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step():
 def test_evaluation_does_not_depend_on_the_batch(flat_config):
   # Untrained x-prediction is 0 everywhere; eps-prediction shows the noise.
   flat_config.diffusion.update(pred_type='eps', tanh=False)
-  parts = experiment.build(flat_config)
-  mesh = sharding.make_mesh()
+  parts = build.build(flat_config)
+  mesh = devices.make_mesh()
   source = ProceduralScenes(5, 16)
-  codes_fn = drawing.make_codes_fn(parts, flat_config.sample, mesh)
+  codes_fn = draw_samples.make_codes_fn(parts, flat_config.sample, mesh)
   params = parts.init_params(jax.random.key(0))
   run = lambda batch_size: evaluate.score_samples(
     codes_fn,
@@ -321,10 +315,10 @@ def test_folded_columns_with_attention_are_refused(tiny_config, levels):
 
 def test_heads_that_fused_attention_does_not_take_are_refused(tiny_config):
   tiny_config.model.update(fused_attention=True, dtype='bfloat16')
-  experiment.build(tiny_config)
+  build.build(tiny_config)
   tiny_config.model.base_channels = 18
   with pytest.raises(ValueError, match='there are heads of 36'):
-    experiment.build(tiny_config)
+    build.build(tiny_config)
 
 
 @pytest.mark.parametrize('name', WRONG)
@@ -333,14 +327,14 @@ def test_settings_that_cannot_work_get_one_line(tiny_config, name):
   section, key = name.split('.')
   tiny_config[section][key] = value
   with pytest.raises(ValueError, match=message) as caught:
-    experiment.build(tiny_config)
+    build.build(tiny_config)
   assert '\n' not in str(caught.value)
 
 
 def test_a_dataset_is_not_ignored_where_scenes_are_drawn(tiny_config):
   tiny_config.data.dir = 'datasets/mine'
   with pytest.raises(ValueError, match=r'data\.source is procedural'):
-    experiment.open_sources(tiny_config, 'train')
+    build.open_sources(tiny_config, 'train')
 
 
 def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
@@ -390,7 +384,7 @@ def test_compiling_does_not_count_as_slow_training(tiny_config, monkeypatch):
     SimpleNamespace(step=0),
     lambda state, *args: (state, {'loss': np.zeros(1)}),
     iter([{'codes': np.zeros((8, 16, 16), np.int16)}]),
-    sharding.make_mesh(),
+    devices.make_mesh(),
     SimpleNamespace(
       write_scalars=lambda step, scalars: written.append(scalars), flush=nothing
     ),
@@ -446,14 +440,14 @@ def test_an_evaluation_scores_the_data_that_flags_name(
 def test_batches_must_divide_over_the_devices(monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 3)
   with pytest.raises(ValueError, match='3 devices do not divide'):
-    sharding.check_devices('train.batch_size', 8)
+    devices.check_devices('train.batch_size', 8)
 
 
 def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):
   train_scenes, eval_scenes = (
     {scene['image'].tobytes() for scene in source}
     for source in (
-      experiment.open_sources(tiny_config, split)['procedural']
+      build.open_sources(tiny_config, split)['procedural']
       for split in ('train', 'eval')
     )
   )
@@ -475,7 +469,7 @@ def test_annotations_that_do_not_fit_the_codes_are_told(tiny_config, tmp_path):
   run.prepare('folder', str(tmp_path / 'in'), str(tmp_path / 'out'))
   tiny_config.data.update(source='tfds', dir=str(tmp_path / 'out'))
   tiny_config.codes.num_codes = 16
-  (line,) = experiment.tell_overflow(tiny_config)
+  (line,) = build.tell_overflow(tiny_config)
   assert 'of the annotations have more than 16 entities' in line
   tiny_config.codes.num_codes = 64
-  assert not experiment.tell_overflow(tiny_config)
+  assert not build.tell_overflow(tiny_config)

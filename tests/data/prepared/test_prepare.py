@@ -17,12 +17,12 @@ import scipy.io
 from PIL import Image
 
 from bitseg_jax import cli, prepare
+from bitseg_jax.app import describe
 from bitseg_jax.data import families
 from bitseg_jax.data.families import folder
 from bitseg_jax.data.prepared import builder, encoding, splits
 from bitseg_jax.data.source import Item, Source
-from bitseg_jax.output import describe
-from bitseg_jax.runtime import lock
+from bitseg_jax.runs import lock
 
 H, W = 24, 40
 

@@ -1,0 +1,1 @@
+"""From a photograph to its segmentation, with a trained model."""

@@ -1,0 +1,322 @@
+"""Weights of the authors' PyTorch code (TowardsDiff), both ways, bit for bit.
+
+Its state dict holds the parameters of the same network under other names and in
+PyTorch's layout: convolutions [out, in, h, w], dense layers [out, in], those of
+the attention [out, in, 1]. The order of q, k and v is the same in both.
+"""
+
+import os
+import pathlib
+import pickle
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
+
+from bitseg_jax.runs import pretrained
+
+# What a float32 parameter can be made of without loss.
+_DTYPES = {
+  'float32': np.float32,
+  'float16': np.float16,
+  'bfloat16': ml_dtypes.bfloat16,
+}
+# In every official state dict; what stands before it names the state dict.
+_FIRST = 'time_embed.0.weight'
+_WHOLE = 'the whole file'
+# Modules in a block, ours and the official ones.
+_INNER = {
+  'norm_in': 'in_layers.0',
+  'conv_in': 'in_layers.2',
+  'time': 'emb_layers.1',
+  'norm_out': 'out_layers.0',
+  'conv_out': 'out_layers.3',
+  'skip': 'skip_connection',
+  'norm': 'norm',
+  'qkv': 'qkv',
+  'out': 'proj_out',
+}
+
+
+def check_config(config: ConfigDict) -> None:
+  """Raises ValueError for a config whose network the official code lacks."""
+  model = config.model
+  wanted = {
+    'model.name': (model.name, model.name == 'unet', "'unet'"),
+    'model.patch_size': (model.patch_size, model.patch_size == 1, '1'),
+    'model.attention_levels': (
+      tuple(model.attention_levels),
+      bool(model.attention_levels),
+      'at least one level, with which the middle has attention too',
+    ),
+    'diffusion.prompt_rate': (
+      config.diffusion.prompt_rate,
+      not config.diffusion.prompt_rate,
+      '0, for it sees no marks',
+    ),
+    'diffusion.self_conditioning': (
+      config.diffusion.self_conditioning,
+      not config.diffusion.self_conditioning,
+      'False',
+    ),
+  }
+  for name, (value, good, needed) in wanted.items():
+    if not good:
+      raise ValueError(
+        f'config.{name} is {value!r}; the official network needs {needed}'
+      )
+
+
+def block_names(
+  num_levels: int, num_res_blocks: int, attention_levels: Collection[int]
+) -> dict[str, str]:
+  """Pairs the blocks of our network with the official ones.
+
+  Args:
+    num_levels: of the network.
+    num_res_blocks: residual blocks in each level on the way down.
+    attention_levels: levels with attention.
+
+  Returns:
+    Official module path by our module path.
+  """
+  names = {
+    'time_0': 'time_embed.0',
+    'time_1': 'time_embed.2',
+    'stem': 'input_blocks.0.0',
+    'middle_0_res': 'middle_block.0',
+    'middle_attn': 'middle_block.1',
+    'middle_1_res': 'middle_block.2',
+    'norm_out': 'out.1',
+    'conv_out': 'out.3',
+  }
+  n = 1
+  for level in range(num_levels):
+    for i in range(num_res_blocks):
+      names[f'down_{level}_{i}_res'] = f'input_blocks.{n}.0'
+      names[f'down_{level}_{i}_attn'] = f'input_blocks.{n}.1'
+      n += 1
+    names[f'down_{level}/conv'] = f'input_blocks.{n}.0.op'
+    n += 1
+  n = 0
+  for level in reversed(range(num_levels)):
+    for i in range(num_res_blocks + 1):
+      names[f'up_{level}_{i}_res'] = f'output_blocks.{n}.0'
+      names[f'up_{level}_{i}_attn'] = f'output_blocks.{n}.1'
+      n += 1
+    # The last block of a level ends in the upsampling, after any attention.
+    place = 2 if level in attention_levels else 1
+    names[f'up_{level}/conv'] = f'output_blocks.{n - 1}.{place}.conv'
+  return names
+
+
+def tensor_name(name: str, blocks: Mapping[str, str]) -> str:
+  """Official name of one of our parameters.
+
+  Args:
+    name: ours, flat, such as down_0_0_res/conv_in/kernel.
+    blocks: see block_names.
+  """
+  module, leaf = name.rsplit('/', 1)
+  if module not in blocks:
+    block, inner = module.split('/')
+    module = f'{blocks[block]}.{_INNER[inner]}'
+  else:
+    module = blocks[module]
+  return f'{module}.{"bias" if leaf == "bias" else "weight"}'
+
+
+def from_official(
+  tensors: Mapping[str, np.ndarray],
+  expected: Any,
+  config: ConfigDict,
+  where: str | pathlib.Path = 'the state dict',
+) -> Any:
+  """Makes our parameters of an official state dict.
+
+  Args:
+    tensors: the state dict, by name; float32, or 16 bits.
+    expected: our parameters or their shapes, see pretrained.abstract_params.
+    config: of a run, says what the network is made of.
+    where: the tensors are from, for messages.
+
+  Returns:
+    Nested dict of float32 parameters.
+
+  Raises:
+    ValueError: one line; the config's network is none that the official code
+      has, or a tensor is missing, too many, of another shape or dtype, or not
+      finite.
+  """
+  shapes = pretrained.flatten_shapes(expected)
+  names = _names(shapes, config)
+  wanted = {names[ours]: _turned(ours, shape) for ours, shape in shapes.items()}
+  pretrained.check_tensors(tensors, wanted, where, _DTYPES)
+  flat = {}
+  for ours, theirs in names.items():
+    w = tensors[theirs]
+    if ours.endswith('/kernel'):
+      # [out, in, h, w], [out, in, 1] and [out, in] to channels last.
+      w = np.moveaxis(w, (0, 1), (-1, -2))
+    flat[ours] = np.ascontiguousarray(w.reshape(shapes[ours]), np.float32)
+  return unflatten_dict(flat, sep='/')
+
+
+def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
+  """Makes an official state dict of our parameters; inverts from_official."""
+  flat = flatten_dict(params, sep='/')
+  names = _names(flat, config)
+  tensors = {}
+  for ours, theirs in names.items():
+    w = np.asarray(flat[ours])
+    if ours.endswith('/kernel'):
+      w = np.moveaxis(w, (-1, -2), (0, 1))
+    tensors[theirs] = np.ascontiguousarray(
+      w.reshape(_turned(ours, flat[ours].shape))
+    )
+  return tensors
+
+
+def _names(flat, config):
+  """Official name by ours, of all of our flat names."""
+  check_config(config)
+  model = config.model
+  blocks = block_names(
+    len(model.channel_mults), model.num_res_blocks, model.attention_levels
+  )
+  return {name: tensor_name(name, blocks) for name in flat}
+
+
+def _turned(name, shape):
+  """Official shape of one of our parameters."""
+  if not name.endswith('/kernel'):
+    return tuple(shape)
+  *window, inputs, outputs = shape
+  if name.split('/')[0].endswith('_attn'):
+    window = [1]
+  return (outputs, inputs, *window)
+
+
+def read_file(
+  path: str | pathlib.Path, key: str | None = None
+) -> tuple[str, dict[str, np.ndarray]]:
+  """Reads the state dict in a file, or one of several.
+
+  Args:
+    path: .safetensors; or what torch.save wrote, a state dict or nested dicts
+      with some in them.
+    key: which one, as the message names it that lists them; None for the only
+      one.
+
+  Returns:
+    (its key, tensors by official name).
+
+  Raises:
+    ValueError: the file is damaged or holds no official state dict, or several
+      and no key, or not this one.
+    OSError: it cannot be read.
+    ImportError: it needs torch, which is not installed.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: no such file')
+  if path.suffix == '.safetensors':
+    flat = pretrained.read_tensors(path)
+  else:
+    flat = dict(_flatten(_read_torch(path)))
+  prefixes = {
+    name.removesuffix(_FIRST)
+    for name in flat
+    if name == _FIRST or name.endswith(f'.{_FIRST}')
+  }
+  found = {prefix.rstrip('.') or _WHOLE: prefix for prefix in prefixes}
+  known = ', '.join(sorted(found))
+  if not found:
+    raise ValueError(
+      f'{path} holds no official state dict: no tensor is called {_FIRST}; it '
+      f'has {", ".join(list(flat)[:3]) or "no tensors"}'
+    )
+  if key is None and len(found) > 1:
+    raise ValueError(f'{path} holds several; choose with --key from {known}')
+  if key is not None and key not in found:
+    raise ValueError(f'{path} has no --key={key}; it has {known}')
+  key = key or next(iter(found))
+  chosen = found[key]
+  others = tuple(p for p in prefixes if len(p) > len(chosen))
+  tensors = {
+    name.removeprefix(chosen): _to_numpy(tensor)
+    for name, tensor in flat.items()
+    if name.startswith(chosen) and not name.startswith(others)
+  }
+  return key, tensors
+
+
+def write_file(
+  path: str | pathlib.Path, tensors: Mapping[str, np.ndarray]
+) -> None:
+  """Writes a state dict as safetensors, whole or not at all.
+
+  Raises:
+    ValueError: the name does not end in .safetensors.
+    FileExistsError: there is such a file already.
+  """
+  path = pathlib.Path(path)
+  if path.suffix != '.safetensors':
+    raise ValueError(f'{path} must end in .safetensors')
+  if path.exists():
+    raise FileExistsError(f'{path} is there already; give another name')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partly')
+  try:
+    # 'pt' is what PyTorch's own readers ask for.
+    pretrained.write_tensors(temporary, tensors, {'format': 'pt'})
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _read_torch(path):
+  try:
+    import torch  # only these files need it
+  except ImportError as error:
+    raise ImportError(
+      f'{path} needs torch; pip install bitseg-jax[torch], or convert it to '
+      '.safetensors'
+    ) from error
+  with open(path, 'rb') as file:
+    try:
+      # Nothing but tensors and plain values: a pickle could run any program.
+      return torch.load(file, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+      raise ValueError(
+        f'{path} is damaged, or holds more than tensors and plain values, '
+        'which could run a program and is refused; save its state dict alone'
+      ) from error
+    except Exception as error:  # torch has no common type for them
+      reason = ' '.join(str(error).split())[:200]
+      raise ValueError(
+        f'{path} is damaged, or no file of torch: {reason}'
+      ) from error
+
+
+def _flatten(tree, prefix=''):
+  """(name, tensor) of all tensors in nested dicts, names joined by dots."""
+  if not isinstance(tree, Mapping):
+    return
+  for name, value in tree.items():
+    if hasattr(value, 'detach'):
+      yield f'{prefix}{name}', value
+    else:
+      yield from _flatten(value, f'{prefix}{name}.')
+
+
+def _to_numpy(tensor):
+  if isinstance(tensor, np.ndarray):
+    return tensor
+  tensor = tensor.detach()
+  # numpy has no bfloat16; float32 holds all values of the shorter floats.
+  short = tensor.is_floating_point() and tensor.element_size() < 4
+  return (tensor.float() if short else tensor).numpy()

@@ -1,0 +1,335 @@
+"""A trained model behind one object: photos in, segmentations out."""
+
+import functools
+import hashlib
+import itertools
+import pathlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from bitseg_jax.app import photos, stablehlo, steering, views
+from bitseg_jax.app.answer import Segmentation
+from bitseg_jax.configs import base
+from bitseg_jax.evaluation import draw_samples, photo_samples
+from bitseg_jax.runs import build, devices, pretrained, schema, weights
+
+Photo = np.ndarray | Image.Image
+
+
+class Segmenter:
+  """Draws segmentations of photos from one trained model.
+
+  The result depends on photo, seed and settings alone: every batch has the
+  same size, filled up where photos are missing, and sample n of every photo
+  starts from the same noise. So the sampler is compiled once for each
+  (num_steps, guidance_weight) and then kept. Threads may share a segmenter.
+  """
+
+  def __init__(
+    self,
+    parts: build.Experiment,
+    params: Any,
+    settings: ConfigDict,
+    batch_size: int | None = None,
+    step: int | None = None,
+    digest: str | None = None,
+    config: ConfigDict | None = None,
+  ):
+    """Keeps the parts; see `load`, which gathers them.
+
+    Args:
+      parts: the experiment.
+      params: parameters of its model.
+      settings: the config's `sample` section.
+      batch_size: samples drawn at once over all devices, rounded up to a
+        multiple of their number. None: 8 a device; on CPU as many as keep
+        its cores busy, which is 1 but for the smallest networks.
+      step: of the checkpoint, for those who want to know.
+      digest: of the weights, which tells them from any others.
+      config: of the run, which `save_pretrained` writes.
+
+    Raises:
+      ValueError: if batch_size is not positive.
+    """
+    count = jax.device_count()
+    if batch_size is None:
+      on_cpu = jax.default_backend() == 'cpu'
+      batch_size = count * (photo_samples.fit_for_cpu(parts) if on_cpu else 8)
+    schema.check_value('batch_size', batch_size, base.EVAL['batch_size'])
+    self.batch_size = -(-batch_size // count) * count
+    self._parts = parts
+    self._params = params
+    self._settings = settings
+    self._mesh = devices.make_mesh()
+    self._sample_fns = {}
+    self._last = None  # what was drawn of the last photo, see _draw_views
+    self._lock = threading.Lock()
+    self._drawing = threading.Lock()
+    self._probabilities = jax.jit(parts.codec.probabilities)
+    self.step, self.digest = step, digest
+    self._config = config
+
+  @classmethod
+  def load(
+    cls, name: str | pathlib.Path, batch_size: int | None = None
+  ) -> 'Segmenter':
+    """Loads a model from whatever `from_checkpoint` or `from_pretrained` takes.
+
+    Raises:
+      OSError, ValueError: see there.
+    """
+    return cls._of(weights.read(name), batch_size)
+
+  @classmethod
+  def from_checkpoint(
+    cls,
+    path: str | pathlib.Path,
+    kind: str = 'ema_params',
+    batch_size: int | None = None,
+  ) -> 'Segmenter':
+    """Loads the model of a run; its config is in the checkpoint.
+
+    Args:
+      path: workdir of the run, whose newest whole step is taken; or
+        <workdir>/checkpoints/<step>.
+      kind: 'ema_params' or 'params'.
+      batch_size: see `__init__`.
+
+    Returns:
+      The segmenter.
+
+    Raises:
+      FileNotFoundError: if there is no whole checkpoint.
+      ValueError: if kind is neither.
+    """
+    return cls._of(weights.read_checkpoint(path, kind), batch_size)
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    name: str | pathlib.Path = pretrained.DEFAULT,
+    batch_size: int | None = None,
+  ) -> 'Segmenter':
+    """Loads a model that `save_pretrained` wrote.
+
+    Args:
+      name: its folder; the name of a model that comes with the package, such as
+        'photos'; or hf://OWNER/NAME[@REVISION].
+      batch_size: see `__init__`.
+
+    Raises:
+      OSError, ValueError, ImportError: see pretrained.load_pretrained.
+    """
+    return cls._of(weights.read_pretrained(name), batch_size)
+
+  @classmethod
+  def _of(cls, found, batch_size):
+    config = found.config.copy_and_resolve_references()
+    # A photo at a time it gains nothing, and exports must run anywhere.
+    config.model.fused_attention = False
+    config.model.fold_columns = False
+    parts, step = build.build(config), found.step
+    more = step, found.digest, found.config
+    return cls(parts, found.params, config.sample, batch_size, *more)
+
+  def save_pretrained(
+    self, folder: str | pathlib.Path, dtype: str = 'bfloat16', card: str = ''
+  ) -> None:
+    """Writes the model to a folder that `from_pretrained` reads.
+
+    Args:
+      folder, dtype, card: see pretrained.save_pretrained.
+
+    Raises:
+      ValueError, OSError: see there.
+    """
+    if self._config is None:
+      raise ValueError('this segmenter was made without the config of its run')
+    pretrained.save_pretrained(folder, self._params, self._config, card, dtype)
+
+  def segment(
+    self,
+    image: Photo,
+    num_samples: int = 1,
+    seed: int = 0,
+    known: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    strength: float = 0.5,
+    **settings: Any,
+  ) -> Segmentation:
+    """Segments one photo.
+
+    Args:
+      image, num_samples, seed: see `segment_batch`.
+      known: int [H, W], what is known of the photo: -1 where nothing is said,
+        else the same number for pixels of one entity and different numbers for
+        pixels of different ones. The result agrees with it.
+      start: int [H, W], a segmentation by any method to begin from.
+      strength: how much of `start` may change: 0 nothing, 1 everything.
+      **settings: others of `segment_batch`.
+    """
+    settings |= {'known': [known], 'start': [start], 'strength': strength}
+    return self.segment_batch([image], num_samples, seed, **settings)[0]
+
+  def segment_batch(
+    self,
+    images: Sequence[Photo],
+    num_samples: int = 1,
+    seed: int = 0,
+    num_steps: int | None = None,
+    guidance_weight: float | None = None,
+    method: str = 'consensus',
+    tile: int | None = None,
+    follow_edges: bool = True,
+    color_votes: bool = True,
+    closeups: int = 0,
+    min_area: float = 0.0,
+    progress: Callable[[draw_samples.Progress], None] | None = None,
+    known: Sequence[np.ndarray | None] | None = None,
+    start: Sequence[np.ndarray | None] | None = None,
+    strength: float = 0.5,
+    steer: bool = False,
+  ) -> list[Segmentation]:
+    """Segments photos of any sizes.
+
+    Args:
+      images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images, see
+        photos.as_rgb.
+      num_samples: N, samples per photo.
+      seed: of the samples.
+      num_steps, guidance_weight: of the sampler; None as in the run's config.
+      method: 'consensus' or 'medoid' of the samples.
+      tile: cuts larger photos into overlapping tiles with sides of so many
+        pixels, each segmented by itself, see tiles.py; None: never.
+      follow_edges: whether regions of one colour stay whole, see regions.py.
+      color_votes: whether cuts of the photo by its colours alone vote as well.
+      closeups: samples of each of five overlapping parts of the photo, in which
+        the model sees more detail; they join the consensus.
+      min_area: smaller connected pieces, as a share of the photo, are joined.
+      progress: told whenever a step of the sampler begins or samples are drawn.
+      known, start, strength: as in `segment`, the first two for each photo.
+      steer: draw samples, too, that agree with what is known.
+
+    Returns:
+      One segmentation per photo.
+
+    Raises:
+      ValueError: a photo or a setting is none of the above.
+    """
+    schema.check_value('num_samples', num_samples, base.EVAL['num_samples'])
+    schema.check_value('seed', seed, base.SETTINGS['seed'])
+    how = method, follow_edges, color_votes, min_area
+    views.check(tile, self._parts.image_size, closeups, *how)
+    self.sampler_settings(num_steps, guidance_weight)  # checks them
+    images = [photos.as_rgb(image) for image in images]
+    said_of = steering.check(images, known, start, strength, tile)
+    sampler = num_steps, guidance_weight
+    draw = functools.partial(
+      self._draw, seed=seed, sampler=sampler, progress=progress
+    )
+    looks = views.plan(images, tile, num_samples, closeups)
+    true_to = None if steering.is_free(said_of, steer) else said_of
+    drawn = self._draw_views(draw, images, looks, true_to, (seed, sampler))
+    return list(views.answers(images, looks, drawn, said_of, *how))
+
+  def _draw_views(self, draw, images, looks, said_of, settings):
+    """Draws views; or, of the photo of the last time, takes what it drew.
+
+    So marks that are added to a photo are answered at once.
+    """
+    given = images, looks, said_of, self._parts
+    if said_of is not None or len(images) != 1:
+      return views.draw(draw, *given)
+    digest = hashlib.blake2b(images[0].tobytes()).hexdigest()
+    key = digest, images[0].shape, looks, settings
+    last = self._last
+    if last is None or last[0] != key:
+      self._last = last = key, views.draw(draw, *given)
+    return last[1]
+
+  def export(
+    self,
+    path: str | pathlib.Path,
+    num_steps: int | None = None,
+    guidance_weight: float | None = None,
+  ) -> None:
+    """Writes sampler and parameters for programs without this package.
+
+    Args:
+      path: folder to write to, see stablehlo.py.
+      num_steps, guidance_weight: as in `segment_batch`.
+
+    Raises:
+      ValueError: the codec decodes on the host, so it cannot be exported.
+    """
+    settings = self.sampler_settings(num_steps, guidance_weight)
+    stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
+
+  def _draw(
+    self, images, counts, seed, sampler, progress, plans=None, strength=1.0
+  ) -> list[tuple]:
+    """(codes, probabilities) of each image for answer.from_samples."""
+    sample_fn, num_steps = self._sampler(*sampler, bool(progress), bool(plans))
+    told = lambda *p: (
+      progress and progress(draw_samples.Progress(*p, num_steps))
+    )
+
+    def run(done, *given):
+      with self._drawing:  # two batches at once may not fit the devices
+        steps = itertools.count(1)
+        self._on_step = lambda: told(*done, next(steps))
+        return jax.block_until_ready(sample_fn(self._params, *given))
+
+    return photo_samples.draw(
+      run,
+      self._parts,
+      self._probabilities,
+      self._mesh,
+      self.batch_size,
+      images,
+      counts,
+      seed,
+      plans,
+      strength,
+      lambda *done: told(*done, 0),
+    )
+
+  def sampler_settings(
+    self, num_steps: int | None = None, guidance_weight: float | None = None
+  ) -> dict[str, Any]:
+    """The sampler's settings; what is None is as in the config of the run."""
+    settings = self._settings.to_dict()
+    if num_steps is not None:
+      settings['num_steps'] = num_steps
+    if guidance_weight is not None:
+      settings['guidance_weight'] = float(guidance_weight)
+    for name in ('num_steps', 'guidance_weight'):
+      schema.check_value(name, settings[name], base.SAMPLE[name])
+    return settings
+
+  def _sampler(
+    self, num_steps, guidance_weight, told, steered
+  ) -> tuple[Callable[..., jax.Array], int]:
+    """A sample_fn, which tells of its steps or does not, and how many it takes.
+
+    That which tells is another, for it is neither cached on disk nor exported.
+    """
+    settings = self.sampler_settings(num_steps, guidance_weight)
+    key = settings['num_steps'], settings['guidance_weight'], told, steered
+    on_step = [lambda: self._on_step()] * told
+    with self._lock:
+      if key not in self._sample_fns:
+        self._sample_fns[key] = draw_samples.make_sample_fn(
+          self._parts,
+          ConfigDict(settings),
+          self._mesh,
+          *on_step or [None],
+          steered,
+        )
+      return self._sample_fns[key], settings['num_steps']

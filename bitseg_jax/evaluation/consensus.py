@@ -1,0 +1,314 @@
+"""Combines N sampled segmentations into one, without ground truth.
+
+The co-association of two pixels is the share of samples in which they lie in
+the same segment; it does not depend on ids. `consensus` is the partition that
+fits it best, `medoid` is the sample that fits it best, and `stability` tells
+on which segments the samples agree. All run in numpy, on the host.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from bitseg_jax import metrics, relabel
+from bitseg_jax.data import transforms
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
+
+# Pixels with the same ids in all samples form an atom and move together. The
+# largest atoms are clustered; the rest then join the segment they fit best.
+MAX_ATOMS = 1024
+_MAX_ROUNDS = 20
+_MAX_SWEEPS = 20
+
+
+def medoid(id_maps: np.ndarray) -> int:
+  """Finds the sampled segmentation that is most like the others, by mean ARI.
+
+  Args:
+    id_maps: integers [N, H, W], without IGNORE_ID.
+
+  Returns:
+    Its index in [0, N); the first of equals.
+  """
+  total = np.zeros(len(id_maps))
+  for i, j in itertools.combinations(range(len(id_maps)), 2):
+    total[[i, j]] += metrics.adjusted_rand_index(id_maps[i], id_maps[j])
+  return int(total.argmax())
+
+
+def mean_ari(id_map: np.ndarray, id_maps: np.ndarray) -> float:
+  """Averages the ARI of one id map [H, W] with several samples [N, H, W]."""
+  return float(
+    np.mean([metrics.adjusted_rand_index(other, id_map) for other in id_maps])
+  )
+
+
+def consensus(
+  id_maps: np.ndarray,
+  regions: np.ndarray | None = None,
+  parts: Sequence[tuple[Box, np.ndarray]] = (),
+  others: Sequence[tuple[float, np.ndarray]] = (),
+) -> np.ndarray:
+  """Improves the medoid until its expected ARI with a sample stops growing.
+
+  Let s be the co-association of a pair of pixels, `own` the pairs in the same
+  segment of a partition and m the mean of s over all pairs. The objective is
+
+    (sum_own s - m |own|) / ((|own| + sum_all s) / 2 - m |own|)
+
+  At its maximum v, a pair in the same segment contributes s - m - v (1/2 - m).
+  If all samples agree, v = 1 and this is s - 1/2, so the majority decides. The
+  less the samples agree, the fewer of them suffice. Regions move to the segment
+  in which they gain most and segments merge, until nothing helps; then v is
+  recomputed.
+
+  Args:
+    id_maps: integers [N, h, w], without IGNORE_ID.
+    regions: int [H, W], ids 0, ..., R - 1 of regions that are never cut, R up
+      to a few thousand. The id maps are stretched to its size, and regions may
+      also leave all segments of the medoid for a new one. None: pixels stay
+      together that all samples have in one segment; new segments are not made
+      (they would be specks), and the result is no worse than the medoid.
+    parts: samples of parts of the photo, which only count for pairs of pixels
+      in the part: its box in pixels of regions, and integers [n, h', w'].
+    others: partitions of the photo that are no samples: how many samples each
+      counts as, and integers [h', w']. Parts and others need regions.
+
+  Returns:
+    int32 [H, W], or [h, w] without regions; ids 0, 1, ... in the order of their
+    first pixels. It does not depend on the numbering of ids, nor on the order
+    of samples except for which of several equally good medoids is first.
+
+  Source: Fritsch and Ickstadt, "Improved criteria for clustering based on the
+    posterior similarity matrix", 2009, who call the objective PEAR; maximised
+    by Dinkelbach's method, which solves a linear objective for each value v.
+  """
+  id_maps = np.asarray(id_maps)
+  best = id_maps[medoid(id_maps)]
+  if regions is not None:
+    whole = 0, 0, *regions.shape
+    samples = [(box, of_part, 1) for box, of_part in [(whole, id_maps), *parts]]
+    samples += [(whole, other[None], weight) for weight, other in others]
+    together, seen = _count_pairs(regions, samples)
+    of_medoid = _counts(
+      regions, transforms.resize_ids(best, regions.shape)
+    ).argmax(axis=1)
+    # From the one start no segment is cut in two, from the other some merge.
+    starts = of_medoid, np.arange(len(seen))
+    climbed = [_climb(together, seen, start, new=True) for start in starts]
+    labels, _ = max(climbed, key=lambda found: found[1])
+    return relabel.by_first_appearance(labels[regions])
+  if len(id_maps) > 1:
+    found = _of_atoms(id_maps, best)
+    if mean_ari(found, id_maps) > mean_ari(best, id_maps):
+      best = found
+  return relabel.by_first_appearance(best)
+
+
+def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
+  """Measures how well each segment is found again in the samples.
+
+  Args:
+    id_map: integers [H, W], ids 0, ..., K - 1.
+    id_maps: N samples, integers [H, W] each, without IGNORE_ID.
+
+  Returns:
+    float32 [K] in [0, 1]: the IoU with the best segment of a sample, mean over
+    samples.
+  """
+  best = [
+    metrics.iou_matrix(metrics.contingency(id_map, sample)[0]).max(axis=1)
+    for sample in id_maps
+  ]
+  return np.mean(best, axis=0).astype(np.float32)
+
+
+def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:
+  """Measures how far partitions made by other means are like the samples.
+
+  Args:
+    others: integers [h, w], K of them.
+    id_maps: samples, integers [N, h, w], N of 2 or more.
+
+  Returns:
+    float64 [K] in [0, 1]: the mean ARI with a sample, as a share of that of the
+    samples with each other.
+  """
+  pairs = itertools.combinations(id_maps, 2)
+  alike = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])
+  found = np.array([mean_ari(other, id_maps) for other in others])
+  return np.clip(found / max(alike, 0.05), 0, 1)
+
+
+def _counts(regions, id_map):
+  """Pixels of each region [R] in each segment [K] of an id map, as float64."""
+  ids = relabel.by_first_appearance(id_map.ravel())
+  rows, columns = int(regions.max()) + 1, int(ids.max()) + 1
+  index = regions.ravel().astype(np.int64) * columns + ids
+  counts = np.bincount(index, minlength=rows * columns)
+  return counts.reshape(rows, columns).astype(np.float64)
+
+
+def _count_pairs(regions, samples):
+  """Counts pairs of pixels between regions, and those that are together.
+
+  Args:
+    regions: as in `consensus`, R of them.
+    samples: box in pixels of regions, id maps stretched over it, and the weight
+      of one of them.
+
+  Returns:
+    float64 [R, R] twice: how many of the pairs lie in the same segment, as the
+    weighted mean over the samples that see them; and all pairs.
+  """
+  number = int(regions.max()) + 1
+  areas = np.bincount(regions.ravel(), minlength=number).astype(np.float64)
+  together, seen = np.zeros((2, number, number))
+  for (top, left, bottom, right), id_maps, weight in samples:
+    inside = regions[top:bottom, left:right]
+    here, inverse = np.unique(inside, return_inverse=True)
+    inverse = inverse.reshape(inside.shape)
+    counts = np.concatenate(
+      [
+        _counts(inverse, transforms.resize_ids(ids, inside.shape))
+        for ids in id_maps
+      ],
+      axis=1,
+    )
+    own = np.bincount(inverse.ravel()).astype(np.float64)
+    together[np.ix_(here, here)] += weight * (counts @ counts.T)
+    seen[np.ix_(here, here)] += weight * len(id_maps) * np.outer(own, own)
+  pairs = np.outer(areas, areas)
+  return together / seen * pairs, pairs
+
+
+def _of_atoms(id_maps, start):
+  """The consensus of which pixels stay together that all samples have so."""
+  columns = [id_map.ravel() for id_map in id_maps]
+  _, first, atoms, areas = np.unique(
+    np.stack(columns, axis=-1),
+    axis=0,
+    return_index=True,
+    return_inverse=True,
+    return_counts=True,
+  )
+  order = np.lexsort((first, -areas))  # the largest first
+  atoms = np.argsort(order)[atoms.ravel()].reshape(start.shape)
+  chosen = [_counts(atoms, id_map) for id_map in id_maps]
+  counts = np.concatenate(chosen, axis=1)
+  areas = areas[order].astype(np.float64)
+  large, rest = counts[:MAX_ATOMS], counts[MAX_ATOMS:]
+  together = large @ large.T / len(id_maps)
+  seen = np.outer(areas[:MAX_ATOMS], areas[:MAX_ATOMS])
+  labels, _ = _climb(
+    together, seen, start.ravel()[first[order]][:MAX_ATOMS], new=False
+  )
+  if len(rest):
+    needed = _needed(together, seen, labels)
+    near = rest @ _sums(large, labels).T / len(id_maps)
+    sizes = np.bincount(labels, areas[:MAX_ATOMS])
+    gains = near - needed * np.outer(areas[MAX_ATOMS:], sizes)
+    labels = np.concatenate([labels, gains.argmax(axis=1)])
+  return labels[atoms]
+
+
+def _sums(rows, labels):
+  """Adds up rows [R, ...] of the same label: [K, ...]."""
+  member = np.eye(int(labels.max()) + 1)[labels]  # [R, K]
+  return member.T @ rows
+
+
+def _expected_ari(together, seen, labels):
+  """Returns (objective of `consensus`, mean co-association m) of labels."""
+  pixels = np.sqrt(seen.sum())
+  if pixels < 1.5:
+    return 1.0, 1.0
+  same = labels[:, None] == labels
+  own, own_sum = seen[same].sum() - pixels, together[same].sum() - pixels
+  all_sum = together.sum() - pixels
+  mean = all_sum / (pixels**2 - pixels)
+  best = (own + all_sum) / 2 - mean * own
+  return ((own_sum - mean * own) / best if best > 1e-9 else 1.0), mean
+
+
+def _needed(together, seen, labels):
+  """Co-association above which it is better to join a pair."""
+  value, mean = _expected_ari(together, seen, labels)
+  return mean + value * (0.5 - mean)
+
+
+def _climb(together, seen, labels, new):
+  """Finds labels [R] that no move of a region and no merger can improve.
+
+  With `new`, regions may also move to labels that were not there. Returns them
+  and their objective.
+  """
+  labels = relabel.by_first_appearance(labels)
+  value, _ = _expected_ari(together, seen, labels)
+  for _ in range(_MAX_ROUNDS):
+    gains = together - _needed(together, seen, labels) * seen
+    found = _search(gains, labels, new, 1e-9 * seen.sum())
+    better, _ = _expected_ari(together, seen, found)
+    if better <= value + 1e-9:
+      break
+    value, labels = better, found
+  return labels, value
+
+
+def _search(gains, labels, new, least):
+  """Moves regions and merges labels while the sum of gains in labels grows.
+
+  Args:
+    gains: float64 [R, R], what it gains to have two regions under one label.
+    labels: int [R], labels to start from.
+    new: whether there may be new labels.
+    least: what a change must gain.
+
+  Returns:
+    int32 [R], numbered by first appearance.
+  """
+  for _ in range(_MAX_SWEEPS):
+    before = labels
+    labels = _merge(_move(gains, labels, new, least), gains, least)
+    labels = relabel.by_first_appearance(labels)
+    if (labels == before).all():
+      break
+  return labels
+
+
+def _move(gains, labels, new, least):
+  """Moves regions one by one to the label that gains most."""
+  labels, own = labels.copy(), np.diag(gains)
+  of_label = _sums(gains, labels).T  # [R, K]
+  # With new labels there is always an empty one, which gains nothing.
+  empty = ((0, 0), (0, 1 if new else 0))
+  of_label = np.pad(of_label, empty)
+  for i in range(len(labels)):
+    gain, here = of_label[i].copy(), labels[i]
+    gain[here] -= own[i]
+    target = int(gain.argmax())
+    if gain[target] <= gain[here] + least:
+      continue
+    of_label[:, here] -= gains[:, i]
+    of_label[:, target] += gains[:, i]
+    labels[i] = target
+    if new and target == of_label.shape[1] - 1:
+      of_label = np.pad(of_label, empty)
+  return relabel.by_first_appearance(labels)
+
+
+def _merge(labels, gains, least):
+  """Merges the two labels that gain most, again and again."""
+  labels = labels.copy()
+  table = _sums(_sums(gains, labels).T, labels)  # [K, K]
+  np.fill_diagonal(table, -np.inf)
+  while table.max() > least:
+    kept, gone = sorted(np.unravel_index(table.argmax(), table.shape))
+    labels[labels == gone] = kept
+    # Gains add up, because the objective is a sum over pairs.
+    table[kept] += table[gone]
+    table[:, kept] += table[:, gone]
+    table[gone] = table[:, gone] = table[kept, kept] = -np.inf
+  return labels

@@ -1,0 +1,1 @@
+"""The paper's tables and figures as sweeps of runs."""

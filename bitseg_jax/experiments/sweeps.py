@@ -1,0 +1,180 @@
+"""Experiments: trains what is missing, skips what is done.
+
+A run's folder is named by what was trained, a hash of its config; rows and
+sweeps that train the same share it. Within lies one folder of results for each
+way it was sampled. sweep_report.py writes the table.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from bitseg_jax.configs.base import get_config as get_defaults
+from bitseg_jax.evaluation import evaluate
+from bitseg_jax.experiments.report import Scores, Sweep, write_report
+from bitseg_jax.runs import build
+from bitseg_jax.training import train
+
+
+def configured(
+  base: ConfigDict, overrides: dict[str, Any], seed: int
+) -> ConfigDict:
+  """The config of one row and seed.
+
+  Raises:
+    ValueError: if it names a key that is not there, or cannot work.
+  """
+  config = base.copy_and_resolve_references()
+  config.seed = seed
+  for name, value in overrides.items():
+    section, key = name.split('.')
+    if key not in config.get(section, {}):
+      raise ValueError(f'a row sets {name!r}, which is no key of the config')
+    config[section][key] = value
+  build.build(config)
+  return config
+
+
+def _digest(config, sections):
+  """Names what the sections say; a setting at its default changes nothing."""
+  told, defaults = (
+    flatten_dict(json.loads(json.dumps(c.to_dict(), default=list)), sep='.')
+    for c in (config, get_defaults())
+  )
+  differing = {
+    name: value
+    for name, value in told.items()
+    if name.split('.')[0] in sections and value != defaults[name]
+  }
+  text = json.dumps(differing, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_dir(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+  """Where a config's training lies: sampling and scoring do not count."""
+  trained = [name for name in config if name not in ('sample', 'eval')]
+  return folder / 'runs' / _digest(config, trained)
+
+
+def results_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
+  """Where the results of a config lie: one folder a way of sampling."""
+  way = _digest(config, ('sample', 'eval'))
+  return run_dir(config, folder) / f'eval-{way}' / 'results.json'
+
+
+def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
+  """Trains and evaluates one config, as far as that is not done.
+
+  Args:
+    config: the run.
+    folder: holds all runs of this size.
+
+  Returns:
+    What its results file holds; None if training was stopped on the way.
+  """
+  path, workdir = results_path(config, folder), run_dir(config, folder)
+  if not path.is_file():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not train.train(config, workdir):  # takes no step where all are done
+      return None
+    evaluate.evaluate(config, workdir, path.parent)
+  return json.loads(path.read_text())
+
+
+def run(
+  sweep: Sweep,
+  base: ConfigDict,
+  seeds: Sequence[int],
+  folder: pathlib.Path,
+  only: Collection[pathlib.Path] | None = None,
+  say: Callable[[str], None] = print,
+  plot_format: str = 'png',
+) -> bool:
+  """Runs every row with every seed; writes table and plot after each run.
+
+  Args:
+    sweep: the rows.
+    base: config of the size.
+    seeds: one training each.
+    folder: where all sweeps of this size lie.
+    only: workdirs of the runs to do, without a table; None = all runs.
+    say: told of every row.
+    plot_format: one of plots.FORMATS.
+
+  Returns:
+    False if it was stopped on the way; the same call goes on.
+  """
+  configs = _configs(sweep, base, seeds)
+  if only is not None:
+    mine = lambda item: run_dir(item[1], folder) in only
+    configs = dict(filter(mine, configs.items()))
+  scores: dict[str, Scores] = {name: {} for name in sweep.rows}
+  # First what is done, or a report that is there would lose it for a while.
+  is_done = lambda config: results_path(config, folder).is_file()
+  ordered = sorted(configs.items(), key=lambda item: not is_done(item[1]))
+  for i, ((name, seed), config) in enumerate(ordered):
+    done = is_done(config)
+    say(
+      f'[{i + 1} of {len(configs)}] {sweep.name}: {name}, seed {seed}'
+      + ', done before' * done
+    )
+    results = run_row(config, folder)
+    if results is None:
+      return False
+    scores[name][seed] = score_of(results, sweep.answers.get(name))
+    if only is None and (not done or i + 1 == len(ordered)):
+      write_report(sweep, scores, folder, plot_format)
+  return True
+
+
+def _configs(sweep, base, seeds):
+  return {
+    (name, seed): configured(base, overrides, seed)
+    for seed in seeds
+    for name, overrides in sweep.rows.items()
+  }
+
+
+def part_of(
+  sweeps: Sequence[Sweep],
+  base: ConfigDict,
+  seeds: Sequence[int],
+  folder: pathlib.Path,
+  part: tuple[int, int],
+) -> set[pathlib.Path]:
+  """Returns the workdirs of one part of the runs of all sweeps asked for."""
+  index, count = part
+  workdirs = [
+    run_dir(config, folder)
+    for sweep in sweeps
+    for config in _configs(sweep, base, seeds).values()
+  ]
+  return set(list(dict.fromkeys(workdirs))[index::count])
+
+
+def score_of(
+  results: dict[str, Any], answer: tuple[str, int] | None = None
+) -> tuple[float, float]:
+  """(ARI, IoU) of the EMA weights: with several datasets, their mean.
+
+  Args:
+    results: what a results file holds.
+    answer: see Sweep.answers; None = the mean over samples.
+  """
+  found = list(results.get('datasets', {'': results}).values())
+  if answer is None:
+    each = [of_dataset['ema'] for of_dataset in found]
+  else:
+    name, count = answer
+    each = [
+      of_dataset['by_num_samples'][str(count)][name] for of_dataset in found
+    ]
+  return tuple(
+    float(np.mean([scores[name] for scores in each])) for name in ('ari', 'iou')
+  )

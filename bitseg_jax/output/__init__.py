@@ -1,1 +1,0 @@
-"""What people get to see: pictures, label files, pages about a dataset."""

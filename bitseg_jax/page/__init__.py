@@ -1,1 +1,0 @@
-"""The page for the browser: `actions` is what it does, `layout` its looks."""

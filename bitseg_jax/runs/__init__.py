@@ -1,0 +1,1 @@
+"""What every run needs: settings, parts, devices, checkpoints, logs."""

@@ -1,0 +1,349 @@
+"""Checkpoints (orbax): asynchronous, atomic, each one whole or passed over.
+
+A step under <workdir>/checkpoints/<step>/ holds the items
+
+  params       parameters
+  ema_params   their moving average
+  optimizer    {'step', 'opt_state'}
+  config       the run's config (JSON)
+
+apart, so that sampling reads the parameters it needs and nothing else, and
+digest.json, written last: a step whose files do not fit it is passed over. The
+position of the input is the step: every step takes one batch.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import pathlib
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from bitseg_jax.runs import checks, digest, disk
+from bitseg_jax.runs.train_state import TrainState
+
+# The weights that one can sample with, and the items that hold them.
+KINDS = {'ema': 'ema_params', 'raw': 'params'}
+ITEMS = ('params', 'ema_params', 'optimizer', 'config')
+_NO_STEP = -1
+
+
+class Manager:
+  """Saves the steps of one run; see open_manager.
+
+  Attributes:
+    orbax: the orbax manager.
+    folder: <workdir>/checkpoints.
+  """
+
+  def __init__(self, orbax: ocp.CheckpointManager, folder: pathlib.Path):
+    self.orbax, self.folder = orbax, folder
+    self._closed = threading.Event()
+    self._sealer = ThreadPoolExecutor(1)
+    self._sealed = []
+
+  def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
+    """Starts saving a step in the background.
+
+    Raises:
+      OSError: saving this step, or the one before, failed.
+    """
+    # Orbax deletes an old step for a new one: one must be whole by then.
+    with _one_line(f'a step cannot be saved to {self.folder}'):
+      self.orbax.wait_until_finished()
+      self._raise_failures(self._sealed)
+    with _one_line(f'step {step} cannot be saved to {self.folder}'):
+      if jax.process_index() == 0:
+        disk.check_room(self.folder, state)
+      self.orbax.save(
+        step,
+        args=ocp.args.Composite(
+          params=ocp.args.StandardSave(state.params),
+          ema_params=ocp.args.StandardSave(state.ema_params),
+          optimizer=ocp.args.StandardSave(
+            {'step': state.step, 'opt_state': state.opt_state}
+          ),
+          # Converts tuples to lists, since JSON has no tuples.
+          config=ocp.args.JsonSave(json.loads(json.dumps(config))),
+        ),
+      )
+    if jax.process_index() == 0:
+      self._sealed.append(self._sealer.submit(self._seal, step))
+
+  def check(self) -> None:
+    """Checks that what is being saved in the background has not failed.
+
+    Raises:
+      OSError: it has; the steps before are good.
+    """
+    with _one_line(f'a step cannot be saved to {self.folder}'):
+      self.orbax.check_for_errors()
+      self._raise_failures([s for s in self._sealed if s.done()])
+
+  def finish(self) -> None:
+    """Waits until everything is saved, digests included.
+
+    Raises:
+      OSError: saving failed; the steps before are good.
+    """
+    try:
+      with _one_line(f'the last step cannot be saved to {self.folder}'):
+        self.orbax.wait_until_finished()
+    finally:
+      self._closed.set()  # a step that is not there now never will be
+      self._sealer.shutdown()
+    with _one_line(f'the last step cannot be saved to {self.folder}'):
+      self._raise_failures(self._sealed)
+
+  def _raise_failures(self, sealed):
+    """Raises, once, what writing these digests has raised; waits for them."""
+    self._sealed = [s for s in self._sealed if s not in sealed]
+    for future in sealed:
+      future.result()
+
+  def _seal(self, step):
+    """Writes the digest of a step once orbax has moved it into its place."""
+    folder = self.folder / str(step)
+    while not folder.is_dir() and not self._closed.wait(0.02):
+      pass
+    with contextlib.suppress(FileNotFoundError):  # failed, or old and deleted
+      disk.retry(lambda: digest.write(folder))
+
+
+@contextlib.contextmanager
+def open_manager(
+  workdir: str | pathlib.Path, keep: int = 2
+) -> Iterator[Manager]:
+  """Opens <workdir>/checkpoints for saving; keeps the newest `keep` steps."""
+  folder = _folder(workdir)
+  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+  _keep_orbax_from_tracebacks()
+  with ocp.CheckpointManager(
+    folder, item_names=ITEMS, options=options
+  ) as orbax:
+    manager = Manager(orbax, folder)
+    try:
+      yield manager
+    finally:
+      manager.finish()
+
+
+@functools.cache  # once, and for good: its threads outlive the error
+def _keep_orbax_from_tracebacks():
+  """Each failed save is raised; orbax would also print it, array by array."""
+  logging.getLogger('absl').addFilter(
+    lambda record: (
+      record.levelno < logging.ERROR or 'orbax' not in record.pathname
+    )
+  )
+  hook = sys.unraisablehook
+  sys.unraisablehook = lambda error: (
+    None if str(error.exc_value) == 'Event loop is closed' else hook(error)
+  )
+
+
+def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
+  """Restores the newest step that is whole, the same on all processes.
+
+  Steps that are damaged are passed over with a warning and, once an older one
+  was read, moved to <workdir>/damaged/: their numbers will be saved again.
+
+  Args:
+    manager: as from open_manager.
+    abstract: shapes, dtypes and shardings of the state.
+
+  Returns:
+    The state, or None where no step was ever saved.
+
+  Raises:
+    OSError: there are steps, but none is whole, or one cannot be read.
+  """
+  step, damaged = _newest_whole(manager.folder, ITEMS)
+  if step == _NO_STEP:
+    if damaged:
+      raise OSError(_none_whole(manager.folder, damaged))
+    return None
+  items = _read(
+    manager.orbax,
+    step,
+    params=ocp.args.StandardRestore(abstract.params),
+    ema_params=ocp.args.StandardRestore(abstract.ema_params),
+    optimizer=ocp.args.StandardRestore(
+      {'step': abstract.step, 'opt_state': abstract.opt_state}
+    ),
+  )
+  # Not before one was read: where none can be, the fault may lie elsewhere.
+  _set_aside(manager, list(damaged))
+  return TrainState(
+    params=items['params'], ema_params=items['ema_params'], **items['optimizer']
+  )
+
+
+def read_config(workdir: str | pathlib.Path) -> ConfigDict:
+  """Reads the config of the newest whole step.
+
+  Args:
+    workdir: directory of a run, or one step of it, see read_params.
+
+  Returns:
+    The config, complete and checked.
+
+  Raises:
+    FileNotFoundError: if the workdir holds no such step.
+    ValueError: if what it holds is no config, see checks.complete.
+  """
+  _, items = _read_newest(workdir, config=ocp.args.JsonRestore())
+  return checks.complete(items['config'])
+
+
+def read_params(
+  workdir: str | pathlib.Path, abstract: Any, kind: str = 'ema_params'
+) -> tuple[int, Any]:
+  """Reads the parameters of the newest whole step.
+
+  Args:
+    workdir: directory of the run, or its checkpoints/ folder; or
+      <workdir>/checkpoints/<step>, which reads this step and no other.
+    abstract: shapes, dtypes and shardings of the parameters.
+    kind: 'ema_params' or 'params'.
+
+  Returns:
+    (step, parameters).
+
+  Raises:
+    FileNotFoundError: if the workdir holds no whole step.
+    OSError: if it cannot be read.
+  """
+  step, items = _read_newest(
+    workdir, **{kind: ocp.args.StandardRestore(abstract)}
+  )
+  return step, items[kind]
+
+
+def read_digest(workdir: str | pathlib.Path, step: int) -> str:
+  """Returns a hash of a step that `read_params` read from this workdir."""
+  return digest.read(_folder(run_and_step(workdir)[0]) / str(step))
+
+
+def _read_newest(path, **items):
+  """(step, items) of the newest step whose items are whole."""
+  workdir, only = run_and_step(path)
+  folder = _folder(workdir)
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f'no checkpoint: {folder} does not exist; give the workdir of a run'
+    )
+  step, damaged = _newest_whole(folder, list(items), only)
+  if step == _NO_STEP:
+    raise FileNotFoundError(_none_whole(folder, damaged, only))
+  # These are the values that read_only implies; orbax warns of others.
+  options = ocp.CheckpointManagerOptions(
+    read_only=True, save_interval_steps=0, create=False
+  )
+  with ocp.CheckpointManager(
+    folder, item_names=ITEMS, options=options
+  ) as orbax:
+    return step, _read(orbax, step, **items)
+
+
+def _newest_whole(folder, items, only=None):
+  """Finds the newest step whose digest fits; process 0 decides for all.
+
+  Returns:
+    (step, or _NO_STEP; what is wrong with each newer step, by step).
+  """
+  found, damaged = _NO_STEP, {}
+  for step in sorted(_steps(folder), reverse=True):
+    if only not in (None, step):
+      continue
+    try:
+      if jax.process_index() == 0:
+        disk.retry(lambda step=step: digest.check(folder / str(step), items))
+    except digest.DamagedError as error:
+      damaged[step] = str(error)
+      logging.warning('passing over step %d: %s', step, error)
+      continue
+    found = step
+    break
+  if jax.process_count() > 1:
+    newer = sorted(damaged)
+    told = multihost_utils.broadcast_one_to_all(
+      np.array([found, len(newer)], np.int32)
+    )
+    found = int(told[0])
+    if jax.process_index():
+      damaged = dict.fromkeys(s for s in _steps(folder) if s > found)
+  return found, damaged
+
+
+def _steps(folder):
+  """Numbers of the steps that orbax has finished."""
+  return [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+
+
+def _none_whole(folder, damaged, only=None):
+  if not damaged:
+    where = folder if only is None else folder / str(only)
+    return f'no whole checkpoint in {where}: there is none'
+  newest = max(damaged)
+  return (
+    f'no whole checkpoint in {folder}: {len(damaged)} are damaged; of step '
+    f'{newest}, {damaged[newest]}. To begin anew, use another workdir'
+  )
+
+
+def run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+  """Returns (workdir, step or None) for what `read_params` takes as workdir."""
+  whole = pathlib.Path(path).absolute()
+  if whole.parent.name == 'checkpoints' and whole.name.isdigit():
+    return whole.parent.parent, int(whole.name)
+  is_folder = whole.name == 'checkpoints' and not _folder(whole).is_dir()
+  return whole.parent if is_folder else pathlib.Path(path), None
+
+
+def _read(orbax, step, **items):
+  where = f'{orbax.directory}/{step} cannot be read'
+  with _one_line(where):
+    return disk.retry(
+      lambda: orbax.restore(step, args=ocp.args.Composite(**items))
+    )
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+  """Turns whatever orbax raises, which has no common type, into one line."""
+  try:
+    yield
+  except Exception as error:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise OSError(f'{what}: {reason[:300]}') from error
+
+
+def _set_aside(manager, steps):
+  """Moves damaged steps away, so that the run can save them again."""
+  for step in steps:
+    target = manager.folder.parent / 'damaged' / str(step)
+    logging.warning('moving damaged %s/%s to %s', manager.folder, step, target)
+    if jax.process_index() == 0:
+      target.parent.mkdir(exist_ok=True)
+      while target.exists():
+        target = target.with_name(target.name + '_')
+      (manager.folder / str(step)).rename(target)
+  if steps:
+    multihost_utils.sync_global_devices('set_aside')
+    manager.orbax.reload()
+
+
+def _folder(workdir):
+  # Orbax accepts only absolute paths.
+  return pathlib.Path(workdir).absolute() / 'checkpoints'

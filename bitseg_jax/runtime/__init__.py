@@ -1,1 +1,0 @@
-"""Infrastructure of every run: config, devices, checkpoints, state, logging."""

@@ -1,1 +1,0 @@
-"""Segmentation of photos with a trained model, at their own size."""

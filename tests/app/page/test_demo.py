@@ -1,0 +1,510 @@
+"""The demo page: its logic, and the page itself in a browser."""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bitseg_jax.app.page
+from bitseg_jax import demo
+from bitseg_jax.app.page import actions, downloads
+from bitseg_jax.app.page.marks import Marks
+from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.data.outside import SourceError
+from bitseg_jax.evaluation.draw_samples import Progress
+
+SETTINGS = {
+  'num_samples': 3,
+  'num_steps': 2,
+  'guidance_weight': 1.0,
+  'seed': 0,
+}
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
+
+
+@pytest.fixture(scope='module')
+def shown(model, draw_photo):
+  """What the page shows of a photo."""
+  photo = actions.Photo('my <photo>.jpg', draw_photo(0, 30, 47), (30, 47))
+  return actions.segment(model, photo, 'some/run', SETTINGS, Marks())
+
+
+def test_a_bad_file_is_named_without_its_folder(tmp_path):
+  path = tmp_path / 'bad.jpg'
+  path.write_text('no photo')
+  with pytest.raises(SourceError, match=r'^bad\.jpg: unreadable image'):
+    actions.read_photo(path, 1000)
+  message, picture = actions.inspect(str(path), 1000)
+  assert picture is None and 'alert' in message and 'bad.jpg' in message
+  assert str(tmp_path) not in message
+
+
+def test_no_photo_is_answered_with_one_line():
+  with pytest.raises(SourceError, match='No photo is chosen yet'):
+    actions.read_photo(None, 1000)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(
+  tmp_path, draw_photo
+):
+  path = tmp_path / 'large.png'
+  Image.fromarray(draw_photo(0, 40, 50)).save(path)
+  np.testing.assert_array_equal(
+    actions.read_photo(path, 2000), draw_photo(0, 40, 50)
+  )
+  path.write_bytes(path.read_bytes()[:60])  # the size, and no pixels
+  with pytest.raises(SourceError, match=r'large\.png: 50x40 .* shrink it'):
+    actions.read_photo(path, 1999)
+
+
+def test_an_upload_is_shown_or_refused(tmp_path, draw_photo):
+  message, picture = actions.inspect(None, 10**7)
+  assert picture is None and 'alert' not in message
+  path = tmp_path / 'wide.png'
+  Image.fromarray(draw_photo(0, 20, 2000)).save(path)
+  message, picture = actions.inspect(str(path), 10**7)
+  assert '2000x20' in message and max(picture.shape) == 1024
+  photo = actions.open_photo(path, 10**7)
+  np.testing.assert_array_equal(photo.pixels, picture)
+  assert photo.name == 'wide.png' and photo.size == (20, 2000)
+
+
+def test_what_can_be_downloaded(shown, tmp_path):
+  *files, archive = map(Path, downloads.write(shown, tmp_path))
+  stem = 'my <photo>'
+  assert [file.name for file in files] == [
+    f'{stem}_labels.png',
+    f'{stem}_overlay.png',
+    f'{stem}_uncertainty.png',
+    f'{stem}.geojson',
+    f'{stem}_coco.json',
+    f'{stem}.json',
+  ]
+  with zipfile.ZipFile(archive) as packed:
+    assert packed.namelist() == [file.name for file in files]
+    assert packed.read(files[0].name) == files[0].read_bytes()
+  labels = np.asarray(Image.open(files[0]))
+  np.testing.assert_array_equal(labels, shown.result.id_map + 1)
+  areas = np.bincount(labels.ravel())[1:].tolist()
+  polygons = json.loads(files[3].read_text())['features']
+  assert [f['properties']['area'] for f in polygons] == areas
+  coco = json.loads(files[4].read_text())
+  assert [a['area'] for a in coco['annotations']] == areas
+  assert coco['images'][0]['file_name'] == shown.photo.name
+  record = json.loads(files[5].read_text())
+  assert [segment['area'] for segment in record['segments']] == areas
+  assert record['made_with']['seed'] == 0
+
+
+def test_every_entity_has_its_pixels_and_says_its_share(shown):
+  labels = shown.result.id_map + 1
+  groups = re.findall(
+    r'<path d="([^"]*)"/><text[^>]*>Entity (\d+): ([\d.]+)%',
+    actions.entities(shown),
+  )
+  drawn = np.zeros_like(labels)
+  for path, number, share in groups:
+    for x, y, length, back in re.findall(r'M(\d+) (\d+)h(\d+)v1h-(\d+)z', path):
+      assert length == back
+      run = drawn[int(y), int(x) : int(x) + int(length)]
+      assert not run.any()
+      run[:] = int(number)
+    expected = 100 * (labels == int(number)).mean()
+    assert float(share) == pytest.approx(expected, abs=0.06)
+  np.testing.assert_array_equal(drawn, labels)
+
+
+def test_names_from_outside_are_no_html(shown):
+  said = actions.note(actions.summary(shown))
+  assert 'my &lt;photo&gt;.jpg' in said
+  assert '<photo>' not in said + actions.entities(shown)
+
+
+def test_samples_are_shown_side_by_side(shown):
+  samples = actions.sample_pictures(shown)
+  assert [text for _, text in samples] == [f'sample {n}' for n in (1, 2, 3)]
+  pictures = [picture for picture, _ in samples]
+  assert all(p.shape == shown.photo.pixels.shape for p in pictures)
+  assert (pictures[0] != pictures[1]).any()
+  assert actions.uncertainty(shown).shape == shown.photo.pixels.shape
+
+
+def test_one_sees_how_far_it_is():
+  result, step = object(), threading.Event()
+
+  def work(told):
+    # Two samples at once, two steps each; the last batch is not full.
+    batches = (0, 2, 1), (0, 2, 2), (2, 0, 0), (2, 1, 1), (2, 1, 2), (3, 0, 0)
+    for drawn, at_work, now in batches:
+      told(Progress(drawn, at_work, 3, now, 2))
+      assert step.wait(10)
+      step.clear()
+    return result
+
+  said, texts = actions.working(work), []
+  for one in said:
+    if not isinstance(one, str):
+      break
+    texts.append(re.sub('<[^>]*>', '', one))
+    if len(texts) > 1 and texts[-1] != texts[-2]:
+      step.set()
+  assert one is result
+  shown = list(dict.fromkeys(re.sub(r'\d+ s\b', 'T', text) for text in texts))
+  assert shown == [
+    'Working, T so far ...',
+    'Samples 1 to 2 of 3, step 1 of 2 ...',
+    'Samples 1 to 2 of 3, step 2 of 2, about T left ...',
+    '2 of 3 samples drawn, about T left ...',
+    'Sample 3 of 3, step 1 of 2, about T left ...',
+    'Sample 3 of 3, step 2 of 2, about T left ...',
+    'All 3 samples drawn; joining them ...',
+  ]
+
+
+def test_what_fails_while_one_waits_is_told():
+  def work(told):
+    raise ValueError('seed is empty')
+
+  with pytest.raises(ValueError, match='seed is empty'):
+    list(actions.working(work))
+
+
+def test_the_time_left_is_that_of_the_steps_left():
+  # 4 samples, one at a time: of 8 steps in all each takes a second.
+  first = Progress(0, 1, 4, 1, 2), 100.0
+  latest = Progress(1, 1, 4, 2, 2), 103.0
+  line = actions._progress(first, latest)
+  assert 'Sample 2 of 4, step 2 of 2, about 5 s left' in line
+  assert 'value="0.3750"' in line
+
+
+def test_every_step_of_every_sample_is_told(random_run, draw_photo):
+  told = []
+  photos = [draw_photo(0, 20, 30), draw_photo(1, 30, 20)]
+  model = Segmenter.from_checkpoint(random_run, batch_size=4)
+  model.segment_batch(photos, 3, num_steps=2, progress=told.append)
+  assert told == [
+    Progress(0, 4, 6, 1, 2),
+    Progress(0, 4, 6, 2, 2),
+    Progress(4, 0, 6, 0, 2),
+    Progress(4, 2, 6, 1, 2),
+    Progress(4, 2, 6, 2, 2),
+    Progress(6, 0, 6, 0, 2),
+  ]
+
+
+def test_what_is_told_changes_no_result(model, draw_photo):
+  photo = draw_photo(0, 20, 30)
+  told = model.segment(photo, 2, progress=lambda how_far: None)
+  np.testing.assert_array_equal(told.samples, model.segment(photo, 2).samples)
+
+
+def test_examples_are_small_photos_that_can_be_segmented():
+  assert len(actions.EXAMPLES) == 4
+  for path in actions.EXAMPLES:
+    assert path.stat().st_size < 25_000
+    assert actions.inspect(str(path), 10**6)[1] is not None
+
+
+def test_an_empty_seed_is_no_seed(model, shown):
+  settings = {**SETTINGS, 'seed': None}
+  with pytest.raises(ValueError, match='seed is empty'):
+    actions.segment(model, shown.photo, '', settings, Marks())
+
+
+def test_old_results_are_deleted(shown, tmp_path, monkeypatch):
+  monkeypatch.setattr(downloads, '_KEPT_RESULTS', 2)
+  for _ in range(4):
+    paths = downloads.write(shown, tmp_path)
+    assert all(Path(file).is_file() for file in paths)
+  assert sorted(old.name for old in tmp_path.iterdir()) == ['2', '3']
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'gradio', None)
+  monkeypatch.delitem(sys.modules, 'bitseg_jax.app.page.layout', raising=False)
+  monkeypatch.delattr(bitseg_jax.app.page, 'layout', raising=False)
+  with pytest.raises(ImportError, match=r'pip install bitseg-jax\[demo\]'):
+    demo.serve('', '127.0.0.1', 1, 1, 1)
+
+
+def test_a_taken_port_is_said_before_the_model_is_loaded():
+  pytest.importorskip('gradio')
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=f'127.0.0.1:{port} .*--port'):
+      demo.serve('/nowhere', '127.0.0.1', port, 1, 1)
+
+
+def needs_browser():
+  # Where there should be one, its absence is no excuse.
+  lack = pytest.fail if os.environ.get('BITSEG_BROWSER') else pytest.skip
+  for library in ('gradio', 'selenium'):
+    if importlib.util.find_spec(library) is None:
+      lack(f'{library} is not installed')
+  programs = [
+    shutil.which('chromium') or shutil.which('google-chrome'),
+    shutil.which('chromedriver'),
+  ]
+  if None in programs:
+    lack('there is no chromium with chromedriver')
+  return programs
+
+
+@pytest.fixture(scope='module')
+def address(random_run, tmp_path_factory):
+  """Where the page is, once it is ready; started outside of the package."""
+  needs_browser()
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  args = [f'--checkpoint={random_run}', f'--port={port}']
+  args += ['--max_pixels=10000', '--max_upload_mb=1']
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'bitseg_jax.demo', *args],
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=tmp_path_factory.mktemp('elsewhere'),
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+  )
+  try:
+    lines = list(
+      itertools.takewhile(lambda x: 'ready' not in x, process.stdout)
+    )
+    assert process.poll() is None, lines
+    yield f'http://127.0.0.1:{port}'
+  finally:
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
+@pytest.fixture
+def browser(tmp_path):
+  """Chromium that downloads to tmp_path."""
+  chromium, driver = needs_browser()
+  from selenium import webdriver
+
+  options = webdriver.ChromeOptions()
+  options.binary_location = chromium
+  with tempfile.TemporaryDirectory() as profile:
+    for flag in (
+      'headless no-sandbox disable-gpu disable-quic no-first-run '
+      'disable-background-networking disable-component-update disable-sync '
+      f'window-size=1280,900 user-data-dir={profile}'
+    ).split():
+      options.add_argument(f'--{flag}')
+    options.add_experimental_option(
+      'prefs', {'download.default_directory': str(tmp_path)}
+    )
+    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
+    service = webdriver.ChromeService(driver)
+    with webdriver.Chrome(options=options, service=service) as opened:
+      yield opened
+
+
+def until(condition, seconds=60):
+  """What condition returns as soon as it is true."""
+  from selenium.common.exceptions import StaleElementReferenceException
+
+  end = time.monotonic() + seconds
+  while time.monotonic() < end:
+    # The page draws itself anew while one reads it.
+    with contextlib.suppress(StaleElementReferenceException, StopIteration):
+      if value := condition():
+        return value
+    time.sleep(0.2)
+  raise AssertionError('waited in vain')
+
+
+def urls_asked_for(browser):
+  """All that the page asked for, of any machine."""
+  events = [
+    json.loads(entry['message'])['message']
+    for entry in browser.get_log('performance')
+  ]
+  return {
+    event['params']['request']['url']
+    for event in events
+    if event['method'] == 'Network.requestWillBeSent'
+  }
+
+
+# As a mouse does, at shares of the picture's width and height.
+_CLICK = """
+const picture = document.querySelector('.entities image');
+const box = picture.getBoundingClientRect();
+for (const name of ['pointerdown', 'pointerup'])
+  picture.dispatchEvent(new PointerEvent(name, {
+    bubbles: true, pointerType: 'mouse', button: 0,
+    clientX: box.left + arguments[0] * box.width,
+    clientY: box.top + arguments[1] * box.height}));
+"""
+
+
+def page_of(browser):
+  """What a person does on the page, and what they read there."""
+  find = lambda css: browser.find_elements('css selector', css)
+  # As often as it takes: what is found may be drawn anew before the click.
+  press = lambda find_one: until(lambda: find_one().click() or True)
+  return types.SimpleNamespace(
+    find=find,
+    press=press,
+    status=lambda: ' '.join(one.text for one in find('[role=status]')),
+    alert=lambda: ' '.join(one.text for one in find('[role=alert]')),
+    upload=lambda path: until(lambda: find('input[type=file]'))[0].send_keys(
+      str(path)
+    ),
+    clear=lambda: press(lambda: next(iter(find('button[aria-label=Clear]')))),
+    segment=lambda: press(
+      lambda: next(b for b in find('button') if b.text == 'Segment')
+    ),
+    click_at=lambda x, y: browser.execute_script(_CLICK, x, y),
+    act=lambda name: press(lambda: find(f'[data-act="{name}"]')[0]),
+    as_phone=lambda: browser.execute_cdp_cmd(
+      'Emulation.setDeviceMetricsOverride',
+      {'width': 390, 'height': 844, 'deviceScaleFactor': 1, 'mobile': True},
+    ),
+    as_desktop=lambda: browser.execute_cdp_cmd(
+      'Emulation.clearDeviceMetricsOverride', {}
+    ),
+  )
+
+
+@pytest.mark.slow
+def test_the_page_says_what_it_cannot_take(
+  address, browser, tmp_path, draw_photo
+):
+  page = page_of(browser)
+  bad, large, heavy = (
+    tmp_path / name for name in ('bad.jpg', 'large.png', 'heavy.jpg')
+  )
+  bad.write_text('no photo')
+  Image.fromarray(draw_photo(0, 200, 300)).save(large)
+  heavy.write_bytes(bytes(2**21))
+
+  page.as_phone()
+  browser.get(address)
+  until(lambda: 'Choose a photo' in page.status())
+  page.segment()
+  until(lambda: 'No photo is chosen yet' in page.alert())
+  time.sleep(1)  # it would scroll to where the result is not
+  assert browser.execute_script('return window.scrollY') == 0
+  page.as_desktop()
+  for path, reason in ((bad, 'bad.jpg: unreadable'), (large, 'megapixels')):
+    page.upload(path)
+    until(lambda reason=reason: reason in page.alert())
+    page.clear()
+    until(lambda: 'Choose a photo' in page.status())
+  page.upload(heavy)
+  until(lambda: 'maximum allowed size' in browser.page_source)
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
+  page, photo = page_of(browser), tmp_path / 'photo.png'
+  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+
+  # An example is chosen by a tap, and while it works one sees it.
+  page.as_desktop()
+  browser.get(address)
+  until(lambda: len(page.find('.examples img')) == 4)
+  page.press(lambda: page.find('.examples img')[0])
+  until(lambda: 'astronaut.jpg' in browser.page_source)
+  until(lambda: 'megapixels' in page.alert())  # this test's page takes fewer
+
+  browser.refresh()
+  page.upload(photo)
+  until(lambda: '90x60 pixels' in page.status())
+  page.segment()
+  until(lambda: re.search(r'photo\.png: \d+ entit', page.status()))
+  assert until(lambda: page.find('svg.entities .entity path'))
+  # On a phone every tab and what it shows are in view once it is tapped.
+  page.as_phone()
+  results = "document.querySelector('.results')"
+  top = f'return {results}.getBoundingClientRect().top'
+  browser.execute_script(f'{results}.scrollIntoView()')
+  for tab in 'Samples', 'Uncertainty', 'Files':
+    page.press(
+      lambda tab=tab: next(t for t in page.find('[role=tab]') if t.text == tab)
+    )
+    time.sleep(0.5)  # it would jump while the tab is drawn
+    assert abs(browser.execute_script(top)) < 844 / 4
+    if tab == 'Samples':
+      until(lambda: len(page.find('.samples .grid-wrap img')) == 4)
+  until(lambda: page.find('.files a[download="photo.zip"]'))[0].click()
+  archive = tmp_path / 'photo.zip'
+  until(archive.is_file)
+  with zipfile.ZipFile(archive) as packed:
+    assert 'photo_labels.png' in packed.namelist()
+
+  asked = urls_asked_for(browser)
+  here = address, 'data:', 'blob:', 'chrome'
+  assert asked and all(url.startswith(here) for url in asked)
+
+
+def test_clicks_in_a_browser(address, browser, tmp_path, draw_photo):
+  page, photo = page_of(browser), tmp_path / 'photo.png'
+  Image.fromarray(draw_photo(0, 60, 90)).save(photo)
+  page.as_desktop()
+  browser.get(address)
+  page.upload(photo)
+  until(lambda: '90x60 pixels' in page.status())
+  page.segment()
+  until(lambda: page.find('.entities .entity'))
+  letters = lambda: [mark.text for mark in page.find('.mark')]
+  answered = lambda count: until(
+    lambda: f'true to {count} mark' in page.status()
+  )
+
+  # Two clicks on one entity, a third on another.
+  page.click_at(0.2, 0.3)
+  until(lambda: letters() == ['A'])
+  page.click_at(0.8, 0.7)
+  until(lambda: letters() == ['A', 'A'])
+  page.act('new')
+  until(lambda: page.find('[data-act=new][aria-pressed=true]'))
+  page.click_at(0.5, 0.5)
+  until(lambda: letters() == ['A', 'A', 'B'])
+  answered(3)
+  # What contradicts is told, and the rest stays.
+  page.act('0')
+  until(lambda: page.find('[data-act="0"][aria-pressed=true]'))
+  page.click_at(0.5, 0.5)
+  until(lambda: 'goes over a mark of B' in page.alert())
+  assert letters() == ['A', 'A', 'B']
+  page.act('undo')
+  until(lambda: letters() == ['A', 'A'])
+  answered(2)
+
+  page.press(
+    lambda: next(t for t in page.find('[role=tab]') if t.text == 'Files')
+  )
+  until(lambda: page.find('.files a[download="photo.zip"]'))[0].click()
+  archive = tmp_path / 'photo.zip'
+  until(archive.is_file)
+  with zipfile.ZipFile(archive) as packed:
+    names = 'labels.png', 'coco.json', 'marks.json'
+    assert {f'photo_{name}' for name in names} < set(packed.namelist())
+    assert 'photo.geojson' in packed.namelist()
+    labels = np.asarray(Image.open(packed.open('photo_labels.png')))
+  assert labels[18, 18] == labels[42, 72]

@@ -1,0 +1,175 @@
+"""Clicks on the page: what they say to the model, and taking them back."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bitseg_jax import metrics
+from bitseg_jax.app import known_files
+from bitseg_jax.app.page import actions, board, downloads
+from bitseg_jax.app.page.marks import Marks, act, as_json, known, letter
+from bitseg_jax.app.segmenter import Segmenter
+
+SIZE = 40, 60
+
+
+def click(x, y, *more):
+  """A click at a pixel, or a stroke through several."""
+  places = [(x, y), *more]
+  return {
+    'points': [[(a + 0.5) / SIZE[1], (b + 0.5) / SIZE[0]] for a, b in places]
+  }
+
+
+def do(*what, marks=None):
+  marks = marks or Marks()
+  for one in what:
+    marks, wrong = act(marks, one, SIZE)
+    assert not wrong
+  return marks
+
+
+NEW, UNDO, CLEAR = ({'act': name} for name in ('new', 'undo', 'clear'))
+
+
+def test_clicks_belong_to_the_chosen_entity():
+  marks = do(click(3, 4), click(50, 30), NEW, click(20, 9), {'act': '0'})
+  assert [mark.entity for mark in marks.done] == [0, 0, 1]
+  assert (marks.active, marks.count) == (0, 2)
+  ids = known(marks, SIZE)
+  assert ids[4, 3] == ids[30, 50] == 0 and ids[9, 20] == 1
+  assert (ids >= 0).sum() == 3
+  # The first click begins an entity, and the next belong to it.
+  assert do(click(3, 4)).active == 0
+
+
+def test_a_stroke_is_all_that_it_goes_over():
+  ids = known(do(click(5, 5, (15, 5), (15, 12))), SIZE)
+  expected = np.full(SIZE, -1)
+  expected[5, 5:16] = expected[5:13, 15] = 0
+  np.testing.assert_array_equal(ids, expected)
+
+
+def test_undo_takes_the_last_click_back_and_clear_all():
+  clicks = click(3, 4), NEW, click(50, 30), click(9, 9)
+  states = [do(*clicks[:n]) for n in range(len(clicks) + 1)]
+  assert do(UNDO, marks=states[4]) == states[3]
+  # The entity that the last click began is gone: the next begins it again.
+  assert do(UNDO, UNDO, marks=states[4]) == states[2]
+  assert do(UNDO, UNDO, UNDO, UNDO, marks=states[4]) == Marks()
+  assert do(CLEAR, marks=states[4]) == Marks()
+
+
+def test_what_contradicts_is_one_line_and_changes_nothing():
+  marks = do(click(5, 5, (15, 5)), NEW)
+  for wrong in (click(7, 5), click(7, 2, (7, 9))):
+    after, said = act(marks, wrong, SIZE)
+    assert after == marks
+    assert 'over a mark of A' in said and '\n' not in said
+  # The same place once more is no contradiction.
+  assert len(do({'act': '0'}, click(7, 5), marks=marks).done) == 2
+
+
+@pytest.mark.parametrize(
+  'what',
+  [
+    {},
+    {'act': None},
+    {'act': '7'},
+    {'act': '<b>'},
+    {'points': []},
+    {'points': None},
+    {'points': 'ab'},
+    {'points': [[0.1]]},
+    {'points': [[0.1, None]]},
+    {'points': [[float('nan'), 0.5]]},
+    {'points': {'x': 1}},
+    UNDO,
+  ],
+)
+def test_what_no_page_sends_does_nothing(what):
+  marks = Marks()
+  assert act(marks, what, SIZE) == (marks, '')
+
+
+def test_places_outside_are_at_the_border():
+  marks = do({'points': [[-1e300, 2.0], [1.0, 1.0]]})
+  assert marks.done[0].points == ((0, 39), (59, 39))
+
+
+def test_letters_never_end():
+  names = [letter(k) for k in range(800)]
+  assert names[:2] + names[25:28] == ['A', 'B', 'Z', 'AA', 'AB']
+  assert len(set(names)) == 800
+
+
+def test_marks_are_drawn_in_the_colours_of_their_entities():
+  marks = do(click(3, 4), NEW, click(20, 9))
+  id_map = np.zeros(SIZE, int)
+  id_map[:, 10:] = 5
+  css = board.colors(marks, id_map, {0: (1, 2, 3), 5: (4, 5, 6)})
+  assert css == '--m0: rgb(1, 2, 3); --m1: rgb(4, 5, 6);'
+  drawn = board.marks_html(marks)
+  assert drawn.count('class="mark"') == 2
+  assert 'M3.5 4.5L3.5 4.5' in drawn and 'var(--m1' in drawn
+  buttons = board.chips(marks)
+  assert buttons.count('data-act') == 5 and 'disabled' not in buttons
+  assert board.chips(Marks()).count('disabled') == 2
+
+
+def test_marks_of_the_page_are_read_by_the_command(tmp_path):
+  """At the photo's own size: the pixels in the middle of those clicked on."""
+  marks, full = do(click(3, 4), NEW, click(20, 9), click(59, 39)), (400, 600)
+  path = tmp_path / 'marks.json'
+  path.write_text(json.dumps(as_json(marks, 'photo', SIZE, full)))
+  read = known_files.read(known_files.open_place(path), 'photo', full)
+  assert read[45, 35] == 1 and read[95, 205] == read[395, 595] == 2
+  assert (read >= 0).sum() == 3
+
+
+@pytest.fixture(scope='module')
+def answered(random_run, draw_photo):
+  """A large photo before two clicks and after them."""
+  model = Segmenter.from_checkpoint(random_run)
+  photo = actions.Photo('a.jpg', draw_photo(0, *SIZE), (120, 180))
+  settings = {'num_samples': 2, 'seed': 0}
+  segment = lambda *how: actions.segment(model, photo, '', settings, *how)
+  before = segment(Marks())
+  return before, segment(do(click(3, 4), NEW, click(20, 9)), before)
+
+
+def test_a_click_is_obeyed_and_colours_stay(answered):
+  before, after = answered
+  assert after.result.id_map[4, 3] != after.result.id_map[9, 20]
+  ari = metrics.adjusted_rand_index(after.matched, after.result.id_map)
+  assert ari == 1
+  stayed = [k for k in after.colors if k in before.colors]
+  same = [after.colors[k] == before.colors[k] for k in stayed]
+  assert stayed and np.mean(same) > 0.5
+  assert 'true to 2 marks' in actions.summary(after)
+
+
+def test_another_photo_owes_nothing_to_the_last(
+  answered, random_run, draw_photo
+):
+  before, _ = answered
+  model = Segmenter.from_checkpoint(random_run)
+  photo = actions.Photo('b.jpg', draw_photo(1, 30, 20), (30, 20))
+  settings = {'num_samples': 2, 'seed': 0}
+  after = actions.segment(model, photo, '', settings, Marks(), before)
+  np.testing.assert_array_equal(after.matched, after.result.id_map)
+
+
+def test_files_are_what_is_shown_at_the_size_of_the_photo(answered, tmp_path):
+  _, after = answered
+  full = downloads.at_full_size(after)
+  assert full.id_map.shape == full.uncertainty.shape == (120, 180)
+  assert full.confidence.shape == (full.id_map.max() + 1,)
+  ari = metrics.adjusted_rand_index(
+    after.result.id_map, full.id_map[1::3, 1::3]
+  )
+  assert ari > 0.8
+  assert full.id_map[13, 10] != full.id_map[28, 61]
+  names = [p.rsplit('/', 1)[1] for p in downloads.write(after, tmp_path)]
+  assert names[-3:] == ['a_marks.json', 'a.json', 'a.zip']

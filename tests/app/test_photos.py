@@ -1,0 +1,172 @@
+"""Which files are photos, what their results are called, how they are read."""
+
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax.app import photos
+from bitseg_jax.data.outside import SourceError
+
+
+def make_tree(folder):
+  for name in (
+    'a[1].png',
+    'b.JPG',
+    '.hidden.png',
+    'notes.txt',
+    'deep/b.jpg',
+    'deep/deeper/c.tif',
+    '.git/d.png',
+  ):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+  ('inputs', 'expected'),
+  [
+    ([''], ['a[1]', 'b', 'deep/b', 'deep/deeper/c']),
+    (['deep'], ['b', 'deeper/c']),
+    (['a[1].png'], ['a[1]']),
+    (['[ab]*'], ['a[1]', 'b']),
+    (['**/*.jpg'], ['deep/b']),
+    (['*/*.jpg'], ['deep/b']),
+    (['deep', 'deep/b.jpg', '*/b.jpg'], ['b', 'deeper/c']),  # once each
+    (['b.JPG', 'deep/b.jpg'], ['b.JPG', 'b.jpg~2']),
+    (['notes.txt'], ['notes']),
+  ],
+)
+def test_names_keep_folders_and_are_unique(tmp_path, inputs, expected):
+  make_tree(tmp_path / 'in')
+  inputs = [str(tmp_path / 'in' / one) for one in inputs]
+  found = photos.find(inputs, tmp_path / 'out')
+  assert [photo.name for photo in found] == expected
+  assert all(photo.path.is_file() for photo in found)
+
+
+def test_the_suffix_tells_apart_what_would_clash(tmp_path):
+  for name in ('x.png', 'x.jpg', 'y.jpg'):
+    (tmp_path / name).touch()
+  found = photos.find([str(tmp_path)], tmp_path / 'out')
+  assert [photo.name for photo in found] == ['x.jpg', 'x.png', 'y']
+
+
+def test_long_names_leave_room_for_endings(tmp_path):
+  for letter in 'ab':
+    (tmp_path / f'{"ü" * 120}{letter}.png').touch()
+  names = [p.name for p in photos.find([str(tmp_path)], tmp_path / 'out')]
+  assert len(set(names)) == 2
+  assert all(len(name.encode()) <= 200 for name in names)
+
+
+def test_results_are_not_taken_for_photos(tmp_path):
+  (tmp_path / 'out').mkdir()
+  for name in ('a.jpg', 'out/a_overlay.png'):
+    (tmp_path / name).touch()
+  found = photos.find([str(tmp_path)], tmp_path / 'out')
+  assert [photo.name for photo in found] == ['a']
+  with pytest.raises(ValueError, match='lies in the output directory'):
+    photos.find([str(tmp_path / 'a.jpg')], tmp_path)
+
+
+@pytest.mark.parametrize('one', ['empty', '*.jpg', 'nowhere.jpg'])
+def test_what_names_nothing_is_refused(tmp_path, one):
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(ValueError, match='no photo there'):
+    photos.find([str(tmp_path / one)], tmp_path / 'out')
+
+
+def test_odd_files_are_refused_in_one_line(tmp_path):
+  Image.new('RGB', (90, 90)).save(tmp_path / 'whole.jpg', quality=100)
+  whole = (tmp_path / 'whole.jpg').read_bytes()
+  (tmp_path / 'whole.jpg').unlink()
+  (tmp_path / 'truncated.jpg').write_bytes(whole[: len(whole) // 2])
+  (tmp_path / 'empty.jpg').touch()
+  (tmp_path / 'text.jpg').write_text('Dear photo')
+  Image.new('F', (4, 4)).save(tmp_path / 'float.tif')
+  Image.new('I', (4, 4)).save(tmp_path / 'integers.tif')
+  # A PNG that says it is 30000 x 30000.
+  Image.new('L', (4, 4)).save(tmp_path / 'bomb.png')
+  bomb = bytearray((tmp_path / 'bomb.png').read_bytes())
+  bomb[16:24] = struct.pack('>II', 30000, 30000)
+  bomb[29:33] = struct.pack('>I', zlib.crc32(bomb[12:29]))
+  (tmp_path / 'bomb.png').write_bytes(bomb)
+  os.mkfifo(tmp_path / 'pipe.jpg')
+  (tmp_path / 'loop.jpg').symlink_to(tmp_path / 'loop.jpg')
+  (tmp_path / 'folder.jpg').mkdir()
+  found = photos.find([str(tmp_path)], tmp_path / 'out')
+  reasons = {'folder': None}
+  for path in [photo.path for photo in found] + [tmp_path / 'folder.jpg']:
+    with pytest.raises(SourceError) as error:
+      photos.read(path)
+    reasons[path.stem] = str(error.value)
+    assert str(path) in reasons[path.stem]
+    assert '\n' not in reasons[path.stem]
+  for name, reason in {
+    'truncated': 'unreadable',
+    'empty': 'empty file',
+    'text': 'not an image',
+    'float': 'mode F, floats',
+    'integers': 'mode I, 32-bit',
+    'bomb': 'exceeds limit',
+    'pipe': 'not a plain file',
+    'loop': 'a link that leads nowhere',
+    'folder': 'a folder',
+  }.items():
+    assert reason in reasons.pop(name)
+  assert not reasons
+
+
+def test_pictures_of_every_mode_become_8_bit_rgb():
+  grey = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
+  image = Image.fromarray(grey)
+  expected = np.repeat(grey[..., None], 3, axis=-1)
+  deep = Image.fromarray(grey.astype(np.uint16) * 257)
+  assert deep.mode == 'I;16'
+  for one in (image, image.convert('RGB'), image.convert('LA'), deep):
+    np.testing.assert_array_equal(photos.to_rgb(one), expected)
+  for mode in ('P', 'RGBX', 'CMYK', 'YCbCr'):
+    converted = photos.to_rgb(image.convert(mode)).astype(int)
+    assert abs(converted - expected).max() <= 3
+  np.testing.assert_array_equal(
+    photos.to_rgb(image.convert('1')) > 0,
+    np.asarray(image.convert('1'))[..., None] | np.zeros(3, bool),
+  )
+
+
+def test_transparent_pixels_are_white():
+  image = Image.new('RGBA', (2, 1), (255, 0, 0, 255))
+  image.putpixel((1, 0), (255, 0, 0, 0))
+  assert photos.to_rgb(image).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+  palette = Image.new('P', (2, 1), 0)
+  palette.putpalette([255, 0, 0, 0, 255, 0])
+  palette.info['transparency'] = 0
+  assert photos.to_rgb(palette).tolist() == [[[255] * 3] * 2]
+
+
+def test_photos_are_turned_upright_and_16_bits_become_8(tmp_path):
+  pixels = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000
+  image = Image.fromarray(pixels)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  image.save(tmp_path / 'a.png', exif=exif)
+  read = photos.read(tmp_path / 'a.png')
+  np.testing.assert_array_equal(read[..., 0], np.rot90(pixels >> 8, -1))
+
+
+def test_no_photo_is_called_as_a_file_of_the_whole_collection(tmp_path):
+  for name in ('summary.jpg', 'rle.png', 'panoptic/a.jpg', 'summary_2.jpg'):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+  names = [p.name for p in photos.find([str(tmp_path)], tmp_path / 'out')]
+  assert sorted(names) == ['panoptic~2/a', 'rle~2', 'summary_2', 'summary~2']
+
+
+def test_an_empty_input_is_no_folder(tmp_path):
+  with pytest.raises(ValueError, match='--input is empty'):
+    photos.find([''], tmp_path)

@@ -1,0 +1,313 @@
+"""Photos in, segmentations out: sizes, seeds, batches, tiles, export."""
+
+import concurrent.futures
+import importlib.util
+import itertools
+import os
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from bitseg_jax import metrics, relabel
+from bitseg_jax.app import stablehlo_loader
+from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.data import transforms
+from bitseg_jax.evaluation import consensus, draw_samples
+from bitseg_jax.runs import build, checkpoint, devices
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
+
+
+def assert_same(result, other):
+  for name in 'id_map', 'samples', 'uncertainty', 'confidence':
+    np.testing.assert_array_equal(getattr(result, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+  ('height', 'width'), [(30, 47), (47, 30), (5, 9), (40, 1), (1, 40), (1, 1)]
+)
+def test_results_have_the_photos_size(model, height, width, draw_photo):
+  photo = draw_photo(0, height, width)
+  result = model.segment(photo)
+  assert result.id_map.shape == result.uncertainty.shape == (height, width)
+  assert result.id_map.dtype == np.int32
+  assert result.uncertainty.dtype == np.float32
+  assert 0 <= result.uncertainty.min() <= result.uncertainty.max() < 1
+  np.testing.assert_array_equal(result.samples, result.id_map[None])
+  assert result.confidence.shape == (result.id_map.max() + 1,)
+  assert ((result.confidence > 0) & (result.confidence <= 1)).all()
+  ids = np.unique(result.id_map)
+  np.testing.assert_array_equal(ids, np.arange(len(ids)))
+
+
+def test_the_seed_and_the_photo_decide(model, draw_photo):
+  photo = draw_photo(0, 30, 47)
+  first = model.segment(photo, seed=3)
+  assert first.id_map.max() > 0
+  # Together with another, for it to be drawn again.
+  _, again = model.segment_batch([draw_photo(1, 9, 9), photo.copy()], seed=3)
+  assert_same(first, again)
+  assert (first.id_map != model.segment(photo, seed=4).id_map).any()
+  other = model.segment(draw_photo(1, 30, 47), seed=3)
+  assert (first.id_map != other.id_map).any()
+
+
+def test_the_batch_does_not_matter(random_run, draw_photo):
+  model = Segmenter.from_checkpoint(random_run, batch_size=4)
+  images = [draw_photo(i, 20 + 7 * i, 33) for i in range(3)]
+  together = model.segment_batch(images, num_samples=5, seed=1)
+  assert len(images) * 5 % model.batch_size  # full batches and a filled one
+  for image, result in zip(images, together, strict=True):
+    assert result.samples.shape == (5, *image.shape[:2])
+    assert_same(result, model.segment(image, num_samples=5, seed=1))
+    # More samples go on where fewer end.
+    fewer = model.segment(image, num_samples=2, seed=1)
+    np.testing.assert_array_equal(fewer.samples, result.samples[:2])
+  assert model.segment_batch([]) == []
+
+
+def test_marks_are_answered_from_what_was_drawn(model, draw_photo, monkeypatch):
+  photo, known = draw_photo(0, 30, 47).copy(), np.full((30, 47), -1)
+  known[3, 3], known[20, 40] = 0, 1
+  expected = model.segment(photo, 2, seed=6, known=known)
+  calls, draw = [], type(model)._draw
+  monkeypatch.setattr(
+    type(model), '_draw', lambda *a, **k: calls.append(1) or draw(*a, **k)
+  )
+  model.segment(photo, 2, seed=7)
+  assert calls == [1]
+  assert_same(
+    model.segment(photo, 2, seed=7, known=known, closeups=0),
+    model.segment(photo, 2, seed=7, known=known),
+  )
+  assert calls == [1]
+  # Anything else is drawn anew: another seed, and other pixels in its place.
+  assert_same(model.segment(photo, 2, seed=6, known=known), expected)
+  photo[:] = 0
+  changed = model.segment(photo, 2, seed=6, known=known)
+  assert calls == [1, 1, 1]
+  assert (changed.samples != expected.samples).any()
+
+
+def test_several_samples_differ_and_one_is_chosen(model, draw_photo):
+  result = model.segment(draw_photo(0, 16, 16), num_samples=4)
+  assert all(
+    (a != b).any() for a, b in itertools.combinations(result.samples, 2)
+  )
+  medoid = model.segment(draw_photo(0, 16, 16), num_samples=4, method='medoid')
+  chosen = result.samples[consensus.medoid(result.samples)]
+  np.testing.assert_array_equal(medoid.id_map, chosen)
+  expected = consensus.consensus(result.samples)
+  assert metrics.adjusted_rand_index(expected, result.id_map) == 1
+  for one in result, medoid:
+    np.testing.assert_allclose(
+      one.uncertainty, metrics.uncertainty.disagreement(result.samples)
+    )
+    assert one.confidence.shape == (one.id_map.max() + 1,)
+    np.testing.assert_allclose(
+      one.confidence, consensus.stability(one.id_map, result.samples)
+    )
+  with pytest.raises(ValueError, match="'best'; choose one of consensus"):
+    model.segment(draw_photo(0, 16, 16), method='best')
+
+
+@pytest.mark.parametrize('turn', [0, 1])
+def test_what_is_drawn_lands_where_the_photo_was(
+  random_run, monkeypatch, turn, draw_photo
+):
+  """A sampler that draws two halves, an odd corner, and padding."""
+  height, width = (8, 32)  # 4 x 16 for the model
+  codes = np.full((16, 16), 9)
+  codes[:4, :8], codes[:4, 8:], codes[0, 0] = 3, 5, 12
+  bits = 2 * (codes[..., None] >> np.arange(4) & 1) - 1
+  if turn:
+    bits, height, width = bits.swapaxes(0, 1), width, height
+  monkeypatch.setattr(
+    draw_samples,
+    'make_sample_fn',
+    lambda *_: (
+      lambda params, image, size, keys: np.stack(
+        [bits * np.float32(0.5)] * len(image)
+      )
+    ),
+  )
+  model = Segmenter.from_checkpoint(random_run)
+  photo = draw_photo(0, height, width)
+  result = model.segment(photo, follow_edges=False)
+  expected = np.repeat([[0, 1]], 16, axis=1).repeat(8, axis=0)
+  expected[:2, :2] = 2
+  np.testing.assert_array_equal(
+    result.id_map,
+    relabel.by_first_appearance(expected.T if turn else expected),
+  )
+  np.testing.assert_allclose(result.uncertainty, 1 - 0.75**4, rtol=1e-6)
+
+
+def test_settings_of_the_sampler_can_be_set(
+  random_run, monkeypatch, draw_photo
+):
+  made = []
+
+  def make_sample_fn(parts, settings, mesh, on_step, steered):
+    made.append((settings.num_steps, settings.guidance_weight))
+    shape = (parts.image_size, parts.image_size, parts.codec.channels)
+    return lambda params, image, size, keys: np.zeros((len(image), *shape))
+
+  monkeypatch.setattr(draw_samples, 'make_sample_fn', make_sample_fn)
+  model = Segmenter.from_checkpoint(random_run)
+  photo = draw_photo(0, 16, 16)
+  for num_steps, weight in (None, None), (5, None), (None, 0), (2, 1), (5, 1):
+    model.segment(photo, num_steps=num_steps, guidance_weight=weight)
+  # Each is compiled once; the config says (2, 1).
+  assert made == [(2, 1), (5, 1), (2, 0)]
+
+
+def test_photos_come_in_many_kinds(model, draw_photo):
+  photo = draw_photo(0, 12, 16)
+  image = Image.fromarray(photo)
+  expected = model.segment(photo)
+  assert_same(model.segment(image), expected)
+  assert_same(model.segment(image.convert('RGBA')), expected)
+  grey = np.asarray(image.convert('L'))
+  assert_same(model.segment(grey), model.segment(image.convert('L')))
+  assert_same(model.segment(grey), model.segment(grey[..., None].repeat(3, 2)))
+  image.getexif()[0x0112] = 6  # to be shown turned by a quarter
+  turned = model.segment(image)
+  assert_same(turned, model.segment(np.rot90(photo, -1)))
+
+
+@pytest.mark.parametrize(
+  ('image', 'reason'),
+  [
+    (np.zeros((4, 4, 3), np.float32), r'float32 \[4, 4, 3\]'),
+    (np.zeros((4, 4, 4), np.uint8), r'uint8 \[4, 4, 4\]'),
+    (np.zeros((0, 4, 3), np.uint8), r'uint8 \[0, 4, 3\]'),
+    (np.zeros((2, 4, 4, 3), np.uint8), r'uint8 \[2, 4, 4, 3\]'),
+    (Image.fromarray(np.zeros((4, 4), np.float32)), 'mode F, floats'),
+    ('photo.jpg', 'Pillow image'),
+  ],
+)
+def test_other_images_are_refused(model, image, reason):
+  with pytest.raises(ValueError, match=reason):
+    model.segment(image)
+
+
+def test_numbers_below_one_are_refused(model, draw_photo):
+  photo = draw_photo(0, 4, 4)
+  for name in ('num_samples', 'num_steps'):
+    with pytest.raises(ValueError, match=f'{name} is 0'):
+      model.segment(photo, **{name: 0})
+
+
+def test_a_path_names_a_run_or_a_step(random_run):
+  saved = checkpoint.read_config(random_run / 'checkpoints')
+  assert saved['train']['batch_size'] == 13
+  saved['train']['batch_size'] = 8
+  parts = build.build(ConfigDict(saved))
+  abstract = build.abstract_params(parts, devices.make_mesh())
+  folder = random_run / 'checkpoints'
+  for path, step in ((random_run, 2), (folder, 2), (folder / '1', 1)):
+    assert checkpoint.read_params(path, abstract)[0] == step
+  with pytest.raises(FileNotFoundError, match=r'no whole checkpoint in .*/7'):
+    Segmenter.from_checkpoint(folder / '7')
+  with pytest.raises(FileNotFoundError, match=r'nowhere.* does not exist'):
+    Segmenter.from_checkpoint(random_run / 'nowhere')
+
+
+def test_the_kind_of_weights_can_be_chosen(random_run, model, draw_photo):
+  photo = draw_photo(0, 16, 16)
+  raw = Segmenter.from_checkpoint(random_run, kind='params')
+  assert (raw.segment(photo).id_map != model.segment(photo).id_map).any()
+  with pytest.raises(ValueError, match='choose one of ema_params, params'):
+    Segmenter.from_checkpoint(random_run, kind='ema')
+
+
+def test_tiles_make_one_map_of_a_large_photo(model, draw_photo):
+  photo = draw_photo(0, 40, 70)
+  result = model.segment(photo, num_samples=2, tile=32)
+  assert result.samples.shape == (2, 40, 70)
+  assert result.uncertainty.shape == result.id_map.shape == (40, 70)
+  ids = np.unique(result.id_map)
+  np.testing.assert_array_equal(ids, np.arange(len(result.confidence)))
+  # Where no other tile reaches, it is what the tile alone gives.
+  corner = model.segment(photo[:32, :32], num_samples=2)
+  inner = np.s_[:8, :19]
+  ari = metrics.adjusted_rand_index(corner.id_map[inner], result.id_map[inner])
+  assert ari == 1
+  assert_same(model.segment(photo, tile=70), model.segment(photo))
+  with pytest.raises(ValueError, match='tile is 8; it must be at least 16'):
+    model.segment(photo, tile=8)
+
+
+def test_threads_may_share_a_segmenter(random_run, draw_photo, monkeypatch):
+  made = []
+  make = draw_samples.make_sample_fn
+  monkeypatch.setattr(
+    draw_samples, 'make_sample_fn', lambda *a: made.append(a) or make(*a)
+  )
+  model = Segmenter.from_checkpoint(random_run)
+  images = [draw_photo(i, 16, 16) for i in range(4)]
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    results = list(pool.map(model.segment, images))
+  assert len(made) == 1
+  for image, result in zip(images, results, strict=True):
+    assert_same(result, model.segment(image))
+
+
+def test_what_is_exported_draws_the_same_codes(model, draw_photo, tmp_path):
+  model.export(tmp_path / 'exported')
+  path = tmp_path / 'exported' / 'load.py'
+  spec = importlib.util.spec_from_file_location('load', path)
+  loader = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(loader)
+  sample = loader.load(tmp_path / 'exported')
+  images = [draw_photo(0, 16, 16), draw_photo(1, 16, 9), draw_photo(2, 5, 16)]
+  for number in 0, 1:
+    drawn = sample(images, seed=3, number=number)
+    for image, codes in zip(images, drawn, strict=True):
+      expected = model.segment(image, num_samples=2, seed=3).samples[number]
+      np.testing.assert_array_equal(
+        relabel.by_first_appearance(codes), expected
+      )
+  assert stablehlo_loader.PAD_COLOR == transforms.PAD_COLOR
+
+
+def test_codes_decoded_on_the_host_are_not_exported(random_run, tmp_path):
+  config = ConfigDict(checkpoint.read_config(random_run))
+  config.codes.encoding = 'rgb'
+  parts = build.build(config)
+  params = build.abstract_params(parts, devices.make_mesh())
+  model = Segmenter(parts, params, config.sample)
+  with pytest.raises(ValueError, match='RGB codes, which are decoded outside'):
+    model.export(tmp_path / 'exported')
+  assert not (tmp_path / 'exported').exists()
+
+
+def test_samples_that_are_not_finite_are_refused(
+  random_run, monkeypatch, draw_photo
+):
+  monkeypatch.setattr(
+    draw_samples,
+    'make_sample_fn',
+    lambda *_: (
+      lambda params, image, *_: np.full((len(image), 16, 16, 4), np.nan)
+    ),
+  )
+  segmenter = Segmenter.from_checkpoint(random_run)
+  with pytest.raises(ValueError, match='not finite'):
+    segmenter.segment(draw_photo(0, 16, 16))
+
+
+@pytest.mark.parametrize('name', ['load.py', 'params.npz', 'size.txt'])
+def test_exporting_keeps_files_of_somebody_else(model, tmp_path, name):
+  mine = tmp_path / name
+  mine.write_text('print("mine")\n')
+  with pytest.raises(FileExistsError, match='another folder'):
+    model.export(tmp_path)
+  assert os.listdir(tmp_path) == [name]
+  assert mine.read_text() == 'print("mine")\n'

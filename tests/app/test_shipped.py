@@ -1,0 +1,71 @@
+"""The model that comes with the package: there, small, described, and used."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax import Segmenter
+from bitseg_jax.app import photos
+from bitseg_jax.app.page import actions
+from bitseg_jax.runs import pretrained, weights
+
+FOLDER = pretrained.SHIPPED / pretrained.DEFAULT
+
+
+@pytest.fixture(scope='module')
+def model():
+  return Segmenter.from_pretrained()
+
+
+def test_it_is_small_and_says_what_it_was_trained_on():
+  assert pretrained.DEFAULT in pretrained.shipped()
+  size = sum(path.stat().st_size for path in FOLDER.iterdir())
+  assert size < 20e6
+  card = (FOLDER / pretrained.CARD).read_text()
+  for word in ('BSDS500', 'research', 'Apache-2.0', 'CC0', 'ARI', 'cannot'):
+    assert word in card, word
+
+
+def test_it_holds_no_path_of_the_machine_it_was_trained_on():
+  config = json.loads((FOLDER / pretrained.CONFIG).read_text())
+  assert not [v for v in config['data'].values() if '/' in str(v)]
+  assert not config.get('init_from')
+
+
+def test_it_segments_a_photograph_always_the_same_way(model):
+  photo = photos.read(actions.EXAMPLES[0])
+  first = model.segment(photo, num_samples=2)
+  # Another model draws it again; this one has kept what it drew.
+  again = Segmenter.from_pretrained().segment(photo, num_samples=2)
+  assert first.id_map.shape == photo.shape[:2]
+  assert 3 <= len(first.confidence) <= 64
+  np.testing.assert_array_equal(first.id_map, again.id_map)
+  other = model.segment(photo, num_samples=2, seed=1)
+  assert (first.id_map != other.id_map).any()
+
+
+def test_it_is_used_where_no_checkpoint_is_given(capsys):
+  assert weights.given_or_default('runs/mine') == 'runs/mine'
+  assert not capsys.readouterr().out
+  assert weights.given_or_default(None) == pretrained.DEFAULT
+  assert str(FOLDER / pretrained.CARD) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('holds', ['nothing', 'photos'])
+def test_a_folder_of_photos_named_like_it_is_not_meant(
+  tmp_path, monkeypatch, draw_photo, holds
+):
+  """The first command of the README has such a folder beside it."""
+  path = tmp_path / pretrained.DEFAULT / 'a.png'
+  path.parent.mkdir()
+  if holds == 'photos':
+    Image.fromarray(draw_photo(0, 9, 9)).save(path)
+  monkeypatch.chdir(tmp_path)
+  found = weights.read(weights.given_or_default(None))
+  assert found.digest == Segmenter.from_pretrained().digest
+  # A model in a folder of this name is meant.
+  path.unlink(missing_ok=True)
+  Segmenter.from_pretrained().save_pretrained(pretrained.DEFAULT, 'float32')
+  assert weights.read(pretrained.DEFAULT).digest != found.digest

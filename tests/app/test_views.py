@@ -1,0 +1,90 @@
+"""What the model sees of photos, and answers with close-ups."""
+
+import numpy as np
+import pytest
+
+from bitseg_jax.app import views
+from bitseg_jax.app.segmenter import Segmenter
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
+
+
+@pytest.mark.parametrize('tile', [None, 40])
+@pytest.mark.parametrize('shape', [(1, 1), (50, 70), (3, 90)])
+def test_close_ups_lie_in_what_they_are_of(shape, tile):
+  images = [np.zeros((*shape, 3), np.uint8)] * 2
+  looks = views.plan(images, tile, 4, 2)
+  assert [v.photo for v in looks] == sorted(v.photo for v in looks)
+  seen = np.zeros((2, *shape), int)
+  before = None
+  for view in looks:
+    top, left, bottom, right = view.box
+    if (view.photo, view.tile) != before:  # each tile is before its close-ups
+      assert view.box == view.tile and view.num_samples == 4
+    else:
+      assert view.tile[0] <= top < bottom <= view.tile[2]
+      assert view.tile[1] <= left < right <= view.tile[3]
+      assert view.num_samples == 2
+      seen[view.photo, top:bottom, left:right] += 1
+    before = view.photo, view.tile
+  assert seen.min() > 0  # every pixel is in a close-up
+  assert all(v.box == v.tile for v in views.plan(images, tile, 4, 0))
+
+
+def test_close_ups_join_the_consensus_alone(model, draw_photo):
+  photo = draw_photo(3, 64, 48)
+  plain = model.segment(photo, 3, seed=1)
+  closer = model.segment(photo, 3, seed=1, closeups=2)
+  assert (closer.id_map != plain.id_map).any()
+  assert closer.num_samples == 3
+  np.testing.assert_array_equal(closer.samples, plain.samples)
+  np.testing.assert_array_equal(closer.uncertainty, plain.uncertainty)
+  again = model.segment_batch([photo, photo[:20]], 3, 1, closeups=2)[0]
+  np.testing.assert_array_equal(again.id_map, closer.id_map)
+  tiled = model.segment(photo, 2, closeups=1, tile=32)
+  assert tiled.id_map.shape == (64, 48)
+  # What the model sees whole has no more detail.
+  small = draw_photo(3, 16, 12)
+  np.testing.assert_array_equal(
+    model.segment(small, 3, closeups=2).id_map, model.segment(small, 3).id_map
+  )
+
+
+def test_what_is_known_holds_with_close_ups_and_without_specks(
+  model, draw_photo
+):
+  photo = draw_photo(4, 64, 48)
+  known = np.full((64, 48), -1)
+  known[2, 2] = known[60, 40] = 7
+  known[30, 20] = 3
+  found = model.segment(photo, 2, known=known, closeups=1, min_area=0.2)
+  assert found.id_map[2, 2] == found.id_map[60, 40] != found.id_map[30, 20]
+  specks = model.segment(photo, 2, min_area=0.2)
+  assert len(specks.confidence) == specks.id_map.max() + 1
+  start = model.segment(photo, start=known, strength=0, closeups=1)
+  assert start.id_map.max() == 2
+
+
+@pytest.mark.parametrize(
+  ('settings', 'said'),
+  [
+    ({'closeups': -1}, 'closeups is -1'),
+    ({'closeups': 1.5}, 'closeups is 1.5'),
+    ({'closeups': 2, 'method': 'medoid'}, 'needs method consensus'),
+    ({'closeups': 2, 'follow_edges': False}, 'and follow_edges'),
+    ({'min_area': float('nan')}, 'min_area is nan'),
+    ({'min_area': 0.7}, 'min_area is 0.7'),
+  ],
+)
+def test_bad_settings_are_named(model, draw_photo, settings, said):
+  with pytest.raises(ValueError, match=said):
+    model.segment(draw_photo(0, 20, 20), **settings)
+
+
+@pytest.mark.parametrize('shape', [(2, 400), (400, 2), (1, 90)])
+def test_close_ups_of_a_line_of_pixels(model, draw_photo, shape):
+  photo = draw_photo(0, *shape)
+  assert model.segment(photo, closeups=1).id_map.shape == shape

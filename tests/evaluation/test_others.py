@@ -1,0 +1,390 @@
+"""Scores of predictions on disk: the metrics they name, the table, the door."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax import cli, metrics, score
+from bitseg_jax.data import outside, procedural
+from bitseg_jax.data.prepared import run, splits
+from bitseg_jax.evaluation import others, score_table
+
+
+def noisy(id_map, seed, share=0.2):
+  rng = np.random.default_rng(seed)
+  return np.where(rng.random(id_map.shape) < share, rng.integers(3), id_map)
+
+
+def halves(column, shape=(20, 24)):
+  return (np.indices(shape)[1] >= column).astype(int)
+
+
+MAPS = [halves(8), halves(12) + 2 * halves(18), halves(16)]
+SAMPLES = [noisy(halves(11), 0), halves(6), noisy(halves(20), 1), halves(3)]
+
+
+def test_scores_are_those_of_the_metrics():
+  found = others.score_image(SAMPLES, MAPS, sets=True).values
+  pairs = list(itertools.product(MAPS, SAMPLES))
+  each = lambda metric: np.reshape([metric(*p) for p in pairs], (3, 4))
+  mean = lambda metric: np.mean([metric(s, MAPS) for s in SAMPLES])
+  ari, iou = each(metrics.adjusted_rand_index), each(metrics.hungarian_iou)
+  expected = {
+    'ari': ari.mean(),
+    'iou': iou.mean(),
+    'covering': metrics.covering(SAMPLES, MAPS),
+    'pri': mean(metrics.rand_index),
+    'voi_bits': mean(metrics.variation_of_information),
+    'ged': metrics.generalized_energy_distance(
+      SAMPLES, MAPS, lambda a, b: 1 - metrics.adjusted_rand_index(a, b)
+    ),
+    'matched_set_iou': metrics.sets.matched_score(iou),
+    'ari_oracle': ari.mean(axis=0).max(),
+    'iou_oracle': iou.mean(axis=0).max(),
+    'unclaimed': 0,
+  }
+  assert {k: found[k] for k in expected} == pytest.approx(expected)
+  assert 0 < found['pq'] < 1
+  assert 0 < found['boundary_f'] < 1
+  assert 0 < found['contested_auroc'] < 1
+
+
+def test_unclaimed_pixels_are_a_segment_or_left_out():
+  pred, true = noisy(halves(8), 2), halves(8).copy()
+  left = np.indices(pred.shape)[0] < 5
+  holes = np.where(left, -1, pred)
+  segment = others.score_image([holes], [true], 'segment').values
+  painted = others.score_image([np.where(left, 9, pred)], [true]).values
+  assert segment == painted | {'unclaimed': 0.25}
+  ignore = others.score_image([holes], [true], 'ignore').values
+  cropped = others.score_image([pred[5:]], [true[5:]]).values
+  same = [*metrics.names('table'), 'pq', 'sq', 'rq']
+  assert [ignore[k] for k in same] == [cropped[k] for k in same]
+  assert segment['ari'] < ignore['ari']
+
+
+def test_left_out_pixels_and_empty_annotators_do_not_count():
+  part = MAPS[0].copy()
+  part[:7] = -1
+  nothing = np.full_like(part, -1)
+  found = others.score_image(SAMPLES, [part, nothing], sets=True)
+  alone = others.score_image(SAMPLES, [part], sets=True)
+  cropped = others.score_image([s[7:] for s in SAMPLES], [part[7:]])
+  assert found.values == pytest.approx(alone.values, nan_ok=True)
+  for name in metrics.names('table'):
+    assert found.values[name] == pytest.approx(cropped.values[name])
+  empty = others.score_image(SAMPLES, [nothing], sets=True)
+  assert np.isnan(empty.values['ari'])
+  results = others.summarize({'a': found, 'b': empty})
+  assert (results['num_images'], results['left_out']) == (1, 1)
+  assert results['ari'] == found.values['ari']
+  assert results['per_image']['b']['ari'] is None
+
+
+def test_who_labelled_nothing_that_is_claimed_is_in_no_table():
+  """Not in the scores of regions, nor in those of sets, nor in pooled ones."""
+  left = np.zeros(MAPS[0].shape, bool)
+  left[:, :5] = True
+  samples = [np.where(left, -1, s) for s in SAMPLES]
+  aside = np.where(left, 0, -1)
+  both = others.score_image(samples, [MAPS[0], aside], 'ignore', sets=True)
+  alone = others.score_image(samples, [MAPS[0]], 'ignore', sets=True)
+  assert both.values == pytest.approx(alone.values, nan_ok=True)
+  assert not np.isnan(both.values['ari'])
+  np.testing.assert_array_equal(both.covered, alone.covered)
+
+
+def test_counts_are_pooled_over_images():
+  images = [([SAMPLES[0]], MAPS), ([SAMPLES[1]], MAPS[:1])]
+  scores = {str(k): others.score_image(*i) for k, i in enumerate(images)}
+  found = others.summarize(scores)
+  covered = [metrics.covering(s, maps) for s, maps in images]
+  assert found['covering'] == pytest.approx(np.mean(covered))
+  # as the Berkeley benchmark has it: every annotator weighs the same
+  pooled = (3 * covered[0] + covered[1]) / 4
+  assert found['covering_pooled'] == pytest.approx(pooled)
+  panoptic = np.sum(
+    [
+      np.mean(
+        [
+          metrics.panoptic.match(*metrics.panoptic.contingency(a, samples[0]))
+          for a in maps
+        ],
+        axis=0,
+      )
+      for samples, maps in images
+    ],
+    axis=0,
+  )
+  expected = metrics.panoptic.quality(metrics.panoptic.Matches(*panoptic))
+  assert {k: found[k] for k in expected} == pytest.approx(expected)
+  lines = np.sum([metrics.boundary.match(s[0], m) for s, m in images], axis=0)
+  f = metrics.boundary.f_score(metrics.boundary.Matches(*lines))
+  assert found['boundary_f'] == pytest.approx(f['f'])
+
+
+class Annotated:
+  """Procedural scenes, each with its map and a coarser one."""
+
+  def __init__(self, count=3, size=32):
+    self._scenes = procedural.ProceduralScenes(count, size, seed=1)
+
+  def __len__(self):
+    return len(self._scenes)
+
+  def __getitem__(self, index):
+    record = self._scenes[index]
+    (ids,) = record['id_maps']
+    return record | {'id_maps': [ids, ids // 2]}
+
+
+@pytest.fixture(scope='module')
+def places(tmp_path_factory):
+  """What two methods left of the scenes: one map, or the annotators' two."""
+  root = tmp_path_factory.mktemp('predictions')
+  (root / 'flat').mkdir()
+  (root / 'exact').mkdir()
+  source = Annotated()
+  for i in range(len(source)):
+    name, ids = source[i]['name'], source[i]['id_maps']
+    np.save(root / 'flat' / f'{name}.npy', np.zeros((16, 16), int))
+    np.save(root / 'exact' / f'{name}.npy', np.stack(ids))
+  return [str(root / 'flat'), str(root / 'exact')]
+
+
+def score_methods(source, places, allow_missing=False, **how):
+  names = [source[i]['name'] for i in range(len(source))]
+  found = others.find_methods(names, places, allow_missing=allow_missing)
+  scores = others.score_methods(source, found, **how)
+  return {place: others.summarize(s) for place, s in scores.items()}
+
+
+def test_methods_stand_beside_each_other(places):
+  results = score_methods(Annotated(), places)
+  flat, exact = (results[place] for place in places)
+  assert (flat['num_images'], flat['num_samples'], flat['missing']) == (3, 1, 0)
+  assert flat['ari'] == flat['boundary_f'] == 0
+  assert 'ged' not in flat
+  assert exact['num_samples'] == 2
+  assert exact['ged'] == pytest.approx(0, abs=1e-12)
+  assert exact['matched_set_iou'] == 1
+  assert exact['ari'] <= exact['ari_oracle'] < 1
+  assert exact['contested_auroc'] == 1
+  assert exact['ece'] == 0
+  assert 0 < exact['brier'] < 0.1
+  json.dumps(results, allow_nan=False)
+  lines = score_table.format_table(results).splitlines()
+  assert [len(line.split()) for line in lines[1:3]] == [13, 13]
+  assert lines[1].startswith(places[0])
+  assert 'GED' in lines[4]
+  assert lines[5].startswith(places[1])
+  assert 'truth' in lines[6]
+
+
+def test_size_to_compare_at(places):
+  half = score_methods(Annotated(), places[1:], image_size=16)
+  again = score_methods(Annotated(), places[1:], image_size=16)
+  whole = score_methods(Annotated(), places[1:])
+  assert half == again
+  (half,), (whole,) = half.values(), whole.values()
+  assert half['matched_set_iou'] == whole['matched_set_iou'] == 1
+  assert half['ari'] != whole['ari']
+
+
+def test_missing_predictions_are_an_error_or_one_region(places):
+  source = Annotated(5)
+  with pytest.raises(FileNotFoundError, match='for 2 of 5 images, such as'):
+    score_methods(source, places)
+  results = score_methods(source, places, allow_missing=True)
+  flat, exact = (results[place] for place in places)
+  assert flat['missing'] == exact['missing'] == 2
+  assert exact['num_images'] == 5
+  names = [source[i]['name'] for i in (3, 4)]
+  for name in names:
+    assert flat['per_image'][name]['ari'] == 0
+    assert exact['per_image'][name]['matched_set_iou'] < 1
+  with pytest.raises(FileNotFoundError, match='5 of 5'):
+    score_methods(source, ['tests'], allow_missing=True)
+
+
+def test_samples_must_be_as_many_for_all_images(places, tmp_path):
+  source = Annotated()
+  for i in range(3):
+    ids = source[i]['id_maps'][0]
+    np.save(tmp_path / f'{source[i]["name"]}.npy', np.stack([ids] * (2 + i)))
+  with pytest.raises(ValueError, match=r'3 samples of .*, but 2 of images'):
+    score_methods(source, [str(tmp_path)])
+
+
+def call_main(monkeypatch, **values):
+  given = {
+    'data': 'scenes',
+    'split': 'val',
+    'format': 'any',
+    'unclaimed': 'segment',
+    'order': 'score',
+    'image_size': 0,
+    'allow_missing': False,
+    'output': '',
+    'shard': '',
+  }
+  flags = SimpleNamespace(**given | values)
+  monkeypatch.setattr(score.flags, 'FLAGS', flags)
+  return cli.call(score.main)
+
+
+def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  path = tmp_path / 'results.json'
+  call_main(monkeypatch, predictions=places, output=str(path))
+  written = json.loads(path.read_text())
+  assert written['unclaimed'] == 'segment'
+  assert score_table.format_table(written['methods']) in capsys.readouterr().out
+
+
+def test_parts_are_joined_to_the_same_scores(monkeypatch, places, tmp_path):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  call = lambda output, **more: call_main(
+    monkeypatch, predictions=places, output=str(tmp_path / output), **more
+  )
+  assert call('whole.json') == 0
+  assert call('parts.json', shard='1/2') == 0
+  assert call('parts.json', shard='0/2', image_size=16) == 0  # will not fit
+  scored = []
+  original = others.score_image
+  monkeypatch.setattr(
+    others, 'score_image', lambda *a: scored.append(a) or original(*a)
+  )
+  assert call('parts.json') == 0
+  # Of three images the part had one, of two methods.
+  assert len(scored) == 4
+  whole, parts = (tmp_path / f'{n}.json' for n in ('whole', 'parts'))
+  assert parts.read_text() == whole.read_text()
+  # A part of other settings stays.
+  other = tmp_path / 'parts.json.part-0-of-2'
+  assert sorted(tmp_path.iterdir()) == [parts, other, whole]
+
+
+def test_scores_of_changed_predictions_are_not_joined(
+  monkeypatch, places, tmp_path
+):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  shutil.copytree(places[0], tmp_path / 'mine')
+  call = lambda **more: call_main(
+    monkeypatch,
+    predictions=[str(tmp_path / 'mine')],
+    output=str(tmp_path / 'scores.json'),
+    **more,
+  )
+  read = lambda: json.loads((tmp_path / 'scores.json').read_text())['methods']
+  assert call(shard='0/1') == 0
+  for path in (tmp_path / 'mine').iterdir():
+    np.save(path, np.arange(256).reshape(16, 16))
+  assert call() == 0
+  (changed,) = read().values()
+  assert call() == 0
+  (again,) = read().values()
+  assert changed == again
+
+
+def test_scores_on_an_older_dataset_are_not_joined(monkeypatch, tmp_path):
+  """Though it has the same place, names, settings and time."""
+  source, data = tmp_path / 'source', tmp_path / 'data'
+  ids = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8))).astype('uint8')
+  for kind in 'images', 'labels', 'mine':
+    (tmp_path / 'source' / kind).mkdir(parents=True)
+  (source / 'val.txt').write_text('a')
+  for kind in 'labels', 'mine':
+    Image.fromarray(ids).save(source / kind / 'a.png')
+  Image.fromarray(np.stack([ids] * 3, axis=-1)).save(source / 'images/a.png')
+
+  def prepare():
+    assert run.prepare('folder', str(source), str(data), overwrite=True) == 0
+    for path in splits.dataset_path(data).iterdir():
+      if path.suffix == '.json':
+        os.utime(path, ns=(0, 0))
+
+  def call(name, **more):
+    path = tmp_path / name
+    mine = [str(source / 'mine')]
+    how = {'data': str(data), 'predictions': mine, 'output': str(path), **more}
+    with monkeypatch.context() as patch:  # preparing reads real flags
+      assert call_main(patch, **how) == 0
+    if not more:
+      (result,) = json.loads(path.read_text())['methods'].values()
+      return result['ari']
+
+  prepare()
+  assert call('alone.json') == 1
+  call('joined.json', shard='0/1')
+  Image.fromarray((ids > 2).astype('uint8') + 1).save(source / 'labels/a.png')
+  prepare()
+  assert call('joined.json') == call('anew.json') < 1
+
+
+def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  for i in range(3):
+    np.save(tmp_path / f'{Annotated()[i]["name"]}.npy', np.full((16, 16), -1))
+  given = {'predictions': [str(tmp_path)], 'unclaimed': 'ignore'}
+  output = tmp_path / 's[1].json'
+  for shard in ('', '0/1', ''):  # alone, and from a part
+    call = lambda shard=shard: call_main(
+      monkeypatch, **given, output=str(output), shard=shard
+    )
+    assert call() == (0 if shard else 1)
+    if not shard:
+      said = capsys.readouterr().err.splitlines()[-1]
+      assert 'nothing to score' in said
+    assert outside.read_json(output)['methods']  # what is scored is written
+  assert list(tmp_path.glob('*.part-*')) == []
+
+
+@pytest.mark.parametrize('content', ['{}', 'x', '[]'])
+def test_a_part_that_holds_no_scores_is_named(
+  monkeypatch, places, tmp_path, capsys, content
+):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  part = tmp_path / 's.json.part-0-of-2'
+  part.write_text(content)
+  output = str(tmp_path / 's.json')
+  assert call_main(monkeypatch, predictions=places, output=output) == 1
+  assert str(part) in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  'values, line',
+  [
+    ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
+    ({'shard': '0/2'}, '--shard needs --output'),
+    ({'shard': '2/2', 'output': 'b.json'}, '--shard=2/2: give I/N, such as'),
+    ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its directory'),
+  ],
+)
+def test_what_is_asked_wrongly_is_said_in_one_line(
+  monkeypatch, values, line, capsys
+):
+  assert call_main(monkeypatch, predictions=['x'], **values) == 1
+  (said,) = capsys.readouterr().err.splitlines()
+  assert re.match(f'error: .*{line}', said)
+
+
+def test_only_scores_are_overwritten(monkeypatch, places, tmp_path, capsys):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  mine = tmp_path / 'mine.json'
+  mine.write_text('[{"segmentation": []}]')
+  for output in (mine, tmp_path):
+    assert call_main(monkeypatch, predictions=places, output=str(output)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: --output=')
+  assert mine.read_text() == '[{"segmentation": []}]'
+  again = str(tmp_path / 'scores.json')
+  for _ in range(2):
+    assert call_main(monkeypatch, predictions=places, output=again) == 0

@@ -1,0 +1,351 @@
+"""Pictures: what colours, matching, overlays and galleries promise."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitseg_jax import metrics
+from bitseg_jax.app import color_bar
+from bitseg_jax.evaluation import pictures
+
+
+def regions(seed, count=30, shape=(40, 50)):
+  """Nearest of random centres: many touching regions."""
+  rng = np.random.default_rng(seed)
+  centres = rng.random((count, 2)) * shape
+  pixels = np.stack(np.indices(shape), axis=-1)[..., None, :]
+  return ((pixels - centres) ** 2).sum(axis=-1).argmin(axis=-1).astype('i4')
+
+
+def noise(seed, ids, shape=(40, 50)):
+  return np.random.default_rng(seed).integers(ids, size=shape, dtype='i4')
+
+
+def with_hole(id_map):
+  holed = id_map.copy()
+  holed[5:15, 10:30] = -1
+  return holed
+
+
+def cells_on_background():
+  """400 single pixels that all touch one background and nothing else."""
+  id_map = np.zeros((41, 41), np.int32)
+  id_map[1::2, 1::2] = np.arange(1, 401).reshape(20, 20)
+  return id_map
+
+
+MAPS = {
+  'regions': regions(0),
+  'hole': with_hole(regions(1)),
+  'many regions': regions(2, count=300),
+  'noise, every pair touches': noise(3, 64, (80, 80)),
+  'cells': cells_on_background(),
+  'large ids': regions(4) * 1_000_003,
+  'one entity': np.zeros((4, 5), np.int32),
+  'all ignored': np.full((4, 5), -1, np.int32),
+}
+each_map = pytest.mark.parametrize('id_map', MAPS.values(), ids=MAPS.keys())
+
+
+def touching_pairs(id_map):
+  """Pairs of values at pixels that touch, corners included, the slow way."""
+  height, width = id_map.shape
+  pairs = set()
+  for y in range(height):
+    for x in range(width):
+      for dy, dx in (0, 1), (1, 0), (1, 1), (1, -1):
+        if y + dy < height and 0 <= x + dx < width:
+          pairs.add((int(id_map[y, x]), int(id_map[y + dy, x + dx])))
+  return {(a, b) for a, b in pairs if a != b and a >= 0 and b >= 0}
+
+
+def distance(a, b):
+  return np.abs(np.subtract(a, b)).sum()
+
+
+@each_map
+def test_neighbours_differ_in_colour(id_map):
+  colors = pictures.entity_colors(id_map)
+  assert set(colors) == set(np.unique(id_map).tolist()) - {-1}
+  for a, b in touching_pairs(id_map):
+    assert colors[a] != colors[b]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_neighbours_differ_in_colour_in_a_sample_too(seed):
+  truth = regions(seed, count=100)
+  sample = pictures.match_ids(truth, regions(seed + 50, count=100))
+  colors = pictures.entity_colors(sample, pictures.entity_colors(truth))
+  for a, b in touching_pairs(sample):
+    assert colors[a] != colors[b]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_colours_of_neighbours_are_told_apart(seed):
+  id_map = regions(seed)
+  colors = pictures.entity_colors(id_map)
+  nearest = min(
+    distance(colors[a], colors[b]) for a, b in touching_pairs(id_map)
+  )
+  assert nearest > 110  # of 765
+
+
+def test_up_to_forty_entities_have_a_colour_each():
+  colors = pictures.entity_colors(regions(0))
+  assert len(set(colors.values())) == len(colors) == 30
+
+
+@each_map
+def test_colorize_paints_the_chosen_colours(id_map):
+  picture = pictures.colorize(id_map)
+  assert picture.dtype == np.uint8 and picture.shape == (*id_map.shape, 3)
+  for entity, color in pictures.entity_colors(id_map).items():
+    assert (picture[id_map == entity] == color).all()
+  ignored = picture[id_map == -1]
+  assert (ignored == ignored[:, :1]).all() and (ignored < 100).all()
+
+
+@each_map
+def test_colours_do_not_depend_on_numbering(id_map):
+  names = np.random.default_rng(0).permutation(500)
+  unique, ranks = np.unique(id_map, return_inverse=True)
+  renamed = np.where(unique == -1, -1, names[: len(unique)])
+  renamed = renamed[ranks.reshape(id_map.shape)]
+  picture = pictures.colorize(id_map)
+  np.testing.assert_array_equal(pictures.colorize(id_map), picture)
+  np.testing.assert_array_equal(pictures.colorize(renamed), picture)
+
+
+def test_given_colours_are_used():
+  colors = {entity: (entity, 0, 255) for entity in range(30)}
+  picture = pictures.colorize(regions(0), colors)
+  np.testing.assert_array_equal(picture[..., 0], regions(0))
+  assert (picture[..., 1:] == (0, 255)).all()
+
+
+def test_new_entities_do_not_take_known_colours():
+  truth = regions(0, count=8)
+  known = pictures.entity_colors(truth)
+  sample = truth.copy()
+  sample[10:20, 10:20] = 8
+  colors = pictures.entity_colors(sample, known)
+  assert {i: colors[i] for i in known} == known
+  assert colors[8] not in known.values()
+
+
+def test_known_entities_come_before_larger_new_ones():
+  shades = regions(0, count=64, shape=(128, 128))
+  known = pictures.entity_colors(shades)  # no colour is left unused
+  for entity in range(64):
+    sample = np.full((9, 9), 64, np.int32)
+    sample[4, 4] = entity
+    assert pictures.entity_colors(sample, known)[entity] == known[entity]
+
+
+@each_map
+def test_match_ids_undoes_a_permutation(id_map):
+  names = np.random.default_rng(1).permutation(500)
+  unique, ranks = np.unique(id_map, return_inverse=True)
+  renamed = np.where(unique == -1, -1, names[: len(unique)])
+  renamed = renamed[ranks.reshape(id_map.shape)]
+  matched = pictures.match_ids(id_map, renamed)
+  assert matched.dtype == np.int32
+  np.testing.assert_array_equal(matched, id_map)
+
+
+@pytest.mark.parametrize(
+  'reference, id_map',
+  [
+    (regions(0, 8), regions(1, 30)),
+    (regions(0, 30), regions(1, 8)),
+    (with_hole(regions(0)), regions(1)),
+    (regions(0), with_hole(regions(1))),
+    (np.full((40, 50), -1, np.int32), regions(1)),
+  ],
+)
+def test_match_ids_keeps_the_segments(reference, id_map):
+  matched = pictures.match_ids(reference, id_map)
+  np.testing.assert_array_equal(matched == -1, id_map == -1)
+  assert metrics.adjusted_rand_index(id_map, matched) == 1
+  assert len(np.unique(matched)) == len(np.unique(id_map))
+
+
+def test_segments_without_partner_get_new_ids():
+  reference = np.zeros((4, 6), np.int32)
+  id_map = np.array([[3, 3, 3, 3, 0, 7]] * 4, np.int32)
+  matched = pictures.match_ids(reference, id_map)
+  assert matched[0].tolist() == [0, 0, 0, 0, 1, 2]
+
+
+def test_segments_do_not_take_ids_of_entities_they_miss():
+  reference = np.array([[0] * 9 + [1]], np.int32)
+  id_map = np.array([[5] + [6] * 9], np.int32)
+  assert pictures.match_ids(reference, id_map).tolist() == [[2] + [0] * 9]
+
+
+def test_overlay_mixes_photo_and_colours_inside_contours():
+  photo = np.full((40, 50, 3), 80, np.uint8)
+  id_map = regions(0, 6)
+  inside = np.ones(id_map.shape, bool)
+  inside[:, 1:] &= id_map[:, 1:] == id_map[:, :-1]
+  inside[1:] &= id_map[1:] == id_map[:-1]
+  picture = pictures.overlay(photo, id_map, alpha=0.25)
+  assert picture.dtype == np.uint8 and picture.shape == photo.shape
+  expected = 0.75 * photo + 0.25 * pictures.colorize(id_map)
+  assert np.abs(picture - expected)[inside].max() <= 0.5
+  assert (picture[~inside] > 180).all() and not inside.all()
+  unmixed = pictures.overlay(photo, id_map, alpha=0)
+  assert (unmixed[inside] == 80).all()
+
+
+def test_uncertainty_gets_brighter():
+  shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
+  picture = pictures.uncertainty_map(shares)
+  assert picture.dtype == np.uint8 and picture.shape == (1, 64, 3)
+  luma = picture[0] @ [0.299, 0.587, 0.114]
+  assert (np.diff(luma) > 0).all() and luma[0] < 5 and luma[-1] > 200
+
+
+@pytest.mark.parametrize('shape', [(30, 47), (300, 400), (19, 1024)])
+def test_a_color_bar_stands_below_its_picture(shape):
+  picture = pictures.uncertainty_map(np.full(shape, 0.5))
+  page = color_bar.put_below(picture)
+  height, width = shape
+  np.testing.assert_array_equal(page[:height, :width], picture)
+  below = page[height:]
+  assert below.shape[0] < 60
+  # The colours of certain and of uncertain, from left to right, and text.
+  columns = [
+    np.flatnonzero((below == color).all(axis=-1).any(axis=0))
+    for color in pictures.uncertainty_map(np.array([[0.0, 1.0]]))[0]
+  ]
+  assert len(columns[0]) and len(columns[1])
+  assert columns[0].min() < columns[1].max()
+  assert below[:, : columns[0].min()].min() < 100 < 255 == below[:, 0].min()
+
+
+def test_a_high_gallery_stands_in_two_columns(tmp_path):
+  shades = [np.full((60, 60, 3), 10 * i, np.uint8) for i in range(9)]
+  rows = [[(shade, ''), (shade, '')] for shade in shades]
+  pictures.gallery(rows, tmp_path / 'g.png', ['a', 'b'], cell_size=180)
+  page = np.asarray(Image.open(tmp_path / 'g.png'))
+  width = 2 * 180 + 6 + 24
+  assert page.shape[1] == 2 * width and page.shape[0] < 1200
+  middle = 12 + 26 + 90  # of the first row
+  for row in range(9):
+    right, down = divmod(row, 5)
+    color = page[middle + 186 * down, right * width + 12 + 90]
+    assert (color == 10 * row).all()
+  for left in (0, width):  # titles above both
+    assert page[12:36, left + 12 : left + 192].min() < 100
+  pictures.gallery(rows[:5], tmp_path / 'g.png', cell_size=180)
+  assert Image.open(tmp_path / 'g.png').width == width
+
+
+def gallery_rows():
+  photo = np.random.default_rng(0).integers(256, size=(96, 128, 3), dtype='u1')
+  truth = pictures.colorize(regions(0, shape=(96, 128)))
+  return [
+    [(photo, 'photo'), (truth, 'a caption far too long for its column')],
+    [(photo[:, :48], ''), (truth[:, :48], ''), (truth[:16, :16], '')],
+  ]
+
+
+def test_gallery_has_the_expected_size(tmp_path):
+  path = tmp_path / 'new' / 'gallery.png'
+  rows = gallery_rows()
+  pictures.gallery(rows, path, titles=['photo', 'truth'], cell_size=160)
+  full = Image.open(path)
+  assert full.format == 'PNG' and full.mode == 'RGB'
+  assert [file.name for file in path.parent.iterdir()] == ['gallery.png']
+  # 3 columns of 160, gaps of 6, margins of 12; rows of 120 and 160 pixels, one
+  # line of captions and one of titles.
+  assert full.size == (3 * 160 + 2 * 6 + 24, 120 + 22 + 6 + 160 + 26 + 24)
+  pictures.gallery(rows[:1], path, cell_size=200)
+  assert Image.open(path).size == (2 * 200 + 6 + 24, 150 + 22 + 24)
+
+
+def test_gallery_enlarges_label_maps_without_blur(tmp_path):
+  id_map = regions(0, 5, (16, 16))
+  picture = pictures.colorize(id_map)
+  pictures.gallery([[(picture, '')]], tmp_path / 'g.png', cell_size=160)
+  page = np.asarray(Image.open(tmp_path / 'g.png'))
+  assert (page[:12] == 255).all() and (page[:, -12:] == 255).all()
+  enlarged = picture.repeat(10, axis=0).repeat(10, axis=1)
+  np.testing.assert_array_equal(page[12:-12, 12:-12], enlarged)
+
+
+def test_gallery_writes_captions_under_pictures(tmp_path):
+  black = np.zeros((10, 10, 3), np.uint8)
+  pictures.gallery([[(black, 'ARI .62')]], tmp_path / 'g.png', titles=['title'])
+  page = np.asarray(Image.open(tmp_path / 'g.png').convert('L'))
+  assert page[12:38].min() < 100  # title
+  assert page[38 + 180 :].min() < 100  # caption
+  assert page[:, :12].min() == page[:, -12:].min() == 255
+
+
+def test_failed_gallery_leaves_the_old_one(tmp_path, monkeypatch):
+  path = tmp_path / 'gallery.png'
+  path.write_bytes(b'old')
+
+  def full_disk(self, file, **kwargs):
+    file.write(b'half')
+    raise OSError('no space left')
+
+  monkeypatch.setattr(Image.Image, 'save', full_disk)
+  with pytest.raises(OSError, match='no space'):
+    pictures.gallery(gallery_rows(), path)
+  assert [file.name for file in tmp_path.iterdir()] == ['gallery.png']
+  assert path.read_bytes() == b'old'
+
+
+def test_inputs_are_left_alone(tmp_path):
+  photo = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype='u1')
+  id_map, other = with_hole(regions(0)), regions(1)
+  uncertainty = np.random.default_rng(1).random((40, 50))
+  colors = {0: (1, 2, 3)}
+  arrays = photo, id_map, other, uncertainty
+  copies = [array.copy() for array in arrays]
+  for array in arrays:
+    array.setflags(write=False)
+  pictures.colorize(id_map, colors)
+  pictures.match_ids(id_map, other)
+  pictures.uncertainty_map(uncertainty)
+  overlay = pictures.overlay(photo, id_map, colors=colors)
+  pictures.gallery([[(photo, 'a'), (overlay, 'b')]], tmp_path / 'g.png')
+  for array, copy in zip(arrays, copies, strict=True):
+    np.testing.assert_array_equal(array, copy)
+  assert colors == {0: (1, 2, 3)}
+
+
+PHOTO = np.zeros((4, 5, 3), np.uint8)
+IDS = np.zeros((4, 5), np.int32)
+
+
+@pytest.mark.parametrize(
+  'call, message',
+  [
+    (lambda path: pictures.colorize(IDS / 2), r'integers \[H, W\]'),
+    (lambda path: pictures.colorize(IDS[0]), r'integers \[H, W\]'),
+    (lambda path: pictures.match_ids(IDS, IDS[:2]), 'share one shape'),
+    (
+      lambda path: pictures.overlay(PHOTO[:2], IDS),
+      r'but is uint8 \(2, 5, 3\)',
+    ),
+    (lambda path: pictures.overlay(PHOTO / 255, IDS), 'but is float64'),
+    (lambda path: pictures.overlay(PHOTO, IDS, alpha=2), 'alpha'),
+    (lambda path: pictures.uncertainty_map(IDS + 1.5), 'spans 1.5 to 1.5'),
+    (lambda path: pictures.uncertainty_map(IDS * np.nan), 'spans nan'),
+    (lambda path: pictures.gallery([], path), 'no pictures'),
+    (lambda path: pictures.gallery([[(PHOTO / 255, '')]], path), 'float64'),
+    (
+      lambda path: pictures.gallery([[(PHOTO, '')]], path, ['a', 'b']),
+      '2 titles',
+    ),
+  ],
+)
+def test_bad_input_is_refused_in_one_line(call, message, tmp_path):
+  with pytest.raises(ValueError, match=message) as error:
+    call(tmp_path / 'gallery.png')
+  assert '\n' not in str(error.value)
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,220 @@
+"""Experiments train once what is asked for often, and say what came out."""
+
+import os
+import pathlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from bitseg_jax import sweep as door
+from bitseg_jax.configs.sweeps import sizes
+from bitseg_jax.evaluation import ensembles
+from bitseg_jax.experiments import report, sweeps
+from bitseg_jax.runs.log import write_json
+
+PAPER = ('table1', 'table3', *(f'fig{n}' for n in range(3, 10)))
+NAMES = (*PAPER, 'beyond', 'steps')
+ABC = sweeps.Sweep(
+  'abc',
+  'Three rows',
+  {'a': {}, 'b': {'codes.palette': 'none'}, 'c': {'sample.num_steps': 2}},
+  {'a': (0.6, 0.4), 'b': (0.5, 0.3)},
+  '',
+  {},
+)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+  """Training and evaluation that only note what they were asked for."""
+  seen = {'train': [], 'evaluate': []}
+
+  def train(config, workdir):
+    seen['train'].append(workdir.name)
+    return config.seed != 13
+
+  def evaluate(config, workdir, output):
+    seen['evaluate'].append(workdir.name)
+    steps = config.sample.num_steps
+    ari = 0.1 * config.seed + steps / 100
+    found = {'ema': {'ari': ari, 'iou': ari / 2}}
+    write_json(output / 'results.json', found)
+
+  monkeypatch.setattr(sweeps.train, 'train', train)
+  monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
+  return seen
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('size', sizes.SIZES)
+def test_every_row_can_run_at_every_size(name, size):
+  sweep = door.open_sweep(name)
+  assert sweep.paper.keys() <= sweep.rows.keys()
+  assert sweep.answers.keys() <= sweep.rows.keys()
+  for overrides in sweep.rows.values():
+    sweeps.configured(sizes.SIZES[size](), overrides, seed=1)
+
+
+def test_what_was_trained_is_shared_and_done_only_once(tmp_path, counted):
+  base = sizes.tiny()
+  for _ in range(2):
+    assert sweeps.run(ABC, base, [0, 1], tmp_path, say=lambda _: None)
+  # Rows a and c differ in sampling alone: one workdir, where all steps are done
+  # when it is asked for again.
+  assert len(set(counted['train'])) == 4
+  assert len(counted['evaluate']) == 6
+  other = ABC._replace(name='other', rows={'same': {}})
+  assert sweeps.run(other, base, [0], tmp_path, say=lambda _: None)
+  assert len(counted['evaluate']) == 6
+
+
+def test_parts_train_every_run_once_and_are_joined(tmp_path, counted):
+  base, say = sizes.tiny(), lambda _: None
+  other = ABC._replace(name='other', rows={'same': {}, **ABC.rows})
+  found = [
+    sweeps.part_of([ABC, other], base, [0, 1], tmp_path, (i, 3))
+    for i in range(3)
+  ]
+  assert sum(map(len, found)) == len(set.union(*found)) == 4
+  for only in found:
+    for sweep in (ABC, other):
+      assert sweeps.run(sweep, base, [0, 1], tmp_path, only, say)
+  assert not (tmp_path / 'abc.md').exists()
+  assert len(set(counted['train'])) == 4
+  done = len(counted['evaluate'])
+  assert sweeps.run(ABC, base, [0, 1], tmp_path, say=say)
+  assert len(counted['evaluate']) == done
+  assert '| c | 0.070' in (tmp_path / 'abc.md').read_text()
+
+
+def test_a_setting_added_later_does_not_train_anew(tmp_path):
+  config = sizes.tiny()
+  before = ConfigDict(config.to_dict())
+  del before.train.steps_per_call
+  assert sweeps.run_dir(before, tmp_path) == sweeps.run_dir(config, tmp_path)
+  config.train.steps_per_call = 2
+  assert sweeps.run_dir(before, tmp_path) != sweeps.run_dir(config, tmp_path)
+
+
+def test_a_stopped_training_is_not_taken_for_done(tmp_path, counted):
+  base = sizes.tiny()
+  say = lambda _: None
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
+  assert len(counted['evaluate']) == 3
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
+  assert counted['train'][-1] == counted['train'][-2]  # the stopped one, again
+  assert len(counted['evaluate']) == 3
+
+
+def test_a_stopped_sweep_tells_the_caller_to_go_on(tmp_path, monkeypatch):
+  given = {'sweep': ['fig3'], 'size': 'tiny', 'seeds': ['0'], 'data': ''}
+  given |= {'output': str(tmp_path), 'shard': '', 'format': 'png'}
+  monkeypatch.setattr(door.flags, 'FLAGS', SimpleNamespace(**given))
+  monkeypatch.setattr(sweeps, 'run', lambda *args, **kwargs: False)
+  assert door.main() == os.EX_TEMPFAIL
+
+
+def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):
+  sweeps.run(ABC, sizes.tiny(), [1, 2], tmp_path, say=lambda _: None)
+  text = (tmp_path / 'abc.md').read_text()
+  assert '| a | 0.230 ± 0.071 | 0.115 ± 0.035 | 2 | 0.600 | 0.400 |' in text
+  assert '| c | 0.170 ± 0.071 | 0.085 ± 0.035 | 2 | - | - |' in text
+  assert '- b < a: does not hold (+0.000 ± 0.071 ARI)' in text
+  assert (tmp_path / 'abc.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('kind', ['rows', 'curve', 'lines'])
+def test_axes_span_the_data(kind, monkeypatch, tmp_path):
+  names = ['a, 1', 'a, 2'] if kind == 'lines' else ['a', 'b']
+  rows = {name: {} for name in names}
+  label = '' if kind == 'rows' else 'numbers'
+  sweep = ABC._replace(rows=rows, paper={}, x_label=label)
+  scores = {name: {0: (0.5 + i / 100, 0.52)} for i, name in enumerate(rows)}
+  drawn = []
+  monkeypatch.setattr(
+    report.plots, 'save', lambda figure, path: drawn.append(figure)
+  )
+  report.draw(sweep, scores, tmp_path / 'a.png')
+  axes = drawn[0].axes[0]
+  low, high = axes.get_xlim() if kind == 'rows' else axes.get_ylim()
+  assert 0.48 < low < 0.5 and 0.51 < high < 0.54
+  labels = axes.get_xlabel() + axes.get_ylabel()
+  assert 'higher is better' in labels and label in labels
+
+
+def test_a_plot_comes_in_the_format_asked_for(tmp_path, counted):
+  say = lambda _: None
+  assert sweeps.run(
+    ABC, sizes.tiny(), [0], tmp_path, say=say, plot_format='svg'
+  )
+  assert (tmp_path / 'abc.svg').read_text().startswith('<?xml')
+  assert not (tmp_path / 'abc.png').exists()
+
+
+def test_a_row_can_score_one_answer_of_many_samples():
+  of = lambda ari: {
+    'ema': {'ari': 0.1, 'iou': 0.2},
+    'by_num_samples': {'4': {'oracle': {'ari': ari, 'iou': ari / 2}}},
+  }
+  assert sweeps.score_of(of(0.6)) == (0.1, 0.2)
+  assert sweeps.score_of(of(0.6), ('oracle', 4)) == (0.6, 0.3)
+  two = {'datasets': {'a': of(0.6), 'b': of(0.8)}}
+  assert sweeps.score_of(two, ('oracle', 4)) == pytest.approx((0.7, 0.35))
+
+
+def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
+  def evaluate(config, workdir, output):
+    assert config.eval.num_samples == 16
+    scored = lambda value: {'ari': value, 'iou': value}
+    found = {
+      str(n): {a: scored(n / 100) for a in ensembles.ANSWERS}
+      for n in (1, 2, 4, 8, 16)
+    }
+    write_json(output / 'results.json', {'by_num_samples': found})
+
+  monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
+  fig6 = door.open_sweep('fig6')
+  assert sweeps.run(fig6, sizes.tiny(), [0], tmp_path, say=lambda _: None)
+  text = (tmp_path / 'fig6.md').read_text()
+  assert '| one, 1 | 0.010 |' in text
+  assert '| oracle, 8 | 0.080 |' in text
+
+
+def test_orderings_are_those_of_the_paper():
+  scores = {'a': {0: (0.7, 0), 1: (0.5, 0)}, 'b': {0: (0.1, 0)}, 'c': {}}
+  assert report.compare_orderings(ABC, scores) == [
+    '- b < a: holds (+0.500 ARI)'
+  ]
+
+
+def test_a_row_that_sets_no_key_is_refused():
+  with pytest.raises(ValueError, match=r"sets 'model\.depth', which is no key"):
+    sweeps.configured(sizes.tiny(), {'model.depth': 3}, 0)
+
+
+def test_unknown_sweep_is_refused_with_the_known_ones():
+  with pytest.raises(ValueError, match='choose one of beyond, fig3, fig4'):
+    door.open_sweep('table9')
+
+
+@pytest.mark.slow
+def test_a_real_sweep_from_training_to_table(tmp_path, tiny_config):
+  rows = {'8 steps': {}, '2 steps': {'sample.num_steps': 2}}
+  sweep = ABC._replace(rows=rows, paper={})
+  tiny_config.train.update(num_steps=2, checkpoint_every=2, warmup_steps=0)
+  folder = pathlib.Path(tmp_path)
+  assert sweeps.run(sweep, tiny_config, [0], folder)
+  scores = [
+    sweeps.score_of(
+      sweeps.run_row(sweeps.configured(tiny_config, o, 0), folder)
+    )
+    for o in rows.values()
+  ]
+  assert np.isfinite(scores).all()
+  assert len(list(folder.glob('runs/*'))) == 1
+  assert len(list(folder.glob('runs/*/eval-*/gallery.png'))) == 2
+  # Sampled in another way, it was not trained on.
+  lines = next(folder.glob('runs/*/metrics.jsonl')).read_text().splitlines()
+  assert sum('"loss"' in line for line in lines) == 2

@@ -1,0 +1,93 @@
+"""Files appear whole, under no name but their own, and leave nothing behind."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bitseg_jax.data import outside
+from bitseg_jax.runs import lock, log
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('old')
+  with pytest.raises(KeyError), log.whole_file(path) as file:
+    file.write('half')
+    raise KeyError
+  assert path.read_text() == 'old'
+  with log.whole_file(path) as file:
+    file.write('new')
+    assert path.read_text() == 'old'
+  assert path.read_text() == 'new'
+  assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_a_link_is_replaced_and_its_target_kept(tmp_path):
+  target, link = tmp_path / 'target', tmp_path / 'link'
+  target.write_text('kept')
+  link.symlink_to(target)
+  log.write_json(link, {'a': 1})
+  assert target.read_text() == 'kept' and not link.is_symlink()
+
+
+def test_a_name_of_any_legal_length_is_written_and_cleared_up(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / ('照' * 80 + '.txt')  # 244 bytes of the 255 allowed
+  with log.whole_file(path) as file:
+    file.write('new')
+  assert path.read_text() == 'new'
+  monkeypatch.setattr(log, '_is_running', lambda process: False)
+  with pytest.raises(FileNotFoundError), log.whole_file(path):
+    log.remove_leftovers(tmp_path)  # as if of a killed process
+  assert os.listdir(tmp_path) == [path.name]
+
+
+KILLED = """
+import os, signal, sys
+from bitseg_jax.runs import lock, log
+with log.whole_file(sys.argv[1] + '/sub/b.json') as file:
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+  (tmp_path / 'sub').mkdir()
+  subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], timeout=120)
+  others = tmp_path / '.mine.partly'
+  others.touch()
+  assert len(os.listdir(tmp_path / 'sub')) == 1
+  with log.whole_file(tmp_path / 'sub' / 'c.json') as file:
+    log.remove_leftovers(tmp_path)  # not that of a living process
+    file.write('1')
+  assert os.listdir(tmp_path / 'sub') == ['c.json']
+  assert others.exists()
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+  """The errors of writing and flushing name none."""
+
+  def fail(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  named = lambda name: pytest.raises(OSError, match=f"left .*: '.*/{name}'")
+  with named('a.json'), log.whole_file(tmp_path / 'a.json'):
+    fail()
+  writer = log.MetricWriter(tmp_path)
+  monkeypatch.setattr(os, 'fsync', fail)
+  with named('metrics.jsonl'):
+    writer.flush()
+  monkeypatch.setattr(os, 'write', fail)
+  with named('.lock'), lock.hold(tmp_path):
+    pass
+
+
+def test_what_json_lacks_becomes_null(tmp_path):
+  content = {'a': [float('nan'), (np.float64('inf'), 1.5)], 'b': 'nan', 'c': 2}
+  log.write_json(tmp_path / 'a.json', content)
+  read = outside.read_json(tmp_path / 'a.json')
+  assert read == {'a': [None, [None, 1.5]], 'b': 'nan', 'c': 2}
