@@ -27,7 +27,7 @@ COUNTS = 0, 1, 2, 3, 5, 10, 20
 TARGETS = 0.85, 0.9
 _ASKED = (
   *('data', 'split', 'every', 'image_size', 'seed', 'num_samples'),
-  *('num_steps', 'jitter', 'own_clicks', 'steer'),
+  *('num_steps', 'jitter', 'own_clicks'),
 )
 
 
@@ -50,7 +50,6 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'own_clicks', False, 'Click at the mistakes of each method by itself.'
   )
-  flags.DEFINE_bool('steer', False, 'Let samples agree with the clicks, too.')
   flags.DEFINE_float(
     'jitter',
     0.0,
@@ -75,9 +74,7 @@ def main() -> None:
   def segment(image, known):
     began = time.perf_counter()
     how = f.num_samples, f.seed, known
-    result = segmenter.segment(
-      image, *how, num_steps=f.num_steps, steer=f.steer
-    )
+    result = segmenter.segment(image, *how, num_steps=f.num_steps)
     spent.append(time.perf_counter() - began)
     return result.id_map
 

@@ -27,15 +27,15 @@ Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard then writes summary.json and the other files of all photos.
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.app import collection, known_files, photos, records, views
-from bitseg_jax.app.answer import METHODS
+from bitseg_jax.app import collection, known_files, photos, records
+from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
-from bitseg_jax.configs import base
 from bitseg_jax.runs import weights
 
 
@@ -48,7 +48,7 @@ def predict(
   part: tuple[int, int] | None = None,
   known: str | None = None,
   start: str | None = None,
-  **settings,
+  options: AnswerOptions | None = None,
 ) -> int:
   """Segments photos; says how it went.
 
@@ -63,24 +63,24 @@ def predict(
     part: (index, count): every count-th photo, from that of the index on, and
       nothing that is of all photos together.
     known, start: folder or JSON file for each, see known_files.py.
-    **settings: of Segmenter.segment_batch, see collection.DEFAULTS.
+    options: how photos are segmented; None: AnswerOptions().
 
   Returns:
     The exit code: 0 when every photo was segmented, else 1.
   """
-  settings = {**collection.DEFAULTS, **settings}
+  options = options or AnswerOptions()
   if kinds is None:
-    kinds = records.default_kinds(settings['num_samples'])
+    kinds = records.default_kinds(options.num_samples)
   records.check_kinds(kinds)
   found = photos.find(inputs, output)
-  steering = _open_steering(known, start, output, settings)
+  steering = _open_steering(known, start, output, options)
   for kind, place in steering.items():
     number = known_files.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
   if part:
     found = found[part[0] :: part[1]]
   segmenter = Segmenter.load(checkpoint)
-  how = kinds, settings, checkpoint, overwrite, not part, steering
+  how = kinds, options, checkpoint, overwrite, not part, steering
   summary = collection.predict(segmenter, found, output, *how)
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
@@ -97,14 +97,12 @@ def predict(
   return 1 if failed else 0
 
 
-def _open_steering(known, start, output, settings):
+def _open_steering(known, start, output, options):
   """What files say of the photos, by kind."""
   places = (('known', known), ('start', start))
   steering = {k: known_files.open_place(place) for k, place in places if place}
-  if steering and settings['tile'] is not None:
+  if steering and options.tile is not None:
     raise ValueError('--known and --start cannot be used with --tile')
-  if settings['steer'] and not known:
-    raise ValueError('--steer lets samples agree with --known; give it')
   for kind, (place, _) in steering.items():
     if Path(output).resolve() in (place.resolve(), *place.resolve().parents):
       raise ValueError(
@@ -121,42 +119,37 @@ def define_flags() -> None:
   flags.DEFINE_string('output', None, 'Directory to write to.')
   flags.DEFINE_list('outputs', None, ','.join(records.KINDS))
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
-  integer, bounds = flags.DEFINE_integer, base.EVAL['num_samples'].bounds
-  integer('num_samples', 1, 'Samples of each photo.', *bounds)
-  integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
-  bounds = base.SAMPLE['num_steps'].bounds
-  integer('num_steps', None, 'Steps of the sampler.', *bounds)
-  bounds = base.SAMPLE['guidance_weight'].bounds
-  guidance = 'Guidance of the sampler; 0 is off.'
-  flags.DEFINE_float('guidance_weight', None, guidance, *bounds)
-  flags.DEFINE_enum(
-    'method', METHODS[0], METHODS, 'How samples become one result.'
+  flags.DEFINE_string(
+    'known', None, 'What is known of the photos: a folder or a JSON file.'
   )
-  integer('tile', None, 'Side of tiles for large photos, pixels.', 1, 65535)
-  flags.DEFINE_bool('follow_edges', True, "Let borders follow the photo's.")
-  flags.DEFINE_bool(
-    'color_votes', True, 'Let cuts by colour alone vote beside the samples.'
+  flags.DEFINE_string(
+    'start', None, 'Segmentations to begin from: a folder of labels.'
   )
-  bounds = views.CLOSEUPS.bounds
-  integer('closeups', 0, 'Samples of each of five close-ups.', *bounds)
-  flags.DEFINE_float(
-    'min_area',
-    0.0,
-    'Smaller shares of a photo are joined.',
-    *views.MIN_AREA.bounds,
-  )
-  flags.DEFINE_string('known', None, 'What is known: folder or JSON file.')
-  flags.DEFINE_bool('steer', False, 'Let samples agree with --known, too.')
-  flags.DEFINE_string('start', None, 'Segmentations to begin from: folder.')
-  flags.DEFINE_float('strength', 0.5, 'How much of --start may change.', 0, 1)
+  for field in dataclasses.fields(AnswerOptions):
+    _define_option(field)
   cli.define_shard()
   flags.mark_flags_as_required(['input', 'output'])
+
+
+def _define_option(field, values=flags.FLAGS):
+  """Defines the flag of a field of AnswerOptions."""
+  setting, given = field.metadata['setting'], (field.name, field.default)
+  meaning = setting.meaning[0].upper() + setting.meaning[1:] + '.'
+  if setting.choices:
+    flags.DEFINE_enum(*given, setting.choices, meaning, flag_values=values)
+  elif isinstance(setting.default, bool):
+    flags.DEFINE_bool(*given, meaning, flag_values=values)
+  elif isinstance(setting.default, int):
+    flags.DEFINE_integer(*given, meaning, *setting.bounds, flag_values=values)
+  else:
+    flags.DEFINE_float(*given, meaning, *setting.bounds, flag_values=values)
 
 
 def main() -> int:
   """Runs `predict` on the flags."""
   f = flags.FLAGS
-  settings = {name: f[name].value for name in collection.DEFAULTS}
+  names = [field.name for field in dataclasses.fields(AnswerOptions)]
+  options = AnswerOptions(**{name: f[name].value for name in names})
   if f['strength'].present and not f.start:
     raise ValueError('--strength says how much of --start may change; give it')
   return predict(
@@ -168,7 +161,7 @@ def main() -> int:
     cli.shard(),
     f.known,
     f.start,
-    **settings,
+    options,
   )
 
 

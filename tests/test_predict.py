@@ -1,18 +1,21 @@
 """Many photos: files written, stopping and going on, and what is bad."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from bitseg_jax import cli, metrics, predict
-from bitseg_jax.app import collection, files, records
+from bitseg_jax.app import files, records
+from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco_panoptic
@@ -49,10 +52,12 @@ def folder(tmp_path, draw_photo):
 
 
 def run(inputs, output, *args, **settings):
-  settings = {'num_samples': 2, 'seed': 5, **settings}
+  names = {field.name for field in dataclasses.fields(AnswerOptions)}
+  given = {k: settings.pop(k) for k in names & settings.keys()}
+  options = AnswerOptions(**{'num_samples': 2, 'seed': 5, **given})
   return cli.call(
     lambda: predict.predict(
-      'run', [str(inputs)], str(output), *args, **settings
+      'run', [str(inputs)], str(output), *args, options=options, **settings
     )
   )
 
@@ -476,8 +481,8 @@ def test_refused_before_it_starts(tmp_path, capsys):
   assert "has 'masks'; choose from labels," in refuse('run', ['masks'])
   (tmp_path / 'known.json').write_text('{"a": [{"id": 1, "points": [[1, 1]]}]}')
   given = None, False, None, tmp_path / 'known.json'
-  assert 'cannot be used with --tile' in refuse('run', *given, tile=16)
-  assert '--steer lets samples' in refuse('run', steer=True)
+  tiled = AnswerOptions(tile=16)
+  assert 'cannot be used with --tile' in refuse('run', *given, options=tiled)
 
 
 @pytest.mark.parametrize('kind', ['known', 'start'])
@@ -525,13 +530,23 @@ def test_settings_out_of_range_are_refused(model, setting, value, draw_photo):
     model.segment(draw_photo(0, 16, 16), **{setting: value})
 
 
-def test_flags_have_the_defaults_of_the_segmenter(model):
-  *signature, progress, known, start, strength, steer = (
-    Segmenter.segment_batch.__defaults__
-  )
-  assert (progress, known, start) == (None, None, None)
-  assert list(collection.DEFAULTS.values()) == [
-    *signature,
-    strength,
-    steer,
-  ]
+def test_every_option_is_a_flag_and_stands_in_the_record(folder, tmp_path):
+  values = flags.FlagValues()
+  for field in dataclasses.fields(AnswerOptions):
+    predict._define_option(field, values)
+    flag = values[field.name]
+    assert flag.default == field.default
+    assert field.metadata['setting'].meaning[1:] in flag.help
+  assert run(folder, tmp_path / 'out', ['labels'], closeups=1) == 0
+  made_with = read_summary(tmp_path / 'out')['made_with']
+  assert {f.name for f in dataclasses.fields(AnswerOptions)} <= made_with.keys()
+  assert made_with['closeups'] == 1
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [('num_samples', 0), ('tile', 0), ('seed', True), ('method', 'best')],
+)
+def test_options_say_what_they_may_be(name, value):
+  with pytest.raises(ValueError, match=f'{name} is .*; it must be'):
+    AnswerOptions(**{name: value})

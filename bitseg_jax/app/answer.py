@@ -10,6 +10,8 @@ from bitseg_jax import metrics, relabel
 from bitseg_jax.app import regions, tiles
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import consensus, upsample
+from bitseg_jax.runs import schema
+from bitseg_jax.runs.schema import Setting
 
 METHODS = ('consensus', 'medoid')
 _REGIONS_SCALE = 4  # regions are found at this multiple of the model's size
@@ -18,6 +20,118 @@ _REGIONS_SCALE = 4  # regions are found at this multiple of the model's size
 # the square below were chosen on every second photo of the val splits in
 # docs/results.md; with 1 and with 3 instead ARI on BSDS500 was within .01.
 _COLORS_WEIGHT = 2.0
+
+
+def _option(default, kind, meaning, **limits):
+  """A field; `kind` is a value of its type, for defaults that are None."""
+  setting = Setting(kind if default is None else default, meaning, **limits)
+  return dataclasses.field(default=default, metadata={'setting': setting})
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerOptions:
+  """How photos are segmented, beside the photos and what is said of them.
+
+  Every field has its meaning, unit and range in metadata['setting']; from it
+  come predict's flags, the page's controls, the table in docs and the record of
+  what made a file. A default of None means what the model's config says, or
+  for `tile` that photos are not cut.
+
+  Raises:
+    ValueError: a value is out of range, or two do not fit each other.
+  """
+
+  num_samples: int = _option(
+    8,
+    1,
+    'samples of each photo: more give a better answer and tell better where it '
+    'is unsure; each takes the same time',
+    least=1,
+    most=1024,
+  )
+  seed: int = _option(
+    0,
+    0,
+    'seed of the samples: the same one draws the same',
+    least=0,
+    most=2**31 - 1,
+  )
+  num_steps: int | None = _option(
+    None,
+    8,
+    "steps from noise to a sample; by default those of the model's config",
+    least=1,
+    most=100_000,
+  )
+  guidance_weight: float | None = _option(
+    None,
+    1.0,
+    'how closely samples keep to the photo; 0 is off and twice as fast; by '
+    "default that of the model's config",
+    least=-100,
+    most=100,
+  )
+  method: str = _option(
+    'consensus',
+    '',
+    'how samples become one answer: the partition that fits them best, or the '
+    'sample that is most like the others',
+    choices=METHODS,
+  )
+  tile: int | None = _option(
+    None,
+    1,
+    'side in pixels of overlapping tiles into which larger photos are cut, '
+    'each segmented by itself; by default none',
+    least=1,
+    most=65535,
+  )
+  follow_edges: bool = _option(
+    True, True, "let borders follow the photo's edges"
+  )
+  color_votes: bool = _option(
+    True, True, 'let cuts of the photo by colour alone vote beside the samples'
+  )
+  closeups: int = _option(
+    0,
+    0,
+    'samples of each of five overlapping parts of the photo, in which the '
+    'model sees more detail; they join the consensus',
+    least=0,
+    most=256,
+  )
+  min_area: float = _option(
+    0.0,
+    0.0,
+    'connected pieces smaller than this share of the photo (0.001 is a '
+    'thousandth) join their neighbours',
+    least=0,
+    most=0.5,
+  )
+  split_disconnected: bool = _option(
+    False,
+    False,
+    'give pieces of a segment that do not touch ids of their own, so that ids '
+    'count objects',
+  )
+  strength: float = _option(
+    0.5,
+    0.0,
+    'how much of a given start may change: 0 nothing, 1 everything',
+    least=0,
+    most=1,
+  )
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if value is not None or field.default is not None:
+        schema.check_value(field.name, value, field.metadata['setting'])
+    if self.closeups and (self.method != 'consensus' or not self.follow_edges):
+      raise ValueError(
+        f'closeups is {self.closeups}; it needs method consensus and '
+        'follow_edges'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +161,6 @@ class Segmentation:
   def samples(self) -> np.ndarray:
     """All samples, int32 [N, H, W]."""
     return np.stack([self.sample(n) for n in range(self.num_samples)])
-
-
-def check_method(method: str) -> None:
-  """Checks the name of a way to join samples.
-
-  Raises:
-    ValueError: there is none of this name.
-  """
-  if method not in METHODS:
-    raise ValueError(
-      f'method is {method!r}; choose one of {", ".join(METHODS)}'
-    )
 
 
 def from_samples(

@@ -1,6 +1,7 @@
 """Segments many photos: goes on where it was stopped, and past what is bad."""
 
 import collections
+import dataclasses
 import itertools
 import os
 import sys
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from bitseg_jax import interrupts
 from bitseg_jax.app import files, known_files, photos, records
+from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.runs import pretrained
@@ -25,29 +27,13 @@ from bitseg_jax.runs.log import (
   write_json,
 )
 
-# Arguments of Segmenter.segment_batch beside the photos.
-DEFAULTS = {
-  'num_samples': 1,
-  'seed': 0,
-  'num_steps': None,
-  'guidance_weight': None,
-  'method': 'consensus',
-  'tile': None,
-  'follow_edges': True,
-  'color_votes': True,
-  'closeups': 0,
-  'min_area': 0.0,
-  'strength': 0.5,
-  'steer': False,
-}
-
 
 def predict(
   segmenter: Segmenter,
   found: Sequence[photos.Photo],
   output: str | Path,
   kinds: Sequence[str],
-  settings: dict[str, Any],
+  options: AnswerOptions,
   checkpoint: str,
   overwrite: bool = False,
   whole: bool = True,
@@ -63,7 +49,7 @@ def predict(
     found: the photos.
     output: directory to write to.
     kinds: some of records.KINDS.
-    settings: as DEFAULTS, all of them.
+    options: how photos are segmented.
     checkpoint: where the model is from.
     overwrite: segment anew what is there.
     whole: whether to write the files of all photos, such as summary.json.
@@ -77,15 +63,15 @@ def predict(
   """
   output, began, entries = Path(output), time.perf_counter(), {}
   steering = steering or {}
-  made_with = _made_with(segmenter, checkpoint, settings, steering)
-  together = 1 if steering else segmenter.batch_size // settings['num_samples']
+  made_with = _made_with(segmenter, checkpoint, options, steering)
+  together = 1 if steering else segmenter.batch_size // options.num_samples
   _open_output(output, [photo.name for photo in found])
   try:
     with progress_bar(len(found), 'predict', 'photo') as progress:
       noted = entries, progress
       todo = _todo(found, output, kinds, made_with, overwrite, steering, *noted)
       groups = iter(lambda: list(itertools.islice(todo, max(1, together))), [])
-      how = output, kinds, settings, *noted
+      how = output, kinds, options, *noted
       _overlapped(groups, lambda group: _segment(segmenter, group, *how))
   finally:
     entries = {p.name: entries[p.name] for p in found if p.name in entries}
@@ -141,13 +127,13 @@ def _overlapped(groups, work):
     workers.shutdown(cancel_futures=True)
 
 
-def _segment(segmenter, group, output, kinds, settings, entries, progress):
+def _segment(segmenter, group, output, kinds, options, entries, progress):
   """Segments a group of photos together, writes and notes them."""
   start = time.perf_counter()
   # Each steered photo is a group of its own.
   steered = {k: [ids] for k, ids in group[0][3].items()}
   results = segmenter.segment_batch(
-    [image for _, _, image, _ in group], **settings, **steered
+    [image for _, _, image, _ in group], options, **steered
   )
   for (name, about, image, _), result in zip(group, results, strict=True):
     files.write(output, name, image, result, kinds, about)
@@ -164,11 +150,11 @@ def _open_output(output, names):
   remove_leftovers(output)
 
 
-def _made_with(segmenter, checkpoint, settings, steering):
+def _made_with(segmenter, checkpoint, options, steering):
   """All that a photo's segmentation depends on beside the photo."""
   # What the run's config says and the same asked for are no different.
   sampler = segmenter.sampler_settings(
-    settings['num_steps'], settings['guidance_weight']
+    options.num_steps, options.guidance_weight
   )
   # The name of a pretrained model is no path, though a folder may share it.
   is_path = os.path.exists(checkpoint) and not pretrained.is_shipped(checkpoint)
@@ -177,13 +163,11 @@ def _made_with(segmenter, checkpoint, settings, steering):
     'step': segmenter.step,
     # A run may be trained anew, and pretrained weights be replaced.
     'digest': segmenter.digest,
-    **settings,
+    **dataclasses.asdict(options),
     'num_steps': sampler['num_steps'],
     'guidance_weight': sampler['guidance_weight'],
-    # Whatever the strength, without a start it changes nothing; and with one,
-    # samples agree with what is known anyhow.
-    'strength': settings['strength'] if 'start' in steering else None,
-    'steer': settings['steer'] and 'start' not in steering,
+    # Whatever the strength, without a start it changes nothing.
+    'strength': options.strength if 'start' in steering else None,
     **{k: os.path.abspath(g.place) for k, g in steering.items()},
   }
 

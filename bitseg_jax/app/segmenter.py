@@ -1,5 +1,6 @@
 """A trained model behind one object: photos in, segmentations out."""
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from bitseg_jax.app import photos, stablehlo, steering, views
-from bitseg_jax.app.answer import Segmentation
+from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.configs import base
 from bitseg_jax.evaluation import draw_samples, photo_samples
 from bitseg_jax.runs import build, devices, pretrained, schema, weights
@@ -156,86 +157,72 @@ class Segmenter:
   def segment(
     self,
     image: Photo,
-    num_samples: int = 1,
+    num_samples: int = 8,
     seed: int = 0,
     known: np.ndarray | None = None,
     start: np.ndarray | None = None,
     strength: float = 0.5,
-    **settings: Any,
+    **options: Any,
   ) -> Segmentation:
     """Segments one photo.
 
     Args:
-      image, num_samples, seed: see `segment_batch`.
+      image: as in `segment_batch`.
+      num_samples, seed, strength: see AnswerOptions.
       known: int [H, W], what is known of the photo: -1 where nothing is said,
         else the same number for pixels of one entity and different numbers for
         pixels of different ones. The result agrees with it.
-      start: int [H, W], a segmentation by any method to begin from.
-      strength: how much of `start` may change: 0 nothing, 1 everything.
-      **settings: others of `segment_batch`.
+      start: int [H, W], a segmentation by any method to begin from, of which
+        `strength` says how much may change.
+      **options: other fields of AnswerOptions.
     """
-    settings |= {'known': [known], 'start': [start], 'strength': strength}
-    return self.segment_batch([image], num_samples, seed, **settings)[0]
+    options |= {'num_samples': num_samples, 'seed': seed, 'strength': strength}
+    return self.segment_batch([image], known=[known], start=[start], **options)[
+      0
+    ]
 
   def segment_batch(
     self,
     images: Sequence[Photo],
-    num_samples: int = 1,
-    seed: int = 0,
-    num_steps: int | None = None,
-    guidance_weight: float | None = None,
-    method: str = 'consensus',
-    tile: int | None = None,
-    follow_edges: bool = True,
-    color_votes: bool = True,
-    closeups: int = 0,
-    min_area: float = 0.0,
-    progress: Callable[[draw_samples.Progress], None] | None = None,
+    options: AnswerOptions | None = None,
     known: Sequence[np.ndarray | None] | None = None,
     start: Sequence[np.ndarray | None] | None = None,
-    strength: float = 0.5,
-    steer: bool = False,
+    progress: Callable[[draw_samples.Progress], None] | None = None,
+    **changes: Any,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
 
     Args:
       images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images, see
         photos.as_rgb.
-      num_samples: N, samples per photo.
-      seed: of the samples.
-      num_steps, guidance_weight: of the sampler; None as in the run's config.
-      method: 'consensus' or 'medoid' of the samples.
-      tile: cuts larger photos into overlapping tiles with sides of so many
-        pixels, each segmented by itself, see tiles.py; None: never.
-      follow_edges: whether regions of one colour stay whole, see regions.py.
-      color_votes: whether cuts of the photo by its colours alone vote as well.
-      closeups: samples of each of five overlapping parts of the photo, in which
-        the model sees more detail; they join the consensus.
-      min_area: smaller connected pieces, as a share of the photo, are joined.
-      progress: told whenever a step of the sampler begins or samples are drawn.
-      known, start, strength: as in `segment`, the first two for each photo.
-      steer: draw samples, too, that agree with what is known.
+      options: how they are segmented; None: AnswerOptions().
+      known, start: as in `segment`, for each photo.
+      progress: told whenever samples are drawn.
+      **changes: fields of AnswerOptions that differ from options.
 
     Returns:
       One segmentation per photo.
 
     Raises:
-      ValueError: a photo or a setting is none of the above.
+      ValueError: a photo or an option is none of the above.
     """
-    schema.check_value('num_samples', num_samples, base.EVAL['num_samples'])
-    schema.check_value('seed', seed, base.SETTINGS['seed'])
-    how = method, follow_edges, color_votes, min_area
-    views.check(tile, self._parts.image_size, closeups, *how)
-    self.sampler_settings(num_steps, guidance_weight)  # checks them
+    o = dataclasses.replace(options or AnswerOptions(), **changes)
+    least_tile = self._parts.image_size
+    if o.tile is not None and o.tile < least_tile:
+      raise ValueError(
+        f'tile is {o.tile}; it must be at least {least_tile} pixels'
+      )
     images = [photos.as_rgb(image) for image in images]
-    said_of = steering.check(images, known, start, strength, tile)
-    sampler = num_steps, guidance_weight
+    said_of = steering.check(images, known, start, o.strength, o.tile)
+    sampler = o.num_steps, o.guidance_weight
     draw = functools.partial(
-      self._draw, seed=seed, sampler=sampler, progress=progress
+      self._draw, seed=o.seed, sampler=sampler, progress=progress
     )
-    looks = views.plan(images, tile, num_samples, closeups)
-    true_to = None if steering.is_free(said_of, steer) else said_of
-    drawn = self._draw_views(draw, images, looks, true_to, (seed, sampler))
+    looks = views.plan(images, o.tile, o.num_samples, o.closeups)
+    true_to = None if steering.is_free(said_of) else said_of
+    drawn = self._draw_views(draw, images, looks, true_to, (o.seed, sampler))
+    how = o.method, o.follow_edges, o.color_votes
+    how += o.min_area, o.split_disconnected
     return list(views.answers(images, looks, drawn, said_of, *how))
 
   def _draw_views(self, draw, images, looks, said_of, settings):

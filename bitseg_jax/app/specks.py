@@ -45,6 +45,30 @@ def join(
   return relabel.compact(found[pieces])[0]
 
 
+def split_disconnected(
+  id_map: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
+  """Gives pieces of a segment that do not touch ids of their own.
+
+  Args:
+    id_map: int [H, W]. Pixels touch by their sides or corners.
+    known: int [H, W], pieces with pixels of one known entity stay one segment;
+      -1 where nothing is said.
+
+  Returns:
+    int32 [H, W], ids without gaps.
+  """
+  pieces = measure.label(id_map, background=-1, connectivity=2) - 1
+  if known is None:
+    return relabel.compact(pieces)[0]
+  said = known >= 0
+  name_of = np.arange(pieces.max() + 1)
+  for entity in np.unique(known[said]):
+    marked = np.unique(pieces[known == entity])
+    name_of[marked] = marked[0]
+  return relabel.compact(name_of[pieces])[0]
+
+
 def _borders(pieces):
   """How many sides of pixels two pieces share: sparse [P, P], symmetric."""
   beside = pieces[:, 1:].ravel(), pieces[:, :-1].ravel()

@@ -52,8 +52,6 @@ def check(
   Raises:
     ValueError: in one line, if it does not fit the photos or other settings.
   """
-  if not 0 <= strength <= 1:  # also nan
-    raise ValueError(f'strength is {strength}; it must be in [0, 1]')
   nothing = [None] * len(images)
   known = nothing if known is None else known  # an array has no truth value
   start = nothing if start is None else start
@@ -82,9 +80,9 @@ def check(
   return found
 
 
-def is_free(said_of: Sequence[Said] | None, steer: bool) -> bool:
+def is_free(said_of: Sequence[Said] | None) -> bool:
   """Whether samples are drawn without what is said of the photos."""
-  return said_of is None or (said_of[0].start is None and not steer)
+  return said_of is None or said_of[0].start is None
 
 
 def draw(

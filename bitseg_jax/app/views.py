@@ -13,13 +13,8 @@ import numpy as np
 from bitseg_jax.app import answer, specks, steering, tiles
 from bitseg_jax.app.answer import Segmentation
 from bitseg_jax.app.tiles import Box
-from bitseg_jax.runs import build, schema
-from bitseg_jax.runs.schema import Setting
+from bitseg_jax.runs import build
 
-CLOSEUPS = Setting(0, 'samples of each close-up', least=0, most=256)
-MIN_AREA = Setting(
-  0.0, 'least share of the photo of a connected piece', least=0, most=0.5
-)
 CLOSEUP_SHARE = 0.7  # of the sides of what it is a close-up of
 _PLACES = (0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)  # corners and middle
 
@@ -39,31 +34,6 @@ class View:
   box: Box
   num_samples: int
   tile: Box
-
-
-def check(
-  tile: int | None,
-  least_tile: int,
-  closeups: int,
-  method: str,
-  follow_edges: bool,
-  color_votes: bool,
-  min_area: float,
-) -> None:
-  """Checks settings of Segmenter.segment_batch.
-
-  Raises:
-    ValueError: one is out of range, or they do not fit each other.
-  """
-  if tile is not None and tile < least_tile:
-    raise ValueError(f'tile is {tile}; it must be at least {least_tile} pixels')
-  answer.check_method(method)
-  schema.check_value('closeups', closeups, CLOSEUPS)
-  schema.check_value('min_area', min_area, MIN_AREA)
-  if closeups and (method != 'consensus' or not follow_edges):
-    raise ValueError(
-      f'closeups is {closeups}; it needs method consensus and follow_edges'
-    )
 
 
 def plan(
@@ -110,6 +80,7 @@ def answers(
   follow_edges: bool,
   color_votes: bool,
   min_area: float,
+  split: bool,
 ) -> Iterator[Segmentation]:
   """Makes one segmentation of each photo.
 
@@ -118,7 +89,7 @@ def answers(
     views: as from `plan`.
     drawn: codes and probabilities of each view, see steering.draw.
     said_of: what is known of each photo, if anything.
-    method, follow_edges, color_votes, min_area: as in Segmenter.segment_batch.
+    method, follow_edges, color_votes, min_area, split: see AnswerOptions.
   """
   seen = zip(views, drawn, strict=True)
   for i, of_photo in itertools.groupby(seen, lambda one: one[0].photo):
@@ -131,16 +102,23 @@ def answers(
       boxes.append(tile)
       photo = tiles.crop(images[i], tile)
       parts.append(steering.make_answer(*whole, photo, said, *how))
-    yield _without_specks(answer.join(parts, boxes), min_area, said)
+    yield _tidied(answer.join(parts, boxes), min_area, split, said)
 
 
-def _without_specks(result, min_area, said):
-  if not min_area:
+def _tidied(result, min_area, split, said):
+  """The segmentation without specks, and with its segments in one piece."""
+  if not min_area and not split:
     return result
-  keep = said.known >= 0 if said else None
-  join = lambda id_map: specks.join(id_map, min_area, keep)
+  known = said.known if said else None
+  keep = None if known is None else known >= 0
+
+  def tidy(id_map):
+    if min_area:
+      id_map = specks.join(id_map, min_area, keep)
+    return specks.split_disconnected(id_map, known) if split else id_map
+
   return answer.with_id_map(
-    result, join(result.id_map), lambda n: join(result.sample(n))
+    result, tidy(result.id_map), lambda n: tidy(result.sample(n))
   )
 
 

@@ -5,6 +5,12 @@ import pytest
 from scipy import ndimage
 
 from bitseg_jax.app import specks
+from bitseg_jax.app.segmenter import Segmenter
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
 
 
 def smallest_piece(id_map):
@@ -48,3 +54,22 @@ def test_what_is_known_stays():
   found = specks.join(id_map, 0.1, keep)
   assert found[8, 8] != found[0, 0] and found[4, 4] == found[0, 0]
   assert specks.join(np.zeros((3, 3), int), 0.5).max() == 0
+
+
+def test_pieces_that_do_not_touch_get_ids_of_their_own(model, draw_photo):
+  """Two coins of one id; they were counted as one."""
+  id_map = np.zeros((12, 12), int)
+  id_map[2:4, 2:4] = id_map[8:10, 8:10] = 1
+  found = specks.split_disconnected(id_map)
+  assert len(np.unique(found)) == 3 and found[2, 2] != found[8, 8]
+  id_map[4:6, 4:6] = 1  # a corner touches
+  assert len(np.unique(specks.split_disconnected(id_map))) == 3
+  known = np.full((12, 12), -1)
+  known[2, 2] = known[8, 8] = 4
+  found = specks.split_disconnected(id_map, known)
+  assert len(np.unique(found)) == 2 and found[2, 2] == found[8, 8]
+  result = model.segment(draw_photo(0, 40, 60), 3, split_disconnected=True)
+  for one in (result.id_map, *result.samples):
+    for k in np.unique(one):
+      assert ndimage.label(one == k, np.ones((3, 3)))[1] == 1
+  assert len(result.confidence) == result.id_map.max() + 1

@@ -8,27 +8,11 @@ import pytest
 from bitseg_jax import metrics
 from bitseg_jax.app import known_files, steering
 from bitseg_jax.app.segmenter import Segmenter
-from bitseg_jax.evaluation import prompts
-from bitseg_jax.runs import build, devices, weights
 
 
 @pytest.fixture(scope='module')
 def model(random_run):
   return Segmenter.from_checkpoint(random_run)
-
-
-@pytest.fixture(scope='module')
-def seeing_model(random_run):
-  """A network that sees prompts, with random weights."""
-  other = Segmenter.from_checkpoint(random_run)
-  config = other._config.copy_and_resolve_references()
-  config.diffusion.prompt_rate = 0.5
-  parts = build.build(config)
-  params = dict(other._params)
-  kernel = np.asarray(params['stem']['kernel'])
-  wide = np.concatenate([kernel, kernel[:, :, : parts.codec.channels]], axis=2)
-  params['stem'] = {**params['stem'], 'kernel': wide}
-  return Segmenter(parts, params, config.sample, config=config)
 
 
 def regions(shape=(30, 47)):
@@ -52,100 +36,39 @@ def test_what_is_said_may_be_one_array():
   assert first.known.max() < 0 <= second.known.max()
 
 
-@pytest.mark.parametrize('steer', [False, True])
-@pytest.mark.parametrize('which', ['model', 'seeing_model'])
-def test_any_known_pixels_are_obeyed(which, steer, request, draw_photo):
-  segmenter = request.getfixturevalue(which)
+def test_any_known_pixels_are_obeyed(model, draw_photo):
   photo = draw_photo(0, 30, 47)
   for count in (1, 5, 300):
     known = random_marks(count, count)
     said = known >= 0
-    result = segmenter.segment(photo, 2, known=known, steer=steer)
+    result = model.segment(photo, 2, known=known)
     for id_map in (result.id_map, *result.samples):
       ari = metrics.adjusted_rand_index(known[said], id_map[said])
       assert ari == 1
     assert result.confidence.shape == (result.id_map.max() + 1,)
-  everything = segmenter.segment(photo, 2, known=regions(), steer=steer)
+  everything = model.segment(photo, 2, known=regions())
   assert metrics.adjusted_rand_index(regions(), everything.id_map) == 1
 
 
-@pytest.mark.parametrize('which', ['model', 'seeing_model'])
-def test_nothing_known_is_the_plain_sampler(which, request, draw_photo):
-  segmenter, photo = request.getfixturevalue(which), draw_photo(0, 30, 47)
-  plain = segmenter.segment(photo, 2)
+def test_nothing_known_is_the_plain_sampler(model, draw_photo):
+  photo = draw_photo(0, 30, 47)
+  plain = model.segment(photo, 2)
   nothing = np.full((30, 47), -1)
   for said in ({'known': nothing}, {'start': nothing}):
-    same = segmenter.segment(photo, 2, **said, steer=True)
+    same = model.segment(photo, 2, **said)
     np.testing.assert_array_equal(same.id_map, plain.id_map)
     np.testing.assert_array_equal(same.samples, plain.samples)
 
 
-@pytest.mark.parametrize('which', ['model', 'seeing_model'])
-def test_what_is_known_changes_the_rest(which, request, draw_photo):
-  """What the network draws elsewhere, before the answer is made to agree."""
-  segmenter = request.getfixturevalue(which)
-  photo, known = draw_photo(0, 30, 47), random_marks(6)
-  plans = [
-    steering._plan(said, photo, segmenter._parts)
-    for said in steering.check([photo], [known], None, 0.5, None)
-  ]
-  draw = lambda plans: segmenter._draw(
-    [photo], [1], 0, (None, None), None, plans=plans
-  )[0][1](0)
-  nothing = [tuple(np.full_like(codes, -1) for codes in plans[0])]
-  steered, plain = draw(plans), draw(nothing)
-  elsewhere = np.asarray(prompts.widen(plans[0][0][None]))[0] < 0
-  assert abs(steered - plain)[elsewhere].max() > 1e-4
-
-
-def test_a_model_goes_on_with_channels_for_marks(random_run):
-  """With the marks' weights at 0 it does what it did, marks or not."""
-  found = weights.read(random_run)
-  config = found.config.copy_and_resolve_references()
-  config.diffusion.prompt_rate = 0.5
-  parts = build.build(config)
-  shapes = build.abstract_params(parts, devices.make_mesh())
-  wider = weights.read_to_start(random_run, config, shapes).params
-  rng = np.random.default_rng(0)
-  z_t, image, marks = (
-    rng.standard_normal((1, 16, 16, n), np.float32)
-    for n in (parts.codec.channels, 3, parts.codec.channels)
-  )
-  before = build.build(found.config).denoise
-  t = np.full(1, 0.5, np.float32)
-  np.testing.assert_allclose(
-    parts.denoise(wider, z_t, np.concatenate([image, marks], -1), t),
-    before(found.params, z_t, image, t),
-    atol=1e-5,
-  )
-  config.model.base_channels *= 2
-  larger = build.abstract_params(build.build(config), devices.make_mesh())
-  with pytest.raises(ValueError, match='another network') as error:
-    weights.read_to_start(random_run, config, larger)
-  assert '\n' not in str(error.value)
-
-
-def test_a_run_without_marks_is_told_what_to_set(seeing_model, tmp_path):
-  seeing_model.save_pretrained(tmp_path / 'seeing')
-  config = seeing_model._config.copy_and_resolve_references()
-  config.diffusion.prompt_rate = 0.0
-  parts = build.build(config)
-  shapes = build.abstract_params(parts, devices.make_mesh())
-  with pytest.raises(ValueError, match=r'--config\.diffusion\.prompt_rate='):
-    weights.read_to_start(tmp_path / 'seeing', config, shapes)
-
-
-def test_numbers_carry_no_meaning(seeing_model, draw_photo):
+def test_numbers_carry_no_meaning(model, draw_photo):
   photo, known = draw_photo(0, 30, 47), random_marks(6)
   names = np.append(np.random.default_rng(0).permutation(9) * 100, -1)
-  one = seeing_model.segment(photo, known=known, steer=True).id_map
-  other = seeing_model.segment(photo, known=names[known], steer=True).id_map
+  one = model.segment(photo, known=known).id_map
+  other = model.segment(photo, known=names[known]).id_map
   assert metrics.adjusted_rand_index(one, other) == 1
 
 
-def test_the_order_of_prompts_does_not_matter(
-  seeing_model, draw_photo, tmp_path
-):
+def test_the_order_of_prompts_does_not_matter(model, draw_photo, tmp_path):
   photo, rng = draw_photo(0, 30, 47), np.random.default_rng(3)
   points = rng.permutation([[x, y] for x in range(47) for y in range(30)])
   marks = [
@@ -160,7 +83,7 @@ def test_the_order_of_prompts_does_not_matter(
     path = tmp_path / f'{name}.json'
     path.write_text(json.dumps({'photo': given_marks}))
     known = known_files.read(known_files.open_place(path), 'photo', (30, 47))
-    results.append(seeing_model.segment(photo, 2, known=known))
+    results.append(model.segment(photo, 2, known=known))
   one, other = results
   np.testing.assert_array_equal(one.id_map, other.id_map)
   np.testing.assert_array_equal(one.samples, other.samples)
@@ -206,8 +129,8 @@ def test_what_does_not_fit_is_refused(model, draw_photo, given, reason):
 def test_photos_are_steered_one_by_one(model, draw_photo):
   photos = [draw_photo(i, 30, 47) for i in range(2)]
   known = [random_marks(5), None]
-  together = model.segment_batch(photos, 1, known=known, steer=True)
-  alone = model.segment(photos[0], known=known[0], steer=True)
+  together = model.segment_batch(photos, known=known)
+  alone = model.segment(photos[0], known=known[0])
   np.testing.assert_array_equal(together[0].id_map, alone.id_map)
   with pytest.raises(ValueError, match='1 photos of 2'):
     model.segment_batch(photos, known=known[:1])

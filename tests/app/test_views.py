@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bitseg_jax.app import views
+from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 
 
@@ -42,7 +43,9 @@ def test_close_ups_join_the_consensus_alone(model, draw_photo):
   assert closer.num_samples == 3
   np.testing.assert_array_equal(closer.samples, plain.samples)
   np.testing.assert_array_equal(closer.uncertainty, plain.uncertainty)
-  again = model.segment_batch([photo, photo[:20]], 3, 1, closeups=2)[0]
+  again = model.segment_batch(
+    [photo, photo[:20]], AnswerOptions(num_samples=3, seed=1, closeups=2)
+  )[0]
   np.testing.assert_array_equal(again.id_map, closer.id_map)
   tiled = model.segment(photo, 2, closeups=1, tile=32)
   assert tiled.id_map.shape == (64, 48)

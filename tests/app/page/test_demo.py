@@ -203,7 +203,7 @@ def test_every_step_of_every_sample_is_told(random_run, draw_photo):
   told = []
   photos = [draw_photo(0, 20, 30), draw_photo(1, 30, 20)]
   model = Segmenter.from_checkpoint(random_run, batch_size=4)
-  model.segment_batch(photos, 3, num_steps=2, progress=told.append)
+  model.segment_batch(photos, num_samples=3, num_steps=2, progress=told.append)
   assert told == [
     Progress(0, 4, 6, 1, 2),
     Progress(0, 4, 6, 2, 2),
