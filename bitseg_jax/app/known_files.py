@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bitseg_jax.data import images, outside
+from bitseg_jax.data import labels, outside
 from bitseg_jax.data.outside import SourceError
 
 _SHAPES = 'points', 'polygon', 'box'
@@ -119,7 +119,7 @@ def read(given: Given, name: str, size: tuple[int, int]) -> np.ndarray | None:
   if found is None:
     return None
   if isinstance(found, Path):
-    ids = outside.check_ids(images.read_label(found), str(found)) - 1
+    ids = outside.check_ids(labels.read_label(found), str(found)) - 1
     if ids.shape != size:
       raise SourceError(
         f'{found} is {ids.shape[1]} x {ids.shape[0]} pixels, but the photo '

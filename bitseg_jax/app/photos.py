@@ -5,16 +5,14 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from bitseg_jax.data import images, outside
-from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
+from bitseg_jax.data import images
+from bitseg_jax.data.images import PHOTO_SUFFIXES
 
-# Files of types that Pillow may not read are listed too, to report an error.
-SUFFIXES = (*PHOTO_SUFFIXES, '.avif', '.gif', '.heic', '.heif', '.jp2', '.ppm')
+SUFFIXES = PHOTO_SUFFIXES
 # Files and folders of the whole collection, see app/files.py.
 _RESERVED = {'summary', 'rle', 'panoptic'}
 _LONGEST_NAME = 200  # bytes; file systems allow 255, endings included
@@ -142,82 +140,10 @@ def _shorten(path):
 
 
 def read(path: Path) -> np.ndarray:
-  """Reads a photo, turned upright as its EXIF data says.
-
-  Args:
-    path: the file; of an animation the first frame is read.
-
-  Returns:
-    uint8 [H, W, 3] RGB, see `to_rgb`.
-
-  Raises:
-    SourceError: in one line, if the file is not a readable photo.
-  """
-  image = images.open_image(path, high_byte=True)
-  try:
-    return to_rgb(image)
-  except Exception as error:  # damaged EXIF raises anything
-    raise outside.SourceError(f'{path}: {outside.reason(error)}') from error
+  """Reads a photo as images.read_photo does; uint8 [H, W, 3]."""
+  return images.read_photo(path)
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-  """Converts a picture to upright 8-bit RGB if its values have a clear meaning.
-
-  Grey, palette, CMYK, YCbCr and HSV are converted as by Pillow, without colour
-  profiles; transparent pictures are put on white; 16-bit grey keeps its higher
-  byte.
-
-  Args:
-    image: the picture.
-
-  Returns:
-    uint8 [H, W, 3].
-
-  Raises:
-    ValueError: if pixels are floats, 32-bit integers, or of another mode that
-      Pillow cannot convert.
-  """
-  image = ImageOps.exif_transpose(image)
-  if image.mode in ('I', 'F'):
-    kind = 'floats' if image.mode == 'F' else '32-bit integers'
-    raise ValueError(
-      f'image has mode {image.mode}, {kind}, of which nobody knows what is '
-      'white; save it with 8 or 16 bits'
-    )
-  if image.mode.startswith('I;16'):
-    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-  if image.has_transparency_data:
-    image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, 'white')
-    image = Image.alpha_composite(white, image)
-  return np.asarray(image.convert('RGB'))
-
-
-def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-  """Converts what a program may hold of a photo.
-
-  Args:
-    image: uint8 [H, W, 3] RGB or [H, W] grey, or a Pillow image, see to_rgb.
-
-  Returns:
-    uint8 [H, W, 3].
-
-  Raises:
-    ValueError: if it is neither.
-  """
-  if isinstance(image, Image.Image):
-    return to_rgb(image)
-  image = np.asarray(image)
-  if image.ndim == 2:
-    image = np.repeat(image[..., None], 3, axis=-1)
-  if (
-    image.dtype != np.uint8
-    or image.ndim != 3
-    or image.shape[-1] != 3
-    or not image.size
-  ):
-    raise ValueError(
-      'image must be uint8 [H, W, 3] RGB or [H, W] grey, or a Pillow image, '
-      f'but is {image.dtype} {list(image.shape)}'
-    )
-  return image
+def as_rgb(image: Any) -> np.ndarray:
+  """Converts what a program may hold of a photo, see images.read_photo."""
+  return images.read_photo(image)

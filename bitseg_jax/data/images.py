@@ -1,113 +1,296 @@
-"""Decodes image files that others made: photos, and PNGs of ids."""
+"""Reads photos of any kind as upright RGB of 8 bits; every command does it so.
+
+Deep pixels (16 or 32 bits, floats) are stretched between two percentiles,
+transparent ones are laid on white, of stacks and animations one page is read.
+"""
 
 import io
+import logging
+import math
+import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
+import pillow_heif
+import tifffile
+from PIL import Image
 
-from bitseg_jax.data.outside import SourceError, read_bytes, reason
+from bitseg_jax.data import outside
+from bitseg_jax.data.outside import MAX_PIXELS, SourceError
 
-_EXIF_ORIENTATION = 0x0112
-_ID_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB')
+pillow_heif.register_heif_opener()
+# Large photos are expected, and of damaged ones our own line tells enough.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+logging.getLogger('tifffile').setLevel(logging.CRITICAL)
+
+PHOTO_SUFFIXES = (
+  *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.avif'),
+  *('.gif', '.heic', '.heif', '.jp2', '.pgm', '.ppm'),
+)
+EXIF = 'apply', 'ignore'
+PERCENTILES = 0.2, 99.8  # of deep pixels, which become black and white
+_ORIENTATION = 0x0112  # the EXIF tag
+_INVERSE = {6: 8, 8: 6}
 
 
-def open_image(path: Path, high_byte: bool = False) -> Image.Image:
-  """Reads and decodes a whole image file.
+class Photo(NamedTuple):
+  """A photo, and what was found on the way to it.
+
+  Attributes:
+    image: uint8 [H, W, 3] RGB.
+    notes: what was done to its pixels that a user may not expect, one line
+      each, without the name of the file.
+    turned: whether its EXIF data asks to turn or mirror it.
+    plain: whether the file is a JPEG of exactly these pixels.
+  """
+
+  image: np.ndarray
+  notes: list[str]
+  turned: bool = False
+  plain: bool = False
+
+
+def read_photo(
+  source: Any,
+  exif: str = 'apply',
+  page: int = 0,
+  note: Callable[[str], Any] = logging.warning,
+) -> np.ndarray:
+  """Reads a photo from wherever it is.
 
   Args:
-    path: the file.
-    high_byte: for colours of 16 bits per channel, take the higher 8 bits.
+    source: a path, the bytes of a file, an open file, a Pillow image, or an
+      array [H, W], [H, W, 1], [H, W, 3] RGB or [H, W, 4] RGBA of any numbers.
+    exif: 'apply' turns the photo upright as its EXIF data says, 'ignore' leaves
+      the pixels as they are stored.
+    page: which page of a stack or an animation, from 0.
+    note: called with a line for each thing done to the pixels that a user may
+      not expect.
 
   Returns:
-    The decoded image, not yet rotated as EXIF says.
+    uint8 [H, W, 3] RGB. Grey, palette and CMYK are converted as by Pillow,
+    without colour profiles; transparent pixels are laid on white; pixels of
+    more than 8 bits are stretched, so that their PERCENTILES are black and
+    white.
 
   Raises:
-    SourceError: if the file is missing, truncated or no image, or has colours
-      of 16 bits per channel and high_byte is False.
+    SourceError: in one line, if it is no photo or damaged.
   """
-  content = read_bytes(path)
+  photo = open_photo(source, exif, page)
+  for line in photo.notes:
+    note(f'{_name(source)}: {line}')
+  return photo.image
+
+
+def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
+  """Reads a photo as `read_photo` does, and tells what was found on the way."""
+  if exif not in EXIF:
+    raise ValueError(f'exif is {exif!r}; choose one of {", ".join(EXIF)}')
+  where, notes = _name(source), []
+  if isinstance(source, str | os.PathLike):
+    source = outside.read_bytes(Path(source))
+  elif hasattr(source, 'read'):
+    source = source.read()
+  orientation, plain = 1, False
+  if isinstance(source, bytes | bytearray | memoryview):
+    content = bytes(source)
+    source = open_image(content, where)
+    with outside.named(where, 'unreadable image', 'replace the file'):
+      if source is None or is_deep_tiff(source):
+        source, orientation, inverted = read_tiff(content, page, where, notes)
+        if inverted:
+          source = -source if source.dtype.kind == 'f' else ~source
+      else:
+        _turn_to_page(source, page, where, notes)
+        plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
+        if _is_deep_colour(source):
+          orientation = _orientation(source)
+          source.load()  # so that damage is noticed
+          source = _read_by_opencv(content)
+  with outside.named(where, 'unreadable image', 'replace the file'):
+    if isinstance(source, Image.Image):
+      orientation = _orientation(source)
+      is_tiff = source.format == 'TIFF'  # which Pillow turns upright itself
+      pixels = _pillow_pixels(source)
+      if is_tiff and source.getexif().get(_ORIENTATION, 1) != orientation:
+        pixels = _turn(pixels, _INVERSE.get(orientation, orientation))
+    else:
+      pixels = np.asarray(source)
+  image = _to_rgb(pixels, where, notes)
+  if exif == 'apply':
+    image = _turn(image, orientation)
+  turned = orientation != 1
+  plain = plain and not (turned and exif == 'apply')
+  return Photo(np.ascontiguousarray(image), notes, turned, plain)
+
+
+def open_image(content: bytes, where: Any) -> Image.Image | None:
+  """Opens, but does not decode, an image of any format but EPS.
+
+  Returns:
+    The image; None for a TIFF that Pillow does not know.
+
+  Raises:
+    SourceError: it is no image.
+  """
   if not content:
-    raise SourceError(f'{path}: empty file')
+    raise SourceError(f'{where}: empty file')
   Image.init()
-  # Pillow would start Ghostscript on EPS.
-  formats = [name for name in Image.ID if name != 'EPS']
-  # Pillow raises a different type for each format and kind of damage: OSError,
-  # SyntaxError, struct.error, zlib.error, DecompressionBombError, ...
+  formats = [name for name in Image.ID if name != 'EPS']  # runs Ghostscript
+  advice = 'replace the file or remove it'
+  with outside.named(where, 'unreadable image', advice):
+    try:
+      return Image.open(io.BytesIO(content), formats=formats)
+    except Image.UnidentifiedImageError as error:
+      if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+        return None
+      raise ValueError('not an image Pillow knows') from error
+
+
+def _name(source):
+  if isinstance(source, str | os.PathLike):
+    return os.fspath(source)
+  return getattr(source, 'filename', '') or 'the image'
+
+
+def is_deep_tiff(image: Image.Image) -> bool:
+  """Whether it is a TIFF whose numbers Pillow may change."""
+  if image.format != 'TIFF':
+    return False
+  bits, formats = image.tag_v2.get(258, (1,)), image.tag_v2.get(339, (1,))
+  return max(bits) > 8 or formats[0] not in (1, 4)
+
+
+def _is_deep_colour(image):
+  """Whether Pillow would drop the lower byte of each colour."""
+  raw = str(image.tile[0].args) if image.tile else ''
+  return image.format == 'PNG' and ';16B' in raw and image.mode[0] in 'RL'
+
+
+def _orientation(image):
   try:
-    with warnings.catch_warnings():
-      # Large photos are expected; Pillow still refuses huge ones.
-      warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-      image = Image.open(io.BytesIO(content), formats=formats)
-    raw_mode = str(image.tile[0].args) if image.tile else ''
-    image.load()
-  except Exception as error:
-    why = reason(error)
-    if 'cannot identify image file' in why:
-      why = 'not an image Pillow knows'
-    raise SourceError(
-      f'{path}: unreadable image ({why}); replace the file or remove it'
-    ) from error
-  if image.mode in ('RGB', 'RGBA') and ';16' in raw_mode and not high_byte:
-    # Pillow drops the lower byte, which holds ids or dark tones.
-    raise SourceError(
-      f'{path}: 16 bits per channel; save it with 8 bits per channel'
-    )
-  return image
+    found = image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # damaged EXIF raises anything
+    return 1
+  return found if found in range(1, 9) else 1
 
 
-def read_photo(path: Path) -> tuple[np.ndarray, bool]:
-  """Reads a photo from a file, rotated upright as EXIF says.
+def _turn_to_page(image, page, where, notes):
+  count = getattr(image, 'n_frames', 1)
+  # The other pictures of an MPO are small ones of the same photo.
+  _check_page(page, count, where, notes if image.format != 'MPO' else [])
+  if page:
+    image.seek(page)
 
-  Args:
-    path: the file.
+
+def _check_page(page, count, where, notes):
+  if not 0 <= page < count:
+    raise SourceError(f'{where}: has {count} pages, from 0, and no page {page}')
+  if count > 1 and not page:
+    notes.append(f'the first of its {count} pages is read; page=N reads others')
+
+
+def read_tiff(
+  content: bytes, page: int, where: Any, notes: list[str]
+) -> tuple[np.ndarray, int, bool]:
+  """Reads a TIFF of any depth.
 
   Returns:
-    The photo, uint8 [H, W, 3] RGB, and whether the file is a JPEG of exactly
-    these pixels, which can be stored as it is.
-
-  Raises:
-    SourceError: if it cannot be read or has more than 8 bits per channel.
+    Its numbers [H, W] or [H, W, C] as stored, its EXIF orientation, and whether
+    the largest number is black.
   """
-  photo = open_image(path)
-  if photo.mode.startswith(('I', 'F')):
+  with tifffile.TiffFile(io.BytesIO(content)) as file:
+    if not len(file.pages):
+      raise ValueError('no page in it')
+    _check_page(page, len(file.pages), where, notes)
+    part = file.pages[page]
+    if math.prod(part.shape) > 4 * MAX_PIXELS:
+      raise ValueError(f'of size {list(part.shape)}')
+    try:
+      pixels = part.asarray()
+    except ValueError as error:
+      if 'imagecodecs' not in str(error) or page:
+        raise
+      pixels = _read_by_opencv(content)  # it knows the common compressions
+    if part.axes == 'SYX':
+      pixels = np.moveaxis(pixels, 0, -1)
+    tag = part.tags.get(_ORIENTATION)
+    orientation = tag.value if tag and tag.value in range(1, 9) else 1
+    inverted = part.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    return pixels, orientation, inverted
+
+
+def _read_by_opencv(content):
+  """Pixels as stored, which may be of 16 bits per channel."""
+  pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+  if pixels is None:
+    raise ValueError('a compression that is not read; save it uncompressed')
+  if pixels.ndim == 2:
+    return pixels
+  return pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]  # BGR(A) to RGB(A)
+
+
+def _pillow_pixels(image):
+  """Pixels of a Pillow image: deep ones as they are, others RGB or RGBA."""
+  if image.mode[0] in 'IF':  # I, I;16, I;16B, F
+    return np.asarray(image)
+  clear = image.has_transparency_data
+  return np.asarray(image.convert('RGBA' if clear else 'RGB'))
+
+
+def _to_rgb(pixels, where, notes):
+  """Turns numbers [H, W(, C)] of any type into uint8 [H, W, 3]."""
+  if pixels.ndim == 3 and pixels.shape[-1] == 1:
+    pixels = pixels[..., 0]
+  known = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] in (3, 4))
+  if not known or pixels.dtype.kind not in 'biuf' or not pixels.size:
     raise SourceError(
-      f'{path}: pixels of mode {photo.mode}, more than 8 bits per channel; '
-      'save it with 8 bits per channel'
+      f'{where}: a photo is [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA, but '
+      f'this is {pixels.dtype} {list(pixels.shape)}'
     )
-  plain_jpeg = photo.format == 'JPEG' and photo.mode in ('RGB', 'L')
-  try:
-    turned = photo.getexif().get(_EXIF_ORIENTATION, 1) != 1
-    image = np.asarray(ImageOps.exif_transpose(photo).convert('RGB'))
-  except Exception as error:  # damaged EXIF, see open_image
-    raise SourceError(f'{path}: unreadable image ({reason(error)})') from error
-  return image, plain_jpeg and not turned
+  if pixels.ndim == 2:
+    pixels = np.repeat(pixels[..., None], 3, axis=-1)
+  colours, alpha = pixels[..., :3], pixels[..., 3:].astype(np.float32)
+  if alpha.size and pixels.dtype.kind in 'iu':
+    alpha /= np.iinfo(pixels.dtype).max
+  if pixels.dtype == bool:
+    colours = colours * np.uint8(255)
+  elif pixels.dtype != np.uint8:
+    colours = _stretch(colours, where, notes)
+  if alpha.size and alpha.min() < 1:
+    notes.append('transparent pixels are laid on white')
+    mixed = 255 - alpha.clip(0, 1) * (255 - colours.astype(np.float32))
+    colours = np.round(mixed).astype(np.uint8)
+  return colours
 
 
-def read_label(path: Path) -> np.ndarray:
-  """Reads an id map from a PNG file.
+def _stretch(values, where, notes):
+  """Stretches values of any type to uint8; what is not finite is black."""
+  kind, finite = values.dtype, np.isfinite(values)
+  if not finite.any():
+    raise SourceError(f'{where}: no pixel is a finite number')
+  values = np.where(finite, values, values[finite].min()).astype(np.float64)
+  low, high = np.percentile(values, PERCENTILES)
+  if low == high:
+    low, high = values.min(), values.max()
+  notes.append(
+    f'{kind} pixels, of which {low:.6g} becomes black and {high:.6g} white '
+    f'(their percentiles {PERCENTILES[0]} and {PERCENTILES[1]})'
+  )
+  scale = 255 / (high - low) if high > low else 0.0
+  return np.round(((values - low) * scale).clip(0, 255)).astype(np.uint8)
 
-  Args:
-    path: 8-bit, 16-bit or palette PNG, or colours R + 256 G + 65536 B.
 
-  Returns:
-    The ids of the file, unchanged, int32 [H, W].
-
-  Raises:
-    SourceError: if the file cannot be read or does not hold ids.
-  """
-  image = open_image(path)
-  if image.format != 'PNG':  # JPEG, whatever it is called, mixes neighbours
-    raise SourceError(
-      f'{path}: a {image.format} file, which may not keep ids; save it as PNG'
-    )
-  if image.mode == 'RGBA' and image.getextrema()[3] == (255, 255):
-    image = image.convert('RGB')
-  if image.mode not in _ID_MODES:
-    raise SourceError(
-      f'{path}: pixels of mode {image.mode} where ids should be; save it as '
-      'an 8-bit, 16-bit, palette or RGB PNG'
-    )
-  ids = np.asarray(image).astype(np.int32)
-  return ids @ np.array([1, 256, 65536], np.int32) if ids.ndim == 3 else ids
+def _turn(pixels, orientation):
+  """Turns stored pixels upright by their EXIF orientation, 1 to 8."""
+  if orientation in (5, 6, 7, 8):
+    pixels = np.swapaxes(pixels, 0, 1)
+  if orientation in (3, 4, 7, 8):
+    pixels = pixels[::-1]
+  if orientation in (2, 3, 6, 7):
+    pixels = pixels[:, ::-1]
+  return pixels

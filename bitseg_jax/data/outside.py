@@ -6,12 +6,13 @@ a file claims to hold is compared with its size before memory is taken. Images
 are decoded in images.py.
 """
 
+import contextlib
 import io
 import json
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,6 +46,22 @@ def as_key(value: Any) -> Any:
 def reason(error: BaseException) -> str:
   """Returns what an error says, in one line."""
   return ' '.join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
+  """Turns whatever a library raises about a file into one line that names it.
+
+  Pillow, scipy, numpy and others raise a different type for each format and
+  kind of damage: OSError, SyntaxError, struct.error, zlib.error, ...
+  """
+  try:
+    yield
+  except SourceError:
+    raise
+  except Exception as error:
+    advice = f'; {advice}' if advice else ''
+    raise SourceError(f'{where}: {what} ({reason(error)}){advice}') from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bitseg_jax.data.images import read_photo
+from bitseg_jax.data.images import open_photo
 from bitseg_jax.data.outside import SourceError
 
 SPLITS = ('train', 'val', 'test')
@@ -78,7 +78,8 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
     SourceError: if a file cannot be read, there is no annotation, or photo and
       annotation differ in size.
   """
-  image, plain_jpeg = read_photo(item.photo)
+  photo = open_photo(item.photo)
+  image, plain_jpeg = photo.image, photo.plain
   id_maps = source.load_id_maps(item)
   if not id_maps:
     raise SourceError(f'{item.labels[0]}: holds no annotation')

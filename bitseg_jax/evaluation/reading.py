@@ -12,8 +12,8 @@ import numpy as np
 
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.data import rle, transforms
-from bitseg_jax.data.families.folder import PHOTO_SUFFIXES
-from bitseg_jax.data.images import read_label
+from bitseg_jax.data.images import PHOTO_SUFFIXES
+from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import (
   MAX_PIXELS,
   SourceError,

@@ -4,7 +4,6 @@ import os
 import struct
 import zlib
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -87,8 +86,6 @@ def test_odd_files_are_refused_in_one_line(tmp_path):
   (tmp_path / 'truncated.jpg').write_bytes(whole[: len(whole) // 2])
   (tmp_path / 'empty.jpg').touch()
   (tmp_path / 'text.jpg').write_text('Dear photo')
-  Image.new('F', (4, 4)).save(tmp_path / 'float.tif')
-  Image.new('I', (4, 4)).save(tmp_path / 'integers.tif')
   # A PNG that says it is 30000 x 30000.
   Image.new('L', (4, 4)).save(tmp_path / 'bomb.png')
   bomb = bytearray((tmp_path / 'bomb.png').read_bytes())
@@ -110,8 +107,6 @@ def test_odd_files_are_refused_in_one_line(tmp_path):
     'truncated': 'unreadable',
     'empty': 'empty file',
     'text': 'not an image',
-    'float': 'mode F, floats',
-    'integers': 'mode I, 32-bit',
     'bomb': 'exceeds limit',
     'pipe': 'not a plain file',
     'loop': 'a link that leads nowhere',
@@ -119,43 +114,6 @@ def test_odd_files_are_refused_in_one_line(tmp_path):
   }.items():
     assert reason in reasons.pop(name)
   assert not reasons
-
-
-def test_pictures_of_every_mode_become_8_bit_rgb():
-  grey = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
-  image = Image.fromarray(grey)
-  expected = np.repeat(grey[..., None], 3, axis=-1)
-  deep = Image.fromarray(grey.astype(np.uint16) * 257)
-  assert deep.mode == 'I;16'
-  for one in (image, image.convert('RGB'), image.convert('LA'), deep):
-    np.testing.assert_array_equal(photos.to_rgb(one), expected)
-  for mode in ('P', 'RGBX', 'CMYK', 'YCbCr'):
-    converted = photos.to_rgb(image.convert(mode)).astype(int)
-    assert abs(converted - expected).max() <= 3
-  np.testing.assert_array_equal(
-    photos.to_rgb(image.convert('1')) > 0,
-    np.asarray(image.convert('1'))[..., None] | np.zeros(3, bool),
-  )
-
-
-def test_transparent_pixels_are_white():
-  image = Image.new('RGBA', (2, 1), (255, 0, 0, 255))
-  image.putpixel((1, 0), (255, 0, 0, 0))
-  assert photos.to_rgb(image).tolist() == [[[255, 0, 0], [255, 255, 255]]]
-  palette = Image.new('P', (2, 1), 0)
-  palette.putpalette([255, 0, 0, 0, 255, 0])
-  palette.info['transparency'] = 0
-  assert photos.to_rgb(palette).tolist() == [[[255] * 3] * 2]
-
-
-def test_photos_are_turned_upright_and_16_bits_become_8(tmp_path):
-  pixels = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000
-  image = Image.fromarray(pixels)
-  exif = Image.Exif()
-  exif[0x0112] = 6
-  image.save(tmp_path / 'a.png', exif=exif)
-  read = photos.read(tmp_path / 'a.png')
-  np.testing.assert_array_equal(read[..., 0], np.rot90(pixels >> 8, -1))
 
 
 def test_no_photo_is_called_as_a_file_of_the_whole_collection(tmp_path):

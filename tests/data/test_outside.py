@@ -10,7 +10,7 @@ import scipy.io
 from PIL import Image
 
 from bitseg_jax import cli
-from bitseg_jax.data import images, outside, rle
+from bitseg_jax.data import labels, outside, rle
 from bitseg_jax.data.families import open_source
 from bitseg_jax.data.prepared import encoding
 from bitseg_jax.data.prepared.run import prepare
@@ -111,7 +111,7 @@ def test_a_mat_file_may_not_expand_to_gigabytes(tmp_path):
 def test_a_jpeg_called_png_holds_no_ids(tmp_path):
   Image.fromarray(IDS.astype(np.uint8)).save(tmp_path / 'a.png', 'JPEG')
   with pytest.raises(outside.SourceError, match='a JPEG file'):
-    images.read_label(tmp_path / 'a.png')
+    labels.read_label(tmp_path / 'a.png')
 
 
 def test_run_lengths_whose_sum_overflows_are_refused():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitseg_jax.data.images import read_label
+from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import (
   SourceError,
   as_key,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from bitseg_jax.data.images import read_label
+from bitseg_jax.data.images import PHOTO_SUFFIXES
+from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import SourceError, read_lines
 from bitseg_jax.data.source import (
   SPLIT_SEED,
@@ -16,8 +17,6 @@ from bitseg_jax.data.source import (
   Source,
   split_at_random,
 )
-
-PHOTO_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 
 
 def open_source(source_dir: str | Path, connected: bool = False) -> Source:

@@ -373,20 +373,9 @@ def bad_deep_colour_label(root):
   return 'labels/b.png: 16 bits per channel'
 
 
-def bad_deep_colour_photo(root):
-  save_deep_colours(root / 'images/b.png')
-  return 'images/b.png: 16 bits per channel'
-
-
 def bad_empty_file(root):
   (root / 'labels/b.png').write_bytes(b'')
   return 'labels/b.png: empty file'
-
-
-def bad_float_photo(root):
-  (root / 'images/b.png').unlink()
-  Image.fromarray(np.ones((H, W), np.float32)).save(root / 'images/b.tif')
-  return 'images/b.tif: pixels of mode F'
 
 
 def bad_transparent_label(root):
@@ -397,11 +386,6 @@ def bad_transparent_label(root):
 def bad_empty_label(root):
   save_label(root / 'labels/b.png', np.zeros((H, W), np.uint16))
   return 'labels/b.png'
-
-
-def bad_deep_photo(root):
-  save_label(root / 'images/b.png', np.full((H, W), 40_000, np.uint16))
-  return 'images/b.png'
 
 
 def bad_many_ids(root):

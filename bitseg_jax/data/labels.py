@@ -1,0 +1,205 @@
+"""Reads id maps of one image each from the files that people draw them into.
+
+PNG and TIFF of any depth, palettes and colours, .npy, and labelme's JSON.
+"""
+
+import base64
+import io
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from bitseg_jax.data import images, outside
+from bitseg_jax.data.outside import MAX_PIXELS, SourceError, shown
+
+SUFFIXES = '.png', '.tif', '.tiff', '.npy', '.json'
+# NAME_labels is what predict writes, the others are cellpose's and others'.
+ENDINGS = '', '_labels', '_label', '_masks', '_mask', '_cp_masks'
+_BETWEEN = 2.0  # levels by which a blend may lie beside the line of its colours
+
+
+def read_label(
+  path: str | Path,
+  ignore: Sequence[int] = (),
+  colours: bool = False,
+  note: Callable[[str], Any] = logging.warning,
+) -> np.ndarray:
+  """Reads the id map in a file.
+
+  Args:
+    path: PNG or TIFF of 1 to 32 bits, with a palette, or of colours (id R +
+      256 G + 65536 B); .npy of whole numbers; or .json of labelme. Where there
+      are negative numbers, those are unlabelled and 0 is an id.
+    ignore: ids in the file that mean unlabelled, beside 0.
+    colours: the colours of a palette are the ids. Else its numbers are, unless
+      number 0 is not black, so that a program must have chosen them anew.
+    note: called with a line for each thing in it that may not be meant so.
+
+  Returns:
+    int32 [H, W], 0 where unlabelled.
+
+  Raises:
+    SourceError: in one line, if the file cannot be read or does not hold ids.
+  """
+  path, notes = Path(path), []
+  if path.suffix.lower() == '.json':
+    return _read_labelme(path, note)
+  if path.suffix.lower() == '.npy':
+    values = outside.read_array(path)
+  else:
+    values = _read_image(path, colours, notes)
+  if values.dtype == bool:
+    values = values.astype(np.uint8)
+  coloured = values.ndim == 3 and values.shape[-1] == 3
+  if coloured and values.dtype == np.uint8:
+    values = values.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+  if values.size and values.dtype.kind in 'if' and values.min() < 0:
+    values = np.maximum(values, -1) + 1
+  ids = outside.check_ids(values, str(path))
+  if len(ignore):
+    ids = np.where(np.isin(ids, ignore), 0, ids)
+  present, areas = np.unique(ids, return_counts=True)
+  most = present[-1]
+  if most in (255, 65535) and most - 1 not in present and len(present) > 2:
+    notes.append(
+      f'{most} is taken for an entity; if it means void, give --ignore={most}'
+    )
+  if coloured and _is_blended(present, areas):
+    notes.append(
+      'has many colours between two others, as if its edges were smoothed, and '
+      'each becomes an entity; export it without anti-aliasing'
+    )
+  for line in notes:
+    note(f'{path}: {line}')
+  return ids
+
+
+def _read_image(path, colours, notes):
+  """Numbers [H, W], or colours uint8 [H, W, 3], of a PNG or TIFF."""
+  content = outside.read_bytes(path)
+  image = images.open_image(content, path)
+  if image is not None and image.format not in ('PNG', 'TIFF'):
+    raise SourceError(  # JPEG, whatever it is called, mixes neighbours
+      f'{path}: a {image.format} file, which may not keep ids; export it as PNG'
+    )
+  if getattr(image, 'n_frames', 1) > 1:
+    raise SourceError(f'{path}: {image.n_frames} pages; save one id map a file')
+  with outside.named(path, 'unreadable image', 'replace the file'):
+    # Pillow would invert what is stored with white as 0.
+    if image is None or (
+      image.format == 'TIFF'
+      and (images.is_deep_tiff(image) or image.tag_v2.get(262) == 0)
+    ):
+      return images.read_tiff(content, 0, path, [])[0]
+    raw = str(image.tile[0].args) if image.tile else ''
+    image.load()
+  if image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw:
+    raise SourceError(
+      f'{path}: 16 bits per channel; save it with 8 bits per channel'
+    )
+  if image.mode in ('RGBA', 'LA') and image.getextrema()[-1] == (255, 255):
+    image = image.convert(image.mode[:-1])
+  if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB'):
+    raise SourceError(
+      f'{path}: pixels of mode {image.mode} where ids should be; save it as '
+      'an 8-bit, 16-bit, palette or RGB PNG'
+    )
+  values = np.asarray(image)
+  if image.mode == 'P':
+    palette = np.zeros((256, 3), np.uint8)
+    given = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
+    palette[: len(given)] = given
+    used = palette[np.unique(values)]
+    distinct = len(np.unique(used, axis=0)) == len(used)
+    if colours or (palette[0].any() and distinct):
+      values = palette[values]
+      if not colours:
+        notes.append(
+          'a palette whose first colour is not black, so colours are taken for '
+          'ids, and black for unlabelled'
+        )
+  return values
+
+
+def _is_blended(ids, areas):
+  """Whether most of the small colours lie between two of the large ones."""
+  order = np.argsort(-areas, kind='stable')
+  colours = (ids[order, None] >> np.array([0, 8, 16])) & 255
+  count = min(12, max(2, int(np.sum(areas >= areas.sum() / 100))))
+  large, small = colours[:count].astype(float), colours[count:][:1000]
+  between = np.zeros(len(small), bool)
+  for a, b in itertools.combinations(large, 2):
+    along = (small - a) @ (b - a) / np.sum((b - a) ** 2)
+    off = np.linalg.norm(small - a - along[:, None] * (b - a), axis=1)
+    between |= (along > 0) & (along < 1) & (off <= _BETWEEN)
+  return between.sum() >= max(3, len(small) / 2)
+
+
+def _read_labelme(path, note):
+  """Paints the shapes of a labelme file in its order, the last on top."""
+  content = outside.read_json(path)
+  if not isinstance(content, dict) or not isinstance(
+    content.get('shapes'), list
+  ):
+    raise SourceError(
+      f"{path}: no list 'shapes' in it, so not of labelme; export PNG of ids, "
+      'or COCO JSON for --dataset=coco_instances'
+    )
+  size = content.get('imageHeight'), content.get('imageWidth')
+  if not all(type(n) is int and n > 0 for n in size) or (
+    size[0] * size[1] > MAX_PIXELS
+  ):
+    raise SourceError(
+      f'{path}: imageHeight {shown(size[0])} and imageWidth {shown(size[1])}; '
+      'open it in labelme and save it again'
+    )
+  ids, groups, skipped = np.zeros(size, np.int32), {}, set()
+  for i, shape in enumerate(content['shapes']):
+    with outside.named(path, f'shapes[{i}] is damaged'):
+      kind = shape.get('shape_type') or 'polygon'
+      pixels = _labelme_pixels(shape, kind, size)
+      if pixels is None:
+        skipped.add(str(kind))
+        continue
+      label, group = str(shape['label']), shape.get('group_id')
+      key = i if group is None else (label, str(group))
+      number = groups.setdefault(key, len(groups) + 1)
+      background = label in ('_background_', '__ignore__')
+      ids[pixels] = 0 if background else number
+  if skipped:
+    note(f'{path}: shapes without an area are left out: {sorted(skipped)}')
+  return ids
+
+
+def _labelme_pixels(shape, kind, size):
+  """Pixels bool [H, W] of a shape, as labelme draws it; None of a line."""
+  points = np.array(shape['points'], np.float64)
+  if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+    raise ValueError('points are no list of x, y')
+  canvas = Image.new('1', size[::-1])
+  draw = ImageDraw.Draw(canvas)
+  corners = [tuple(point) for point in points.tolist()]
+  if kind == 'polygon':
+    if len(points) < 3:
+      raise ValueError(f'a polygon of {len(points)} points')
+    draw.polygon(corners, outline=1, fill=1)
+  elif kind == 'rectangle':
+    low, high = points.min(0).tolist(), points.max(0).tolist()
+    draw.rectangle([*low, *high], outline=1, fill=1)
+  elif kind == 'circle':
+    (x, y), edge = points
+    radius = float(np.hypot(*(edge - (x, y))))
+    box = [x - radius, y - radius, x + radius, y + radius]
+    draw.ellipse(box, outline=1, fill=1)
+  elif kind == 'mask':
+    mask = Image.open(io.BytesIO(base64.b64decode(shape['mask'])))
+    left, top = np.round(points[0]).astype(int).tolist()
+    canvas.paste(mask.convert('1', dither=Image.Dither.NONE), (left, top))
+  else:
+    return None
+  return np.asarray(canvas)
