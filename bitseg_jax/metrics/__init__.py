@@ -2,28 +2,32 @@
 
 `regions` scores one map against annotators, `boundary` scores its outlines,
 `panoptic` its segments by COCO's rules, `sets` several samples against several
-annotators, and `uncertainty` their disagreement. `SCORES` lists all scores.
+annotators, and `uncertainty` their disagreement.
+
+`SCORES` is the one table of all scores. Evaluation, baselines, reports and the
+scoring of other methods read it, so a new score takes a function and a row.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
 from bitseg_jax.metrics import boundary, panoptic, regions, sets, uncertainty
-from bitseg_jax.metrics.catalogue import (
-  SCORES,
-  Ensemble,
-  Score,
-  compute,
-  names,
-  pairwise_distances,
-)
 from bitseg_jax.metrics.regions import (
   adjusted_rand_index,
   contingency,
   covering,
-  generalized_energy_distance,
   hungarian_iou,
   iou_matrix,
   rand_index,
   scores,
   variation_of_information,
+)
+from bitseg_jax.metrics.sets import (
+  Ensemble,
+  generalized_energy_distance,
+  pairwise_distances,
 )
 
 __all__ = [
@@ -48,3 +52,78 @@ __all__ = [
   'uncertainty',
   'variation_of_information',
 ]
+
+
+class Score(NamedTuple):
+  """One row of the table of scores.
+
+  Attributes:
+    title: name in tables and plots.
+    function: computes the score from one argument.
+    of: kind of that argument: 'table', a contingency table of one map and one
+      annotator; 'ensemble', an Ensemble; 'panoptic' or 'boundary', the Matches
+      of that module, pooled over images; 'reliability', counts of
+      uncertainty.count_reliability, pooled over images.
+    higher_is_better: whether a higher value is better than a lower one.
+  """
+
+  title: str
+  function: Callable[[Any], float]
+  of: str = 'table'
+  higher_is_better: bool = True
+
+
+def _energy_distance(e: Ensemble) -> float:
+  return sets.energy_distance(1 - e.ari, e.among_annotations, e.among_samples)
+
+
+def _matched_iou(e: Ensemble) -> float:
+  return float('nan') if np.isnan(e.iou).any() else sets.matched_score(e.iou)
+
+
+def _contested_area(e: Ensemble) -> float:
+  if len(e.samples) == 1:
+    return float('nan')  # one sample cannot disagree with itself
+  unsure = uncertainty.disagreement(e.samples)
+  return uncertainty.contested_area(unsure, e.annotations)
+
+
+def _part(function, name):
+  return lambda counts: function(counts)[name]
+
+
+_quality, _f = panoptic.quality, boundary.f_score
+_calibration = uncertainty.calibration
+
+SCORES = {
+  'ari': Score('ARI', regions.table_ari),
+  'iou': Score('IoU', regions.table_iou),
+  'covering': Score('covering', regions.table_covering),
+  'pri': Score('PRI', regions.table_rand_index),
+  'voi_bits': Score('VoI', regions.table_voi, higher_is_better=False),
+  'ged': Score('GED', _energy_distance, 'ensemble', False),
+  'matched_set_iou': Score('set IoU', _matched_iou, 'ensemble'),
+  'contested_auroc': Score('AUROC', _contested_area, 'ensemble'),
+  'pq': Score('PQ', _part(_quality, 'pq'), 'panoptic'),
+  'sq': Score('SQ', _part(_quality, 'sq'), 'panoptic'),
+  'rq': Score('RQ', _part(_quality, 'rq'), 'panoptic'),
+  'boundary_f': Score('bound. F', _part(_f, 'f'), 'boundary'),
+  'boundary_precision': Score('bound. P', _part(_f, 'precision'), 'boundary'),
+  'boundary_recall': Score('bound. R', _part(_f, 'recall'), 'boundary'),
+  'ece': Score('ECE', _part(_calibration, 'ece'), 'reliability', False),
+  'brier': Score('Brier', _part(_calibration, 'brier'), 'reliability', False),
+}
+
+
+def names(of: str) -> list[str]:
+  """Lists the scores computed from one kind of argument, in table order."""
+  return [name for name, score in SCORES.items() if score.of == of]
+
+
+def compute(of: str, argument: Any) -> dict[str, float]:
+  """Computes all scores of one kind of argument, see Score.of.
+
+  Returns:
+    {name: value}, nan where there is nothing to score.
+  """
+  return {name: float(SCORES[name].function(argument)) for name in names(of)}

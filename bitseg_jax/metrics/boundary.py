@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.spatial import KDTree
+from skimage.morphology import thin
 
 from bitseg_jax import IGNORE_ID
 
@@ -57,7 +58,7 @@ def boundaries(id_map: np.ndarray) -> np.ndarray:
   lines = below | beside
   lines[:, :-1] |= below[:, 1:]
   lines[:-1] |= beside[1:]
-  return _thin(lines)
+  return thin(lines)
 
 
 def match(
@@ -132,43 +133,3 @@ def _assign(first, second, distance):
   graph = csr_array((costs, places), shape=(n, m + n))
   chosen, to = min_weight_full_bipartite_matching(graph)
   return rows[chosen[to < m]]
-
-
-def _thin(lines):
-  """Thins the lines until nothing changes, without breaking any.
-
-  Source: Guo and Hall, "Parallel thinning with two-subiteration algorithms",
-    1989, which is also MATLAB's bwmorph(..., 'thin', inf).
-  """
-  padded = np.pad(lines, 1)
-  flat, width = padded.ravel(), padded.shape[1]
-  around = [dy * width + dx for dy, dx in _AROUND]
-  pixels, before = np.flatnonzero(flat), -1
-  while len(pixels) != before:
-    before = len(pixels)
-    for removable in _REMOVABLE:
-      code = sum(flat[pixels + step] * 2**k for k, step in enumerate(around))
-      gone = removable[code]
-      flat[pixels[gone]] = False
-      pixels = pixels[~gone]
-  return padded[1:-1, 1:-1]
-
-
-# The neighbours of a pixel as (dy, dx), counterclockwise from the east.
-_AROUND = (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1)
-
-
-def _removable(start):
-  """Returns for each of 256 neighbourhoods if its pixel may go: bool [256]."""
-  neighbours = np.arange(256)[:, None] >> np.arange(8) & 1 > 0
-  x = np.roll(neighbours, -start, axis=1).T
-  sides, corners, nexts = x[::2], x[1::2], np.roll(x[::2], -1, axis=0)
-  crossings = (~sides & (corners | nexts)).sum(axis=0)
-  thick = np.minimum(
-    (sides | corners).sum(axis=0), (corners | nexts).sum(axis=0)
-  )
-  kept = (x[1] | x[2] | ~x[7]) & x[0]
-  return (crossings == 1) & (thick >= 2) & (thick <= 3) & ~kept
-
-
-_REMOVABLE = _removable(0), _removable(4)  # from the east, from the west

@@ -10,13 +10,12 @@ Numpy and scipy on the host. Each score is computed from a contingency table:
   a long evaluation; means over images have to allow for nan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from bitseg_jax import IGNORE_ID, relabel
-from bitseg_jax.metrics import sets
 
 IdMaps = np.ndarray | Sequence[np.ndarray]
 
@@ -43,12 +42,8 @@ def contingency(
   _check(true, pred, keep if valid is None else np.asarray(valid))
   if valid is not None:
     keep = keep & valid
-  if keep.all():
-    true, pred = true.ravel(), pred.ravel()
-  else:
-    true, pred = true[keep], pred[keep]
-  rows, row_ids = relabel.compact(true)
-  columns, column_ids = relabel.compact(pred)
+  rows, row_ids = relabel.compact(true[keep])
+  columns, column_ids = relabel.compact(pred[keep])
   shape = len(row_ids), len(column_ids)
   joint = rows.astype(np.intp) * shape[1] + columns
   table = np.bincount(joint, minlength=shape[0] * shape[1])
@@ -67,15 +62,13 @@ def scores(
   """Scores one prediction by ARI and Hungarian IoU.
 
   Args:
-    true: integers [H, W], annotated ids; -1 is left out.
-    pred: integers [H, W], predicted ids; -1 is one more segment.
-    valid: bool [H, W], the pixels to count; all of them if None.
+    true, pred, valid: see contingency.
 
   Returns:
     {'ari': float in [-1, 1], 'iou': float in [0, 1]}, nan without valid pixels.
 
   Raises:
-    ValueError: if shapes differ, ids are not integers, or valid is not bool.
+    ValueError: see contingency.
   """
   table, _, _ = contingency(true, pred, valid)
   return {'ari': table_ari(table), 'iou': table_iou(table)}
@@ -87,9 +80,7 @@ def adjusted_rand_index(
   """Scores agreement on which pixel pairs belong together (ARI).
 
   Args:
-    true: integers [H, W], annotated ids; -1 is left out.
-    pred: integers [H, W], predicted ids; -1 is one more segment.
-    valid: bool [H, W], the pixels to count; all of them if None.
+    true, pred, valid: see contingency.
 
   Returns:
     ARI in [-1, 1], 0 for chance, nan without valid pixels. Identical partitions
@@ -97,7 +88,7 @@ def adjusted_rand_index(
     chance agrees just as well.
 
   Raises:
-    ValueError: if shapes differ, ids are not integers, or valid is not bool.
+    ValueError: see contingency.
 
   Source: sec. 4; Hubert and Arabie, "Comparing partitions", 1985.
   """
@@ -110,16 +101,14 @@ def hungarian_iou(
   """Scores the mean IoU of entities and segments matched one to one.
 
   Args:
-    true: integers [H, W], annotated ids; -1 is left out.
-    pred: integers [H, W], predicted ids; -1 is one more segment.
-    valid: bool [H, W], the pixels to count; all of them if None.
+    true, pred, valid: see contingency.
 
   Returns:
     Mean IoU in [0, 1] over annotated entities, where an entity without a
     segment counts as 0; nan without valid pixels.
 
   Raises:
-    ValueError: if shapes differ, ids are not integers, or valid is not bool.
+    ValueError: see contingency.
 
   Source: sec. 4.
   """
@@ -145,7 +134,7 @@ def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
     segmentation", TPAMI 2011, sec. 3.
   """
   coverings = []
-  for pred in _id_maps(preds_or_pred, 'preds_or_pred'):
+  for pred in as_list(preds_or_pred, 'preds_or_pred'):
     covered = pixels = 0.0
     for table in _tables(pred, annotations):
       covered += table.sum() * table_covering(table)
@@ -168,14 +157,12 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
     none did.
 
   Raises:
-    ValueError: if annotations is empty, shapes differ, or ids are not integers.
+    ValueError: no annotation, different shapes, or ids that are no integers.
 
   Source: Unnikrishnan et al., "Toward objective evaluation of image
     segmentation algorithms", TPAMI 2007.
   """
-  return _mean(
-    [table_rand_index(table) for table in _tables(pred, annotations)]
-  )
+  return _mean(map(table_rand_index, _tables(pred, annotations)))
 
 
 def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
@@ -192,47 +179,11 @@ def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
     any pixel; nan if none did.
 
   Raises:
-    ValueError: if annotations is empty, shapes differ, or ids are not integers.
+    ValueError: no annotation, different shapes, or ids that are no integers.
 
   Source: Meila, "Comparing clusterings", 2007.
   """
-  return _mean([table_voi(table) for table in _tables(pred, annotations)])
-
-
-def generalized_energy_distance(
-  samples: IdMaps,
-  annotations: IdMaps,
-  distance: Callable[[np.ndarray, np.ndarray], float],
-) -> float:
-  """Scores the distance of samples S from annotations Y as distributions (GED).
-
-  2 E d(Y, S) - E d(S, S') - E d(Y, Y') over all pairs, including a map with
-  itself.
-
-  Args:
-    samples: integers [N, H, W] as array or list, or one [H, W].
-    annotations: integers [A, H, W] as array or list, or one [H, W].
-    distance: d(true, pred), 0 for identical maps, such as 1 - ARI.
-
-  Returns:
-    The squared distance; 0 if both hold the same maps equally often.
-
-  Raises:
-    ValueError: if samples or annotations is empty.
-
-  Source: Kohl et al., "A probabilistic U-Net", NeurIPS 2018.
-  """
-  samples = _id_maps(samples, 'samples')
-  annotations = _id_maps(annotations, 'annotations')
-
-  def distances(first, second):
-    return np.array([[distance(a, b) for b in second] for a in first])
-
-  return sets.energy_distance(
-    distances(annotations, samples),
-    distances(annotations, annotations),
-    distances(samples, samples),
-  )
+  return _mean(map(table_voi, _tables(pred, annotations)))
 
 
 def _check(true, pred, valid):
@@ -311,8 +262,8 @@ def _entropy(counts):
   return float(-(shares * np.log2(shares)).sum())
 
 
-def _id_maps(maps, name):
-  """Returns one id map or several as a list."""
+def as_list(maps: IdMaps, name: str) -> list[np.ndarray]:
+  """Returns one id map or several as a list; `name` is for the error."""
   if getattr(maps, 'ndim', None) == 2:
     return [maps]
   if not len(maps):
@@ -322,10 +273,11 @@ def _id_maps(maps, name):
 
 def _tables(pred, annotations):
   """Returns the table of pred with each annotator who labelled any pixel."""
-  annotations = _id_maps(annotations, 'annotations')
+  annotations = as_list(annotations, 'annotations')
   tables = [contingency(annotation, pred)[0] for annotation in annotations]
   return [table for table in tables if table.size]
 
 
 def _mean(values):
+  values = list(values)
   return float(np.mean(values)) if values else float('nan')

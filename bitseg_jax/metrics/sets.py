@@ -1,9 +1,112 @@
 """Scores sets of samples against sets of annotations, from pairwise scores."""
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+from bitseg_jax import IGNORE_ID
+from bitseg_jax.metrics import regions
+
+
+class Ensemble(NamedTuple):
+  """Samples and annotations of one image with the scores of all pairs.
+
+  Attributes:
+    samples: N id maps, integers [H, W].
+    annotations: A id maps, integers [H, W], -1 where unlabelled.
+    ari: ARI of each annotation and sample, float [A, N].
+    iou: Hungarian IoU of each annotation and sample, float [A, N].
+    among_samples: 1 - ARI of each pair of samples, float [N, N].
+    among_annotations: 1 - ARI of each pair of annotations, float [A, A].
+  """
+
+  samples: Sequence[np.ndarray]
+  annotations: Sequence[np.ndarray]
+  ari: np.ndarray
+  iou: np.ndarray
+  among_samples: np.ndarray
+  among_annotations: np.ndarray
+
+  def first(self, count: int) -> 'Ensemble':
+    """Returns the ensemble of the first `count` samples only."""
+    return self._replace(
+      samples=self.samples[:count],
+      ari=self.ari[:, :count],
+      iou=self.iou[:, :count],
+      among_samples=self.among_samples[:count, :count],
+    )
+
+
+def pairwise_distances(maps: Sequence[np.ndarray]) -> np.ndarray:
+  """Computes 1 - ARI of each pair of id maps on the pixels both have labelled.
+
+  Args:
+    maps: N id maps, integers [H, W], -1 where unlabelled.
+
+  Returns:
+    float [N, N], symmetric, 0 on the diagonal.
+  """
+  found = np.zeros((len(maps), len(maps)))
+  for i, j in itertools.combinations(range(len(maps)), 2):
+    labelled = maps[j] != IGNORE_ID
+    found[i, j] = 1 - regions.adjusted_rand_index(maps[i], maps[j], labelled)
+  return found + found.T
+
+
+def generalized_energy_distance(
+  samples: regions.IdMaps,
+  annotations: regions.IdMaps,
+  distance: Callable[[np.ndarray, np.ndarray], float],
+) -> float:
+  """Scores the distance of samples S from annotations Y as distributions (GED).
+
+  2 E d(Y, S) - E d(S, S') - E d(Y, Y') over all pairs, including a map with
+  itself.
+
+  Args:
+    samples: integers [N, H, W] as array or list, or one [H, W].
+    annotations: integers [A, H, W] as array or list, or one [H, W].
+    distance: d(true, pred), 0 for identical maps, such as 1 - ARI.
+
+  Returns:
+    The squared distance; 0 if both hold the same maps equally often.
+
+  Raises:
+    ValueError: if samples or annotations is empty.
+
+  Source: Kohl et al., "A probabilistic U-Net", NeurIPS 2018.
+  """
+  samples = regions.as_list(samples, 'samples')
+  annotations = regions.as_list(annotations, 'annotations')
+
+  def distances(first, second):
+    return np.array([[distance(a, b) for b in second] for a in first])
+
+  return energy_distance(
+    distances(annotations, samples),
+    distances(annotations, annotations),
+    distances(samples, samples),
+  )
+
+
+def energy_distance(
+  across: np.ndarray, annotations: np.ndarray, samples: np.ndarray
+) -> float:
+  """Computes generalized_energy_distance from the distances of all pairs.
+
+  Args:
+    across: between annotations and samples, float [A, N].
+    annotations: among annotations, float [A, A].
+    samples: among samples, float [N, N].
+
+  Returns:
+    The squared distance.
+  """
+  return float(2 * across.mean() - annotations.mean() - samples.mean())
 
 
 def matched_score(scores: np.ndarray) -> float:
@@ -39,19 +142,3 @@ def oracle_best(scores: np.ndarray) -> float:
     The highest mean score over annotations that any sample has.
   """
   return float(scores.mean(axis=0).max())
-
-
-def energy_distance(
-  across: np.ndarray, annotations: np.ndarray, samples: np.ndarray
-) -> float:
-  """Computes metrics.generalized_energy_distance from all pairs' distances.
-
-  Args:
-    across: distances between annotations and samples, float [A, N].
-    annotations: distances among annotations, float [A, A].
-    samples: distances among samples, float [N, N].
-
-  Returns:
-    The squared distance; 0 if both hold the same maps equally often.
-  """
-  return float(2 * across.mean() - annotations.mean() - samples.mean())

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import rankdata
 
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.metrics import regions
@@ -185,9 +186,5 @@ def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
   low = len(positive) - high
   if not high or not low:
     return float('nan')
-  # Equal scores share the mean of their ranks.
-  _, inverse, counts = np.unique(
-    scores, return_inverse=True, return_counts=True
-  )
-  ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+  ranks = rankdata(scores)  # equal scores share the mean of their ranks
   return float((ranks[positive].sum() - high * (high + 1) / 2) / (high * low))

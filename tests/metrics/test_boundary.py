@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
-from skimage.morphology import thin
 
 from bitseg_jax import metrics
 
@@ -15,15 +14,6 @@ def regions(seed, shape=(24, 31), count=6):
   points = np.random.default_rng(seed).uniform(0, shape, (count, 2))
   pixels = np.stack(np.indices(shape), axis=-1)[:, :, None]
   return np.linalg.norm(pixels - points, axis=-1).argmin(axis=-1)
-
-
-@pytest.mark.parametrize('seed', range(4))
-@pytest.mark.parametrize('share', [0.2, 0.5, 0.8, 1.0])
-def test_thinning_is_that_of_skimage(seed, share):
-  lines = np.random.default_rng(seed).random((23, 34)) < share
-  before = lines.copy()
-  np.testing.assert_array_equal(metrics.boundary._thin(lines), thin(lines))
-  np.testing.assert_array_equal(lines, before)
 
 
 def test_boundaries_are_thin_lines_between_ids():
