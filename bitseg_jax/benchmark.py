@@ -10,80 +10,15 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from bitseg_jax import cli
-from bitseg_jax.benchmarks import device, host, table, topology
+from bitseg_jax.benchmarks import device, host, topology
+from bitseg_jax.data.outside import SourceError, read_json
 from bitseg_jax.runs import checks
 from bitseg_jax.runs.log import write_json
 
 WHAT = ('input', 'metrics', 'train', 'sample')
-
-
-def measure(
-  what: str, config: ConfigDict, data: str, peak: float, traces: str
-) -> host.Rows:
-  """Runs one benchmark of WHAT and returns the rows of its table."""
-  if what == 'input':
-    return host.measure_input(config.data.image_size, data)
-  if what == 'metrics':
-    return host.measure_metrics(config.data.image_size)
-  if what == 'train':
-    return device.measure_train(config, peak, traces)
-  return device.measure_sample(config, peak, traces)
-
-
-def run(
-  what: list[str],
-  config: ConfigDict,
-  data: str = '',
-  output: str = '',
-  compare: str = '',
-  traces: str = '',
-  slice_name: str = '',
-) -> None:
-  """Runs benchmarks, prints the rows of each as it ends and writes the JSON.
-
-  Raises:
-    ValueError: if `what` is empty or names something else than WHAT, or traces
-      are asked for where nothing is run.
-    OSError: if the file to compare with, or the folder to write to, does not
-      exist.
-  """
-  if not what:
-    raise ValueError(f'--what is empty; choose among {", ".join(WHAT)}')
-  for name in what:
-    if name not in WHAT:
-      raise ValueError(f'--what={name}: choose among {", ".join(WHAT)}')
-  if slice_name and traces:
-    raise ValueError('--profile traces what is run; with --topology nothing is')
-  cli.check_output(output, 'rows')
-  old = table.read(Path(compare)) if compare else {}
-  checks.check(config)
-  devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
-  if slice_name:
-    what = [name for name in what if name in ('train', 'sample')]
-    if not what:
-      raise ValueError(
-        '--topology compiles train and sample: name one in --what'
-      )
-    devices = f'compiled for {slice_name}'
-  print(f'{devices}, {config.model.dtype}, jax {jax.__version__}')
-  rows, peak = [], 0.0
-  if {'train', 'sample'} & set(what) and not slice_name:
-    peak = device.matmul_rate(config.model.dtype)
-    rows.append(('matmul', peak / 1e12, 'TFLOP/s'))
-    table.show(rows, old)
-  for name in what:
-    if slice_name:
-      measured = topology.measure(name, config, slice_name)
-    else:
-      measured = measure(name, config, data, peak, traces)
-    table.show(measured, old)
-    rows += measured
-  if output:
-    about = {'what': what, 'devices': devices, 'config': config.to_dict()}
-    write_json(Path(output), {**about, 'rows': rows})
 
 
 def define_flags() -> None:
@@ -107,15 +42,68 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  """Runs the benchmarks that the flags name."""
+  """Runs the benchmarks that the flags name, and prints the rows of each."""
   f = flags.FLAGS
-  if f.topology:  # leaves the TPUs of this machine alone, if it has any
+  unknown = set(f.what) - set(WHAT)
+  if unknown or not f.what:
+    raise ValueError(
+      f'--what={",".join(f.what)}: choose among {", ".join(WHAT)}'
+    )
+  on_devices = [name for name in f.what if name in ('train', 'sample')]
+  if f.topology and f.profile:
+    raise ValueError('--profile traces what is run; with --topology nothing is')
+  if f.topology and not on_devices:
+    raise ValueError('--topology compiles train and sample: name one in --what')
+  cli.check_output(f.output, 'rows')
+  old = _read_rows(Path(f.compare)) if f.compare else {}
+  checks.check(f.config)
+  _choose_platforms(f.topology)
+  where = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  where = f'compiled for {f.topology}' if f.topology else where
+  print(f'{where}, {f.config.model.dtype}, jax {jax.__version__}')
+  rows, peak = [], 0.0
+
+  def show(measured):
+    for name, value, unit in measured:
+      ratio = f'  x {value / old[name]:.2f}' if old.get(name) else ''
+      print(f'{name:<40}{value:>10.4g} {unit}{ratio}', flush=True)
+    rows.extend(measured)
+
+  if on_devices and not f.topology:
+    peak = device.matmul_rate(f.config.model.dtype)
+    show([('matmul', peak / 1e12, 'TFLOP/s')])
+  for name in on_devices if f.topology else f.what:
+    if f.topology:
+      show(topology.measure(name, f.config, f.topology))
+    elif name == 'input':
+      show(host.measure_input(f.config.data.image_size, f.data))
+    elif name == 'metrics':
+      show(host.measure_metrics(f.config.data.image_size))
+    elif name == 'train':
+      show(device.measure_train(f.config, peak, f.profile))
+    else:
+      show(device.measure_sample(f.config, peak, f.profile))
+  if f.output:
+    about = {'what': f.what, 'devices': where, 'config': f.config.to_dict()}
+    write_json(Path(f.output), {**about, 'rows': rows})
+
+
+def _choose_platforms(topology):
+  """A slice leaves the machine's TPUs alone; work is counted on CPU."""
+  platforms = jax.config.jax_platforms
+  if topology:
     jax.config.update('jax_platforms', 'cpu')
-  elif jax.config.jax_platforms:  # operations are counted on CPU
-    platforms = jax.config.jax_platforms.split(',')
-    if 'cpu' not in platforms:
-      jax.config.update('jax_platforms', ','.join([*platforms, 'cpu']))
-  run(f.what, f.config, f.data, f.output, f.compare, f.profile, f.topology)
+  elif platforms and 'cpu' not in platforms.split(','):
+    jax.config.update('jax_platforms', f'{platforms},cpu')
+
+
+def _read_rows(path):
+  """{name: value} of the JSON that an earlier run wrote."""
+  content = read_json(path)
+  try:
+    return {name: float(value) for name, value, _ in content['rows']}
+  except (KeyError, TypeError, ValueError) as error:
+    raise SourceError(f'{path}: not written by a benchmark') from error
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitseg_jax import benchmark
-from bitseg_jax.benchmarks import device, host
+from bitseg_jax.benchmarks import device, host, topology
 from bitseg_jax.data.source import load_example
 
 
@@ -41,11 +42,13 @@ def test_collectives_are_counted_with_their_bytes():
     %r = f32[10,4]{1,0} all-reduce(%a), replica_groups={{0,1}}
     %t = (f32[8]{0}, bf16[2,3]{1,0}) all-reduce(%b, %c), channel_id=2
     %g = f32[] all-gather-start(%d)
+    %h = (f32[2], f32[8]) all-gather-start(%e), channel_id=3
+    %i = (f32[2], f32[8]) all-gather-start(%f), channel_id=3
     %u = f32[10] add(%r, %all-reduce.2)
   """
   assert device.collectives(program) == {
     'all-reduce': (2, 160 + 32 + 12),
-    'all-gather': (1, 4),
+    'all-gather': (2, 4 + 32),  # one in two pieces counts once
   }
 
 
@@ -59,25 +62,32 @@ def test_wrong_data_ends_in_one_line(tmp_path):
   assert 'does not exist' in done.stderr
 
 
+def call(monkeypatch, config, what, **values):
+  given = {'data': '', 'output': '', 'compare': '', 'profile': ''}
+  given |= {'topology': '', 'config': config, 'what': what}
+  flags = SimpleNamespace(**given | values)
+  monkeypatch.setattr(benchmark.flags, 'FLAGS', flags)
+  benchmark.main()
+
+
 def test_it_prints_writes_and_compares_what_it_measures(
   tmp_path, tiny_config, monkeypatch, capsys
 ):
   path = tmp_path / 'a.json'
-  for value, output in ((2.0, str(path)), (3.0, '')):
+  for value, more in ((2.0, {'output': path}), (3.0, {'compare': path})):
     rows = [('all', value, 'ms')]
-    monkeypatch.setattr(benchmark, 'measure', lambda *_, rows=rows: rows)
-    compare = '' if output else str(path)
-    benchmark.run(['input'], tiny_config, '', output, compare)
+    monkeypatch.setattr(host, 'measure_input', lambda *_, rows=rows: rows)
+    call(monkeypatch, tiny_config, ['input'], **more)
   assert 'x 1.50' in capsys.readouterr().out
   assert ['all', 2.0, 'ms'] in json.loads(path.read_text())['rows']
 
 
-def test_unknown_measure_is_refused(tiny_config):
+def test_unknown_measure_is_refused(monkeypatch, tiny_config):
   with pytest.raises(ValueError, match='choose among input, metrics'):
-    benchmark.run(['speed'], tiny_config)
+    call(monkeypatch, tiny_config, ['speed'])
 
 
-@pytest.mark.parametrize('what', ['train', 'sample', 'metrics'])
+@pytest.mark.parametrize('what', ['train', 'sample'])
 def test_every_measure_gives_rows(tiny_config, what, monkeypatch):
 
   def once(call, *_, **__):
@@ -85,16 +95,22 @@ def test_every_measure_gives_rows(tiny_config, what, monkeypatch):
     return 1.0
 
   monkeypatch.setattr(device, 'seconds', once)
-  rows = benchmark.measure(what, tiny_config, '', peak=1e12, traces='')
+  rows = getattr(device, f'measure_{what}')(tiny_config, peak=1e12)
   assert rows and all(np.isfinite(value) for _, value, _ in rows)
   names = [name for name, _, _ in rows]
   assert len(set(names)) == len(names)
   assert not any('all-reduce' in name for name in names)  # one device
+  assert f'{what}: memory, says the compiler' in names
+
+
+def test_metrics_are_timed(monkeypatch):
+  monkeypatch.setattr(host, 'milliseconds', lambda call: call() and 1.0)
+  assert host.measure_metrics(16)[0][1:] == (1.0, 'ms')
 
 
 def test_a_trace_is_left_in_the_folder(tmp_path):
   matrix = jnp.ones((300, 300))
-  device.trace(lambda: matrix @ matrix, str(tmp_path))
+  device._trace(lambda: matrix @ matrix, str(tmp_path))
   assert list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))
 
 
@@ -103,11 +119,24 @@ def test_for_a_slice_only_programs_are_measured(
 ):
   rows = lambda what, config, name: [(f'{what} on {name}', 1.0, 'ms')]
   monkeypatch.setattr(benchmark.topology, 'measure', rows)
-  benchmark.run(list(benchmark.WHAT), tiny_config, slice_name='v5e:2x2')
+  call(monkeypatch, tiny_config, list(benchmark.WHAT), topology='v5e:2x2')
   printed = capsys.readouterr().out
   assert 'train on v5e:2x2' in printed and 'sample on v5e:2x2' in printed
   assert 'matmul' not in printed
   with pytest.raises(ValueError, match='compiles train and sample'):
-    benchmark.run(['input'], tiny_config, slice_name='v5e:2x2')
+    call(monkeypatch, tiny_config, ['input'], topology='v5e:2x2')
   with pytest.raises(ValueError, match='--profile traces what is run'):
-    benchmark.run(['train'], tiny_config, slice_name='v5e:2x2', traces='x')
+    call(monkeypatch, tiny_config, ['train'], topology='v5e:2x2', profile='x')
+
+
+def test_unknown_slices_are_refused():
+  with pytest.raises(ValueError, match='give a chip of v4, v5e'):
+    topology.open_slice('v9:2x2')
+  with pytest.raises(ValueError, match='give a chip'):
+    topology.open_slice('v5e')
+
+
+def test_a_missing_libtpu_is_told(monkeypatch):
+  monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match=r'pip install .bitseg-jax\[tpu\]'):
+    topology.open_slice('v5e:2x2')

@@ -1,15 +1,14 @@
-"""Benchmarks on the devices: forward pass, training, sampling, codes.
+"""Benchmarks on the devices: one evaluation of the network, training, sampling.
 
 Rates are given beside that of a matrix product measured in the same run. The
 share of it tells how efficient a program is, whatever the machine.
 """
 
-import contextlib
-import pathlib
 import re
+import resource
 import time
-from collections import Counter
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +23,9 @@ from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, compiling, devices
 from bitseg_jax.training import step as train_step
 
-_COLLECTIVES = 'all-reduce|reduce-scatter|all-gather|all-to-all'
+_COLLECTIVES = (
+  'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
+)
 _BYTES = {'f32': 4, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'pred': 1}
 
 
@@ -45,11 +46,9 @@ def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
 def matmul_rate(dtype: str) -> float:
   """Measures the FLOP/s of a square matrix product on all devices together."""
   side = 2048 if jax.default_backend() == 'cpu' else 8192
-  mesh = devices.make_mesh()
+  mesh, count = devices.make_mesh(), jax.device_count()
   rows = devices.split_on(mesh)
-  draw = lambda key: jax.random.normal(
-    key, (jax.device_count() * side, side), dtype
-  )
+  draw = lambda key: jax.random.normal(key, (count * side, side), dtype)
   matrices = jax.jit(draw, out_shardings=rows)(jax.random.key(0))
   # One product per device: a batched one is several times slower on CPU.
   product = jax.jit(
@@ -57,22 +56,15 @@ def matmul_rate(dtype: str) -> float:
       lambda a: a @ a, mesh=mesh, in_specs=rows.spec, out_specs=rows.spec
     )
   )
-  flops = 2 * side**3 * jax.device_count()
-  return flops / seconds(lambda: product(matrices), least=10, budget=3)
-
-
-def compile_program(function: Callable, *args: Any) -> tuple[Any, float]:
-  """Returns (compiled program, seconds that tracing and compiling took)."""
-  began = time.perf_counter()
-  program = compiling.compile_ahead(function, *args)
-  return program, time.perf_counter() - began
+  took = seconds(lambda: product(matrices), least=10, budget=3)
+  return 2 * side**3 * count / took
 
 
 def flops_of(function: Callable, *args: Any) -> float:
   """Counts floating-point operations of a function, before any optimisation.
 
   JAX counts them for CPU alone, so CPU has to be among JAX_PLATFORMS. Nothing
-  is compiled or computed there.
+  is compiled or computed there. The body of a loop is counted once.
   """
   cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
   shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
@@ -80,87 +72,176 @@ def flops_of(function: Callable, *args: Any) -> float:
   return lowered.cost_analysis()['flops']
 
 
-def collectives(program: str) -> dict[str, tuple[int, int]]:
-  """Counts the communication between devices in a compiled program.
+def work(what: str, config: ConfigDict) -> float:
+  """Counts the FLOPs per image of one training step, or of one sample.
 
-  Args:
-    program: HLO text, as from `compiled.as_text()`.
+  A step takes the forward pass, and as much again for the gradient by the
+  inputs and by the weights; a sample as many passes as steps and branches of
+  the guidance.
+  """
+  config = config.copy_and_resolve_references()
+  config.model.fused_attention = False  # whose work XLA cannot count
+  parts = build.build(config)
+  params = jax.eval_shape(parts.init_params, jax.random.key(0))
+  once = flops_of(parts.denoise, params, *network_inputs(parts, 1))
+  if what == 'train':
+    return 3 * once
+  branches = 2 if config.sample.guidance_weight else 1
+  return once * branches * config.sample.num_steps
+
+
+def collectives(program: str) -> dict[str, tuple[int, int]]:
+  """Counts the communication between devices in a compiled program's text.
 
   Returns:
     (count, bytes of the results) for each kind of collective.
   """
-  counts, sizes = Counter(), Counter()
-  pattern = rf' = (.*?) ({_COLLECTIVES})(?:-start)?\('
-  for result, kind in re.findall(pattern, program):
-    counts[kind] += 1
-    for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', result):
-      values = np.prod([int(n) for n in shape.split(',') if n], dtype=int)
-      sizes[kind] += int(values) * _BYTES.get(dtype, 8)
-  return {kind: (counts[kind], sizes[kind]) for kind in counts}
+  found: dict[tuple[str, str], int] = {}
+  pattern = rf' = (.*?) ({_COLLECTIVES})(-start)?\((.*)'
+  for i, match in enumerate(re.finditer(pattern, program)):
+    result, kind, start, rest = match.groups()
+    sizes = [
+      int(np.prod([int(n) for n in shape.split(',') if n], dtype=int))
+      * _BYTES.get(dtype, 8)
+      for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', result)
+    ]
+    # The start of a gathering names its operand before its result.
+    size = max(sizes) if start and kind == 'all-gather' else sum(sizes)
+    # One that runs beside other operations is written in each fusion with one
+    # of them, always with the same channel.
+    channel = re.search(r'channel_id=(\d+)', rest)
+    found[kind, channel[1] if channel else f'number {i}'] = size
+  totals: dict[str, tuple[int, int]] = {}
+  for (kind, _), size in found.items():
+    count, total = totals.get(kind, (0, 0))
+    totals[kind] = count + 1, total + size
+  return totals
 
 
-def memory_of(program: Any) -> float:
-  """Returns a program's GiB per device: arguments, results, temporaries."""
-  need = program.memory_analysis()
-  return (
-    need.argument_size_in_bytes
-    + need.output_size_in_bytes
-    - need.alias_size_in_bytes
-    + need.temp_size_in_bytes
-  ) / 2**30
-
-
-def reset_peak() -> None:
-  """Resets the peak memory of the process, where the system allows it."""
-  with contextlib.suppress(OSError):
-    pathlib.Path('/proc/self/clear_refs').write_text('5')
-
-
-def peak_rows(name: str) -> Rows:
-  """Returns table rows with the peak memory since reset_peak, in GiB.
-
-  It is the memory of a device if the device counts it, else of the process.
-  """
-  counted = jax.devices()[0].memory_stats()
-  if counted:  # since the start of the program, as it cannot be reset
-    peak = counted['peak_bytes_in_use'] / 2**30
-    return [(f'{name}: peak memory of a device so far', peak, 'GiB')]
-  status = pathlib.Path('/proc/self/status')
-  if not status.exists():
-    return []
-  peak = re.search(r'VmHWM:\s*(\d+) kB', status.read_text())
-  return [(f'{name}: peak memory', int(peak[1]) / 2**20, 'GiB')]
-
-
-def trace(call: Callable[[], Any], folder: str) -> None:
-  """Writes a profiler trace of one call for XProf, TensorBoard or Perfetto."""
-  with jax.profiler.trace(folder):
-    jax.block_until_ready(call())
-
-
-def _rate_rows(name, unit, count, took, flops, peak):
-  return [
-    (f'{name}: {unit}', count / took, f'{unit}/s'),
-    (f'{name}: rate', flops / took / 1e12, 'TFLOP/s'),
-    (f'{name}: share of matmul', 100 * flops / took / peak, '%'),
-  ]
+def network_inputs(parts: build.Experiment, count: int) -> tuple:
+  """Makes (z_t, photos, t) for one evaluation of the network."""
+  square = count, parts.image_size, parts.image_size
+  z_t = jax.random.normal(jax.random.key(0), (*square, parts.codec.channels))
+  photos = jax.random.normal(jax.random.key(1), (*square, 3))
+  return z_t, photos, jnp.full(count, 0.5)
 
 
 def training_batch(
   config: ConfigDict, parts: build.Experiment, mesh: Mesh
 ) -> dict[str, jax.Array]:
   """Puts a batch of procedural scenes on the devices, to benchmark training."""
-  size = parts.image_size
-  scenes = ProceduralScenes(64, size, 12)
+  scenes = ProceduralScenes(64, parts.image_size, 12)
   batches = build.training_batches(config, [scenes], parts.palette, mesh)
   return devices.put_next(iter(batches), mesh, config.train.steps_per_call)
 
 
-def _countable(config):
-  """Builds the same parts without kernels whose work XLA cannot count."""
-  plain = config.copy_and_resolve_references()
-  plain.model.fused_attention = False
-  return build.build(plain)
+def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
+  """Compiles the training step of a config.
+
+  Args:
+    config: config of a run; its batch is over all chips.
+    chips: devices, there or not (see topology.py).
+
+  Returns:
+    The compiled program.
+
+  Raises:
+    ValueError: if the batch does not divide or does not fit.
+  """
+  train, size = config.train, config.data.image_size
+  devices.check_devices(
+    'train.batch_size', train.batch_size, train.accumulate, len(chips)
+  )
+  parts, mesh = build.build(config), devices.make_mesh(train.fsdp, list(chips))
+  _, optimizer = build.make_optimizer(train)
+  _, abstract = build.make_state(parts, optimizer, mesh)
+  step = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  stacked = train.steps_per_call > 1
+  square = train.batch_size, size, size
+  square = (train.steps_per_call, *square) if stacked else square
+  rows = devices.split_on(mesh, stacked)
+  batch = {
+    'image': _abstract((*square, 3), jnp.uint8, rows),
+    'codes': _abstract(square, jnp.int16, rows),
+  }
+  key = _abstract((), jax.random.key(0).dtype, devices.copied_on(mesh))
+  return _compile(step, abstract, batch, key)
+
+
+def compile_sampler(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
+  """Compiles the sampler, with decoding; see compile_step."""
+  count, size = config.eval.batch_size, config.data.image_size
+  devices.check_devices('eval.batch_size', count, devices=len(chips))
+  parts, mesh = build.build(config), devices.make_mesh(1, list(chips))
+  rows = devices.split_on(mesh)
+  return _compile(
+    draw_samples.make_codes_fn(parts, config.sample, mesh),
+    build.abstract_params(parts, mesh),
+    _abstract((count, size, size, 3), jnp.uint8, rows),
+    _abstract((count, 2), jnp.int32, rows),
+    _abstract((count,), jax.random.key(0).dtype, rows),
+  )
+
+
+def _abstract(shape, dtype, where):
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+
+def _compile(function, *args):
+  try:
+    with warnings.catch_warnings():
+      # JAX's cache keeps what is compiled for a TPU, but only one can load it.
+      warnings.filterwarnings('ignore', 'Error reading persistent compilation')
+      return compiling.compile_ahead(function, *args)
+  except RuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    reason = str(error).splitlines()[0].partition(': ')[2]
+    raise ValueError(f'the batch does not fit: {reason}') from error
+
+
+def said_of(what: str, program: Any, began: float) -> Rows:
+  """Returns table rows of what the compiler says of a program.
+
+  Args:
+    what: first word of the rows.
+    program: the compiled program.
+    began: time.perf_counter() before it was compiled.
+  """
+  need = program.memory_analysis()
+  used = need.argument_size_in_bytes + need.temp_size_in_bytes
+  used += need.output_size_in_bytes - need.alias_size_in_bytes
+  rows = [
+    (f'{what}: compiling', time.perf_counter() - began, 's'),
+    (f'{what}: memory, says the compiler', used / 2**30, 'GiB'),
+  ]
+  for kind, (count, size) in collectives(program.as_text()).items():
+    rows += [
+      (f'{what}: {kind} in the program', count, ''),
+      (f'{what}: {kind} in the program, bytes', size / 2**20, 'MiB'),
+    ]
+  return rows
+
+
+def _rate(what, unit, count, took, flops, peak):
+  """Rows of `count` units in `took` seconds, `flops` each, and of memory."""
+  flops *= count / took
+  stats = jax.devices()[0].memory_stats()
+  used = stats['peak_bytes_in_use'] / 2**30 if stats else None
+  if not stats:  # a CPU: that of the process, in KiB on Linux
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  return [
+    (f'{what}: {unit}', count / took, f'{unit}/s'),
+    (f'{what}: rate', flops / 1e12, 'TFLOP/s'),
+    (f'{what}: share of matmul', 100 * flops / peak, '%'),
+    (f'{what}: peak memory so far', used, 'GiB'),
+  ]
+
+
+def _trace(call, folder):
+  """Writes a trace of one call for XProf, TensorBoard or Perfetto."""
+  with jax.profiler.trace(folder):
+    jax.block_until_ready(call())
 
 
 def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
@@ -174,96 +255,49 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   Returns:
     The rows of the table.
   """
-  parts = build.build(config)
-  mesh = devices.make_mesh(config.train.fsdp)
+  count, began = config.train.batch_size, time.perf_counter()
+  program = compile_step(config, jax.devices())
+  said = said_of('train', program, began)
+  parts, mesh = build.build(config), devices.make_mesh(config.train.fsdp)
   _, optimizer = build.make_optimizer(config.train)
-  init, abstract = build.make_state(parts, optimizer, mesh)
-  state = init(jax.random.key(0))
+  state = build.make_state(parts, optimizer, mesh)[0](jax.random.key(0))
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
-  corrupt_fn, _ = train_step.make_loss(config.diffusion, parts)
-  together, size = config.train.steps_per_call, config.train.batch_size
-  one = jax.tree.map(lambda a: a[0], batch) if together > 1 else batch
-  inputs = jax.jit(corrupt_fn)(one, key)
-  args = state.params, inputs['z_t'], inputs['image'], inputs['t']
-  flops = flops_of(_countable(config).denoise, *args)
-  denoise = jax.jit(parts.denoise, compiler_options=compiling.options(mesh))
-  forward, _ = compile_program(denoise, *args)
-  rows = [('forward: work', flops / size / 1e9, 'GFLOP/image')]
-  took = seconds(lambda: forward(*args))
-  rows += _rate_rows('forward', 'images', size, took, flops, peak)
-  step_fn = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
-  program, took_to_compile = compile_program(step_fn, state, batch, key)
+  forward = jax.jit(parts.denoise, compiler_options=compiling.options(mesh))
+  inputs = devices.put_batch(network_inputs(parts, count), mesh)
+  flops = work('train', config)
+  rows = [('forward: work', flops / 3e9, 'GFLOP/image')]
+  took = seconds(lambda: forward(state.params, *inputs))
+  rows += _rate('forward', 'images', count, took, flops / 3, peak)
 
   def step():
     nonlocal state
     state, values = program(state, batch, key)
     return values
 
-  reset_peak()
-  # Forward, backward by inputs and backward by weights: three times the work.
-  took = seconds(step) / together
-  rows += _rate_rows('train', 'images', size, took, 3 * flops, peak)
-  rows += peak_rows('train')
-  rows += [
-    ('train: memory, says the compiler', memory_of(program), 'GiB'),
-    ('train: compiling', took_to_compile, 's'),
-  ]
-  for kind, (count, nbytes) in collectives(program.as_text()).items():
-    rows += [
-      (f'train: {kind} in the program', count, ''),
-      (f'train: {kind} in the program, bytes', nbytes / 2**20, 'MiB'),
-    ]
+  took = seconds(step) / config.train.steps_per_call
+  rows += _rate('train', 'images', count, took, flops, peak)
   if traces:
-    trace(step, f'{traces}/train')
-  return rows
+    _trace(step, f'{traces}/train')
+  return rows + said
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks the sampler at config.eval.batch_size, and code probabilities.
-
-  The arguments and the returned rows are those of measure_train.
-  """
-  parts, mesh = build.build(config), devices.make_mesh()
-  sample_fn = draw_samples.make_sample_fn(parts, config.sample, mesh)
+  """Benchmarks the sampler at config.eval.batch_size; see measure_train."""
+  began = time.perf_counter()
+  program = compile_sampler(config, jax.devices())
+  said = said_of('sample', program, began)
+  parts = build.build(config)
   params = jax.jit(parts.init_params)(jax.random.key(0))
-  rows_of_batch = config.eval.batch_size
-  side = parts.image_size
-  scenes = ProceduralScenes(rows_of_batch, side, 12)
-  image = np.stack([scenes[i]['image'] for i in range(rows_of_batch)])
-  sizes = np.full((rows_of_batch, 2), side, np.int32)
-  args = (
-    params,
-    *devices.put_batch((image, sizes), mesh),
-    jax.random.split(jax.random.key(1), rows_of_batch),
+  count, side = config.eval.batch_size, parts.image_size
+  scenes = ProceduralScenes(count, side, 12)
+  batch = (
+    np.stack([scenes[i]['image'] for i in range(count)]),
+    np.full((count, 2), side, np.int32),
+    jax.random.split(jax.random.key(1), count),
   )
-  z_t = jnp.zeros((1, side, side, parts.codec.channels))
-  once = flops_of(
-    _countable(config).denoise,
-    params,
-    z_t,
-    jnp.zeros((1, side, side, 3)),
-    jnp.zeros(1),
-  )
-  branches = 2 if config.sample.guidance_weight else 1
-  flops = once * branches * config.sample.num_steps * rows_of_batch
-  program, took_to_compile = compile_program(sample_fn, *args)
-  reset_peak()
+  args = jax.device_put((params, *batch), program.input_shardings[0])
   took = seconds(lambda: program(*args))
-  rows = peak_rows('sample')
-  rows += _rate_rows('sample', 'samples', rows_of_batch, took, flops, peak)
+  rows = _rate('sample', 'samples', count, took, work('sample', config), peak)
   if traces:
-    trace(lambda: program(*args), f'{traces}/sample')
-  x_hat = jnp.tanh(
-    jax.random.normal(jax.random.key(2), (8, side, side, parts.codec.channels))
-  )
-  probabilities = jax.jit(parts.codec.probabilities)
-  return [
-    *rows,
-    ('sample: memory, says the compiler', memory_of(program), 'GiB'),
-    ('sample: compiling', took_to_compile, 's'),
-    (
-      'code probabilities of 8 images',
-      1e3 * seconds(lambda: probabilities(x_hat), budget=2),
-      'ms',
-    ),
-  ]
+    _trace(lambda: program(*args), f'{traces}/sample')
+  return rows + said

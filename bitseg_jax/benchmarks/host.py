@@ -71,8 +71,7 @@ def measure_input(side: int, data: str = '') -> Rows:
     item = source.splits['train'][0]
     stored = {**record.encode(source, item, 0)[0], 'name': b''}
     decode = lambda: record.decode(stored, side)
-    image, id_maps = decode()['image'], decode()['id_maps']
-    ids = id_maps[0]
+    image, ids = decode()['image'], decode()['id_maps'][0]
     size = transforms.fit_longest_side(*ids.shape, side)
     resize = lambda: (
       transforms.resize_image(image, size),
@@ -80,11 +79,8 @@ def measure_input(side: int, data: str = '') -> Rows:
     )
     small = resize()
     padded = transforms.pad_to_square(*small, side)[1]
-    plain = lambda: Image.open(item.photo).convert('RGB').resize(size[::-1])
     stages = {
-      'plain Pillow: decode, resize': plain,
-      'decode photo': decode,
-      'decode ids': lambda: id_maps[0],
+      'decode photo and ids': decode,
       'resize': resize,
       'augment': lambda: transforms.augment(*small, rng, 'full'),
       'relabel + palette': lambda: palette.assign_codes(padded, codes),
@@ -96,26 +92,19 @@ def measure_input(side: int, data: str = '') -> Rows:
       with contextlib.redirect_stderr(io.StringIO()):
         builder.write_dataset(source, data, 'benchmark', longest_side=160)
     prepared = splits.open_split(data, 'train', side)
-    rate = samples_per_second(prepared, example, 0, time.process_time)
-    rows.append(('prepared records, of CPU time', rate, 'samples/s'))
     for workers in sorted({0, 1, 2, os.cpu_count() or 1}):
-      rate = samples_per_second(prepared, example, workers)
+      stream = pipeline.training_batches(
+        [prepared], example, 32, 0, num_threads=1, num_workers=workers
+      )
+      with contextlib.closing(iter(stream)) as batches:
+        for _ in range(10 + 10 * workers):  # warms up before timing
+          next(batches)
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < 5:
+          count += len(next(batches)['image'])
+        rate = count / (time.perf_counter() - began)
       rows.append((f'prepared records, {workers} workers', rate, 'samples/s'))
   return rows
-
-
-def samples_per_second(source, example, workers, clock=time.perf_counter):
-  """Benchmarks the samples/s of training batches, one thread per process."""
-  stream = pipeline.training_batches(
-    [source], example, 32, 0, num_threads=1, num_workers=workers
-  )
-  with contextlib.closing(iter(stream)) as batches:
-    for _ in range(10 + 10 * workers):  # warms up before timing
-      next(batches)
-    began, count = clock(), 0
-    while clock() - began < 5:
-      count += len(next(batches)['image'])
-    return count / (clock() - began)
 
 
 def measure_metrics(side: int) -> Rows:
