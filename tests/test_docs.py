@@ -9,6 +9,7 @@ import sys
 import pytest
 from absl import flags
 
+import bitseg_jax
 from bitseg_jax import cli
 from bitseg_jax.configs import base
 from bitseg_jax.runs import schema
@@ -152,10 +153,25 @@ def test_there_are_commands_to_check():
   assert sum(len(list(commands(page))) for page in PAGES) > 20
 
 
-def test_code_in_readme_compiles():
-  blocks = re.findall(
-    r'```python\n(.*?)```', pathlib.Path('README.md').read_text(), re.DOTALL
-  )
+@pytest.mark.parametrize('page', ['README.md', 'docs/photos.md'])
+def test_python_on_pages_compiles(page):
+  blocks = python_blocks(page)
   assert blocks
   for block in blocks:
-    compile(block, 'README.md', 'exec')
+    compile(block, page, 'exec')
+
+
+def python_blocks(page):
+  text = pathlib.Path(page).read_text()
+  return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+
+
+def test_the_examples_of_the_api_page_run():
+  """Those without a model: the method, and the scores."""
+  segmenter, method, scores = python_blocks('docs/api/index.md')
+  names = {}
+  exec(method + scores, names)
+  assert names['codes'].shape == (4, 32, 32)
+  found = set(re.findall(r'segmenter\.(\w+)|Segmenter\.(\w+)', segmenter))
+  for name in {''.join(pair) for pair in found}:
+    assert hasattr(bitseg_jax.Segmenter, name), name
