@@ -61,9 +61,11 @@ def run(
 
 def define_plot_format() -> None:
   """Defines --format, for commands that draw plots."""
-  from bitseg_jax.evaluation import plots  # brings JAX, which is slow to import
+  from bitseg_jax.evaluation import (
+    pictures,
+  )  # brings JAX, which is slow to import
 
-  formats = plots.FORMATS
+  formats = pictures.PLOT_FORMATS
   flags.DEFINE_enum('format', formats[0], formats, 'File format of the plots.')
 
 

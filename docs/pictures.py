@@ -31,7 +31,7 @@ def row(segmenter: Segmenter, path: pathlib.Path) -> list[pictures.Cell]:
   cells = (
     photo,
     pictures.overlay(photo, result.id_map),
-    pictures.uncertainty_map(result.uncertainty),
+    pictures.doubt(photo, result.uncertainty),
     *samples,
   )
   return [(picture, '') for picture in cells]

@@ -14,7 +14,7 @@ import numpy as np
 
 from bitseg_jax import metrics
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import plots, reading
+from bitseg_jax.evaluation import pictures, reading
 from bitseg_jax.metrics import uncertainty
 
 
@@ -34,7 +34,7 @@ def said_and_true(record, labels):
 
 
 plot, split, *pairs = sys.argv[1:]
-figure = plots.new_figure()
+figure = pictures.new_figure()
 axes = figure.subplots()
 axes.plot([0, 1], [0, 1], color='0.7')
 print('| dataset | segments | says | is | off | correlation |')
@@ -57,4 +57,4 @@ for pair in pairs:
 axes.set_xlabel('Confidence of a segment')
 axes.set_ylabel("IoU with annotators' best entities")
 axes.legend()
-plots.save(figure, plot)
+pictures.save_figure(figure, plot)

@@ -7,8 +7,7 @@ Of photo NAME, in the output directory:
                         'unlabelled' in the labels that bitseg_jax.prepare reads
   NAME_overlay.png      the segments in colour over the photo
   NAME_contours.png     their borders alone over the photo
-  NAME_uncertainty.png  from black (certain) over purple to yellow, above a bar
-                        of these colours
+  NAME_uncertainty.png  where it is most uncertain, above a bar of the colours
   NAME_samples.png      up to ten samples side by side; and NAME_sample_N.png,
                         each of them as labels
   NAME.geojson          the segments as polygons in pixels, see geojson.py
@@ -28,7 +27,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from bitseg_jax.app import color_bar, geojson, records
+from bitseg_jax.app import geojson, records
 from bitseg_jax.app.answer import Segmentation
 from bitseg_jax.data import rle, transforms
 from bitseg_jax.evaluation import pictures
@@ -202,20 +201,20 @@ def _write_pictures(stem, photo, result, kinds):
     size = transforms.fit_longest_side(*size, LONGEST_SIDE)
   photo = transforms.resize_image(photo, size)
   id_map = transforms.resize_ids(result.id_map, size)
-  uncertainty = uncertainty_picture(result, size)
+  doubt = doubt_picture(photo, result)
   if 'overlay' in kinds or 'sheet' in kinds:
     pictures.save_png(pictures.overlay(photo, id_map), f'{stem}_overlay.png')
   if 'contours' in kinds:
-    pictures.save_png(_contours(photo, id_map), f'{stem}_contours.png')
+    picture = pictures.contours(photo, id_map)
+    pictures.save_png(picture, f'{stem}_contours.png')
   if 'uncertainty' in kinds:
-    picture = color_bar.put_below(uncertainty)
-    pictures.save_png(picture, f'{stem}_uncertainty.png')
+    pictures.save_png(doubt, f'{stem}_uncertainty.png')
   if 'samples' in kinds:
     colors = pictures.entity_colors(id_map)
     cells = [
       (photo, 'photo'),
       (pictures.colorize(id_map, colors), 'result'),
-      (uncertainty, 'uncertainty: bright = unsure'),
+      (doubt, 'uncertainty: red = unsure'),
     ]
     for n in range(min(result.num_samples, SHOWN_SAMPLES)):
       sample = transforms.resize_ids(result.sample(n), size)
@@ -225,35 +224,18 @@ def _write_pictures(stem, photo, result, kinds):
     pictures.gallery(rows, f'{stem}_samples.png', cell_size=240)
 
 
-def uncertainty_picture(
-  result: Segmentation, size: tuple[int, int]
-) -> np.ndarray:
-  """Paints the uncertainty of a segmentation, see pictures.uncertainty_map.
+def doubt_picture(photo: np.ndarray, result: Segmentation) -> np.ndarray:
+  """Paints the uncertainty of a segmentation, see pictures.doubt.
 
   Args:
+    photo: uint8 [h, w, 3], perhaps smaller than what was segmented.
     result: the segmentation.
-    size: height and width of the picture.
-
-  Returns:
-    uint8 [h, w, 3].
   """
   # Shrunk before it is painted: large photos need as little as small ones.
   shrunk = Image.fromarray(result.uncertainty).resize(
-    size[::-1], Image.Resampling.BOX
+    photo.shape[1::-1], Image.Resampling.BOX
   )
-  return pictures.uncertainty_map(np.asarray(shrunk))
-
-
-def _contours(photo, id_map):
-  """Yellow lines with dark sides: to be seen on white and on black."""
-  edge = np.zeros(id_map.shape, bool)
-  edge[:, 1:] |= id_map[:, 1:] != id_map[:, :-1]
-  edge[1:] |= id_map[1:] != id_map[:-1]
-  picture = photo.copy()
-  beside = ndimage.binary_dilation(edge, np.ones((3, 3)))
-  picture[beside] = picture[beside] // 3
-  picture[edge] = 255, 221, 51
-  return picture
+  return pictures.doubt(photo, np.asarray(shrunk))
 
 
 def _write_coco(output, file, names, annotate):

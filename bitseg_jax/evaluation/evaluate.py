@@ -184,7 +184,7 @@ def evaluate(
     config: config of the run, see checkpoint.read_config.
     workdir: directory of the run.
     output: directory to write to; None = the workdir.
-    plot_format: of by_num_samples, one of plots.FORMATS.
+    plot_format: of by_num_samples, one of pictures.PLOT_FORMATS.
 
   Returns:
     The content of results.json, without the scores of single images.

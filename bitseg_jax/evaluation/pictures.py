@@ -1,42 +1,82 @@
-"""Pictures for people: id maps in colour, overlays, uncertainty, galleries."""
+"""Pictures for people: segments in colour, contours, doubt, galleries."""
 
+import functools
 import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 from bitseg_jax import IGNORE_ID, metrics, relabel
-from bitseg_jax.evaluation.colors import distance_to, make_palette
 from bitseg_jax.runs.log import whole_file
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 Color = tuple[int, int, int]
 Cell = tuple[np.ndarray, str]
+PLOT_FORMATS = ('png', 'pdf', 'svg')
 
+_BASE_COLORS = """
+  1f77d0 ff7f0e 2ca02c d62728 ffd92f 8b3fbf 17becf f781bf 8c564b a6d854 1b1f8a
+  006d5b
+"""
 _NUM_COLORS = 40  # more than people tell apart, enough to leave a choice
-_CLEAR = 0.25  # neighbours that far apart are told apart at once
-_REUSE = 0.1  # how much nearer a colour may be if it is not in use yet
+_CLEAR = 25  # CIEDE2000, at which neighbours are told apart at once
 _GREY, _HATCH = 52, 84
 
-_MARGIN = 12
-_GAP = 6
-_TITLE_SIZE = 16
-_CAPTION_SIZE = 14
-_TITLE_HEIGHT = 26
-_CAPTION_HEIGHT = 22
+# Of doubt, from little to much: ColorBrewer's YlOrRd.
+_HEAT = np.array([(255, 237, 160), (254, 178, 76), (240, 59, 32), (128, 0, 38)])
+_LEAST_SPAN = 0.1  # smaller differences of doubt are not blown up
+
+_MARGIN, _GAP = 12, 6
+_TITLE_SIZE, _TITLE_HEIGHT = 16, 26
+_CAPTION_SIZE, _CAPTION_HEIGHT = 14, 22
 _MOST_HEIGHT = 1200  # pixels of a gallery in one column
+
+
+@functools.cache
+def _palette(count):
+  """uint8 [count, 3] and distances: each as far as can be from those before."""
+  from skimage import color  # takes a tenth of a second
+
+  levels = np.linspace(0, 255, 14)
+  grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
+  light, *chroma = color.rgb2lab(grid / 255).T
+  # Neither the grey of the photo below nor the white of contours.
+  vivid = (light > 25) & (light < 88) & (np.hypot(*chroma) > 28)
+  base = [list(bytes.fromhex(name)) for name in _BASE_COLORS.split()]
+  colors = np.concatenate([base, np.round(grid[vivid])]).astype(np.uint8)
+  chosen = list(range(len(base)))
+  gaps = _distances(colors[chosen], colors).min(axis=0)
+  while len(chosen) < min(count, len(colors)):
+    chosen.append(int(gaps.argmax()))
+    gaps = np.minimum(gaps, _distances(colors[chosen[-1:]], colors)[0])
+  return colors[chosen]
+
+
+def _distances(some, others):
+  """CIEDE2000 distances of colours: uint8 [N, 3], [M, 3] -> [N, M]."""
+  from skimage import color
+
+  some, others = (color.rgb2lab(np.array(c) / 255.0) for c in (some, others))
+  pairs = np.broadcast_arrays(some[:, None], others[None])
+  # Lightness counts half: colours are laid over photos, which have their own.
+  return color.deltaE_ciede2000(*pairs, kL=2)
 
 
 def entity_colors(
   id_map: np.ndarray, known: Mapping[int, Color] | None = None
 ) -> dict[int, Color]:
-  """Chooses a colour for every entity that its neighbours do not have.
+  """Chooses for every entity a colour clearly different from its neighbours'.
 
-  Depends on the regions only, not on how they are numbered. Regions that touch
-  at a corner are neighbours too.
+  The graph of regions that touch, if only at a corner, is coloured greedily
+  from large to small. Depends on the regions, not on how they are numbered.
 
   Args:
     id_map: integers [H, W], -1 is ignored.
@@ -52,27 +92,53 @@ def entity_colors(
   ids, order, neighbors = _regions(id_map)
   known = known or {}
   most = max((len(near) for near in neighbors), default=0)
-  palette = make_palette(max(_NUM_COLORS, 2 ** most.bit_length()))
-  # How far each colour is from those around each entity.
-  distance = np.full((len(ids), len(palette)), 1.0)
-  cost = _REUSE * sum(distance_to(palette, c) < 1e-3 for c in known.values())
-  cost = cost + 1e-4 * np.arange(len(palette))
-  # So many are hard to tell apart: only where nothing else is left.
-  cost[_NUM_COLORS:] += 10
-  colors = {}
+  palette = _palette(max(_NUM_COLORS, 2 ** most.bit_length()))
+  given = np.array(list(known.values()), np.uint8).reshape(-1, 3)
+  colors = np.concatenate([palette, given])
+  own = {entity: len(palette) + k for k, entity in enumerate(known)}
+  apart = _distances(colors, colors)
+  # A colour in use, or late in the palette, is taken if it is clearer.
+  cost = 1e-3 * np.arange(len(palette))
+  cost += (apart[len(palette) :, : len(palette)] < 1e-3).sum(axis=0)
+  cost[_NUM_COLORS:] += 1e3  # so many are hard to tell apart
+  nearest = np.full((len(ids), len(colors)), 100.0)
+  chosen = {}
   # Known entities first, so that a new one does not take their colours.
   for k in sorted(order, key=lambda k: int(ids[k]) not in known):
+    choice = own.get(int(ids[k]))
+    if choice is None or nearest[k, choice] < 1e-3:
+      free = nearest[k, : len(palette)]
+      gain = np.minimum(free, _CLEAR) - cost
+      choice = int(np.where(free < 1e-3, -np.inf, gain).argmax())
+      cost[choice] += 1
+    chosen[int(ids[k])] = tuple(colors[choice].tolist())
     near = list(neighbors[k])
-    color = known.get(int(ids[k]))
-    if color is None or any(colors.get(j) == color for j in near):
-      # Beyond a clear difference, more of it is no gain.
-      gain = np.minimum(distance[k], _CLEAR) - cost
-      choice = int(np.where(distance[k] < 1e-3, -np.inf, gain).argmax())
-      color = tuple(palette[choice].tolist())
-      cost[choice] += _REUSE
-    colors[k] = color
-    distance[near] = np.minimum(distance[near], distance_to(palette, color))
-  return {int(ids[k]): colors[k] for k in sorted(colors)}
+    nearest[near] = np.minimum(nearest[near], apart[choice])
+  return {entity: chosen[entity] for entity in sorted(chosen)}
+
+
+def _regions(id_map):
+  """Ids present, their indices from large to small, and who touches whom."""
+  id_map = np.asarray(id_map)
+  if id_map.ndim != 2 or id_map.dtype.kind not in 'iu':
+    raise ValueError(
+      f'an id map must be integers [H, W], but is {id_map.dtype} {id_map.shape}'
+    )
+  ids, first, ranks, sizes = np.unique(
+    id_map, return_index=True, return_inverse=True, return_counts=True
+  )
+  ranks = ranks.reshape(id_map.shape)
+  here, right = ranks[:, :-1], ranks[:, 1:]
+  sides = (here, right), (ranks[1:], ranks[:-1])
+  sides += (here[1:], right[:-1]), (right[1:], here[:-1])
+  pairs = np.concatenate([(a * len(ids) + b)[a != b] for a, b in sides])
+  neighbors = [set() for _ in ids]
+  for a, b in zip(*np.divmod(np.unique(pairs), len(ids)), strict=True):
+    if ids[a] != IGNORE_ID and ids[b] != IGNORE_ID:
+      neighbors[a].add(int(b))
+      neighbors[b].add(int(a))
+  order = [int(k) for k in np.lexsort((first, -sizes)) if ids[k] != IGNORE_ID]
+  return ids, order, neighbors
 
 
 def colorize(
@@ -148,10 +214,12 @@ def overlay(
 ) -> np.ndarray:
   """Lays the colours of an id map over its photo, with thin white contours.
 
+  The photo turns grey, so that every hue is that of a segment.
+
   Args:
     image: uint8 [H, W, 3].
     id_map: integers [H, W]; -1 becomes hatched dark grey.
-    alpha: share of the colours in [0, 1]; 0 leaves contours alone.
+    alpha: share of the colours in [0, 1].
     colors: colours to use where they are given, see `entity_colors`.
 
   Returns:
@@ -160,33 +228,65 @@ def overlay(
   Raises:
     ValueError: image and id_map do not fit each other, or alpha is not a share.
   """
-  if image.dtype != np.uint8 or image.shape != (*id_map.shape, 3):
-    raise ValueError(
-      f'image must be uint8 {(*id_map.shape, 3)} to fit its id map, but is '
-      f'{image.dtype} {image.shape}; resize one to the other'
-    )
+  edge = _edges(image, id_map)
   if not 0 <= alpha <= 1:
     raise ValueError(f'alpha must be in [0, 1], but is {alpha}')
-  picture = (1 - alpha) * image + alpha * colorize(id_map, colors)
-  edge = np.zeros(id_map.shape, bool)
-  edge[:, 1:] |= id_map[:, 1:] != id_map[:, :-1]
-  edge[1:] |= id_map[1:] != id_map[:-1]
+  picture = (1 - alpha) * _grey(image) + alpha * colorize(id_map, colors)
   # Not quite opaque: a full white line eats the detail of small pictures.
   picture[edge] = 0.3 * picture[edge] + 0.7 * 255
   return np.round(picture).astype(np.uint8)
 
 
-def uncertainty_map(uncertainty: np.ndarray) -> np.ndarray:
-  """Paints uncertainty from black (certain) over purple to yellow (uncertain).
+def contours(image: np.ndarray, id_map: np.ndarray) -> np.ndarray:
+  """Draws borders in yellow with dark sides, to be seen on white and on black.
 
   Args:
-    uncertainty: float [H, W] in [0, 1].
+    image, id_map: uint8 [H, W, 3] and integers [H, W]; other sizes are refused.
 
   Returns:
     uint8 [H, W, 3].
+  """
+  edge = _edges(image, id_map)
+  picture = image.copy()
+  beside = ndimage.binary_dilation(edge, np.ones((3, 3)))
+  picture[beside] = picture[beside] // 3
+  picture[edge] = 255, 221, 51
+  return picture
+
+
+def _edges(image, id_map):
+  """bool [H, W], where the id is another than to the left or above."""
+  if image.dtype != np.uint8 or image.shape != (*id_map.shape, 3):
+    raise ValueError(
+      f'image must be uint8 {(*id_map.shape, 3)} to fit its id map, but is '
+      f'{image.dtype} {image.shape}; resize one to the other'
+    )
+  edge = np.zeros(id_map.shape, bool)
+  edge[:, 1:] |= id_map[:, 1:] != id_map[:, :-1]
+  edge[1:] |= id_map[1:] != id_map[:-1]
+  return edge
+
+
+def _grey(image):
+  return np.asarray(Image.fromarray(image).convert('L'))[..., None]
+
+
+def doubt(image: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+  """Paints where in a photo a segmentation is most uncertain, above a scale.
+
+  How much samples differ depends on the photo more than on the place in it. So
+  the scale is the photo's own: the surer half of it stays as a pale photo, and
+  its most uncertain hundredth is darkest red.
+
+  Args:
+    image: uint8 [H, W, 3].
+    uncertainty: float [H, W] in [0, 1].
+
+  Returns:
+    uint8 [H + some, max(W, 100), 3]; pixels of the photo are where they were.
 
   Raises:
-    ValueError: values are outside of [0, 1] or nan.
+    ValueError: they do not fit each other, or values are outside of [0, 1].
   """
   low, high = np.min(uncertainty), np.max(uncertainty)
   # Means of float32 shares may end a rounding error above 1.
@@ -194,11 +294,38 @@ def uncertainty_map(uncertainty: np.ndarray) -> np.ndarray:
     raise ValueError(
       f'uncertainty must be in [0, 1], but spans {low:g} to {high:g}'
     )
-  import matplotlib  # takes a quarter of a second
+  if image.shape[:2] != uncertainty.shape:
+    raise ValueError(f'uncertainty of {uncertainty.shape} for {image.shape}')
+  low, high = np.percentile(uncertainty, (50, 99))
+  high = max(high, low + _LEAST_SPAN)
+  share = np.clip((uncertainty - low) / (high - low), 0, 1)
+  picture = _heat(0.45 * _grey(image) + 0.55 * 255, share)
+  height, width = uncertainty.shape[0], max(uncertainty.shape[1], 100)
+  size = max(11, round(width / 40))  # of text, to be read where it is shrunk
+  page = Image.new('RGB', (width, height + 2 * size), 'white')
+  page.paste(Image.fromarray(picture), (0, 0))
+  draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=size)
+  ends, middle = [f'{low:.2f}', f'{high:.2f}'], height + size
+  if width >= 20 * size:
+    ends = [f'median {ends[0]}', f'top 1% {ends[1]}']
+  start, stop = size // 2, width - size // 2
+  draw.text((start, middle), ends[0], fill='#222', font=font, anchor='lm')
+  draw.text((stop, middle), ends[1], fill='#222', font=font, anchor='rm')
+  start += round(size / 2 + draw.textlength(ends[0], font))
+  stop -= round(size / 2 + draw.textlength(ends[1], font))
+  shares = np.linspace(0, 1, stop - start)[None].repeat(size, axis=0)
+  bar = _heat(np.full((*shares.shape, 1), 220.0), shares)
+  page.paste(Image.fromarray(bar), (start, middle - size // 2))
+  return np.asarray(page)
 
-  colormap = matplotlib.colormaps['inferno']
-  shares = np.clip(np.asarray(uncertainty, np.float64), 0, 1)
-  return colormap(shares, bytes=True)[..., :3]
+
+def _heat(below, share):
+  """Lays the colours of shares [h, w] over [h, w, 1], the more the more."""
+  stops = np.linspace(0, 1, len(_HEAT))
+  heat = np.stack([np.interp(share, stops, c) for c in _HEAT.T], axis=-1)
+  opacity = np.clip(1.3 * share, 0, 0.9)[..., None]
+  picture = (1 - opacity) * below + opacity * heat
+  return np.round(picture).astype(np.uint8)
 
 
 def gallery(
@@ -211,13 +338,12 @@ def gallery(
 
   Pictures are scaled to cell_size along their longest side, flat colours
   without blur. Rows that together are too high for a screen are put into two
-  columns: the second half stands to the right of the first. The file
-  appears whole or not at all; missing folders are made.
+  columns: the second half stands to the right of the first.
 
   Args:
     rows: lists of (uint8 [h, w, 3] or [h, w], caption); sizes may differ, rows
       may be shorter than others, a caption may be empty.
-    path: the file to write.
+    path: the file to write; missing folders are made.
     titles, cell_size: text above the columns, from the left; pixels.
 
   Raises:
@@ -233,24 +359,30 @@ def gallery(
     [(_scale(np.asarray(picture), cell_size), text) for picture, text in row]
     for row in rows
   ]
-  half = -(-len(rows) // 2)
-  high = _height(scaled, titles) > _MOST_HEIGHT and len(rows) > 1
-  parts = [scaled[:half], scaled[half:]] if high else [scaled]
-  width = columns * (cell_size + _GAP) - _GAP
-  step = width + 2 * _MARGIN
+  per_part = len(rows)
+  if _height(scaled, titles) > _MOST_HEIGHT:
+    per_part = -(-len(rows) // 2)
+  parts = [
+    scaled[start : start + per_part] for start in range(0, len(rows), per_part)
+  ]
+  step = columns * (cell_size + _GAP) - _GAP + 2 * _MARGIN
   height = max(_height(part, titles) for part in parts)
   page = Image.new('RGB', (len(parts) * step, height), 'white')
-  for k, part in enumerate(parts):
-    _draw_rows(page, part, k * step + _MARGIN, titles, cell_size)
+  draw = ImageDraw.Draw(page)
+  for number, part in enumerate(parts):
+    first = number * step + _MARGIN + cell_size // 2
+    top = _MARGIN + _TITLE_HEIGHT * bool(titles)
+    for k, title in enumerate(titles):
+      where = first + k * (cell_size + _GAP), _MARGIN
+      _write(draw, where, title, _TITLE_SIZE, '#111', cell_size)
+    for row in part:
+      for k, (picture, text) in enumerate(row):
+        middle = first + k * (cell_size + _GAP)
+        page.paste(picture, (middle - (picture.width + 1) // 2, top))
+        where = middle, top + picture.height + 3
+        _write(draw, where, text, _CAPTION_SIZE, '#444', cell_size)
+      top += _row_height(row) + _GAP
   save_png(np.asarray(page), path)
-
-
-def save_png(picture: np.ndarray, path: str | os.PathLike) -> None:
-  """Writes a picture, uint8 or uint16, that appears whole or not at all."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with whole_file(path, 'wb') as file:
-    Image.fromarray(picture).save(file, format='PNG')
 
 
 def _row_height(row):
@@ -263,51 +395,6 @@ def _height(rows, titles):
   """Pixels of a gallery of rows under each other."""
   gaps = _GAP * (len(rows) - 1) + 2 * _MARGIN + _TITLE_HEIGHT * bool(titles)
   return sum(map(_row_height, rows)) + gaps
-
-
-def _draw_rows(page, rows, left, titles, cell_size):
-  """Draws titles and, under each other, rows of scaled pictures."""
-  draw, top = ImageDraw.Draw(page), _MARGIN
-  step, middle = cell_size + _GAP, left + cell_size // 2
-  for k, title in enumerate(titles):
-    where = middle + k * step, top
-    _write(draw, where, title, _TITLE_SIZE, '#111111', cell_size)
-  top += _TITLE_HEIGHT * bool(titles)
-  for row in rows:
-    for k, (picture, text) in enumerate(row):
-      beside = (cell_size - picture.width) // 2
-      page.paste(picture, (left + k * step + beside, top))
-      where = middle + k * step, top + picture.height + 3
-      _write(draw, where, text, _CAPTION_SIZE, '#444444', cell_size)
-    top += _row_height(row) + _GAP
-
-
-def _regions(id_map):
-  """Ids present, their indices from large to small, and who touches whom."""
-  id_map = np.asarray(id_map)
-  if id_map.ndim != 2 or id_map.dtype.kind not in 'iu':
-    raise ValueError(
-      f'an id map must be integers [H, W], but is {id_map.dtype} {id_map.shape}'
-    )
-  ids, first, ranks, sizes = np.unique(
-    id_map, return_index=True, return_inverse=True, return_counts=True
-  )
-  ranks = ranks.reshape(id_map.shape)
-  sides = [
-    (ranks[:, 1:], ranks[:, :-1]),
-    (ranks[1:], ranks[:-1]),
-    (ranks[1:, 1:], ranks[:-1, :-1]),
-    (ranks[1:, :-1], ranks[:-1, 1:]),
-  ]
-  pairs = np.concatenate([(a * len(ids) + b)[a != b] for a, b in sides])
-  labelled = ids != IGNORE_ID
-  neighbors = [set() for _ in ids]
-  for a, b in zip(*np.divmod(np.unique(pairs), len(ids)), strict=True):
-    if labelled[a] and labelled[b]:
-      neighbors[a].add(int(b))
-      neighbors[b].add(int(a))
-  order = [int(k) for k in np.lexsort((first, -sizes)) if labelled[k]]
-  return ids, order, neighbors
 
 
 def _scale(picture, size):
@@ -332,3 +419,36 @@ def _write(draw, where, text, size, color, width):
     text = text[:-1]
     shown = text + '...'
   draw.text(where, shown, fill=color, font=font, anchor='ma')
+
+
+def save_png(picture: np.ndarray, path: str | os.PathLike) -> None:
+  """Writes a picture, uint8 or uint16, that appears whole or not at all."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with whole_file(path, 'wb') as file:
+    Image.fromarray(picture).save(file, format='PNG')
+
+
+def new_figure() -> 'Figure':
+  """Makes a figure that keeps titles, labels and legends inside of itself."""
+  from matplotlib.figure import Figure  # takes half a second
+
+  return Figure(layout='constrained')
+
+
+def save_figure(figure: 'Figure', path: str | os.PathLike) -> None:
+  """Writes a figure that appears whole or not at all.
+
+  Text in PDF and SVG stays text, which can be searched and edited.
+
+  Raises:
+    ValueError: the path does not end in one of PLOT_FORMATS.
+  """
+  kind = pathlib.Path(path).suffix.removeprefix('.')
+  if kind not in PLOT_FORMATS:
+    raise ValueError(f'{path}: plots are written as {", ".join(PLOT_FORMATS)}')
+  import matplotlib
+
+  as_text = {'svg.fonttype': 'none', 'pdf.fonttype': 42}
+  with matplotlib.rc_context(as_text), whole_file(path, 'wb') as file:
+    figure.savefig(file, format=kind, dpi=130)

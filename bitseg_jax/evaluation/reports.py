@@ -8,7 +8,7 @@ import numpy as np
 
 from bitseg_jax import metrics
 from bitseg_jax.data import pipeline
-from bitseg_jax.evaluation import ensembles, pictures, plots
+from bitseg_jax.evaluation import ensembles, pictures
 
 
 def draw_gallery(
@@ -78,11 +78,11 @@ def draw_by_num_samples(
 
   Args:
     summary: as from ensembles.summarize.
-    path: of the plot, ending in one of plots.FORMATS.
+    path: of the plot, ending in one of pictures.PLOT_FORMATS.
   """
   names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'Covering'}
   counts = [int(count) for count in summary]
-  figure = plots.new_figure()
+  figure = pictures.new_figure()
   figure.set_size_inches(9, 3)
   for axes, (name, title) in zip(
     figure.subplots(1, len(names)), names.items(), strict=True
@@ -105,7 +105,7 @@ def draw_by_num_samples(
     axes.grid(alpha=0.3)
   lines = axes.get_legend_handles_labels()
   figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)
-  plots.save(figure, path)
+  pictures.save_figure(figure, path)
 
 
 def format_clicks(results: dict[str, Any]) -> str:
@@ -139,7 +139,7 @@ def format_clicks(results: dict[str, Any]) -> str:
 
 def draw_clicks(results: dict[str, Any], path: pathlib.Path) -> None:
   """Plots the scores of whole maps against the number of clicks."""
-  figure = plots.new_figure()
+  figure = pictures.new_figure()
   figure.set_size_inches(9, 3.6)
   scores = list(next(iter(results['methods'].values())))
   for axes, score in zip(figure.subplots(1, len(scores)), scores, strict=True):
@@ -152,4 +152,4 @@ def draw_clicks(results: dict[str, Any], path: pathlib.Path) -> None:
     axes.set_ylabel(metrics.SCORES[score].title)
     axes.grid(alpha=0.3)
   axes.legend(fontsize=8)
-  plots.save(figure, path)
+  pictures.save_figure(figure, path)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitseg_jax.evaluation import plots
+from bitseg_jax.evaluation import pictures
 from bitseg_jax.runs.log import whole_file, write_json
 
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
@@ -50,7 +50,7 @@ def write_report(
     sweep: the rows.
     scores: by name of the row, of the seeds that are done.
     folder: gets <name>.md, <name>.json and the plot.
-    plot_format: one of plots.FORMATS, which ends the plot's name.
+    plot_format: one of pictures.PLOT_FORMATS, which ends the plot's name.
   """
   folder.mkdir(parents=True, exist_ok=True)
   text = format_table(sweep, scores)
@@ -124,9 +124,9 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   Args:
     sweep: the rows.
     scores: by name of the row, of the seeds that are done.
-    path: of the plot, ending in one of plots.FORMATS.
+    path: of the plot, ending in one of pictures.PLOT_FORMATS.
   """
-  figure = plots.new_figure()
+  figure = pictures.new_figure()
   if all(re.fullmatch(r'.+, \d+', name) for name in sweep.rows):
     _draw_lines(figure, sweep, scores)
   elif sweep.x_label:
@@ -135,7 +135,7 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
     _draw_rows(figure, sweep, scores)
   wide = round(9 * figure.get_figwidth())  # letters
   figure.suptitle(textwrap.fill(sweep.title, wide), fontsize=10)
-  plots.save(figure, path)
+  pictures.save_figure(figure, path)
 
 
 def _means(values):

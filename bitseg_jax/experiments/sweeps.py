@@ -105,7 +105,7 @@ def run(
     folder: where all sweeps of this size lie.
     only: workdirs of the runs to do, without a table; None = all runs.
     say: told of every row.
-    plot_format: one of plots.FORMATS.
+    plot_format: one of pictures.PLOT_FORMATS.
 
   Returns:
     False if it was stopped on the way; the same call goes on.

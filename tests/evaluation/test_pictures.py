@@ -1,11 +1,11 @@
-"""Pictures: what colours, matching, overlays and galleries promise."""
+"""Pictures: what colours, matching, overlays, galleries and plots promise."""
 
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import color
 
 from bitseg_jax import metrics
-from bitseg_jax.app import color_bar
 from bitseg_jax.evaluation import pictures
 
 
@@ -59,8 +59,12 @@ def touching_pairs(id_map):
   return {(a, b) for a, b in pairs if a != b and a >= 0 and b >= 0}
 
 
-def distance(a, b):
-  return np.abs(np.subtract(a, b)).sum()
+def nearest_neighbours(id_map, colors):
+  """The least CIEDE2000 distance of the colours of two that touch."""
+  pairs = np.array(sorted(touching_pairs(id_map)))
+  lab = {k: color.rgb2lab(np.array(c) / 255) for k, c in colors.items()}
+  sides = (np.stack([lab[int(k)] for k in side]) for side in pairs.T)
+  return color.deltaE_ciede2000(*sides).min()
 
 
 @each_map
@@ -80,14 +84,25 @@ def test_neighbours_differ_in_colour_in_a_sample_too(seed):
     assert colors[a] != colors[b]
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_colours_of_neighbours_are_told_apart(seed):
-  id_map = regions(seed)
-  colors = pictures.entity_colors(id_map)
-  nearest = min(
-    distance(colors[a], colors[b]) for a, b in touching_pairs(id_map)
-  )
-  assert nearest > 110  # of 765
+@pytest.mark.parametrize('count', [12, 30, 300])
+@pytest.mark.parametrize('seed', range(3))
+def test_neighbours_are_told_apart_at_once(seed, count):
+  """Yellow and orange are 20 apart, two greens of a leaf 10."""
+  id_map = regions(seed, count)
+  assert nearest_neighbours(id_map, pictures.entity_colors(id_map)) > 20
+
+
+def test_neighbours_are_told_apart_over_any_photo():
+  id_map = regions(0)
+  photo = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype='u1')
+  picture = pictures.overlay(photo, id_map)
+  means = {k: picture[id_map == k].mean(axis=0) for k in range(30)}
+  assert nearest_neighbours(id_map, means) > 8
+  # The photo's own colours do not mix with those of the segments.
+  red = photo * np.array([1, 0, 0], np.uint8)
+  grey = np.asarray(Image.fromarray(red).convert('L').convert('RGB'))
+  painted = [pictures.overlay(p, id_map) for p in (red, grey)]
+  np.testing.assert_array_equal(*painted)
 
 
 def test_up_to_forty_entities_have_a_colour_each():
@@ -99,8 +114,8 @@ def test_up_to_forty_entities_have_a_colour_each():
 def test_colorize_paints_the_chosen_colours(id_map):
   picture = pictures.colorize(id_map)
   assert picture.dtype == np.uint8 and picture.shape == (*id_map.shape, 3)
-  for entity, color in pictures.entity_colors(id_map).items():
-    assert (picture[id_map == entity] == color).all()
+  for entity, chosen in pictures.entity_colors(id_map).items():
+    assert (picture[id_map == entity] == chosen).all()
   ignored = picture[id_map == -1]
   assert (ignored == ignored[:, :1]).all() and (ignored < 100).all()
 
@@ -198,30 +213,33 @@ def test_overlay_mixes_photo_and_colours_inside_contours():
   assert (unmixed[inside] == 80).all()
 
 
-def test_uncertainty_gets_brighter():
-  shares = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
-  picture = pictures.uncertainty_map(shares)
-  assert picture.dtype == np.uint8 and picture.shape == (1, 64, 3)
-  luma = picture[0] @ [0.299, 0.587, 0.114]
-  assert (np.diff(luma) > 0).all() and luma[0] < 5 and luma[-1] > 200
-
-
 @pytest.mark.parametrize('shape', [(30, 47), (300, 400), (19, 1024)])
-def test_a_color_bar_stands_below_its_picture(shape):
-  picture = pictures.uncertainty_map(np.full(shape, 0.5))
-  page = color_bar.put_below(picture)
+def test_doubt_shows_where_whatever_its_level(shape):
+  photo = np.full((*shape, 3), 90, np.uint8)
+  place = np.random.default_rng(0).random(shape)
   height, width = shape
-  np.testing.assert_array_equal(page[:height, :width], picture)
-  below = page[height:]
+  page = pictures.doubt(photo, 0.6 + 0.3 * place)
+  picture = page[:height, :width]
+  np.testing.assert_array_equal(
+    picture, pictures.doubt(photo, 0.1 + 0.3 * place)[:height, :width]
+  )
+  grey = (picture == picture[..., :1]).all(axis=-1)
+  # The surer half is the photo; of the others, the more the redder.
+  assert grey[place < np.median(place)].all()
+  assert not grey[place > np.percentile(place, 55)].any()
+  green = picture[..., 1][np.unravel_index(place.argsort(axis=None), shape)]
+  assert (np.diff(green.astype(int)) <= 1).all() and green[0] > green[-1] + 90
+  # Below is a bar of nearly the same colours, between two numbers.
+  below, darkest = page[height:], picture.reshape(-1, 3)[place.argmax()]
   assert below.shape[0] < 60
-  # The colours of certain and of uncertain, from left to right, and text.
-  columns = [
-    np.flatnonzero((below == color).all(axis=-1).any(axis=0))
-    for color in pictures.uncertainty_map(np.array([[0.0, 1.0]]))[0]
-  ]
-  assert len(columns[0]) and len(columns[1])
-  assert columns[0].min() < columns[1].max()
-  assert below[:, : columns[0].min()].min() < 100 < 255 == below[:, 0].min()
+  assert np.abs(below.astype(int) - darkest).max(axis=-1).min() < 15
+
+
+def test_small_differences_of_doubt_are_not_blown_up():
+  photo = np.full((20, 120, 3), 90, np.uint8)
+  sure = np.random.default_rng(0).random((20, 120)) * 0.004
+  picture = pictures.doubt(photo, sure)[:20].astype(int)
+  assert np.ptp(picture, axis=(0, 1)).max() < 20
 
 
 def test_a_high_gallery_stands_in_two_columns(tmp_path):
@@ -310,7 +328,8 @@ def test_inputs_are_left_alone(tmp_path):
     array.setflags(write=False)
   pictures.colorize(id_map, colors)
   pictures.match_ids(id_map, other)
-  pictures.uncertainty_map(uncertainty)
+  pictures.doubt(photo, uncertainty)
+  pictures.contours(photo, id_map)
   overlay = pictures.overlay(photo, id_map, colors=colors)
   pictures.gallery([[(photo, 'a'), (overlay, 'b')]], tmp_path / 'g.png')
   for array, copy in zip(arrays, copies, strict=True):
@@ -334,8 +353,9 @@ IDS = np.zeros((4, 5), np.int32)
     ),
     (lambda path: pictures.overlay(PHOTO / 255, IDS), 'but is float64'),
     (lambda path: pictures.overlay(PHOTO, IDS, alpha=2), 'alpha'),
-    (lambda path: pictures.uncertainty_map(IDS + 1.5), 'spans 1.5 to 1.5'),
-    (lambda path: pictures.uncertainty_map(IDS * np.nan), 'spans nan'),
+    (lambda path: pictures.doubt(PHOTO, IDS + 1.5), 'spans 1.5 to 1.5'),
+    (lambda path: pictures.doubt(PHOTO, IDS * np.nan), 'spans nan'),
+    (lambda path: pictures.doubt(PHOTO[:2], IDS * 0.5), r'of \(4, 5\) for \(2'),
     (lambda path: pictures.gallery([], path), 'no pictures'),
     (lambda path: pictures.gallery([[(PHOTO / 255, '')]], path), 'float64'),
     (
@@ -348,4 +368,35 @@ def test_bad_input_is_refused_in_one_line(call, message, tmp_path):
   with pytest.raises(ValueError, match=message) as error:
     call(tmp_path / 'gallery.png')
   assert '\n' not in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+def draw_plot(path):
+  figure = pictures.new_figure()
+  axes = figure.subplots()
+  axes.plot([1, 2], [3, 4], label='a line')
+  axes.set_title('A title')
+  pictures.save_figure(figure, path)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'begin'), [('png', b'\x89PNG'), ('pdf', b'%PDF'), ('svg', b'<?xml')]
+)
+def test_a_plot_has_the_format_of_its_name(tmp_path, kind, begin):
+  draw_plot(tmp_path / f'a.{kind}')
+  (file,) = tmp_path.iterdir()
+  content = file.read_bytes()
+  assert content.startswith(begin) and kind in pictures.PLOT_FORMATS
+  # Vector files hold lines and text but no pixels.
+  assert kind == 'png' or not (
+    b'/Subtype /Image' in content or b'<image' in content
+  )
+  assert kind != 'svg' or b'A title</text>' in content
+
+
+def test_a_plot_of_another_format_is_refused(tmp_path):
+  with pytest.raises(
+    ValueError, match=r'a\.jpg: plots are written as png, pdf, svg'
+  ):
+    draw_plot(tmp_path / 'a.jpg')
   assert not list(tmp_path.iterdir())

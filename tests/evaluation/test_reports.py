@@ -20,7 +20,7 @@ SUMMARY = {
 def test_the_plot_by_number_of_samples_spans_its_data(tmp_path, monkeypatch):
   drawn = []
   monkeypatch.setattr(
-    reports.plots, 'save', lambda figure, path: drawn.append(figure)
+    reports.pictures, 'save_figure', lambda figure, path: drawn.append(figure)
   )
   reports.draw_by_num_samples(SUMMARY, tmp_path / 'a.png')
   for axes in drawn[0].axes:

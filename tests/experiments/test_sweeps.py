@@ -134,7 +134,7 @@ def test_axes_span_the_data(kind, monkeypatch, tmp_path):
   scores = {name: {0: (0.5 + i / 100, 0.52)} for i, name in enumerate(rows)}
   drawn = []
   monkeypatch.setattr(
-    report.plots, 'save', lambda figure, path: drawn.append(figure)
+    report.pictures, 'save_figure', lambda figure, path: drawn.append(figure)
   )
   report.draw(sweep, scores, tmp_path / 'a.png')
   axes = drawn[0].axes[0]

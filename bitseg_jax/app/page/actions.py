@@ -284,19 +284,8 @@ def sample_pictures(shown: Shown) -> list[pictures.Cell]:
 
 
 def uncertainty(shown: Shown) -> np.ndarray:
-  """uint8 [h, w, 3]; the page has a colour bar of its own."""
-  return files.uncertainty_picture(shown.result, shown.matched.shape)
-
-
-def color_bar() -> str:
-  """Returns HTML with the colours of uncertainty, from sure to unsure."""
-  (colors,) = pictures.uncertainty_map(np.linspace(0, 1, 9)[None])
-  stops = ', '.join('rgb({}, {}, {})'.format(*color) for color in colors)
-  return (
-    '<div style="display: flex; gap: 8px; align-items: center">certain'
-    '<div style="height: 12px; flex: 1; max-width: 240px; background: '
-    f'linear-gradient(to right, {stops})"></div>uncertain</div>'
-  )
+  """Where the segmentation is most uncertain, uint8 [h, w, 3]."""
+  return files.doubt_picture(shown.photo.pixels, shown.result)
 
 
 def note(text: str, bad: bool = False) -> str:

@@ -325,7 +325,6 @@ def _results(folder, shown):
       **_plain(_BUTTONS),
     )
   with gr.Tab('Uncertainty') as uncertainty_tab:
-    gr.HTML(actions.color_bar())
     uncertainty = gr.Image(interactive=False, **_plain(_BUTTONS))
   with gr.Tab('Files') as files_tab:
     files = gr.File(
