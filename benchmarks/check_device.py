@@ -17,7 +17,7 @@ from bitseg_jax.app import official
 from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import quickstart
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, pretrained
+from bitseg_jax.runs import build, weights
 from bitseg_jax.training import step as train_step
 from tests import recorded
 
@@ -25,7 +25,7 @@ from tests import recorded
 def golden_difference() -> float:
   """Largest difference of the network's output from the recorded one."""
   tensors, config = recorded.official_model()
-  expected = pretrained.abstract_params(config)
+  expected = weights.abstract_params(config)
   params = official.from_official(tensors, expected, config)
   golden = np.load(recorded.UNET)
   last = lambda name: np.moveaxis(golden[name], 1, -1)

@@ -26,7 +26,7 @@ from bitseg_jax.app import official
 from bitseg_jax.benchmarks import device
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.models import layers
-from bitseg_jax.runs import build, compiling, devices
+from bitseg_jax.runs import build, devices
 from bitseg_jax.training import step
 
 WHAT = ('forward', 'step', 'sample')
@@ -197,7 +197,9 @@ def make_parts(
   batch = device.training_batch(config, parts, mesh)
   corrupt_fn, _ = step.make_loss(config.diffusion, parts)
   inputs = jax.jit(corrupt_fn)(batch, jax.random.key(1))
-  denoise = jax.jit(parts.denoise, compiler_options=compiling.options(mesh))
+  denoise = jax.jit(
+    parts.denoise, compiler_options=devices.compiler_options(mesh)
+  )
   args = inputs['z_t'], inputs['image'], inputs['t']
   ours = denoise(state.params, *args)
 

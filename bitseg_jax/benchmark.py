@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from bitseg_jax import cli
 from bitseg_jax.benchmarks import device, host, topology
 from bitseg_jax.data.outside import SourceError, read_json
-from bitseg_jax.runs import checks
+from bitseg_jax.runs import schema
 from bitseg_jax.runs.log import write_json
 
 WHAT = ('input', 'metrics', 'train', 'sample')
@@ -56,7 +56,7 @@ def main() -> None:
     raise ValueError('--topology compiles train and sample: name one in --what')
   cli.check_output(f.output, 'rows')
   old = _read_rows(Path(f.compare)) if f.compare else {}
-  checks.check(f.config)
+  schema.check(f.config)
   _choose_platforms(f.topology)
   where = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   where = f'compiled for {f.topology}' if f.topology else where

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.app import official
-from bitseg_jax.runs import checks, pretrained, weights
+from bitseg_jax.runs import schema, weights
 
 
 def convert(
@@ -43,7 +43,7 @@ def convert(
     to: 'pretrained' or 'official'.
     key: which state dict of the file, see official.read_file.
     kind: which weights of a run, 'ema_params' or 'params'.
-    dtype: of a pretrained model, see pretrained.save_pretrained.
+    dtype: of a pretrained model, see weights.save.
     card: Markdown that describes a pretrained model.
 
   Raises:
@@ -68,7 +68,7 @@ def convert(
   if to == 'official':
     official.write_file(output, official.to_official(params, config))
   else:
-    pretrained.save_pretrained(output, params, config, card, dtype)
+    weights.save(output, params, config, card, dtype)
   leaves = jax.tree.leaves(params)
   count = sum(leaf.size for leaf in leaves)
   print(
@@ -84,9 +84,9 @@ def _read_official(path: str, key: str | None, config: ConfigDict | None):
       f'--config is missing: {path} does not say what network its tensors are '
       'of; the main model is --config=main'
     )
-  checks.check(config)
+  schema.check(config)
   official.check_config(config)
-  expected = pretrained.abstract_params(config)
+  expected = weights.abstract_params(config)
   key, tensors = official.read_file(path, key)
   return official.from_official(tensors, expected, config, path), config, key
 
@@ -102,7 +102,7 @@ def define_flags() -> None:
   flags.DEFINE_string('key', None, 'Which state dict of the file.')
   kinds = ['ema_params', 'params']
   flags.DEFINE_enum('kind', kinds[0], kinds, 'Which weights of a run.')
-  dtypes = list(pretrained.DTYPES)
+  dtypes = list(weights.DTYPES)
   flags.DEFINE_enum('dtype', dtypes[0], dtypes, 'Of a pretrained model.')
   flags.DEFINE_string('card', '', 'Markdown file that describes the model.')
   flags.mark_flags_as_required(['input', 'output'])

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runs import build, checkpoint, partners
+from bitseg_jax.runs import build, checkpoint, devices
 from bitseg_jax.training import train
 
 
@@ -73,14 +73,14 @@ def main() -> int:
   if alone and not (f.num_processes is None and f.process_id is None):
     raise ValueError('--num_processes and --process_id need --coordinator')
   if not alone:
-    partners.join(
+    devices.join(
       f.coordinator, f.num_processes, f.process_id, f.partner_timeout
     )
   try:
     return _run(f)
   except Exception as error:
     if jax.process_count() > 1:
-      partners.leave(error)
+      devices.leave(error)
     raise
 
 

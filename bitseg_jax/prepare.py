@@ -17,7 +17,7 @@ from bitseg_jax.app.describe import describe
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.run import prepare
-from bitseg_jax.runs import lock
+from bitseg_jax.runs import log
 
 
 def define_flags() -> None:
@@ -62,7 +62,7 @@ def main() -> int:
     splits.check_no_links(f.output)
   with contextlib.ExitStack() as held, interrupts.raised():
     if not f.check:
-      held.enter_context(lock.hold(f.output, part))
+      held.enter_context(log.hold(f.output, part))
     return prepare(
       f.dataset,
       f.source,

@@ -22,12 +22,15 @@ DATA = {
     'needed, without files. ambiguous: likewise, but annotators disagree',
     choices=('tfds', 'procedural', 'ambiguous'),
   ),
-  'dir': Setting('datasets/entityseg', 'folder of the prepared dataset'),
+  'dir': Setting(
+    'datasets/entityseg', 'folder of the prepared dataset', free=True
+  ),
   'dirs': Setting(
     (),
     'several prepared datasets, instead of dir: they are trained on together '
     'and evaluated one by one',
     of=str,
+    free=True,
   ),
   'weights': Setting(
     (),
@@ -38,7 +41,7 @@ DATA = {
     most=1e6,
   ),
   'train_split': Setting('train', 'split to train on'),
-  'eval_split': Setting('val', 'split to evaluate on'),
+  'eval_split': Setting('val', 'split to evaluate on', free=True),
   'image_size': Setting(
     128,
     'longest side of a photo in pixels; photos are padded to a square of it',
@@ -66,7 +69,7 @@ DATA = {
     1.0, 'a crop is up to this factor wider or narrower', least=1, most=16
   ),
   'num_threads': Setting(
-    4, 'reading threads of each process', least=1, most=1024
+    4, 'reading threads of each process', least=1, most=1024, free=True
   ),
   'num_workers': Setting(
     0,
@@ -74,6 +77,7 @@ DATA = {
     'start, and 0 reads in threads alone. The batches do not depend on it',
     least=0,
     most=1024,
+    free=True,
   ),
   'num_scenes': Setting(
     1_000_000, 'procedural scenes to train on', least=1, most=_MANY
@@ -189,13 +193,17 @@ MODEL = {
   'fused_attention': Setting(
     False,
     "cuDNN's attention kernel, on NVIDIA GPUs from Ampere on, in bfloat16",
+    free=True,
   ),
   'fold_columns': Setting(
     False,
     'fold two columns of the first level into its channels: the same function '
     'in less memory on TPU, if they are 64; slower on CPU',
+    free=True,
   ),
-  'remat': Setting(False, 'compute blocks twice, to keep less in memory'),
+  'remat': Setting(
+    False, 'compute blocks twice, to keep less in memory', free=True
+  ),
 }
 
 TRAIN = {
@@ -203,7 +211,11 @@ TRAIN = {
     8, 'images in a batch, over all devices', least=1, most=1_000_000
   ),
   'accumulate': Setting(
-    1, 'parts that a batch is computed in, to save memory', least=1, most=1024
+    1,
+    'parts that a batch is computed in, to save memory',
+    least=1,
+    most=1024,
+    free=True,
   ),
   'steps_per_call': Setting(
     1,
@@ -212,15 +224,17 @@ TRAIN = {
     'in steps',
     least=1,
     most=10_000,
+    free=True,
   ),
   'fsdp': Setting(
     1,
     'devices that share one copy of parameters and optimizer state',
     least=1,
     most=65_536,
+    free=True,
   ),
   'num_steps': Setting(
-    300_000, 'steps of the whole training', least=1, most=_MANY
+    300_000, 'steps of the whole training', least=1, most=_MANY, free=True
   ),
   'optimizer': Setting(
     'adamw', 'muon learns more in few steps', choices=train_state.OPTIMIZERS
@@ -232,7 +246,11 @@ TRAIN = {
     1_000, 'steps of linear warm-up', least=0, most=_MANY
   ),
   'decay_steps': Setting(
-    50_000, 'steps of cosine decay to 0, the last ones', least=0, most=_MANY
+    50_000,
+    'steps of cosine decay to 0, the last ones',
+    least=0,
+    most=_MANY,
+    free=True,
   ),
   'beta1': Setting(
     0.9, "decay of AdamW's mean of gradients", least=0, most=0.99999999
@@ -246,13 +264,21 @@ TRAIN = {
     0.9999, 'decay of the average of the parameters', least=0, most=1
   ),
   'log_every': Setting(
-    100, 'steps from one log line to the next', least=1, most=_MANY
+    100, 'steps from one log line to the next', least=1, most=_MANY, free=True
   ),
   'eval_every': Setting(
-    10_000, 'steps from one evaluation to the next', least=1, most=_MANY
+    10_000,
+    'steps from one evaluation to the next',
+    least=1,
+    most=_MANY,
+    free=True,
   ),
   'checkpoint_every': Setting(
-    5_000, 'steps from one checkpoint to the next', least=1, most=_MANY
+    5_000,
+    'steps from one checkpoint to the next',
+    least=1,
+    most=_MANY,
+    free=True,
   ),
   'checkpoint_minutes': Setting(
     15.0,
@@ -260,22 +286,32 @@ TRAIN = {
     'checkpoint; 0 is off',
     least=0,
     most=1e6,
+    free=True,
   ),
   'keep_checkpoints': Setting(
-    2, 'checkpoints kept; the newest may be unfinished', least=2, most=10_000
+    2,
+    'checkpoints kept; the newest may be unfinished',
+    least=2,
+    most=10_000,
+    free=True,
   ),
 }
 
 SAMPLE = {
-  'num_steps': Setting(8, 'steps from noise to codes', least=1, most=100_000),
+  'num_steps': Setting(
+    8, 'steps from noise to codes', least=1, most=100_000, free=True
+  ),
   'method': Setting(
-    'ddpm', 'how a step is taken', choices=tuple(sampler.METHODS)
+    'ddpm', 'how a step is taken', choices=tuple(sampler.METHODS), free=True
   ),
   'variance': Setting(
-    'large', 'variance of the noise that ddpm adds', choices=sampler.VARIANCES
+    'large',
+    'variance of the noise that ddpm adds',
+    choices=sampler.VARIANCES,
+    free=True,
   ),
   'guidance_weight': Setting(
-    1.0, 'classifier-free guidance; 0 is off', least=-100, most=100
+    1.0, 'classifier-free guidance; 0 is off', least=-100, most=100, free=True
   ),
   'guidance_interval': Setting(
     (0.0, 1.0),
@@ -284,6 +320,7 @@ SAMPLE = {
     least=0,
     most=1,
     length=2,
+    free=True,
   ),
   'time_difference': Setting(
     0.0,
@@ -291,27 +328,45 @@ SAMPLE = {
     'difference of Chen et al. 2023)',
     least=0,
     most=1000,
+    free=True,
   ),
 }
 
 EVAL = {
   'batch_size': Setting(
-    16, 'images in a batch, over all devices', least=1, most=1_000_000
+    16,
+    'images in a batch, over all devices',
+    least=1,
+    most=1_000_000,
+    free=True,
   ),
   'num_images': Setting(
-    0, 'images of each dataset; 0 is the whole split', least=0, most=_MANY
+    0,
+    'images of each dataset; 0 is the whole split',
+    least=0,
+    most=_MANY,
+    free=True,
   ),
-  'num_samples': Setting(1, 'samples of each image', least=1, most=1024),
+  'num_samples': Setting(
+    1, 'samples of each image', least=1, most=1024, free=True
+  ),
   'weights': Setting(
     ('ema', 'raw'),
     'which weights to evaluate: the average, or those of the last step',
     of=str,
     choices=('ema', 'raw'),
+    free=True,
   ),
   'during_training': Setting(
-    64, 'images to evaluate at each eval_every; 0 is none', least=0, most=_MANY
+    64,
+    'images to evaluate at each eval_every; 0 is none',
+    least=0,
+    most=_MANY,
+    free=True,
   ),
-  'gallery_images': Setting(8, 'images in the gallery', least=0, most=1000),
+  'gallery_images': Setting(
+    8, 'images in the gallery', least=0, most=1000, free=True
+  ),
 }
 
 DISTILL = {
@@ -319,6 +374,7 @@ DISTILL = {
     '',
     'a run or a pretrained model, whose samples this one learns to draw in '
     "sample.num_steps evaluations; '' is none",
+    free=True,
   ),
   'teacher_steps': Setting(
     0, "the teacher's steps; 0 is those of its config", least=0, most=100_000
@@ -333,6 +389,7 @@ SETTINGS = {
     '',
     'workdir of another run, or a pretrained model, whose weights to start '
     "from; '' is none",
+    free=True,
   ),
   'data': DATA,
   'codes': CODES,

@@ -139,7 +139,7 @@ def checked_with(name, value):
   for part in path:
     section = section[part]
   section[last] = value
-  schema.check(config, base.SETTINGS)
+  schema.check_ranges(config)
 
 
 def as_value(setting, number):
@@ -168,7 +168,7 @@ def test_every_config_builds(name):
 
 
 def test_every_default_lies_in_its_range():
-  schema.check(base.get_config(), base.SETTINGS)
+  schema.check_ranges(base.get_config())
   for name, setting in ALL.items():
     assert setting.meaning, name
     bounds = setting.least, setting.most, setting.above
@@ -228,9 +228,9 @@ def test_no_section_or_setting_may_be_missing_or_unknown():
   config = base.get_config().to_dict()
   del config['train']['ema_decay']
   with pytest.raises(ValueError, match=r'config\.train\.ema_decay is missing'):
-    schema.check(config, base.SETTINGS)
+    schema.check_ranges(config)
   config = base.get_config().to_dict() | {'trian': {}}
   with pytest.raises(ValueError, match=r'config\.trian is no setting'):
-    schema.check(config, base.SETTINGS)
+    schema.check_ranges(config)
   with pytest.raises(ValueError, match=r'config\.train is 3, not a section'):
     checked_with('train', 3)

@@ -30,8 +30,8 @@ ONLY_ROOM = {
   'gradio': {'app/page/layout'},
   'orbax': {'runs/checkpoint'},
   'tensorflow_datasets': {'data/prepared'},
-  'safetensors': {'runs/pretrained'},
-  'huggingface_hub': {'runs/pretrained'},
+  'safetensors': {'runs/weights'},
+  'huggingface_hub': {'runs/weights'},
   'tensorflow': set(),
   'torch': {'app/official'},
 }

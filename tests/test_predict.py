@@ -20,7 +20,7 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco_panoptic
 from bitseg_jax.evaluation import pictures, reading
-from bitseg_jax.runs import pretrained
+from bitseg_jax.runs import weights
 
 ALL = list(records.KINDS)
 
@@ -316,7 +316,7 @@ def test_a_file_of_somebody_else_stays(folder, tmp_path, capsys, content):
 def test_a_folder_with_the_name_of_the_model_is_not_meant(
   folder, tmp_path, monkeypatch
 ):
-  name = pretrained.DEFAULT
+  name = weights.DEFAULT
   (tmp_path / name).mkdir()
   made = []
   for place in (tmp_path, folder):

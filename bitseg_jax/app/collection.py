@@ -19,7 +19,7 @@ from bitseg_jax.app import files, known_files, photos, records
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.runs import pretrained
+from bitseg_jax.runs import weights
 from bitseg_jax.runs.log import (
   check_no_links,
   progress_bar,
@@ -157,7 +157,7 @@ def _made_with(segmenter, checkpoint, options, steering):
     options.num_steps, options.guidance_weight
   )
   # The name of a pretrained model is no path, though a folder may share it.
-  is_path = os.path.exists(checkpoint) and not pretrained.is_shipped(checkpoint)
+  is_path = os.path.exists(checkpoint) and not weights.is_shipped(checkpoint)
   return {
     'checkpoint': os.path.abspath(checkpoint) if is_path else checkpoint,
     'step': segmenter.step,

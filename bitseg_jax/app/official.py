@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from bitseg_jax.runs import pretrained
+from bitseg_jax.runs import weights
 
 # What a float32 parameter can be made of without loss.
 _DTYPES = {
@@ -139,7 +139,7 @@ def from_official(
 
   Args:
     tensors: the state dict, by name; float32, or 16 bits.
-    expected: our parameters or their shapes, see pretrained.abstract_params.
+    expected: our parameters or their shapes, see weights.abstract_params.
     config: of a run, says what the network is made of.
     where: the tensors are from, for messages.
 
@@ -151,10 +151,10 @@ def from_official(
       has, or a tensor is missing, too many, of another shape or dtype, or not
       finite.
   """
-  shapes = pretrained.flatten_shapes(expected)
+  shapes = weights.flatten_shapes(expected)
   names = _names(shapes, config)
   wanted = {names[ours]: _turned(ours, shape) for ours, shape in shapes.items()}
-  pretrained.check_tensors(tensors, wanted, where, _DTYPES)
+  weights.check_tensors(tensors, wanted, where, _DTYPES)
   flat = {}
   for ours, theirs in names.items():
     w = tensors[theirs]
@@ -224,7 +224,7 @@ def read_file(
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')
   if path.suffix == '.safetensors':
-    flat = pretrained.read_tensors(path)
+    flat = weights.read_tensors(path)
   else:
     flat = dict(_flatten(_read_torch(path)))
   prefixes = {
@@ -272,7 +272,7 @@ def write_file(
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.partly')
   try:
     # 'pt' is what PyTorch's own readers ask for.
-    pretrained.write_tensors(temporary, tensors, {'format': 'pt'})
+    weights.write_tensors(temporary, tensors, {'format': 'pt'})
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)

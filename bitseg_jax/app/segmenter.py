@@ -18,7 +18,7 @@ from bitseg_jax.app import photos, stablehlo, steering, views
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.configs import base
 from bitseg_jax.evaluation import draw_samples, photo_samples
-from bitseg_jax.runs import build, devices, pretrained, schema, weights
+from bitseg_jax.runs import build, devices, schema, weights
 
 Photo = np.ndarray | Image.Image
 
@@ -109,12 +109,12 @@ class Segmenter:
       FileNotFoundError: if there is no whole checkpoint.
       ValueError: if kind is neither.
     """
-    return cls._of(weights.read_checkpoint(path, kind), batch_size)
+    return cls._of(weights.read(path, kind), batch_size)
 
   @classmethod
   def from_pretrained(
     cls,
-    name: str | pathlib.Path = pretrained.DEFAULT,
+    name: str | pathlib.Path = weights.DEFAULT,
     batch_size: int | None = None,
   ) -> 'Segmenter':
     """Loads a model that `save_pretrained` wrote.
@@ -125,9 +125,9 @@ class Segmenter:
       batch_size: see `__init__`.
 
     Raises:
-      OSError, ValueError, ImportError: see pretrained.load_pretrained.
+      OSError, ValueError, ImportError: see weights.read.
     """
-    return cls._of(weights.read_pretrained(name), batch_size)
+    return cls._of(weights.read(name), batch_size)
 
   @classmethod
   def _of(cls, found, batch_size):
@@ -145,14 +145,14 @@ class Segmenter:
     """Writes the model to a folder that `from_pretrained` reads.
 
     Args:
-      folder, dtype, card: see pretrained.save_pretrained.
+      folder, dtype, card: see weights.save.
 
     Raises:
       ValueError, OSError: see there.
     """
     if self._config is None:
       raise ValueError('this segmenter was made without the config of its run')
-    pretrained.save_pretrained(folder, self._params, self._config, card, dtype)
+    weights.save(folder, self._params, self._config, card, dtype)
 
   def segment(
     self,

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, compiling, devices
+from bitseg_jax.runs import build, devices
 from bitseg_jax.training import step as train_step
 
 _COLLECTIVES = (
@@ -192,7 +192,7 @@ def _compile(function, *args):
     with warnings.catch_warnings():
       # JAX's cache keeps what is compiled for a TPU, but only one can load it.
       warnings.filterwarnings('ignore', 'Error reading persistent compilation')
-      return compiling.compile_ahead(function, *args)
+      return devices.compile_ahead(function, *args)
   except RuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -262,7 +262,9 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   _, optimizer = build.make_optimizer(config.train)
   state = build.make_state(parts, optimizer, mesh)[0](jax.random.key(0))
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
-  forward = jax.jit(parts.denoise, compiler_options=compiling.options(mesh))
+  forward = jax.jit(
+    parts.denoise, compiler_options=devices.compiler_options(mesh)
+  )
   inputs = devices.put_batch(network_inputs(parts, count), mesh)
   flops = work('train', config)
   rows = [('forward: work', flops / 3e9, 'GFLOP/image')]

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from bitseg_jax import sampler
 from bitseg_jax.data import pipeline, transforms
 from bitseg_jax.evaluation import prompts
-from bitseg_jax.runs import build, compiling, devices
+from bitseg_jax.runs import build, devices
 from bitseg_jax.runs.log import progress_bar
 
 
@@ -94,7 +94,7 @@ def make_sample_fn(
     # Parameters lie as they are.
     in_shardings=(None, *[split] * 3, *[split, split, None] * steered),
     out_shardings=devices.copied_on(mesh),
-    compiler_options=compiling.options(mesh),
+    compiler_options=devices.compiler_options(mesh),
   )
 
 
@@ -137,7 +137,7 @@ def make_codes_fn(
     codes_fn,
     in_shardings=(None, split, split, split),  # parameters lie as they are
     out_shardings=split,
-    compiler_options=compiling.options(mesh),
+    compiler_options=devices.compiler_options(mesh),
   )
 
 

@@ -25,7 +25,7 @@ from bitseg_jax.data.ambiguous import AmbiguousScenes
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models import MODELS
-from bitseg_jax.runs import checks, devices, schema, train_state
+from bitseg_jax.runs import devices, schema, train_state
 
 
 class Experiment(NamedTuple):
@@ -71,7 +71,7 @@ def build(config: ConfigDict) -> Experiment:
   Raises:
     ValueError: in one line, if settings are invalid or contradict each other.
   """
-  checks.check(config)
+  schema.check(config)
   codec = codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   noise = schedule.Schedule(
     config.diffusion.schedule, config.diffusion.input_scale
@@ -275,7 +275,7 @@ def evaluated(
   Raises:
     ValueError: in one line, if a value of given is out of its range.
   """
-  schema.check(given, base.SETTINGS)
+  schema.check_ranges(given)
   config = saved.copy_and_resolve_references()
   config.eval = given.eval
   config.sample = given.sample.copy_and_resolve_references()

@@ -8,18 +8,24 @@ A step under <workdir>/checkpoints/<step>/ holds the items
   config       the run's config (JSON)
 
 apart, so that sampling reads the parameters it needs and nothing else, and
-digest.json, written last: a step whose files do not fit it is passed over. The
-position of the input is the step: every step takes one batch.
+digest.json, written last, with the SHA-256 of each file: orbax notices a
+flipped bit in its manifests, but not in array data. A step whose files do not
+fit its digest is passed over. The position of the input is the step: every step
+takes one batch.
 """
 
 import contextlib
 import functools
+import hashlib
 import json
 import logging
+import os
 import pathlib
+import shutil
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,13 +35,19 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from bitseg_jax.runs import checks, digest, disk
+from bitseg_jax.runs import schema
 from bitseg_jax.runs.train_state import TrainState
 
 # The weights that one can sample with, and the items that hold them.
 KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'config')
+DIGEST = 'digest.json'
 _NO_STEP = -1
+_TRIES = 3
+
+
+class DamagedError(ValueError):
+  """Files are not, or no longer, as they were written."""
 
 
 class Manager:
@@ -64,7 +76,7 @@ class Manager:
       self._raise_failures(self._sealed)
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
       if jax.process_index() == 0:
-        disk.check_room(self.folder, state)
+        check_room(self.folder, state)
       self.orbax.save(
         step,
         args=ocp.args.Composite(
@@ -81,28 +93,19 @@ class Manager:
       self._sealed.append(self._sealer.submit(self._seal, step))
 
   def check(self) -> None:
-    """Checks that what is being saved in the background has not failed.
-
-    Raises:
-      OSError: it has; the steps before are good.
-    """
+    """Raises OSError if what is being saved in the background has failed."""
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.check_for_errors()
       self._raise_failures([s for s in self._sealed if s.done()])
 
   def finish(self) -> None:
-    """Waits until everything is saved, digests included.
-
-    Raises:
-      OSError: saving failed; the steps before are good.
-    """
-    try:
-      with _one_line(f'the last step cannot be saved to {self.folder}'):
-        self.orbax.wait_until_finished()
-    finally:
-      self._closed.set()  # a step that is not there now never will be
-      self._sealer.shutdown()
+    """Waits until everything is saved, or raises OSError, as `save` does."""
     with _one_line(f'the last step cannot be saved to {self.folder}'):
+      try:
+        self.orbax.wait_until_finished()
+      finally:
+        self._closed.set()  # a step that is not there now never will be
+        self._sealer.shutdown()
       self._raise_failures(self._sealed)
 
   def _raise_failures(self, sealed):
@@ -117,7 +120,7 @@ class Manager:
     while not folder.is_dir() and not self._closed.wait(0.02):
       pass
     with contextlib.suppress(FileNotFoundError):  # failed, or old and deleted
-      disk.retry(lambda: digest.write(folder))
+      _retry(lambda: write_digest(folder))
 
 
 @contextlib.contextmanager
@@ -190,20 +193,17 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
-  """Reads the config of the newest whole step.
+  """Reads the config of the newest whole step, complete and checked.
 
   Args:
     workdir: directory of a run, or one step of it, see read_params.
 
-  Returns:
-    The config, complete and checked.
-
   Raises:
     FileNotFoundError: if the workdir holds no such step.
-    ValueError: if what it holds is no config, see checks.complete.
+    ValueError: if what it holds is no config, see schema.complete.
   """
   _, items = _read_newest(workdir, config=ocp.args.JsonRestore())
-  return checks.complete(items['config'])
+  return schema.complete(items['config'])
 
 
 def read_params(
@@ -232,7 +232,17 @@ def read_params(
 
 def read_digest(workdir: str | pathlib.Path, step: int) -> str:
   """Returns a hash of a step that `read_params` read from this workdir."""
-  return digest.read(_folder(run_and_step(workdir)[0]) / str(step))
+  path = _folder(run_and_step(workdir)[0]) / str(step) / DIGEST
+  return json.loads(path.read_bytes())['sha256']
+
+
+def run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+  """Returns (workdir, step or None) for what `read_params` takes as workdir."""
+  whole = pathlib.Path(path).absolute()
+  if whole.parent.name == 'checkpoints' and whole.name.isdigit():
+    return whole.parent.parent, int(whole.name)
+  is_folder = whole.name == 'checkpoints' and not _folder(whole).is_dir()
+  return whole.parent if is_folder else pathlib.Path(path), None
 
 
 def _read_newest(path, **items):
@@ -268,8 +278,8 @@ def _newest_whole(folder, items, only=None):
       continue
     try:
       if jax.process_index() == 0:
-        disk.retry(lambda step=step: digest.check(folder / str(step), items))
-    except digest.DamagedError as error:
+        _retry(lambda step=step: check_digest(folder / str(step), items))
+    except DamagedError as error:
       damaged[step] = str(error)
       logging.warning('passing over step %d: %s', step, error)
       continue
@@ -302,21 +312,9 @@ def _none_whole(folder, damaged, only=None):
   )
 
 
-def run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
-  """Returns (workdir, step or None) for what `read_params` takes as workdir."""
-  whole = pathlib.Path(path).absolute()
-  if whole.parent.name == 'checkpoints' and whole.name.isdigit():
-    return whole.parent.parent, int(whole.name)
-  is_folder = whole.name == 'checkpoints' and not _folder(whole).is_dir()
-  return whole.parent if is_folder else pathlib.Path(path), None
-
-
 def _read(orbax, step, **items):
-  where = f'{orbax.directory}/{step} cannot be read'
-  with _one_line(where):
-    return disk.retry(
-      lambda: orbax.restore(step, args=ocp.args.Composite(**items))
-    )
+  with _one_line(f'{orbax.directory}/{step} cannot be read'):
+    return _retry(lambda: orbax.restore(step, args=ocp.args.Composite(**items)))
 
 
 @contextlib.contextmanager
@@ -347,3 +345,106 @@ def _set_aside(manager, steps):
 def _folder(workdir):
   # Orbax accepts only absolute paths.
   return pathlib.Path(workdir).absolute() / 'checkpoints'
+
+
+def check_room(folder: pathlib.Path, tree: Any) -> None:
+  """Raises OSError if a step's arrays do not fit the disk: half would fill it.
+
+  Args:
+    folder: where they will be written.
+    tree: pytree of arrays.
+  """
+  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+  free = shutil.disk_usage(folder).free
+  if free < needed:
+    raise OSError(
+      f'it takes {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free'
+    )
+
+
+def _retry(function: Callable[[], Any]) -> Any:
+  """Calls again where the file system fails, as network ones do in passing."""
+  for i in range(_TRIES):
+    try:
+      return function()
+    except OSError as error:
+      if isinstance(error, FileNotFoundError) or i == _TRIES - 1:
+        raise
+      logging.warning('%s; trying again', ' '.join(str(error).split()))
+      time.sleep(2.0**i)
+  raise AssertionError('unreachable')
+
+
+def write_digest(folder: pathlib.Path) -> None:
+  """Writes the digest of a checkpoint's files into it, whole or not at all."""
+  temporary = folder / f'.{DIGEST}.{os.getpid()}'
+  temporary.unlink(missing_ok=True)  # of a call that failed
+  names = sorted(_files_below(folder))
+  files = dict(zip(names, _hash_all(folder, names), strict=True))
+  content = {'files': files, 'sha256': _hash_of(files)}
+  with open(temporary, 'w') as file:
+    json.dump(content, file, indent=1)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, folder / DIGEST)
+
+
+def check_digest(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
+  """Compares the files of a checkpoint with its digest.
+
+  Args:
+    folder: the checkpoint.
+    items: subfolders that will be read; () is all of them. Files beside the
+      subfolders are always compared.
+
+  Raises:
+    DamagedError: a file is missing, new or changed, or there is no digest; one
+      line that names it.
+    OSError: a file is there but cannot be read.
+  """
+  path = folder / DIGEST
+  if not path.is_file():
+    raise DamagedError(f'{path} is missing: the checkpoint was never finished')
+  try:
+    content = json.loads(path.read_bytes())
+    expected = dict(content['files'])
+    whole = content['sha256'] == _hash_of(expected)
+  except (ValueError, TypeError, KeyError):
+    whole = False
+  if not whole:
+    raise DamagedError(f'{path} was changed after it was written')
+  wanted = lambda name: (
+    '/' not in name or not items or name.split('/')[0] in items
+  )
+  names = sorted(filter(wanted, expected))
+  there = set(filter(wanted, _files_below(folder)))
+  for name in names:
+    if name not in there:
+      raise DamagedError(f'{folder / name} is missing')
+  for name in there - set(names):
+    raise DamagedError(f'{folder / name} was not there when it was saved')
+  for name, found in zip(names, _hash_all(folder, names), strict=True):
+    if found != expected[name]:
+      raise DamagedError(f'{folder / name} was changed after it was written')
+
+
+def _files_below(folder):
+  for path in folder.rglob('*'):
+    if path.is_file() and path != folder / DIGEST:
+      yield path.relative_to(folder).as_posix()
+
+
+def _hash_all(folder, names):
+  """SHA-256 of the files, in order; hashing leaves the interpreter's lock."""
+
+  def hash_one(name):
+    with open(folder / name, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+
+  with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    return list(pool.map(hash_one, names))
+
+
+def _hash_of(files):
+  text = json.dumps(files, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

@@ -1,14 +1,114 @@
-"""Device mesh and placement of arrays: data parallelism and optional FSDP."""
+"""Devices: other processes, the mesh, compiling, and placement of arrays.
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+The rows of a batch are split over all devices; the training state is copied on
+each, or split over the neighbours that share it (FSDP).
+"""
+
+import contextlib
+import ctypes
+import functools
+import mmap
+import os
+import pathlib
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import jax
+import jaxlib
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
+# Of XLA on CPU: which operations to leave to YNNPACK.
+_FUSION = 'xla_cpu_experimental_ynn_fusion_type'
+_FUSED = ('LIBRARY_FUSION_TYPE_DOT', 'LIBRARY_FUSION_TYPE_REDUCE')
+_LOST = 30  # seconds without a sign of life after which JAX ends a process
+
+
+def join(
+  coordinator: str | None,
+  num_processes: int | None,
+  process_id: int | None,
+  patience: float = 50.0,
+) -> None:
+  """Meets the other processes of a run; where one is lost later, all end.
+
+  Args:
+    coordinator: host:port of process 0; None asks the cluster JAX runs in.
+    num_processes: how many there are; None likewise.
+    process_id: number of this one; None likewise.
+    patience: seconds to wait for the others; after them the program ends in
+      one line.
+
+  Raises:
+    ValueError: in one line, if the processes cannot meet there.
+  """
+  if coordinator:
+    _check_address(coordinator, process_id)
+  where = coordinator or 'the address that the cluster gives'
+  late = threading.Timer(
+    patience,
+    leave,
+    [
+      f'process {process_id or 0} waited {patience:.0f} s at {where} for the '
+      'other processes; start all of them, and check --coordinator, '
+      '--num_processes and --process_id'
+    ],
+  )
+  late.daemon = True
+  late.start()
+  try:
+    # JAX's own limit comes later: it would abort with a stack.
+    jax.distributed.initialize(
+      coordinator,
+      num_processes,
+      process_id,
+      initialization_timeout=int(patience) + 60,
+      heartbeat_timeout_seconds=_LOST,
+    )
+    jax.devices()  # the processes meet once more when the devices are opened
+  except (RuntimeError, LookupError, ValueError) as error:
+    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    raise ValueError(
+      f'the processes could not meet at {where}: {reason}'
+    ) from error
+  finally:
+    late.cancel()
+
+
+def _check_address(coordinator, process_id):
+  host, _, port = coordinator.rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    raise ValueError(
+      f'--coordinator={coordinator}: give host:port of process 0, such as '
+      'localhost:1234'
+    )
+  if process_id == 0:  # which listens there; JAX would crash if it cannot
+    with socket.socket() as listener:
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      try:
+        listener.bind(('', int(port)))
+      except OSError as error:
+        raise ValueError(
+          f'--coordinator={coordinator}: {error.strerror.lower()}; give '
+          'another port'
+        ) from error
+
+
+def leave(error: BaseException | str) -> NoReturn:
+  """Ends this process of several, at once: an exit would wait for the others.
+
+  Args:
+    error: why; in a collective, perhaps the loss of another process.
+  """
+  reason = ' '.join(str(error).split())[:500] or type(error).__name__
+  print(f'\nerror: {reason}', file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(1)
 
 
 def make_mesh(
@@ -182,3 +282,54 @@ def check_devices(
       f'config.{name} is {batch_size}, which {devices} devices{times} do not '
       f'divide; use a multiple of {devices * accumulate}'
     )
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+  """Returns `compiler_options` of jax.jit for training steps and samplers.
+
+  On CPU it leaves products and sums to YNNPACK, but not convolutions, as some
+  jaxlibs do by default: those are no faster for large arrays, half as fast for
+  small ones, and their gradients by kernels take four times as long.
+
+  JAX takes options for whole programs alone: what is jitted with some cannot be
+  called within another jitted function.
+
+  Args:
+    mesh: devices that the program is compiled for.
+
+  Returns:
+    The options by name; None where there is nothing to change: on other
+    devices, with a jaxlib without that choice, or if XLA_FLAGS makes it.
+  """
+  on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  chosen = _FUSION in os.environ.get('XLA_FLAGS', '')
+  if not on_cpu or chosen or not _jaxlib_knows(_FUSION, *_FUSED):
+    return None
+  return {_FUSION: ','.join(_FUSED)}
+
+
+@functools.cache
+def _jaxlib_knows(*names):
+  """Whether the names occur in jaxlib: an unknown option would be an error."""
+  folder = pathlib.Path(jaxlib.__file__).parent
+  libraries = [*folder.glob('libjax_common.*'), *folder.glob('xla_extension.*')]
+  for library in libraries:
+    with (
+      open(library, 'rb') as file,
+      mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
+    ):
+      if all(text.find(name.encode()) >= 0 for name in names):
+        return True
+  return False
+
+
+def compile_ahead(
+  function: Callable[..., Any], *args: Any
+) -> Callable[..., Any]:
+  """Compiles a jitted function for arguments, or their jax.ShapeDtypeStruct."""
+  program = function.lower(*args).compile()
+  # Returns the memory of compilation, a GiB for the paper's model, which glibc
+  # would keep. Other C libraries lack this function.
+  with contextlib.suppress(OSError, AttributeError, TypeError):
+    ctypes.CDLL(None).malloc_trim(0)
+  return program

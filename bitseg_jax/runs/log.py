@@ -1,4 +1,4 @@
-"""Progress bars, JSON files, and metrics logged as JSON lines and TensorBoard.
+"""What a run writes and shows: whole files, locks, metrics, progress bars.
 
 MetricWriter has the methods of CLU's, whose import would need TensorFlow.
 """
@@ -15,13 +15,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
+import filelock
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from bitseg_jax import interrupts
 
+LOCK = '.lock'
 _TEMPORARY = '.partly'  # ends the names of files that are being written
 _unfinished: set[pathlib.Path] = set()  # of this process
 
@@ -51,7 +54,8 @@ def progress_bar(
     desc=description,
     unit=unit,
     initial=initial,
-    disable=jax.process_index() > 0,
+    disable=jax.process_index() > 0 or sys.stderr is None,
+    smoothing=0,  # time left by the mean speed: steady
     # Seconds between updates, rarer in a log file than in a terminal.
     mininterval=0.5 if sys.stderr.isatty() else 20,
   )
@@ -155,6 +159,80 @@ def without_nan(content: Any) -> Any:
     return [without_nan(value) for value in content]
   is_nan = isinstance(content, float) and not math.isfinite(content)
   return None if is_nan else content
+
+
+class LockedError(OSError):
+  """Another program holds the folder."""
+
+
+@contextlib.contextmanager
+def hold(
+  folder: str | os.PathLike, part: tuple[int, int] | None = None
+) -> Iterator[None]:
+  """Holds a folder until the block ends, or the process, however it does.
+
+  Args:
+    folder: made if it is not there.
+    part: (index, count) holds that part of the work, beside the other parts;
+      None holds the folder alone, so not while any part is held.
+
+  Raises:
+    LockedError: another process holds it; one line that names it.
+    OSError: the folder cannot be made or written to.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  name = f'{LOCK}-{part[0]}-of-{part[1]}' if part else LOCK
+  with _held(folder / name):
+    # Whoever comes second finds the first, since each takes its own before.
+    others = [folder / LOCK] if part else [*folder.glob(f'{LOCK}-*-of-*')]
+    for other in others:
+      with _held(other, patience=2):  # as long as other parts look at it
+        if not part:
+          other.unlink(missing_ok=True)
+    yield
+
+
+@contextlib.contextmanager
+def _held(path, patience=0):
+  lock = filelock.FileLock(path)
+  try:
+    lock.acquire(timeout=patience)
+  except filelock.Timeout as error:
+    holder = path.read_text().strip() or 'another process'
+    raise LockedError(
+      f'{path.parent} is in use by {holder}; wait for it to end, or use '
+      'another folder'
+    ) from error
+  try:
+    with naming(path):
+      path.write_text(f'process {os.getpid()} on {socket.gethostname()}\n')
+    yield
+  finally:
+    lock.release()
+
+
+@contextlib.contextmanager
+def hold_for_all(folder: str | os.PathLike) -> Iterator[None]:
+  """Holds a folder for a run of several processes; process 0 takes it.
+
+  Raises:
+    LockedError: on all processes, if another run holds it.
+  """
+  failure, lock = None, contextlib.ExitStack()
+  with lock:
+    if jax.process_index() == 0:
+      try:
+        lock.enter_context(hold(folder))
+      except OSError as error:
+        failure = error
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
+      np.array(failure is not None)
+    ):
+      failure = failure or LockedError(f'{folder}: process 0 cannot hold it')
+    if failure:
+      raise failure
+    yield
 
 
 class MetricWriter:

@@ -1,16 +1,20 @@
-"""Defines what a setting may be, and checks a config against its settings.
+"""What a setting may be, and checks of a config before anything is compiled.
 
-configs/base.py lists every setting once, as a Setting. `check` compares a
-config with that list before anything is compiled; runs/checks.py then
-checks how the settings fit together.
+configs/base.py lists every setting once, as a Setting.
 """
 
+import importlib
+import json
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+
+from bitseg_jax import codec as codecs
+from bitseg_jax import palette
 
 
 class Setting(NamedTuple):
@@ -26,6 +30,8 @@ class Setting(NamedTuple):
     choices: values allowed; None = all of the type.
     of: type of the elements of a tuple, to which bounds and choices apply.
     length: number of elements of a tuple; None = any number.
+    free: whether it may change when a run is resumed, because it says where
+      data lies, how fast it is computed, how long it trains or what is shown.
   """
 
   default: Any
@@ -36,6 +42,7 @@ class Setting(NamedTuple):
   choices: Sequence[Any] | None = None
   of: type | None = None
   length: int | None = None
+  free: bool = False
 
   @property
   def bounds(self) -> tuple[float | None, float | None]:
@@ -44,6 +51,17 @@ class Setting(NamedTuple):
 
 
 Settings = Mapping[str, 'Setting | Settings']
+
+# Settings of earlier versions, with the value that turned each of them off.
+_GONE = {
+  'diffusion.loss': 'squared',
+  'diffusion.size_power': 0.0,
+  'diffusion.prompt_rate': 0.0,
+  'diffusion.self_conditioning': False,
+  'model.fold_columns': False,
+  'sample.guidance_interval': (0.0, 1.0),
+  'sample.time_difference': 0.0,
+}
 
 
 def to_config(settings: Settings) -> ConfigDict:
@@ -56,17 +74,59 @@ def to_config(settings: Settings) -> ConfigDict:
   return config.lock()
 
 
-def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
+def check(config: ConfigDict) -> None:
+  """Checks each setting of a config, and that they fit together.
+
+  Args:
+    config: config of a run.
+
+  Raises:
+    ValueError: one line that names the settings that cannot work.
+  """
+  check_ranges(config)
+  if not config.eval.weights:
+    raise ValueError("config.eval.weights is empty; give 'ema', 'raw' or both")
+  if not config.model.channel_mults:
+    raise ValueError('config.model.channel_mults is empty; give one per level')
+  diff = config.diffusion
+  if diff.tanh and diff.pred_type != 'x':
+    raise ValueError(
+      'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
+      f'{diff.pred_type!r} is not; set --config.diffusion.tanh=False'
+    )
+  codecs.make_codec(config.codes.encoding, config.codes.num_codes)
+  if config.codes.palette != 'none':
+    palette.make_palette(config.codes.num_codes, config.codes.palette)
+  _check_model(config.model, config.data.image_size)
+  _check_data(config.data)
+  train = config.train
+  if train.warmup_steps + train.decay_steps > train.num_steps:
+    raise ValueError(
+      f'config.train: warmup_steps ({train.warmup_steps}) and decay_steps '
+      f'({train.decay_steps}) do not fit in num_steps ({train.num_steps})'
+    )
+  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
+    if train[name] % train.steps_per_call:
+      raise ValueError(
+        f'config.train.{name} is {train[name]}, no multiple of '
+        f'steps_per_call = {train.steps_per_call}'
+      )
+
+
+def check_ranges(
+  config: ConfigDict, settings: Settings | None = None, prefix: str = ''
+) -> None:
   """Checks the type and the range of every value of a config.
 
   Args:
     config: the config, with nested sections.
-    settings: all settings, nested likewise.
+    settings: all settings, nested likewise; None is those of configs/base.py.
     prefix: name of the section, for the error message.
 
   Raises:
     ValueError: one line with the setting, its value and its allowed values.
   """
+  settings = _settings() if settings is None else settings
   unknown = sorted(map(str, set(config) - set(settings)))
   missing = sorted(set(settings) - set(config))
   if unknown or missing:
@@ -79,7 +139,7 @@ def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
     if isinstance(setting, Setting):
       check_value(f'config.{prefix}{name}', value, setting)
     elif isinstance(value, (ConfigDict, dict)):
-      check(value, setting, f'{prefix}{name}.')
+      check_ranges(value, setting, f'{prefix}{name}.')
     else:
       raise ValueError(
         f'config.{prefix}{name} is {_shown(value)}, not a section'
@@ -87,7 +147,7 @@ def check(config: ConfigDict, settings: Settings, prefix: str = '') -> None:
 
 
 def check_value(name: str, value: Any, setting: Setting) -> None:
-  """Checks the type and the range of one value; see `check`."""
+  """Raises ValueError unless one value has the setting's type and range."""
   if setting.of is None:
     _check_one(name, value, type(setting.default), setting)
     return
@@ -126,12 +186,6 @@ def _check_one(name, value, kind, setting, where=''):
       raise ValueError(wrong + f'{words} {bound}')
 
 
-def _shown(value):
-  """A value in one line, as people would write it."""
-  value = tuple(value) if isinstance(value, list) else value
-  return ' '.join(repr(value).split())
-
-
 _KINDS = {
   bool: 'True or False',
   int: 'a whole number',
@@ -140,33 +194,205 @@ _KINDS = {
 }
 
 
-def describe(settings: Settings, prefix: str = '') -> list[tuple[str, ...]]:
+def _shown(value):
+  """A value in one line, as people would write it."""
+  value = tuple(value) if isinstance(value, list) else value
+  return ' '.join(repr(value).split())
+
+
+def _check_model(model, image_size):
+  levels = len(model.channel_mults)
+  if model.fused_attention and model.dtype != 'bfloat16':
+    raise ValueError(
+      'config.model.fused_attention needs config.model.dtype = bfloat16, not '
+      f'{model.dtype}'
+    )
+  factor = model.patch_size * 2 ** (levels - 1)
+  if image_size % factor:
+    raise ValueError(
+      f'config.data.image_size is {image_size}; with {levels} levels and '
+      f'patches of {model.patch_size} it must be a multiple of {factor}'
+    )
+  for level in model.attention_levels:
+    if level >= levels:
+      raise ValueError(
+        f'config.model.attention_levels names level {level}; there are levels '
+        f'0 to {levels - 1}'
+      )
+  attended = [*model.attention_levels, -1] if model.attention_levels else []
+  for level in attended:  # -1 stands for the middle blocks
+    width = model.base_channels * model.channel_mults[level]
+    if width % model.num_heads:
+      raise ValueError(
+        f'config.model: attention on {width} channels cannot be split into '
+        f'num_heads = {model.num_heads}'
+      )
+    head = width // model.num_heads
+    if model.fused_attention and (head % 8 or head > 128):
+      raise ValueError(
+        'config.model.fused_attention takes heads of 8, 16, ..., 128 channels; '
+        f'with num_heads = {model.num_heads} there are heads of {head}'
+      )
+
+
+def _check_data(data):
+  scale = tuple(data.crop_scale)
+  if scale[0] > scale[1]:
+    raise ValueError(
+      f'config.data.crop_scale is {scale}; give (least, most) area, such as '
+      '(0.3, 1.0)'
+    )
+  names = _dataset_names(data) if data.dirs else []
+  if len(set(names)) < len(names):
+    raise ValueError(
+      f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
+      'datasets and must differ'
+    )
+  if names and data.source != 'tfds':
+    raise ValueError('config.data.dirs needs config.data.source = tfds')
+  if data.weights and len(data.weights) != len(names):
+    raise ValueError(
+      f'config.data.weights are {tuple(data.weights)}; give one over 0 for '
+      f'each of the {len(names)} config.data.dirs, or ()'
+    )
+
+
+def _dataset_names(data):
+  return [pathlib.PurePath(path).name for path in data.dirs or [data.dir]]
+
+
+def without_paths(config: ConfigDict) -> dict[str, Any]:
+  """Returns what of a run's config may leave the machine: no folder names.
+
+  Args:
+    config: of the run.
+
+  Returns:
+    Nested dict, as JSON gives it back; of datasets the last part of their path.
+  """
+  settings = json.loads(json.dumps(config.to_dict()))
+  name = lambda path: pathlib.PurePath(path).name
+  settings['init_from'] = ''
+  settings['distill']['teacher'] = name(settings['distill']['teacher'])
+  settings['data']['dir'] = name(settings['data']['dir'])
+  settings['data']['dirs'] = list(map(name, settings['data']['dirs']))
+  return settings
+
+
+def complete(saved: Mapping[str, Any]) -> ConfigDict:
+  """Completes a saved config that an earlier version may have written.
+
+  Settings that have been added since then take their defaults, which by
+  convention leave an older run as it was.
+
+  Args:
+    saved: nested dict, as read from JSON.
+
+  Returns:
+    The config, checked.
+
+  Raises:
+    ValueError: one line that names the unknown or invalid setting.
+  """
+  config = to_config(_settings())
+  _fill(config, saved, '')
+  # An earlier version let a run keep a single one.
+  config.train.keep_checkpoints = max(2, config.train.keep_checkpoints)
+  check(config)
+  return config
+
+
+def _fill(config, saved, prefix):
+  if not isinstance(saved, Mapping):
+    raise ValueError(f'the saved config.{prefix} is no section: {saved!r}')
+  for name, value in saved.items():
+    full = f'{prefix}{name}'
+    value = tuple(value) if isinstance(value, list) else value
+    if name not in config:
+      if full in _GONE and value == _GONE[full]:
+        continue
+      raise ValueError(
+        f'the saved config.{full} = {value!r} is no setting of this version: '
+        'another one wrote it'
+      )
+    if isinstance(config[name], ConfigDict):
+      _fill(config[name], value, f'{full}.')
+    else:
+      try:
+        config[name] = value
+      except TypeError as error:
+        raise ValueError(f'the saved config.{full}: {error}') from error
+
+
+def check_same_run(
+  config: ConfigDict, saved: ConfigDict, workdir: str | pathlib.Path
+) -> None:
+  """Checks that a config is that of the run in a workdir, but for free ones.
+
+  Args:
+    config: what is asked for.
+    saved: config of the run that is there.
+    workdir: where, for the message.
+
+  Raises:
+    ValueError: one line that names the setting that differs.
+  """
+  names, before = _dataset_names(config.data), _dataset_names(saved.data)
+  if config.data.source == 'tfds' and names != before:
+    raise ValueError(
+      f'{workdir} holds a run on {", ".join(before)}, not {", ".join(names)}; '
+      'use another --workdir, or the same datasets in the same order, whose '
+      'folders may lie elsewhere under the same names'
+    )
+  # A teacher may have moved, but a run with one learns something else.
+  if bool(config.distill.teacher) != bool(saved.distill.teacher):
+    raise ValueError(
+      f'{workdir} holds a run with config.distill.teacher = '
+      f'{saved.distill.teacher!r}, not {config.distill.teacher!r}; use another '
+      '--workdir, or give a teacher only where the run has one'
+    )
+  for name, setting in _each(_settings()):
+    # A student learns for the steps that it is sampled with.
+    learned = saved.distill.teacher and name.startswith('sample.')
+    ours, theirs = _at(config, name), _at(saved, name)
+    if ours != theirs and (learned or not setting.free):
+      raise ValueError(
+        f'{workdir} holds a run with config.{name} = {theirs}, not {ours}; use '
+        'another --workdir, or the same setting to resume'
+      )
+
+
+def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
   """Lists all settings as text, for documentation.
 
   Returns:
     Rows (name, default, range, meaning); names join sections with dots.
   """
   rows = []
-  for name, setting in settings.items():
-    if isinstance(setting, Setting):
-      rows.append(
-        (prefix + name, repr(setting.default), _range(setting), setting.meaning)
-      )
-    else:
-      rows += describe(setting, f'{prefix}{name}.')
+  for name, s in _each(settings):
+    bounds = ('>', s.above), ('>=', s.least), ('<=', s.most)
+    values = s.choices or [f'{sign} {b}' for sign, b in bounds if b is not None]
+    rows.append((name, repr(s.default), ', '.join(map(str, values)), s.meaning))
   return rows
 
 
-def _range(setting):
-  if setting.choices is not None:
-    return ', '.join(map(str, setting.choices))
-  parts = [
-    f'{sign} {bound}'
-    for sign, bound in (
-      ('>', setting.above),
-      ('>=', setting.least),
-      ('<=', setting.most),
-    )
-    if bound is not None
-  ]
-  return ', '.join(parts)
+def _each(
+  settings: Settings, prefix: str = ''
+) -> Iterator[tuple[str, Setting]]:
+  for name, setting in settings.items():
+    if isinstance(setting, Setting):
+      yield prefix + name, setting
+    else:
+      yield from _each(setting, f'{prefix}{name}.')
+
+
+def _at(config, name):
+  """The value of a setting by its full name."""
+  for part in name.split('.'):
+    config = config[part]
+  return tuple(config) if isinstance(config, list) else config
+
+
+def _settings() -> Settings:
+  # configs/base.py imports this file.
+  return importlib.import_module('bitseg_jax.configs.base').SETTINGS

@@ -25,13 +25,12 @@ def stop_signal(
   Args:
     reached_preemption: orbax's, by which several processes agree on a step. It
       is asked of every step up to the one that stop_asked is told, since they
-      agree on the step after the last that any has asked of: on step 1 before
-      the first, and on one within a call of several steps.
+      agree on the step after the last that any has asked of.
   """
-  asked, told, before, first, last = [], [], {}, 0.0, 0
   several = jax.process_count() > 1
   # Several processes: JAX hears SIGTERM and tells all, so Ctrl-C becomes one.
   noted = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
+  asked, told, before, first, last = [], [], {}, 0.0, 0
 
   def note(number, frame):
     nonlocal first

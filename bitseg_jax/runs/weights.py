@@ -1,14 +1,44 @@
-"""Where a model comes from: a run, or a pretrained model; both read alike."""
+"""Weights: of a run, or of a pretrained folder, which holds nothing of its run.
 
+  model.safetensors  one tensor for each parameter, float32 or bfloat16, under
+                     its path in the network, such as down_0_0_res/conv_in/bias
+  config.json        the config of the run
+  README.md          the model card
+
+A folder on disk, one that comes with the package (bitseg_jax/pretrained/NAME)
+and one on the Hugging Face Hub (hf://OWNER/NAME[@REVISION]) are read alike.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
 import pathlib
+import re
+import shutil
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from bitseg_jax import codec
-from bitseg_jax.runs import checkpoint, devices, pretrained
+from bitseg_jax.data.outside import read_json
+from bitseg_jax.runs import build, checkpoint, devices, schema
+from bitseg_jax.runs.log import whole_file
+
+WEIGHTS, CONFIG, CARD = FILES = 'model.safetensors', 'config.json', 'README.md'
+DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
+SHIPPED = pathlib.Path(__file__).parents[1] / 'pretrained'
+DEFAULT = 'photos'  # where none is asked for
+_HUB = 'hf://'
+# Digests in the header of the tensors: of the other files as they were written,
+# and of the tensors and the config, which are compared with it when read.
+_MARK, _CONTENT = 'bitseg_jax', 'bitseg_jax_content'
 
 # Of the flag --checkpoint.
 FLAG_HELP = (
@@ -22,12 +52,12 @@ def given_or_default(checkpoint: str | None) -> str:
   if checkpoint:
     return checkpoint
   print(
-    f'no --checkpoint: using the model {pretrained.DEFAULT!r} that comes with '
-    'the package; its card says what it was trained on: '
-    f'{pretrained.SHIPPED / pretrained.DEFAULT / pretrained.CARD}',
+    f'no --checkpoint: using the model {DEFAULT!r} that comes with the '
+    'package; its card says what it was trained on: '
+    f'{SHIPPED / DEFAULT / CARD}',
     flush=True,
   )
-  return pretrained.DEFAULT
+  return DEFAULT
 
 
 class Weights(NamedTuple):
@@ -37,8 +67,8 @@ class Weights(NamedTuple):
     params: float32 parameters, on the devices.
     config: of the run, complete and checked.
     step: of the run; None for a pretrained model.
-    digest: tells them from any others, see pretrained.py and, of a run,
-      checkpoint.read_digest.
+    digest: tells them from any others: SHA-256 of model.safetensors, or of the
+      files of a step.
   """
 
   params: Any
@@ -59,11 +89,12 @@ def read(
   kind: str = 'ema_params',
   expected: Any = None,
 ) -> Weights:
-  """Reads a model from a run or from a pretrained model.
+  """Reads a model from a run or from a pretrained model, and checks it.
 
   Args:
     name: workdir of a run, whose newest whole step is taken; or
-      <workdir>/checkpoints/<step>; or what pretrained.load_pretrained takes.
+      <workdir>/checkpoints/<step>; or a pretrained folder; or the name of a
+      model that comes with the package; or hf://OWNER/NAME[@REVISION].
     kind: 'ema_params' or 'params' of a run. A pretrained model has one only.
     expected: shapes, dtypes and shardings that the parameters must have; None
       for those of the model's own network, with a copy on every device.
@@ -72,114 +103,312 @@ def read(
     The weights.
 
   Raises:
-    ValueError: if kind is neither, or what is there is damaged.
-    OSError: if it is not there, or cannot be read.
+    ValueError: if kind is neither, what is there is damaged, or the parameters
+      are not those of the network.
+    OSError: if it is not there, or cannot be read, or the Hub not be reached.
+    ImportError: hf:// needs huggingface_hub, which is not installed.
   """
-  if pretrained.is_pretrained(name):
-    return read_pretrained(name, expected)
-  if not pathlib.Path(name).exists():
-    pretrained.find(name)  # raises, and lists what there is
-  return read_checkpoint(name, kind, expected)
-
-
-def read_checkpoint(
-  path: str | pathlib.Path, kind: str = 'ema_params', expected: Any = None
-) -> Weights:
-  """Reads a run's newest whole step, or one step; see `read`."""
   kinds = checkpoint.KINDS.values()
   if kind not in kinds:
     raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
-  config = checkpoint.read_config(path)
-  if expected is None:
-    expected = _placed(config)
-  step, params = checkpoint.read_params(path, expected, kind)
-  return Weights(params, config, step, checkpoint.read_digest(path, step))
+  place = lambda config: devices.placed(
+    abstract_params(config), devices.make_mesh()
+  )
+  folder = pathlib.Path(name)
+  # A folder with a config but without weights is damaged, but no run either.
+  is_run = folder.exists() and not (
+    is_shipped(name)
+    or (folder / WEIGHTS).is_file()
+    or ((folder / CONFIG).is_file() and not (folder / 'checkpoints').is_dir())
+  )
+  if is_run:
+    config = checkpoint.read_config(name)
+    step, params = checkpoint.read_params(name, expected or place(config), kind)
+    return Weights(params, config, step, checkpoint.read_digest(name, step))
+  flat, config, digest = _read_folder(_find(name), expected)
+  params = jax.tree.map(
+    lambda w, like: jax.make_array_from_callback(
+      w.shape, like.sharding, lambda index: np.asarray(w[index])
+    ),
+    unflatten_dict(flat, sep='/'),
+    expected or place(config),
+  )
+  return Weights(params, config, None, digest)
 
 
-def read_pretrained(name: str | pathlib.Path, expected: Any = None) -> Weights:
-  """Reads a pretrained model; see `read`."""
-  found = pretrained.load_pretrained(name, expected)
-  if expected is None:
-    expected = _placed(found.config)
-  params = jax.tree.map(_put, found.params, expected)
-  return Weights(params, found.config, None, found.digest)
+def shipped() -> list[str]:
+  """Names of the models that come with the package."""
+  return sorted(path.parent.name for path in SHIPPED.glob(f'*/{WEIGHTS}'))
 
 
-def read_to_start(
-  name: str | pathlib.Path, config: ConfigDict, expected: Any
-) -> Weights:
-  """Reads a model for a run to start from, whose network may also see prompts.
+def is_shipped(name: str | pathlib.Path) -> bool:
+  """Whether a name is of the package's model, not of a model in a folder.
 
-  Args:
-    name: see `read`.
-    config: of the new run.
-    expected: shapes, dtypes and shardings of its parameters.
-
-  Returns:
-    The weights. The channels for prompts, where the model has none, are zero,
-    so that it begins by doing what it did.
-
-  Raises:
-    ValueError, OSError: see `read`.
+  A folder that only shares its name with a model of the package, such as one of
+  photos, is not meant.
   """
-  if config.diffusion.prompt_rate:
-    found = read(name)
-    if not found.config.diffusion.prompt_rate:
-      return _with_marks(name, found, config, expected)
+  of_model = (WEIGHTS, CONFIG, 'checkpoints')
+  return str(name) in shipped() and not any(
+    pathlib.Path(name, file).exists() for file in of_model
+  )
+
+
+def _find(name):
+  """The folder of a pretrained model, downloaded where it is not yet here."""
+  if is_shipped(name):
+    return SHIPPED / str(name)
+  if not str(name).startswith(_HUB):
+    if pathlib.Path(name).is_dir():
+      return pathlib.Path(name)
+    raise FileNotFoundError(
+      f'{name}: no such folder, and no model of this name comes with the '
+      f'package, which has {", ".join(shipped()) or "none"}'
+    )
+  parts = re.fullmatch(r'hf://([\w.-]+/[\w.-]+)(?:@(\S+))?', str(name))
+  if not parts:
+    raise ValueError(f'{name} is not of the form hf://OWNER/NAME[@REVISION]')
   try:
-    return read(name, expected=expected)
-  except (ValueError, OSError) as error:
-    if config.diffusion.prompt_rate or not _sees_marks(name):
-      raise
-    raise ValueError(
-      f'{name} has learned to see marks; give '
-      '--config.diffusion.prompt_rate=0.5, or another share of images with them'
+    import huggingface_hub  # not all who have this have the Hub's library
+  except ImportError as error:
+    raise ImportError(
+      f'{name} needs huggingface_hub; pip install bitseg-jax[hub]'
+    ) from error
+  try:
+    return pathlib.Path(
+      huggingface_hub.snapshot_download(
+        parts[1], revision=parts[2], allow_patterns=list(FILES)
+      )
+    )
+  except Exception as error:  # of many types, some of the library below it
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise OSError(
+      f'{name} cannot be had from the Hugging Face Hub: {reason[:300]}'
     ) from error
 
 
-def _sees_marks(name):
-  if pretrained.is_pretrained(name):
-    config = pretrained.load_pretrained(name).config
-  else:
-    config = checkpoint.read_config(name)
-  return config.diffusion.prompt_rate > 0
+def _read_folder(folder, expected):
+  """(float32 parameters by flat name, config, digest) of a pretrained model."""
+  for file in (CONFIG, WEIGHTS):
+    if not (folder / file).is_file():
+      raise FileNotFoundError(f'{folder / file} is missing')
+  try:
+    config = schema.complete(read_json(folder / CONFIG))
+  except ValueError as error:
+    raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
+  path = folder / WEIGHTS
+  shapes = flatten_shapes(expected or abstract_params(config))
+  tensors, content = read_tensors(path), _metadata(path).get(_CONTENT)
+  check_tensors(tensors, shapes, path, DTYPES)
+  # What earlier versions wrote has no digest.
+  if content not in (None, _content(folder, tensors)):
+    raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
+  with open(path, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  flat = {name: w.astype(np.float32) for name, w in tensors.items()}
+  return flat, config, digest
 
 
-def _with_marks(name, found, config, expected):
-  """Adds input channels for marks, which come last of a pixel's, with zeros."""
-  params = jax.tree.map(np.asarray, found.params)
-  kernel = params['stem']['kernel']  # [3, 3, pixels of a patch * channels, D]
-  shape = (*kernel.shape[:2], -1, _inputs(found.config), kernel.shape[-1])
-  more = max(0, _inputs(config) - shape[3])
-  wider = np.pad(
-    kernel.reshape(shape), [(0, more * (i == 3)) for i in range(5)]
-  )
-  params['stem']['kernel'] = wider.reshape(*kernel.shape[:2], -1, shape[-1])
-  old, new = (c.diffusion.self_conditioning for c in (found.config, config))
-  shapes = jax.tree.map(np.shape, params)
-  if old != new or shapes != jax.tree.map(np.shape, expected):
+def save(
+  folder: str | pathlib.Path,
+  params: Any,
+  config: ConfigDict,
+  card: str = '',
+  dtype: str = 'bfloat16',
+) -> None:
+  """Writes a pretrained folder, see above, whole or not at all.
+
+  Args:
+    folder: to be made. One that an earlier call wrote, and nobody changed, is
+      replaced.
+    params: float32 parameters of the config's network.
+    config: of the run.
+    card: Markdown about the model: what it was trained on, how well it does.
+    dtype: 'float32', which keeps every bit, or 'bfloat16', half the size.
+
+  Raises:
+    ValueError: the dtype is neither, or the parameters are not finite or not
+      those of the network.
+    FileExistsError: the folder holds something else.
+  """
+  if dtype not in DTYPES:
+    raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
+  folder = pathlib.Path(folder).resolve()
+  _check_replaceable(folder)
+  settings = schema.without_paths(config)
+  config = schema.complete(settings)
+  tensors = {
+    name: np.asarray(tensor).astype(DTYPES[dtype])
+    for name, tensor in flatten_dict(params, sep='/').items()
+  }
+  shapes = flatten_shapes(abstract_params(config))
+  check_tensors(tensors, shapes, 'the parameters', DTYPES)
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  new = folder.with_name(f'.{folder.name}.{os.getpid()}.partly')
+  old = new.with_suffix('.replaced')
+  shutil.rmtree(new, ignore_errors=True)
+  try:
+    new.mkdir()
+    (new / CONFIG).write_text(json.dumps(settings, indent=2) + '\n')
+    text = _card(folder.name, tensors, config, card)
+    (new / CARD).write_text(text, 'utf-8')
+    marks = {_MARK: _mark(new), _CONTENT: _content(new, tensors)}
+    write_tensors(new / WEIGHTS, tensors, marks)
+    if folder.exists():
+      folder.rename(old)
+    try:
+      new.rename(folder)
+    except OSError:
+      if old.exists():
+        old.rename(folder)
+      raise
+  finally:
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads a safetensors file; ValueError if it is none, or damaged."""
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+  except (
+    safetensors.SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+  ) as error:
     raise ValueError(
-      f'{name} holds another network than config.model, config.codes and '
-      'config.diffusion describe'
+      f'{path} is damaged, or no safetensors file: {error}'
+    ) from error
+
+
+def write_tensors(
+  path: str | pathlib.Path,
+  tensors: Mapping[str, np.ndarray],
+  metadata: dict[str, str],
+) -> None:
+  """Writes a safetensors file, whole or not at all."""
+  # The library would write transposed arrays as they lie in memory.
+  whole = {name: np.ascontiguousarray(w) for name, w in tensors.items()}
+  with whole_file(path, 'wb') as file:
+    file.write(safetensors.numpy.save(whole, metadata))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def check_tensors(
+  tensors: Mapping[str, np.ndarray],
+  shapes: Mapping[str, tuple[int, ...]],
+  where: str | pathlib.Path,
+  dtypes: Mapping[str, Any],
+) -> None:
+  """Compares tensors with what a network takes.
+
+  Args:
+    tensors: by name.
+    shapes: all that there must be, by name.
+    where: they are from, for the message.
+    dtypes: that they may have, by name.
+
+  Raises:
+    ValueError: one line that names a tensor that is missing, too many, of
+      another shape or dtype, or not finite.
+  """
+  say = lambda name, what: ValueError(f'{where}: tensor {name} {what}')
+  for name, shape in shapes.items():
+    if name not in tensors:
+      raise say(name, 'is missing')
+    if tensors[name].shape != shape:
+      raise say(
+        name,
+        f'has shape {list(tensors[name].shape)}, but that of the network '
+        f'{list(shape)}',
+      )
+  for name, tensor in tensors.items():
+    if name not in shapes:
+      raise say(name, 'is none that the network has')
+    if tensor.dtype.name not in dtypes:
+      raise say(name, f'is {tensor.dtype}, not {" or ".join(dtypes)}')
+    if not np.isfinite(tensor).all():
+      raise say(name, 'has values that are not finite')
+
+
+def abstract_params(config: ConfigDict) -> Any:
+  """Shapes and dtypes of the parameters of a config's network."""
+  config = config.copy_and_resolve_references()
+  # They do not depend on it, and not every machine has it.
+  config.model.fused_attention = False
+  parts = build.build(config)
+  return jax.eval_shape(parts.init_params, jax.random.key(0))
+
+
+def flatten_shapes(params: Any) -> dict[str, tuple[int, ...]]:
+  """Shape of each parameter, or of each abstract one, by its flat name."""
+  flat = flatten_dict(params, sep='/')
+  return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+
+def _check_replaceable(folder):
+  """Only what `save` wrote, and nobody changed since, is replaced."""
+  if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    return
+  ours = False
+  if folder.is_dir() and {p.name for p in folder.iterdir()} == set(FILES):
+    with contextlib.suppress(safetensors.SafetensorError, OSError):
+      ours = _metadata(folder / WEIGHTS).get(_MARK) == _mark(folder)
+  if not ours:
+    raise FileExistsError(
+      f'{folder} holds something else than a pretrained model as it was '
+      'written; give another folder'
     )
-  return found._replace(params=jax.tree.map(_put, params, expected))
 
 
-def _inputs(config):
-  """Counts a pixel's input channels: z_t, x_before, the photo and the marks."""
-  codes = codec.make_codec(config.codes.encoding, config.codes.num_codes)
-  diff = config.diffusion
-  return 3 + codes.channels * (
-    1 + diff.self_conditioning + (diff.prompt_rate > 0)
-  )
+def _mark(folder):
+  both = b'\0'.join((folder / name).read_bytes() for name in (CONFIG, CARD))
+  return hashlib.sha256(both).hexdigest()
 
 
-def _put(array, like):
-  return jax.make_array_from_callback(
-    array.shape, like.sharding, lambda index: np.asarray(array[index])
-  )
+def _content(folder, tensors):
+  digest = hashlib.sha256((folder / CONFIG).read_bytes())
+  for name in sorted(tensors):
+    digest.update(f'{name} {tensors[name].dtype}'.encode())
+    digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+  return digest.hexdigest()
 
 
-def _placed(config):
-  shapes = pretrained.abstract_params(config)
-  return devices.placed(shapes, devices.make_mesh())
+def _metadata(path):
+  with safetensors.safe_open(path, 'numpy') as file:
+    return file.metadata() or {}
+
+
+def _card(name, tensors, config, card):
+  """The README.md of a pretrained model, as the Hugging Face Hub shows it."""
+  count = sum(tensor.size for tensor in tensors.values())
+  dtype = next(iter(tensors.values())).dtype
+  return f"""---
+library_name: bitseg_jax
+pipeline_tag: image-segmentation
+---
+
+# {name}
+
+{card.strip() or 'Nobody has described this model yet.'}
+
+The model divides a photo into entities without naming them, by diffusion over
+analog bits. It has {count:,} parameters, stored as {dtype}, and sees photos as
+squares of {config.data.image_size} pixels in which it tells at most
+{config.codes.num_codes} entities apart ({config.codes.encoding}).
+
+```python
+from bitseg_jax import Segmenter
+
+segmenter = Segmenter.from_pretrained('FOLDER')
+id_map = segmenter.segment(photo).id_map
+```
+
+On the command line:
+
+```
+bitseg predict --checkpoint=FOLDER --input='photos/*.jpg' --output=segmented
+```
+"""

@@ -13,7 +13,7 @@ from bitseg_jax import diffusion
 from bitseg_jax.codec import Codec
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import prompts
-from bitseg_jax.runs import build, compiling, devices, train_state
+from bitseg_jax.runs import build, devices, train_state
 from bitseg_jax.runs.train_state import TrainState
 from bitseg_jax.schedule import Schedule, loss_weight
 
@@ -253,7 +253,7 @@ def make_train_step(
     in_shardings=(placement, split, copied, *teacher),
     out_shardings=(placement, copied),
     donate_argnums=0,
-    compiler_options=compiling.options(mesh),
+    compiler_options=devices.compiler_options(mesh),
   )
 
 

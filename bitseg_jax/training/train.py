@@ -22,10 +22,9 @@ from bitseg_jax.evaluation import draw_samples, evaluate, reports
 from bitseg_jax.runs import (
   build,
   checkpoint,
-  checks,
-  compiling,
   devices,
-  lock,
+  log,
+  schema,
   stopping,
   weights,
 )
@@ -70,7 +69,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   )
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
-    lock.hold_for_all(workdir),
+    log.hold_for_all(workdir),
     contextlib.ExitStack() as readers,  # slow to end, so after all is saved
     checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
     contextlib.closing(
@@ -117,7 +116,7 @@ def _check_devices(config):
 def start(config, workdir, init, abstract, manager):
   """Returns the training state to begin with, chosen as `train` describes."""
   if manager.orbax.all_steps():
-    checks.check_same_run(config, checkpoint.read_config(workdir), workdir)
+    schema.check_same_run(config, checkpoint.read_config(workdir), workdir)
   state = checkpoint.restore_newest(manager, abstract)
   if state is not None:
     logging.info('resuming %s at step %d', workdir, int(state.step))
@@ -131,7 +130,7 @@ def start(config, workdir, init, abstract, manager):
     logging.info('%s', overview.splitlines()[-1])
   state = init(jax.random.key(config.seed))
   if first := config.init_from or config.distill.teacher:
-    found = weights.read_to_start(first, config, abstract.params)
+    found = weights.read(first, expected=abstract.params)
     logging.info('starting from %s, %s', first, found.origin)
     state = state.replace(
       params=found.params, ema_params=jax.tree.map(jnp.copy, found.params)
@@ -190,7 +189,7 @@ def loop(
   for step in range(first + together, settings.num_steps + 1, together):
     batch = devices.put_next(batches, mesh, together)
     if step == first + together:
-      step_fn = compiling.compile_ahead(step_fn, state, batch, *fixed)
+      step_fn = devices.compile_ahead(step_fn, state, batch, *fixed)
       progress.unpause()  # compiling counts neither for the time left
       clock.restart()  # nor for the images per second
     state, metrics = step_fn(state, batch, *fixed)

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from bitseg_jax.app import official
 from bitseg_jax.configs import base, main
-from bitseg_jax.runs import build, pretrained
+from bitseg_jax.runs import build, weights
 
 
 def assert_same(tensors, others):
@@ -27,7 +27,7 @@ def assert_same(tensors, others):
 def converted(official_model):
   """(official tensors, our parameters, config)."""
   tensors, config = official_model
-  expected = pretrained.abstract_params(config)
+  expected = weights.abstract_params(config)
   return tensors, official.from_official(tensors, expected, config), config
 
 
@@ -48,8 +48,8 @@ def test_outputs_are_golden_after_the_way_there_and_back(
   _, params, config = converted
   back = official.to_official(params, config)
   params = official.from_official(back, params, config)
-  pretrained.save_pretrained(tmp_path / 'ours', params, config, '', 'float32')
-  params = pretrained.load_pretrained(tmp_path / 'ours').params
+  weights.save(tmp_path / 'ours', params, config, '', 'float32')
+  params = weights.read(tmp_path / 'ours').params
   last = lambda x: np.moveaxis(x, 1, -1)
   model = build.build(config).model
   with np.load('third_party/towardsdiff/unet.npz') as golden:
@@ -73,7 +73,7 @@ def test_any_levels_blocks_and_attention_have_names(converted):
       num_res_blocks=blocks,
       attention_levels=attended,
     )
-    params = pretrained.abstract_params(config)
+    params = weights.abstract_params(config)
     pairs = official._names(flatten_dict(params, sep='/'), config)
     assert len(set(pairs.values())) == len(pairs)
     return pairs
@@ -209,7 +209,7 @@ def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
 
 def test_the_main_model_goes_there_and_back(tmp_path):
   config = main.get_config()
-  expected = pretrained.abstract_params(config)
+  expected = weights.abstract_params(config)
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda w: rng.standard_normal(w.shape, np.float32), expected

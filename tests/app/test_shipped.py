@@ -9,9 +9,9 @@ from PIL import Image
 from bitseg_jax import Segmenter
 from bitseg_jax.app import photos
 from bitseg_jax.app.page import actions
-from bitseg_jax.runs import pretrained, weights
+from bitseg_jax.runs import weights
 
-FOLDER = pretrained.SHIPPED / pretrained.DEFAULT
+FOLDER = weights.SHIPPED / weights.DEFAULT
 
 
 @pytest.fixture(scope='module')
@@ -20,16 +20,16 @@ def model():
 
 
 def test_it_is_small_and_says_what_it_was_trained_on():
-  assert pretrained.DEFAULT in pretrained.shipped()
+  assert weights.DEFAULT in weights.shipped()
   size = sum(path.stat().st_size for path in FOLDER.iterdir())
   assert size < 20e6
-  card = (FOLDER / pretrained.CARD).read_text()
+  card = (FOLDER / weights.CARD).read_text()
   for word in ('BSDS500', 'research', 'Apache-2.0', 'CC0', 'ARI', 'cannot'):
     assert word in card, word
 
 
 def test_it_holds_no_path_of_the_machine_it_was_trained_on():
-  config = json.loads((FOLDER / pretrained.CONFIG).read_text())
+  config = json.loads((FOLDER / weights.CONFIG).read_text())
   assert not [v for v in config['data'].values() if '/' in str(v)]
   assert not config.get('init_from')
 
@@ -49,8 +49,8 @@ def test_it_segments_a_photograph_always_the_same_way(model):
 def test_it_is_used_where_no_checkpoint_is_given(capsys):
   assert weights.given_or_default('runs/mine') == 'runs/mine'
   assert not capsys.readouterr().out
-  assert weights.given_or_default(None) == pretrained.DEFAULT
-  assert str(FOLDER / pretrained.CARD) in capsys.readouterr().out
+  assert weights.given_or_default(None) == weights.DEFAULT
+  assert str(FOLDER / weights.CARD) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('holds', ['nothing', 'photos'])
@@ -58,7 +58,7 @@ def test_a_folder_of_photos_named_like_it_is_not_meant(
   tmp_path, monkeypatch, draw_photo, holds
 ):
   """The first command of the README has such a folder beside it."""
-  path = tmp_path / pretrained.DEFAULT / 'a.png'
+  path = tmp_path / weights.DEFAULT / 'a.png'
   path.parent.mkdir()
   if holds == 'photos':
     Image.fromarray(draw_photo(0, 9, 9)).save(path)
@@ -67,5 +67,5 @@ def test_a_folder_of_photos_named_like_it_is_not_meant(
   assert found.digest == Segmenter.from_pretrained().digest
   # A model in a folder of this name is meant.
   path.unlink(missing_ok=True)
-  Segmenter.from_pretrained().save_pretrained(pretrained.DEFAULT, 'float32')
-  assert weights.read(pretrained.DEFAULT).digest != found.digest
+  Segmenter.from_pretrained().save_pretrained(weights.DEFAULT, 'float32')
+  assert weights.read(weights.DEFAULT).digest != found.digest

@@ -26,14 +26,7 @@ import optax
 from ml_collections import ConfigDict
 
 from bitseg_jax.configs import quickstart
-from bitseg_jax.runs import (
-  build,
-  checkpoint,
-  devices,
-  pretrained,
-  train_state,
-  weights,
-)
+from bitseg_jax.runs import build, checkpoint, devices, train_state, weights
 
 OUTCOMES = ('refused', 'older step', 'same values', 'ACCEPTED', 'TRACEBACK')
 
@@ -58,7 +51,7 @@ def make(folder):
       state = train_state.create_state(draw(step), optax.adam(0.1))
       state = state.replace(step=np.int32(step), ema_params=draw(step + 10))
       manager.save(step, state, config.to_dict())
-  pretrained.save_pretrained(folder / 'pretrained', draw(12), config)
+  weights.save(folder / 'pretrained', draw(12), config)
 
 
 def resume(folder):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitseg_jax.runs import compiling, devices
+from bitseg_jax.runs import devices
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def mesh(monkeypatch):
 
 
 def test_the_compiler_takes_the_options_and_computes_the_same(mesh):
-  options = compiling.options(mesh)
+  options = devices.compiler_options(mesh)
   if options is None:
     pytest.skip('this jaxlib has no such choice')
 
@@ -40,15 +40,17 @@ def test_the_compiler_takes_the_options_and_computes_the_same(mesh):
 def test_nothing_is_chosen_against_the_user_or_an_older_jaxlib(
   mesh, monkeypatch
 ):
-  monkeypatch.setattr(compiling, '_jaxlib_knows', lambda *names: True)
-  assert compiling.options(mesh)
+  monkeypatch.setattr(devices, '_jaxlib_knows', lambda *names: True)
+  assert devices.compiler_options(mesh)
   with monkeypatch.context() as patch:
-    patch.setenv('XLA_FLAGS', f'--{next(iter(compiling.options(mesh)))}=')
-    assert compiling.options(mesh) is None
-  monkeypatch.setattr(compiling, '_jaxlib_knows', lambda *names: False)
-  assert compiling.options(mesh) is None
+    patch.setenv(
+      'XLA_FLAGS', f'--{next(iter(devices.compiler_options(mesh)))}='
+    )
+    assert devices.compiler_options(mesh) is None
+  monkeypatch.setattr(devices, '_jaxlib_knows', lambda *names: False)
+  assert devices.compiler_options(mesh) is None
 
 
 def test_what_jaxlib_knows_is_found_in_its_library():
-  assert compiling._jaxlib_knows('xla_cpu_enable_fast_math')
-  assert not compiling._jaxlib_knows('xla_cpu_no_such_option_at_all')
+  assert devices._jaxlib_knows('xla_cpu_enable_fast_math')
+  assert not devices._jaxlib_knows('xla_cpu_no_such_option_at_all')

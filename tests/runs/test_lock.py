@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from bitseg_jax.runs import lock
+from bitseg_jax.runs import log
 
 HOLDER = """
 import sys, time
-from bitseg_jax.runs import lock
-with lock.hold(sys.argv[1]):
+from bitseg_jax.runs import log
+with log.hold(sys.argv[1]):
   print('held', flush=True)
   time.sleep(60)
 """
@@ -25,18 +25,18 @@ def test_the_second_is_told_who_holds_it_until_the_first_is_killed(tmp_path):
   )
   assert holder.stdout.readline() == 'held\n'
   with (
-    pytest.raises(lock.LockedError, match=f'in use by process {holder.pid} on'),
-    lock.hold(tmp_path),
+    pytest.raises(log.LockedError, match=f'in use by process {holder.pid} on'),
+    log.hold(tmp_path),
   ):
     pass
   holder.send_signal(signal.SIGKILL)
   holder.wait()
-  with lock.hold(tmp_path):
+  with log.hold(tmp_path):
     pass
 
 
 def test_a_folder_may_be_held_again_after_an_error(tmp_path):
-  with pytest.raises(KeyError), lock.hold_for_all(tmp_path / 'new'):
+  with pytest.raises(KeyError), log.hold_for_all(tmp_path / 'new'):
     raise KeyError
-  with lock.hold_for_all(tmp_path / 'new'):
+  with log.hold_for_all(tmp_path / 'new'):
     pass

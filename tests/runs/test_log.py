@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitseg_jax.data import outside
-from bitseg_jax.runs import lock, log
+from bitseg_jax.runs import log
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -49,7 +49,7 @@ def test_a_name_of_any_legal_length_is_written_and_cleared_up(
 
 KILLED = """
 import os, signal, sys
-from bitseg_jax.runs import lock, log
+from bitseg_jax.runs import log
 with log.whole_file(sys.argv[1] + '/sub/b.json') as file:
   os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -82,7 +82,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
   with named('metrics.jsonl'):
     writer.flush()
   monkeypatch.setattr(os, 'write', fail)
-  with named('.lock'), lock.hold(tmp_path):
+  with named('.lock'), log.hold(tmp_path):
     pass
 
 

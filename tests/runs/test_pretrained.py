@@ -17,9 +17,8 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.runs import (
   build,
   checkpoint,
-  checks,
   devices,
-  pretrained,
+  schema,
   train_state,
   weights,
 )
@@ -40,10 +39,8 @@ def found(random_run):
 def packed(found, tmp_path_factory):
   """The run's weights as a folder, float32."""
   folder = tmp_path_factory.mktemp('pretrained') / 'packed'
-  pretrained.save_pretrained(folder, found.params, found.config, 'It is.')
-  pretrained.save_pretrained(
-    folder, found.params, found.config, 'It is random.', 'float32'
-  )
+  weights.save(folder, found.params, found.config, 'It is.')
+  weights.save(folder, found.params, found.config, 'It is random.', 'float32')
   return folder
 
 
@@ -76,7 +73,7 @@ def test_as_bfloat16_it_has_half_the_size_and_draws_almost_the_same(
   model, found, packed, draw_photo, tmp_path
 ):
   model.save_pretrained(tmp_path / 'half', card='Half the *size*.')
-  size = lambda folder: (folder / pretrained.WEIGHTS).stat().st_size
+  size = lambda folder: (folder / weights.WEIGHTS).stat().st_size
   assert size(tmp_path / 'half') < 0.6 * size(packed)
   assert 'Half the *size*.' in (tmp_path / 'half' / 'README.md').read_text()
   other = Segmenter.load(tmp_path / 'half')
@@ -88,7 +85,7 @@ def test_as_bfloat16_it_has_half_the_size_and_draws_almost_the_same(
   # Once more, it is what it was.
   other.save_pretrained(tmp_path / 'again')
   # Whose folders it was trained from is not told.
-  kept = checks.complete(checks.without_paths(found.config))
+  kept = schema.complete(schema.without_paths(found.config))
   assert weights.read(tmp_path / 'again').config == kept
   assert kept.data.dir == 'entityseg'
   assert_same(params, weights.read(tmp_path / 'again').params)
@@ -97,10 +94,10 @@ def test_as_bfloat16_it_has_half_the_size_and_draws_almost_the_same(
 def test_all_that_a_model_is_called(random_run, packed, tmp_path, monkeypatch):
   step = random_run / 'checkpoints' / '1'
   assert [weights.read(n).step for n in (random_run, step)] == [2, 1]
-  shipped = ', '.join(pretrained.shipped())
+  shipped = ', '.join(weights.shipped())
   with pytest.raises(FileNotFoundError, match=f'package, which has {shipped}'):
     Segmenter.load('small')
-  monkeypatch.setattr(pretrained, 'SHIPPED', tmp_path)
+  monkeypatch.setattr(weights, 'SHIPPED', tmp_path)
   shutil.copytree(packed, tmp_path / 'small')
   assert_same(weights.read(packed).params, weights.read('small').params)
   with pytest.raises(FileNotFoundError, match='the package, which has small'):
@@ -137,7 +134,7 @@ def test_without_its_library_the_hub_says_what_to_install(monkeypatch):
 
 def change_tensors(change):
   def damage(folder):
-    path = folder / pretrained.WEIGHTS
+    path = folder / weights.WEIGHTS
     tensors = safetensors.numpy.load_file(path)
     change(tensors)
     safetensors.numpy.save_file(tensors, path)
@@ -160,35 +157,35 @@ def set_value(tensors, value):
 
 DAMAGED = {
   'truncated': (
-    change_file(pretrained.WEIGHTS, lambda b: b[:-4]),
+    change_file(weights.WEIGHTS, lambda b: b[:-4]),
     'model.safetensors is damaged',
   ),
   'empty': (
-    change_file(pretrained.WEIGHTS, lambda b: b''),
+    change_file(weights.WEIGHTS, lambda b: b''),
     'model.safetensors is damaged',
   ),
   'header': (
-    change_file(pretrained.WEIGHTS, lambda b: b'\xff' * 8 + b[8:]),
+    change_file(weights.WEIGHTS, lambda b: b'\xff' * 8 + b[8:]),
     'model.safetensors is damaged',
   ),
   'no weights': (
-    lambda folder: (folder / pretrained.WEIGHTS).unlink(),
+    lambda folder: (folder / weights.WEIGHTS).unlink(),
     'model.safetensors is missing',
   ),
   'no config': (
-    lambda folder: (folder / pretrained.CONFIG).unlink(),
+    lambda folder: (folder / weights.CONFIG).unlink(),
     'config.json is missing',
   ),
   'no json': (
-    change_file(pretrained.CONFIG, lambda b: b[:-9]),
+    change_file(weights.CONFIG, lambda b: b[:-9]),
     'config.json is no config',
   ),
   'a list': (
-    change_file(pretrained.CONFIG, lambda b: b'[]'),
+    change_file(weights.CONFIG, lambda b: b'[]'),
     'config.json is no config',
   ),
   'a new setting': (
-    change_file(pretrained.CONFIG, lambda b: b.replace(b'"seed"', b'"sead"')),
+    change_file(weights.CONFIG, lambda b: b.replace(b'"seed"', b'"sead"')),
     'sead',
   ),
   'missing': (
@@ -211,13 +208,13 @@ DAMAGED = {
   ),
   'a flipped bit': (
     change_file(
-      pretrained.WEIGHTS, lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]
+      weights.WEIGHTS, lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]
     ),
     'model.safetensors, or config.json beside it, was changed',
   ),
   'a changed setting': (
     change_file(
-      pretrained.CONFIG, lambda b: b.replace(b'"seed": 0', b'"seed": 1', 1)
+      weights.CONFIG, lambda b: b.replace(b'"seed": 0', b'"seed": 1', 1)
     ),
     'or config.json beside it, was changed',
   ),
@@ -235,12 +232,12 @@ def test_what_is_damaged_is_named(copy, damage):
   with pytest.raises((ValueError, OSError), match=message) as caught:
     if damage == 'no weights':  # is still no run
       weights.read(copy)
-    pretrained.load_pretrained(copy)
+    weights.read(copy)
   assert '\n' not in str(caught.value) and str(copy) in str(caught.value)
 
 
 def test_nothing_of_somebody_else_is_overwritten(found, packed, tmp_path):
-  save = lambda folder, **more: pretrained.save_pretrained(
+  save = lambda folder, **more: weights.save(
     folder, found.params, found.config, **more
   )
   mine = shutil.copytree(packed, tmp_path / 'mine')
@@ -261,7 +258,7 @@ def test_nothing_of_somebody_else_is_overwritten(found, packed, tmp_path):
 
 
 def test_what_cannot_be_read_is_not_written(found, tmp_path):
-  save = lambda params, **more: pretrained.save_pretrained(
+  save = lambda params, **more: weights.save(
     tmp_path / 'new', params, found.config, **more
   )
   with pytest.raises(ValueError, match="'half'; choose one of float32, bfl"):
@@ -277,7 +274,7 @@ def test_what_cannot_be_read_is_not_written(found, tmp_path):
     def full(*_):
       raise OSError('No space left on device')
 
-    patch.setattr(pretrained, 'write_tensors', full)
+    patch.setattr(weights, 'write_tensors', full)
     with pytest.raises(OSError, match='No space'):
       save(found.params)
   assert not list(tmp_path.iterdir())
@@ -324,5 +321,5 @@ def test_predict_notices_other_weights(
   status, made_with = again()
   assert status == 'there' and made_with['step'] is None
   assert made_with['digest'] == weights.read(packed).digest
-  pretrained.save_pretrained(copy, found.params, found.config)
+  weights.save(copy, found.params, found.config)
   assert again()[0] == 'done'

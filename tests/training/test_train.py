@@ -19,7 +19,7 @@ from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import run
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples, evaluate
-from bitseg_jax.runs import build, checks, compiling, devices, train_state
+from bitseg_jax.runs import build, devices, schema, train_state
 from bitseg_jax.training import step as train_step
 from bitseg_jax.training import train
 
@@ -306,13 +306,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize('levels', [(0, 1), (0,)])
-def test_folded_columns_with_attention_are_refused(tiny_config, levels):
-  tiny_config.model.update(fold_columns=True, attention_levels=levels)
-  with pytest.raises(ValueError, match='which may have no attention'):
-    checks.check(tiny_config)
-
-
 def test_heads_that_fused_attention_does_not_take_are_refused(tiny_config):
   tiny_config.model.update(fused_attention=True, dtype='bfloat16')
   build.build(tiny_config)
@@ -341,7 +334,7 @@ def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
   tiny_config, tmp_path, monkeypatch
 ):
   """So the device need not wait for the log."""
-  events, compile_ahead, collect = [], compiling.compile_ahead, train._collect
+  events, compile_ahead, collect = [], devices.compile_ahead, train._collect
 
   def compile_and_note(*args):
     program = compile_ahead(*args)
@@ -351,7 +344,7 @@ def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
     events.append('read')
     return collect(*args)
 
-  monkeypatch.setattr(compiling, 'compile_ahead', compile_and_note)
+  monkeypatch.setattr(devices, 'compile_ahead', compile_and_note)
   monkeypatch.setattr(train, '_collect', note_and_collect)
   tiny_config.model.channel_mults, tiny_config.model.attention_levels = (1,), ()
   tiny_config.train.update(num_steps=4, eval_every=4, checkpoint_every=4)
@@ -375,7 +368,7 @@ def test_compiling_does_not_count_as_slow_training(tiny_config, monkeypatch):
     return step_fn
 
   monkeypatch.setattr(time, 'perf_counter', lambda: clock() + passed[0])
-  monkeypatch.setattr(compiling, 'compile_ahead', compile_ahead)
+  monkeypatch.setattr(devices, 'compile_ahead', compile_ahead)
   tiny_config.train.num_steps = 1
   nothing = lambda *args: None
   train.loop(
@@ -423,7 +416,7 @@ def test_an_evaluation_scores_the_data_that_flags_name(
         flags.DEFINE_string(name, 'png', '', flag_values=values)
       values(sys.argv)
       assert not door._run(values)
-    checks.check(seen[-1])
+    schema.check(seen[-1])
     assert seen[-1].sample.num_steps == 3
     assert seen[-1].model == saved.model
     return capsys.readouterr().out.splitlines()[1]

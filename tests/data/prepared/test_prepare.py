@@ -22,7 +22,7 @@ from bitseg_jax.data import families
 from bitseg_jax.data.families import folder
 from bitseg_jax.data.prepared import builder, encoding, splits
 from bitseg_jax.data.source import Item, Source
-from bitseg_jax.runs import lock
+from bitseg_jax.runs import log
 
 H, W = 24, 40
 
@@ -650,25 +650,25 @@ def test_a_block_that_a_crash_spoilt_is_encoded_again(tmp_path, length, zeros):
 
 def test_parts_are_held_apart_and_joined_after_all(tmp_path):
   with (
-    lock.hold(tmp_path, (0, 2)),
-    lock.hold(tmp_path, (1, 2)),
-    pytest.raises(lock.LockedError, match='is in use by process'),
-    lock.hold(tmp_path),
+    log.hold(tmp_path, (0, 2)),
+    log.hold(tmp_path, (1, 2)),
+    pytest.raises(log.LockedError, match='is in use by process'),
+    log.hold(tmp_path),
   ):
     pass
   with (
-    lock.hold(tmp_path, (0, 2)),
-    pytest.raises(lock.LockedError),
-    lock.hold(tmp_path, (0, 2)),
+    log.hold(tmp_path, (0, 2)),
+    pytest.raises(log.LockedError),
+    log.hold(tmp_path, (0, 2)),
   ):
     pass
   with (
-    lock.hold(tmp_path),
-    pytest.raises(lock.LockedError),
-    lock.hold(tmp_path, (0, 2)),
+    log.hold(tmp_path),
+    pytest.raises(log.LockedError),
+    log.hold(tmp_path, (0, 2)),
   ):
     pass
-  with lock.hold(tmp_path):
+  with log.hold(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 
 
