@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -81,7 +82,7 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'fsync', fail)
   with named('metrics.jsonl'):
     writer.flush()
-  monkeypatch.setattr(os, 'write', fail)
+  monkeypatch.setattr(pathlib.Path, 'write_text', fail)
   with named('.lock'), log.hold(tmp_path):
     pass
 
