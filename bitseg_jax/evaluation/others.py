@@ -1,5 +1,6 @@
 """Scores predictions of any method, by means over images and pooled counts."""
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,20 @@ class ImageScore(NamedTuple):
   num_samples: int
 
 
-Scores = dict[str, dict[str, ImageScore]]  # by place and name of the image
+# Columns of the tables: names in metrics.SCORES and some other results.
+_COLUMNS = (
+  *('missing', *metrics.names('table'), *metrics.names('panoptic')),
+  *('boundary_f', 'unclaimed'),
+)
+_SET_COLUMNS = (
+  *('num_samples', *metrics.names('ensemble'), 'ari_oracle', 'iou_oracle'),
+  *metrics.names('reliability'),
+)
+_TITLES = {
+  'num_samples': 'samples',
+  'ari_oracle': 'oracle ARI',
+  'iou_oracle': 'oracle IoU',
+}
 
 
 def score_image(
@@ -149,116 +163,79 @@ def _count_reliability(samples, annotations):
   )
 
 
-def find_methods(
-  names: Sequence[str],
+def score_methods(
+  source: Sequence[dict[str, Any]],
   places: Iterable[str],
   form: str = 'any',
   allow_missing: bool = False,
-) -> dict[str, dict[str, list[reading.Part]]]:
-  """Finds what several methods predicted for the images of a dataset.
-
-  Args:
-    names: of the images.
-    places: directory or file of each method, see reading.find.
-    form: see reading.find.
-    allow_missing: whether images without a prediction are accepted.
-
-  Returns:
-    By place and name, the parts to load.
-
-  Raises:
-    ValueError, OSError: if predictions are missing, or it is unclear whose a
-      file is.
-  """
-  found = {place: reading.find(place, names, form) for place in places}
-  for place, parts in found.items():
-    _check_missing(place, names, parts, allow_missing)
-  return found
-
-
-def score_methods(
-  source: Sequence[dict[str, Any]],
-  found: dict[str, dict[str, list[reading.Part]]],
-  unclaimed: str = 'segment',
-  order: str = 'score',
   image_size: int = 0,
-  indices: Sequence[int] | None = None,
-  known: Scores | None = None,
-) -> Scores:
+  **how: Any,
+) -> dict[str, dict[str, ImageScore]]:
   """Scores what several methods predicted for the images of a dataset.
 
   Args:
     source: records of the dataset, see data/pipeline.py.
-    found: see find_methods; an image without prediction counts as one region.
-    unclaimed: see score_image.
-    order: see reading.load.
+    places: directory or file of each method, see reading.find.
+    form: see reading.find.
+    allow_missing: whether an image without prediction counts as one region.
     image_size: longest side in pixels to compare at, with ids resized by
       nearest neighbour; 0 = size of the annotation.
-    indices: which images to score; None = all.
-    known: scores that are known already.
+    **how: `unclaimed` of score_image, `order` and `ignore` of reading.load.
 
   Returns:
-    The scores of each place and image, in order.
+    The scores by place and name of the image.
 
   Raises:
-    ValueError, OSError: if predictions are damaged, or of other sizes or
-      numbers of samples.
+    ValueError, OSError: if predictions are missing, damaged, of other sizes or
+      numbers of samples, or it is unclear whose a file is.
   """
-  indices = range(len(source)) if indices is None else indices
-  scores: Scores = {place: {} for place in found}
+  unclaimed = how.pop('unclaimed', 'segment')
+  names = [source[i]['name'] for i in range(len(source))]
+  said: set[str] = set()
+
+  def note(line):
+    """Says once what is so of many files."""
+    what = line.partition(': ')[2]
+    if not what or what not in said:
+      logging.warning('%s', line)
+    said.add(what)
+
+  found = {}
+  for place in places:
+    found[place] = reading.find(place, names, form, note)
+    missing = [name for name in names if name not in found[place]]
+    if missing and not (allow_missing and found[place]):
+      raise FileNotFoundError(
+        f'{place}: no prediction for {len(missing)} of {len(names)} images, '
+        f'such as {missing[0]}; names must be those of the images'
+        + ' (or --allow_missing counts them as one region)'
+        * bool(found[place])
+      )
+  scores: dict[str, dict[str, ImageScore]] = {place: {} for place in found}
   counts: dict[str, int] = {}
-  total = len(indices) * len(found)
+  total = len(source) * len(found)
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
-    for record in map(source.__getitem__, indices):
-      name, annotations = record['name'], None
+    for i, name in enumerate(names):
+      annotations = list(source[i]['id_maps'])
+      shape = annotations[0].shape
+      if image_size:
+        shape = transforms.fit_longest_side(*shape, image_size)
+        annotations = [transforms.resize_ids(a, shape) for a in annotations]
       for place, parts in found.items():
-        score = (known or {}).get(place, {}).get(name)
-        if score is None:
-          annotations = annotations or _at_size(record['id_maps'], image_size)
-          part = parts.get(name, [])
-          score = _score_one(part, annotations, unclaimed, order)
-        _check_count(counts, place, name, score.num_samples)
-        scores[place][name] = score
+        samples = [np.zeros(shape, np.int32)]  # an image without prediction
+        count, sets = 0, True
+        if name in parts:
+          samples = reading.load(parts[name], shape, note=note, **how)
+          count, sets = len(samples), len(samples) > 1
+          if count != counts.setdefault(place, count):
+            raise ValueError(
+              f'{count} samples of {name}, but {counts[place]} of images '
+              'before it; give all the same number'
+            )
+        score = score_image(samples, annotations, unclaimed, sets)
+        scores[place][name] = score._replace(num_samples=count)
         progress.update()
   return scores
-
-
-def _at_size(id_maps, image_size):
-  if not image_size:
-    return list(id_maps)
-  shape = transforms.fit_longest_side(*id_maps[0].shape, image_size)
-  return [transforms.resize_ids(id_map, shape) for id_map in id_maps]
-
-
-def _score_one(parts, annotations, unclaimed, order):
-  shape = annotations[0].shape
-  if not parts:
-    one_region = [np.zeros(shape, np.int32)]
-    score = score_image(one_region, annotations, unclaimed, sets=True)
-    return score._replace(num_samples=0)
-  samples = reading.load(parts, shape, order)
-  return score_image(samples, annotations, unclaimed, len(samples) > 1)
-
-
-def _check_count(counts, place, name, count):
-  expected = counts.setdefault(place, count) if count else count
-  if count != expected:
-    raise ValueError(
-      f'{count} samples of {name}, but {expected} of images before it; '
-      'give all the same number'
-    )
-
-
-def _check_missing(place, names, parts, allow_missing):
-  missing = [name for name in names if name not in parts]
-  if not missing or (allow_missing and parts):
-    return
-  raise FileNotFoundError(
-    f'{place}: no prediction for {len(missing)} of {len(names)} images, such '
-    f'as {missing[0]}; names must be those of the images'
-    + ' (or --allow_missing counts them as one region)'
-    * bool(parts)
-  )
 
 
 def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
@@ -304,3 +281,36 @@ def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
       summary |= metrics.uncertainty.calibration(pooled('reliability'))
   per_image = {name: s.values for name, s in scores.items()}
   return without_nan({**summary, 'per_image': per_image})
+
+
+def format_table(results: dict[str, dict[str, Any]]) -> str:
+  """Formats the summaries of methods as text, one line per method.
+
+  If any method has several samples, their scores follow in a second table.
+  """
+  several = {p: r for p, r in results.items() if r['num_samples'] > 1}
+  blocks = [(results, _COLUMNS), (several, _SET_COLUMNS)]
+  width, lines = max(len('method'), *map(len, results)), []
+  row = lambda place, images, cells: (
+    f'{place:<{width}}{images:>8}' + ''.join(f'{c:>11}' for c in cells)
+  )
+  for methods, columns in blocks if several else blocks[:1]:
+    titles = [
+      metrics.SCORES[name].title
+      if name in metrics.SCORES
+      else _TITLES.get(name, name)
+      for name in columns
+    ]
+    lines += [''] * bool(lines) + [row('method', 'images', titles)]
+    for place, result in methods.items():
+      cells = [_format_cell(result.get(name)) for name in columns]
+      lines.append(row(place, result['num_images'], cells))
+  if several:
+    lines.append('oracle: the best sample, chosen by looking at the truth')
+  return '\n'.join(lines)
+
+
+def _format_cell(value):
+  if value is None:
+    return '-'
+  return f'{value:.3f}' if isinstance(value, float) else str(value)

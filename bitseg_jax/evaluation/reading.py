@@ -1,19 +1,19 @@
 """Finds and reads predicted segmentations on disk, from any method."""
 
 import functools
+import itertools
+import logging
 import math
-import os
-import re
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bitseg_jax import IGNORE_ID
-from bitseg_jax.data import rle, transforms
+from bitseg_jax.data import labels, rle, transforms
 from bitseg_jax.data.images import PHOTO_SUFFIXES
-from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import (
   MAX_PIXELS,
   SourceError,
@@ -24,38 +24,47 @@ from bitseg_jax.data.outside import (
   shown,
 )
 
-# By format: the endings of an image's only file; what precedes the number in
-# the names of several files, and their suffixes.
-_ENDINGS = {
-  'labels': ('_labels.png', '.png', '.npy'),
-  'samples': ('.npy',),
-  'masks': ('.json',),
+_IMAGES = '.png', '.tif', '.tiff', '.npy'
+# By format: the endings and suffixes of an image's only file; what precedes the
+# number in the names of several files, and their suffixes.
+_FORMS = {
+  'labels': (labels.ENDINGS, _IMAGES, '_', _IMAGES),
+  'samples': (('',), ('.npy',), '_sample_', _IMAGES),
+  'masks': (('',), ('.json',), '_', ('.json',)),
 }
-_NUMBERED = {
-  'labels': ('_', ('.png', '.npy')),
-  'samples': ('_sample_', ('.png', '.npy')),
-  'masks': ('_', ('.json',)),
-}
-FORMATS = 'any', *_ENDINGS
+FORMATS = 'any', *_FORMS
 ORDERS = 'score', 'area'
 
-# A file, or the place that masks come from and the masks.
-Part = Path | tuple[str, list[Any]]
+
+class Masks(NamedTuple):
+  """Masks of one image in a file of many: where they are from, and its size."""
+
+  where: str
+  masks: list[Any]
+  size: Any = None
+
+
+Part = Path | Masks
 
 
 def find(
-  place: str | Path, names: Iterable[str], form: str = 'any'
+  place: str | Path,
+  names: Iterable[str],
+  form: str = 'any',
+  note: Callable[[str], Any] = logging.warning,
 ) -> dict[str, list[Part]]:
   """Finds the files that a method predicted for each image to be scored.
 
   Args:
-    place: directory, or a JSON file in COCO's results format.
+    place: directory, or a JSON file in COCO's results or instances format.
     names: names of the images. Files may omit its leading folders and the
       suffix of the photo.
-    form: 'labels': NAME_labels.png, NAME.png or NAME.npy; or several samples,
-      NAME_0.png, NAME_1.png, ... or a folder NAME/. 'samples': likewise, but
-      NAME_sample_1.png, ... as predict writes them beside its labels. 'masks':
-      NAME.json. 'any': labels or, if there are none, masks.
+    form: 'labels': NAME.png, NAME.tif or NAME.npy, or such a NAME_labels,
+      NAME_masks, ...; or several samples, NAME_0.png, NAME_1.png, ... or a
+      folder NAME/. 'samples': likewise, but NAME_sample_1.png, ... as predict
+      writes them beside its labels. 'masks': NAME.json. 'any': labels or, if
+      there are none, masks.
+    note: called with a line if files may be meant otherwise.
 
   Returns:
     The parts to `load` for each name; names without a prediction are left out.
@@ -65,27 +74,39 @@ def find(
     ValueError: if it is unclear which file belongs to an image, or the JSON is
       not a list of results.
   """
-  place = Path(place)
+  place, names = Path(place), list(names)
   if place.is_file():
     return _find_results(place, names)
   if not place.is_dir():
     raise FileNotFoundError(f'{place}: no such directory, nor a JSON file')
-  found, owners = {}, {}
+  # A file that is called as an image is that image's alone: IMG_1.png is no
+  # sample of IMG where there is an image IMG_1.
+  taken = {place / base for name in names for base in _bases(name)}
+  listed = functools.cache(_list)
+  found, owners, aside = {}, {}, []
   for name in names:
-    if form == 'any':
-      parts = _find_files(place, name, 'labels')
-      parts = parts or _find_files(place, name, 'masks')
-    else:
-      parts = _find_files(place, name, form)
-    for part in parts:
+    for each in ('labels', 'masks') if form == 'any' else (form,):
+      parts, others = _find_files(place, name, each, taken, listed)
+      if parts:
+        found[name] = parts
+        aside += [(parts[0], others[0])] if others else []
+        break
+    for part in found.get(name, ()):
       _check_owner(owners, part, name, part)
-    if parts:
-      found[name] = parts
+  if aside:
+    note(
+      f'{aside[0][0]} is the prediction of its image, and {aside[0][1]} is '
+      f'taken for that of another (so for {len(aside)} images)'
+    )
   return found
 
 
 def load(
-  parts: list[Part], shape: tuple[int, int], order: str = 'score'
+  parts: list[Part],
+  shape: tuple[int, int],
+  order: str = 'score',
+  ignore: Sequence[int] = (),
+  note: Callable[[str], Any] = logging.warning,
 ) -> list[np.ndarray]:
   """Reads the predicted samples of one image at the size of its annotation.
 
@@ -93,18 +114,34 @@ def load(
     parts: as from find.
     shape: height and width; ids are resized to it by nearest neighbour.
     order: which of overlapping masks is on top: the one with the highest
-      'score' (the first of equals) or the one with the smallest 'area'.
+      'score' (the first of equals) or the one with the smallest 'area'. Where
+      no mask has a score, it is the area.
+    ignore: numbers in files of labels that mean no segment, beside 0.
+    note: see labels.read_label.
 
   Returns:
-    Integers [H, W] for each sample. Pixels in no segment, which are 0 in PNGs,
-    -1 in arrays and outside all masks, are -1.
+    Integers [H, W] for each sample. Pixels in no segment, which are 0 in PNGs
+    and TIFFs, -1 in arrays and outside all masks, are -1.
 
   Raises:
     SourceError: if a file is damaged, or does not fit the annotation's shape.
   """
   samples = []
   for part in parts:
-    where, id_maps = _read(part, shape, order)
+    where, id_maps = part, None
+    if isinstance(part, Masks):
+      where = part.where
+      id_maps = [_paint(part, shape, order)]
+    elif part.suffix.lower() == '.npy':
+      id_maps = _read_array(part, ignore)
+    elif part.suffix.lower() == '.json':
+      content = read_json(part)
+      if not isinstance(content, dict) or 'shapes' not in content:
+        id_maps = [
+          _paint(Masks(str(part), _masks_in(content, part)), shape, order)
+        ]
+    if id_maps is None:
+      id_maps = [labels.read_label(part, ignore, note=note) - 1]
     for id_map in id_maps:
       _check_shape(where, id_map.shape, shape)
       if id_map.shape != shape:
@@ -113,108 +150,106 @@ def load(
   return samples
 
 
-def _find_files(root: Path, name: str, form: str) -> list[Path]:
-  stem = name
-  if Path(name).suffix.lower() in PHOTO_SUFFIXES:
-    stem = str(Path(name).with_suffix(''))
-  link, suffixes = _NUMBERED[form]
-  for base in dict.fromkeys((name, stem, Path(name).name, Path(stem).name)):
-    paths = [root / f'{base}{ending}' for ending in _ENDINGS[form]]
-    ways = [[path] for path in paths if path.is_file()]
-    ways += [_count_up(f'{root / base}{link}', suffix) for suffix in suffixes]
-    if (root / base).is_dir():
-      inside = [
-        path
-        for path in (root / base).iterdir()
-        if path.suffix in suffixes and not path.name.startswith('.')
-      ]
-      ways.append(sorted(inside, key=lambda p: (len(p.name), p.name)))
-    ways = [way for way in ways if way]
-    if len(ways) > 1:
-      raise SourceError(
-        f'{ways[0][0]} and {ways[1][0]} are both there for image {name}; keep '
-        'one of them'
-      )
-    if ways:
-      return ways[0]
-  return []
+def _bases(name):
+  """What the files of an image may be called, the most exact first."""
+  stem = _without_suffix(name)
+  of = lambda path: PurePosixPath(path).name
+  return dict.fromkeys((name, stem, of(name), of(stem)))
 
 
-def _count_up(start: str, suffix: str) -> list[Path]:
-  """Returns the existing files start0, start1, ... (or from 1).
-
-  Raises:
-    SourceError: a number is missing between them.
-  """
-  path_of = lambda number: Path(f'{start}{number}{suffix}')
-  folder, name = os.path.split(start)
-  numbers = sorted(_numbers_in(folder).get((name, suffix), ()))
-  first = 0 if numbers[:1] == [0] else 1
-  for expected, number in enumerate(numbers, first):
-    if number != expected:
-      raise SourceError(
-        f'{path_of(expected)} is missing, but {path_of(number)} is there'
-      )
-  return [path_of(number) for number in numbers]
+def _without_suffix(name):
+  path = PurePosixPath(name)
+  known = path.suffix.lower() in PHOTO_SUFFIXES
+  return str(path.with_suffix('')) if known else name
 
 
-@functools.lru_cache(maxsize=4)
-def _numbers_of(folder, changed):
-  """{(start of the name, suffix): numbers} of the files START7.SUFFIX."""
-  del changed  # a part of the key
-  found: dict[tuple[str, str], list[int]] = {}
-  for name in os.listdir(folder):
-    parts = re.fullmatch(r'(.*?)(0|[1-9][0-9]{0,8})(\.\w+)', name, re.DOTALL)
-    if parts:
-      found.setdefault((parts[1], parts[3]), []).append(int(parts[2]))
+def _list(folder):
+  """Files of a folder by their name without the suffix."""
+  found = defaultdict(list)
+  for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    if path.is_file() and not path.name.startswith('.'):
+      found[path.stem].append(path)
   return found
 
 
-def _numbers_in(folder):
-  try:
-    return _numbers_of(folder, os.stat(folder).st_mtime_ns)
-  except OSError:
-    return {}
+def _find_files(root, name, form, taken, listed):
+  """(files of one image in one format, others that may be meant for it)."""
+  endings, kinds, link, several_kinds = _FORMS[form]
+  for base in _bases(name):
+    path = root / base
+
+    def at(ending, kinds, path=path):
+      stem = path.name + ending
+      if ending and path.with_name(stem) in taken:
+        return []
+      files = listed(path.parent).get(stem, ())
+      return [file for file in files if file.suffix.lower() in kinds]
+
+    one = [file for ending in endings for file in at(ending, kinds)]
+    first = 0 if at(f'{link}0', several_kinds) else 1
+    numbered = (at(f'{link}{n}', several_kinds) for n in itertools.count(first))
+    counted = list(itertools.takewhile(bool, numbered))
+    inside = [
+      file
+      for stem, files in listed(path).items()
+      for file in files
+      if file.suffix.lower() in several_kinds and path / stem not in taken
+    ]
+    clash = next((way for way in [one, *counted] if len(way) > 1), None)
+    if counted and inside and not one:
+      clash = counted[0] + inside
+    if clash:
+      raise SourceError(
+        f'{clash[0]} and {clash[1]} are both there for image {name}; keep one '
+        'of them'
+      )
+    several = [files[0] for files in counted] or sorted(
+      inside, key=lambda file: (len(file.name), file.name)
+    )
+    if one or several:
+      return (one, several) if one else (several, [])
+  return [], []
 
 
 def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
   """Groups the masks in a list of results by image."""
   content = read_json(path)
-  named = _names_of_ids(content, path)
+  named, sizes = _images_in(content, path)
   masks: dict[Any, list[Any]] = {}
   for i, mask in enumerate(_masks_in(content, path)):
     keys = [mask[k] for k in ('file_name', 'image_id') if k in mask]
     if not keys:
       raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
     key = as_key(keys[0])
-    masks.setdefault(_key(str(named.get(key, key))), []).append(mask)
+    masks.setdefault(_key(named.get(key, key)), []).append(mask)
   found, owners = {}, {}
   for name in names:
-    for key in dict.fromkeys((_key(name), _key(Path(name).name))):
-      if key in masks:
+    for key in dict.fromkeys((_key(name), _key(PurePosixPath(name).name))):
+      # An image that is listed without masks has none.
+      if key in masks or key in sizes:
         _check_owner(owners, key, name, f'{path}: {key}')
-        found[name] = [(f'{path}, image {name}', masks[key])]
+        where = f'{path}, image {name}'
+        found[name] = [Masks(where, masks.get(key, []), sizes.get(key))]
         break
   return found
 
 
-def _names_of_ids(content, path):
-  """Names by image_id, of JSON that lists its images as COCO's files do."""
+def _images_in(content, path):
+  """Names by id and sizes by name, of JSON that lists images as COCO's do."""
   images = content.get('images') if isinstance(content, dict) else None
-  if not isinstance(images, list):
-    return {}
-  named, owners = {}, {}
-  for image in images:
+  named, sizes, owners = {}, {}, {}
+  for image in images if isinstance(images, list) else ():
     if isinstance(image, dict) and {'id', 'file_name'} <= image.keys():
       number, name = as_key(image['id']), as_key(image['file_name'])
       named[number] = name
-      owner = owners.setdefault(_key(str(name)), number)
+      owner = owners.setdefault(_key(name), number)
       if owner != number:
         raise SourceError(
           f'{path}: the images {owner} and {number} are both called {name}; '
           'their names, without the suffix, must differ'
         )
-  return named
+      sizes[_key(name)] = [image.get('height'), image.get('width')]
+  return named, sizes
 
 
 def _check_owner(owners, part, name, shown_part):
@@ -227,38 +262,23 @@ def _check_owner(owners, part, name, shown_part):
     )
 
 
-def _key(name: str) -> str:
+def _key(name: Any) -> str:
   """Drops the suffix of a photo and the leading zeros of a COCO id."""
-  if Path(name).suffix.lower() in PHOTO_SUFFIXES:
-    name = str(Path(name).with_suffix(''))
+  name = _without_suffix(str(name).replace('\\', '/'))
   return str(int(name)) if name.isdecimal() else name
 
 
-def _read(part, shape, order):
-  """Returns the name of a part for error messages, and its id maps."""
-  if not isinstance(part, Path):
-    where, masks = part
-    return where, [_paint(masks, where, shape, order)]
-  if part.suffix == '.json':
-    return part, [_paint(_read_masks(part), part, shape, order)]
-  if part.suffix == '.npy':
-    return part, _read_array(part)
-  return part, [read_label(part) - 1]
-
-
-def _read_array(path: Path) -> list[np.ndarray]:
+def _read_array(path: Path, ignore: Sequence[int]) -> list[np.ndarray]:
   ids = read_array(path)
   if ids.dtype.kind not in 'iu' or ids.ndim not in (2, 3) or not ids.size:
     raise SourceError(
       f'{path}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
       '[H, W] or [N, H, W], at least -1'
     )
-  samples = ids if ids.ndim == 3 else ids[None]
-  return [check_ids(sample, path, IGNORE_ID) for sample in samples]
-
-
-def _read_masks(path: Path) -> list[Any]:
-  return _masks_in(read_json(path), path)
+  ids = [
+    check_ids(i, path, IGNORE_ID) for i in (ids if ids.ndim == 3 else [ids])
+  ]
+  return [np.where(np.isin(i, ignore), IGNORE_ID, i) for i in ids]
 
 
 def _masks_in(masks, path):
@@ -267,64 +287,49 @@ def _masks_in(masks, path):
   if not isinstance(masks, list) or not all(isinstance(m, dict) for m in masks):
     raise SourceError(
       f"{path}: should be a list of {{'segmentation': run lengths, 'score': "
-      "number}, or have one under 'annotations'"
+      "number}, have one under 'annotations', or be of labelme"
     )
   return masks
 
 
-def _paint(masks, where, shape, order):
+def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
   """Paints masks over each other: int32 [H, W], number of the topmost mask."""
+  where, masks, size = part
+  for mask in masks[:1]:
+    own = mask.get('segmentation')
+    size = own.get('size') if isinstance(own, dict) else size or list(shape)
+    if (
+      not isinstance(size, list)
+      or len(size) != 2
+      or not all(type(side) is int and side > 0 for side in size)
+      or size[0] * size[1] > MAX_PIXELS
+    ):
+      raise SourceError(f'{where}: mask 0 is of the size {shown(size)}')
+    # Before memory is taken for a canvas of that size.
+    _check_shape(where, tuple(size), shape)
   if not masks:
     return np.full(shape, IGNORE_ID, np.int32)
-  height, width = _mask_size(masks[0], where)
-  # Before memory is taken for a canvas of that size.
-  _check_shape(where, (height, width), shape)
-  canvas = np.full(height * width, IGNORE_ID, np.int32)
-  pixels, scores = [], []
+  canvas, ranks, pixels = np.full(math.prod(size), IGNORE_ID, np.int32), [], []
+  scored = any('score' in m or 'predicted_iou' in m for m in masks)
   for i, mask in enumerate(masks):
-    segmentation = mask.get('segmentation')
     try:
-      if not isinstance(segmentation, dict):
-        raise ValueError('no run lengths')
-      pixels.append(rle.decode(segmentation, height, width))
+      pixels.append(rle.decode(mask.get('segmentation'), *size))
     except ValueError as error:
       raise SourceError(f'{where}: mask {i}: {error}') from error
-    score = -len(pixels[-1])
-    scores.append(_score_of(mask, i, where) if order == 'score' else score)
+    rank = -len(pixels[-1])
+    if order == 'score' and scored:
+      rank = mask.get('score', mask.get('predicted_iou'))
+      # Among numbers that are not finite there is no order.
+      if type(rank) not in (int, float) or not -math.inf < rank < math.inf:
+        raise SourceError(
+          f'{where}: mask {i} has the score {shown(rank)}, no finite number; '
+          'give it one, or --order=area'
+        )
+    ranks.append(rank)
   # The lowest is painted first; of equals, the first one is painted last.
-  for i in sorted(range(len(masks)), key=lambda i: (scores[i], -i)):
+  for i in sorted(range(len(masks)), key=lambda i: (ranks[i], -i)):
     canvas[pixels[i]] = i
-  return canvas.reshape(width, height).T
-
-
-def _mask_size(mask, where):
-  """(height, width) that the run lengths of a mask are of."""
-  segmentation = mask.get('segmentation')
-  size = segmentation.get('size') if isinstance(segmentation, dict) else None
-  if (
-    not isinstance(size, list)
-    or len(size) != 2
-    or not all(type(side) is int and side > 0 for side in size)
-    or size[0] * size[1] > MAX_PIXELS
-  ):
-    raise SourceError(
-      f"{where}: mask 0 has no run lengths {{'size', 'counts'}}"
-    )
-  return size
-
-
-def _score_of(mask, number, where):
-  score = mask.get('score', mask.get('predicted_iou'))
-  if score is None:
-    raise SourceError(
-      f"{where}: mask {number} has no 'score'; give it one, or --order=area"
-    )
-  # Among numbers that are not finite there is no order.
-  if type(score) not in (int, float) or not -math.inf < score < math.inf:
-    raise SourceError(
-      f'{where}: mask {number} has the score {shown(score)}, no finite number'
-    )
-  return score
+  return canvas.reshape(size[::-1]).T
 
 
 def _check_shape(where, shape, wanted):

@@ -2,9 +2,7 @@
 
 import itertools
 import json
-import os
 import re
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +11,8 @@ from PIL import Image
 
 from bitseg_jax import cli, metrics, score
 from bitseg_jax.data import outside, procedural
-from bitseg_jax.data.prepared import run, splits
-from bitseg_jax.evaluation import others, score_table
+from bitseg_jax.data.prepared import splits
+from bitseg_jax.evaluation import others
 
 
 def noisy(id_map, seed, share=0.2):
@@ -159,10 +157,8 @@ def places(tmp_path_factory):
   return [str(root / 'flat'), str(root / 'exact')]
 
 
-def score_methods(source, places, allow_missing=False, **how):
-  names = [source[i]['name'] for i in range(len(source))]
-  found = others.find_methods(names, places, allow_missing=allow_missing)
-  scores = others.score_methods(source, found, **how)
+def score_methods(source, places, **how):
+  scores = others.score_methods(source, places, **how)
   return {place: others.summarize(s) for place, s in scores.items()}
 
 
@@ -180,7 +176,7 @@ def test_methods_stand_beside_each_other(places):
   assert exact['ece'] == 0
   assert 0 < exact['brier'] < 0.1
   json.dumps(results, allow_nan=False)
-  lines = score_table.format_table(results).splitlines()
+  lines = others.format_table(results).splitlines()
   assert [len(line.split()) for line in lines[1:3]] == [13, 13]
   assert lines[1].startswith(places[0])
   assert 'GED' in lines[4]
@@ -233,7 +229,7 @@ def call_main(monkeypatch, **values):
     'image_size': 0,
     'allow_missing': False,
     'output': '',
-    'shard': '',
+    'ignore': [],
   }
   flags = SimpleNamespace(**given | values)
   monkeypatch.setattr(score.flags, 'FLAGS', flags)
@@ -246,125 +242,48 @@ def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
   call_main(monkeypatch, predictions=places, output=str(path))
   written = json.loads(path.read_text())
   assert written['unclaimed'] == 'segment'
-  assert score_table.format_table(written['methods']) in capsys.readouterr().out
-
-
-def test_parts_are_joined_to_the_same_scores(monkeypatch, places, tmp_path):
-  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
-  call = lambda output, **more: call_main(
-    monkeypatch, predictions=places, output=str(tmp_path / output), **more
-  )
-  assert call('whole.json') == 0
-  assert call('parts.json', shard='1/2') == 0
-  assert call('parts.json', shard='0/2', image_size=16) == 0  # will not fit
-  scored = []
-  original = others.score_image
-  monkeypatch.setattr(
-    others, 'score_image', lambda *a: scored.append(a) or original(*a)
-  )
-  assert call('parts.json') == 0
-  # Of three images the part had one, of two methods.
-  assert len(scored) == 4
-  whole, parts = (tmp_path / f'{n}.json' for n in ('whole', 'parts'))
-  assert parts.read_text() == whole.read_text()
-  # A part of other settings stays.
-  other = tmp_path / 'parts.json.part-0-of-2'
-  assert sorted(tmp_path.iterdir()) == [parts, other, whole]
-
-
-def test_scores_of_changed_predictions_are_not_joined(
-  monkeypatch, places, tmp_path
-):
-  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
-  shutil.copytree(places[0], tmp_path / 'mine')
-  call = lambda **more: call_main(
-    monkeypatch,
-    predictions=[str(tmp_path / 'mine')],
-    output=str(tmp_path / 'scores.json'),
-    **more,
-  )
-  read = lambda: json.loads((tmp_path / 'scores.json').read_text())['methods']
-  assert call(shard='0/1') == 0
-  for path in (tmp_path / 'mine').iterdir():
-    np.save(path, np.arange(256).reshape(16, 16))
-  assert call() == 0
-  (changed,) = read().values()
-  assert call() == 0
-  (again,) = read().values()
-  assert changed == again
-
-
-def test_scores_on_an_older_dataset_are_not_joined(monkeypatch, tmp_path):
-  """Though it has the same place, names, settings and time."""
-  source, data = tmp_path / 'source', tmp_path / 'data'
-  ids = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8))).astype('uint8')
-  for kind in 'images', 'labels', 'mine':
-    (tmp_path / 'source' / kind).mkdir(parents=True)
-  (source / 'val.txt').write_text('a')
-  for kind in 'labels', 'mine':
-    Image.fromarray(ids).save(source / kind / 'a.png')
-  Image.fromarray(np.stack([ids] * 3, axis=-1)).save(source / 'images/a.png')
-
-  def prepare():
-    assert run.prepare('folder', str(source), str(data), overwrite=True) == 0
-    for path in splits.dataset_path(data).iterdir():
-      if path.suffix == '.json':
-        os.utime(path, ns=(0, 0))
-
-  def call(name, **more):
-    path = tmp_path / name
-    mine = [str(source / 'mine')]
-    how = {'data': str(data), 'predictions': mine, 'output': str(path), **more}
-    with monkeypatch.context() as patch:  # preparing reads real flags
-      assert call_main(patch, **how) == 0
-    if not more:
-      (result,) = json.loads(path.read_text())['methods'].values()
-      return result['ari']
-
-  prepare()
-  assert call('alone.json') == 1
-  call('joined.json', shard='0/1')
-  Image.fromarray((ids > 2).astype('uint8') + 1).save(source / 'labels/a.png')
-  prepare()
-  assert call('joined.json') == call('anew.json') < 1
+  assert others.format_table(written['methods']) in capsys.readouterr().out
 
 
 def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
   for i in range(3):
     np.save(tmp_path / f'{Annotated()[i]["name"]}.npy', np.full((16, 16), -1))
-  given = {'predictions': [str(tmp_path)], 'unclaimed': 'ignore'}
   output = tmp_path / 's[1].json'
-  for shard in ('', '0/1', ''):  # alone, and from a part
-    call = lambda shard=shard: call_main(
-      monkeypatch, **given, output=str(output), shard=shard
-    )
-    assert call() == (0 if shard else 1)
-    if not shard:
-      said = capsys.readouterr().err.splitlines()[-1]
-      assert 'nothing to score' in said
-    assert outside.read_json(output)['methods']  # what is scored is written
-  assert list(tmp_path.glob('*.part-*')) == []
+  given = {'predictions': [str(tmp_path)], 'unclaimed': 'ignore'}
+  assert call_main(monkeypatch, **given, output=str(output)) == 1
+  assert 'nothing to score' in capsys.readouterr().err.splitlines()[-1]
+  assert outside.read_json(output)['methods']  # what is scored is written
 
 
-@pytest.mark.parametrize('content', ['{}', 'x', '[]'])
-def test_a_part_that_holds_no_scores_is_named(
-  monkeypatch, places, tmp_path, capsys, content
+def test_ids_that_mean_void_can_be_named_and_are_asked_about(
+  monkeypatch, tmp_path, capsys
 ):
+  """255 is void in the files of many other programs."""
   monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
-  part = tmp_path / 's.json.part-0-of-2'
-  part.write_text(content)
-  output = str(tmp_path / 's.json')
-  assert call_main(monkeypatch, predictions=places, output=output) == 1
-  assert str(part) in capsys.readouterr().err.splitlines()[-1]
+  for i in range(3):
+    record = Annotated()[i]
+    ids = record['id_maps'][0].astype(np.uint8) + 1
+    ids[:4] = 255
+    Image.fromarray(ids).save(tmp_path / f'{record["name"]}.png')
+  output = tmp_path / 'a.json'
+  given = {'predictions': [str(tmp_path)], 'output': str(output)}
+  share = lambda: next(iter(json.loads(output.read_text())['methods'].values()))
+  assert call_main(monkeypatch, **given) == 0
+  said = [
+    x for x in capsys.readouterr().err.splitlines() if '--ignore=255' in x
+  ]
+  assert len(said) == 1  # though three files have it
+  assert share()['unclaimed'] == 0
+  assert call_main(monkeypatch, **given, ignore=[255]) == 0
+  assert '--ignore' not in capsys.readouterr().err
+  assert share()['unclaimed'] == 4 / 32
 
 
 @pytest.mark.parametrize(
   'values, line',
   [
     ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
-    ({'shard': '0/2'}, '--shard needs --output'),
-    ({'shard': '2/2', 'output': 'b.json'}, '--shard=2/2: give I/N, such as'),
     ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its directory'),
   ],
 )

@@ -39,7 +39,13 @@ def load(place, name='12', shape=SHAPE, form='any', order='score'):
   return reading.load(reading.find(place, [name], form)[name], shape, order)
 
 
-@pytest.mark.parametrize('file', ['12_labels.png', '12.png', '12.npy'])
+@pytest.mark.parametrize(
+  'file',
+  [
+    *('12_labels.png', '12.png', '12.npy', '12.PNG', '12_masks.tif'),
+    *('12.TIFF', '12_cp_masks.png', '12_mask.png'),
+  ],
+)
 def test_labels_are_read_as_they_were_written(tmp_path, file):
   if file.endswith('.npy'):
     np.save(tmp_path / file, IDS)
@@ -82,9 +88,29 @@ def test_one_file_is_of_one_image(tmp_path):
   write_png(tmp_path / '12.png')
   with pytest.raises(SourceError, match='of image a/12 and of image b/12'):
     reading.find(tmp_path, ['a/12', 'b/12'])
-  write_png(tmp_path / '7_0.png')  # sample of 7, or all there is of 7_0?
-  with pytest.raises(SourceError, match='of image 7 and of image 7_0'):
-    reading.find(tmp_path, ['7', '7_0'])
+
+
+def test_images_whose_names_begin_alike_are_told_apart(tmp_path):
+  """As phones and exports number them: IMG, IMG_1, IMG_7."""
+  for name in 'IMG', 'IMG_1', 'IMG_7':
+    write_png(tmp_path / f'{name}.png')
+  for names in (['IMG', 'IMG_1', 'IMG_7'], ['IMG_7', 'IMG']):
+    found = reading.find(tmp_path, names)
+    assert {n: p[0].name for n, p in found.items()} == {
+      name: f'{name}.png' for name in names
+    }
+  (tmp_path / 'IMG.png').unlink()
+  assert list(reading.find(tmp_path, ['IMG', 'IMG_1'])) == ['IMG_1']
+
+
+def test_a_file_that_may_be_a_sample_is_told_of(tmp_path):
+  write_png(tmp_path / 'IMG.png')
+  write_png(tmp_path / 'IMG_1.png')  # of an image in another split, perhaps
+  notes = []
+  found = reading.find(tmp_path, ['IMG'], note=notes.append)
+  assert [path.name for path in found['IMG']] == ['IMG.png']
+  (line,) = notes
+  assert 'IMG_1.png is taken for that of another' in line
 
 
 def test_two_predictions_need_a_choice(tmp_path):
@@ -92,7 +118,7 @@ def test_two_predictions_need_a_choice(tmp_path):
   (tmp_path / '12.json').write_text('[]')
   np.testing.assert_array_equal(load(tmp_path)[0], IDS)
   assert (load(tmp_path, form='masks')[0] == -1).all()
-  for other in '12_labels.png', '12_0.png', '12/a.png':
+  for other in '12_labels.png', '12.tif', '12_masks.PNG':
     write_png(tmp_path / other)
     with pytest.raises(SourceError, match=r'are both there for image 12'):
       load(tmp_path)
@@ -179,15 +205,19 @@ def test_other_sizes_are_resized_by_nearest_neighbour(tmp_path):
     (
       '12.json',
       [{'segmentation': {'size': [10**6, 10**6], 'counts': [10**12]}}],
-      r'12\.json: mask 0 has no run lengths',
+      r'12\.json: mask 0 is of the size \[1000000, 1000000\]',
     ),
     (
       '12.json',
       [{'segmentation': {'size': [3, 4000], 'counts': [12000]}, 'score': 1}],
       r'12\.json: is 4000x3 but',
     ),
-    ('12.json', [{'score': 1}], r'12\.json: mask 0 has no run lengths'),
-    ('12.json', [box(0, 0)], r"12\.json: mask 0 has no 'score'.*--order=area"),
+    ('12.json', [{'score': 1}], r"12\.json: mask 0: has no 'segmentation'"),
+    (
+      '12.json',
+      [MASKS[0], box(0, 0)],
+      r'12\.json: mask 1 has the score None.*--order=area',
+    ),
     (
       '12.json',
       [
@@ -198,8 +228,8 @@ def test_other_sizes_are_resized_by_nearest_neighbour(tmp_path):
     ),
     (
       '12.json',
-      [MASKS[0], {'segmentation': [[0, 0, 1, 0, 1, 1]], 'score': 1}],
-      r'12\.json: mask 1: no run lengths',
+      [MASKS[0], {'segmentation': [[0, 0, 9, 0, 1, 1]], 'score': 1}],
+      r'12\.json: mask 1: a polygon from .* lies outside',
     ),
   ],
 )
@@ -215,13 +245,44 @@ def test_bad_files_are_named_in_one_line(tmp_path, file, content, message):
   assert '\n' not in str(error.value)
 
 
-def test_samples_without_a_gap(tmp_path):
-  for number in (0, 1, 3):
-    write_png(tmp_path / f'12_{number}.png')
-  with pytest.raises(SourceError, match=r'12_2\.png is missing, but .*12_3'):
-    load(tmp_path)
-  write_png(tmp_path / '12_2.png')
-  assert len(load(tmp_path)) == 4
+def test_one_file_for_each_sample(tmp_path):
+  write_png(tmp_path / '12_0.png')
+  for other in '12_0.tif', '12/a.png':
+    write_png(tmp_path / other)
+    with pytest.raises(SourceError, match='are both there for image 12'):
+      load(tmp_path)
+    (tmp_path / other).unlink()
+
+
+def test_masks_of_coco_and_labelme_are_read(tmp_path):
+  """Polygons and run lengths of instances, in upper case, and labelme's."""
+  polygon = [[0, 0, 2, 0, 2, 3, 0, 3]]  # the left half
+  image = {'id': 1, 'file_name': 'a\\12.jpg', 'height': 3, 'width': 4}
+  entry = {'image_id': 1, 'iscrowd': 0, 'category_id': 1}
+  masks = [entry | {'segmentation': polygon}, entry | box(0, slice(0, 4))]
+  instances = {'images': [image], 'annotations': masks}
+  path = tmp_path / 'instances.JSON'
+  path.write_text(json.dumps(instances))
+  found = reading.find(path, ['a/12'])
+  (ids,) = reading.load(found['a/12'], SHAPE)
+  # Without scores, the smaller one is on top.
+  assert ids.tolist() == [[1] * 4, [0, 0, -1, -1], [0, 0, -1, -1]]
+  points = np.reshape(polygon, (-1, 2)).tolist()
+  shape = {'label': 'a', 'points': points, 'shape_type': 'polygon'}
+  sized = {'imageHeight': 30, 'imageWidth': 40}
+  shape['points'] = [[10 * x, 10 * y] for x, y in points]
+  place = tmp_path / 'labelme'
+  place.mkdir()
+  (place / '12.json').write_text(json.dumps({'shapes': [shape], **sized}))
+  (ids,) = load(place)
+  assert ids[:, 0].tolist() == [0] * 3 and ids[:, 3].tolist() == [-1] * 3
+
+
+def test_an_image_without_masks_has_none(tmp_path):
+  path = tmp_path / 'all.json'
+  image = {'id': 1, 'file_name': '12.jpg'}
+  path.write_text(json.dumps({'images': [image], 'annotations': []}))
+  assert (load(path) == np.full((1, 3, 4), -1)).all()
 
 
 def test_results_without_a_name_are_refused(tmp_path):
