@@ -15,8 +15,9 @@ from absl import flags
 from bitseg_jax import cli, interrupts
 from bitseg_jax.app.describe import describe
 from bitseg_jax.data.families import FAMILIES
+from bitseg_jax.data.images import EXIF
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.data.prepared.run import prepare
+from bitseg_jax.data.prepared.write import prepare
 from bitseg_jax.runs import log
 
 
@@ -38,6 +39,13 @@ def define_flags() -> None:
   enum(
     'unlabelled', 'ignore', ['ignore', 'entity'], 'How unlabelled pixels count.'
   )
+  flags.DEFINE_multi_integer(
+    'ignore', [], 'Id in the labels of folder that means unlabelled, as 255.', 0
+  )
+  enum(
+    'exif', 'apply', EXIF, 'Turn photos as their EXIF data says, or ignore it.'
+  )
+  flags.DEFINE_integer('page', 0, 'Page to read of stacks and animations.', 0)
   enum('split', 'paper', ['paper', 'native'], 'Splits for entityseg.')
   switch('connected', False, 'Split semantic maps of folder into entities.')
   cli.define_shard()
@@ -53,7 +61,7 @@ def main() -> int:
   if f.describe:
     print(describe(f.output, f.num_codes))
     return 0
-  names = ('unlabelled', 'split', 'connected')
+  names = 'unlabelled', 'split', 'connected', 'ignore', 'exif', 'page'
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
   part = cli.shard()
   if part and f.check:

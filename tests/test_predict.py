@@ -18,7 +18,7 @@ from bitseg_jax.app import files, records
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import rle
-from bitseg_jax.data.families import coco_panoptic
+from bitseg_jax.data.families import coco
 from bitseg_jax.evaluation import pictures, reading
 from bitseg_jax.runs import weights
 
@@ -169,7 +169,7 @@ def test_coco_files_agree_with_the_labels(folder, tmp_path):
   # What this package reads is what it wrote.
   (output / 'images').mkdir()
   Image.open(folder / 'a.png').save(output / 'images' / 'a.png')
-  source = coco_panoptic.open_source(output)
+  source = coco.open_panoptic(output)
   assert not source.problems
   ((item,),) = [items for items in source.splits.values() if items]
   np.testing.assert_array_equal(source.load_id_maps(item)[0], labels)

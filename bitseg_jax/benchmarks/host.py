@@ -12,7 +12,7 @@ from PIL import Image
 
 from bitseg_jax import metrics, palette
 from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.data.prepared import builder, record, splits
+from bitseg_jax.data.prepared import record, splits, write
 from bitseg_jax.data.source import Item, Source
 
 Rows = list[tuple[str, float, str]]  # name, value, unit
@@ -90,7 +90,7 @@ def measure_input(side: int, data: str = '') -> Rows:
     if not data:
       data = folder
       with contextlib.redirect_stderr(io.StringIO()):
-        builder.write_dataset(source, data, 'benchmark', longest_side=160)
+        write.write_dataset(source, data, longest_side=160)
     prepared = splits.open_split(data, 'train', side)
     for workers in sorted({0, 1, 2, os.cpu_count() or 1}):
       stream = pipeline.training_batches(

@@ -44,13 +44,13 @@ class Photo(NamedTuple):
     image: uint8 [H, W, 3] RGB.
     notes: what was done to its pixels that a user may not expect, one line
       each, without the name of the file.
-    turned: whether its EXIF data asks to turn or mirror it.
+    orientation: what its EXIF data says, from 1 to 8; 1 is upright.
     plain: whether the file is a JPEG of exactly these pixels.
   """
 
   image: np.ndarray
   notes: list[str]
-  turned: bool = False
+  orientation: int = 1
   plain: bool = False
 
 
@@ -123,9 +123,8 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
   image = _to_rgb(pixels, where, notes)
   if exif == 'apply':
     image = _turn(image, orientation)
-  turned = orientation != 1
-  plain = plain and not (turned and exif == 'apply')
-  return Photo(np.ascontiguousarray(image), notes, turned, plain)
+    plain = plain and orientation == 1
+  return Photo(np.ascontiguousarray(image), notes, orientation, plain)
 
 
 def open_image(content: bytes, where: Any) -> Image.Image | None:

@@ -1,17 +1,17 @@
-"""The one way in for files that others made: JSON, .mat, .npy, text, images.
+"""The one way in for files that others made: JSON, .mat, .npy, text.
 
 Whatever is wrong with a file becomes a SourceError: one line that names it.
-Nothing is read that is no plain file, so a pipe is never waited for, and what
-a file claims to hold is compared with its size before memory is taken. Images
-are decoded in images.py.
+Nothing is read that is no plain file, so a pipe is never waited for. Images are
+decoded in images.py and labels.py.
 """
 
 import contextlib
 import io
 import json
 import os
+import re
 import stat
-import zlib
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,7 +22,6 @@ import scipy.io
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit
 MAX_ID = 2**31 - 2  # ids + 1 still fit in int32
 _MAX_BYTES = 2**32
-_MAX_MAT_BYTES = 2**28  # after decompression
 
 
 class SourceError(ValueError):
@@ -67,40 +66,50 @@ def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
 def read_bytes(path: Path) -> bytes:
   """Reads a plain file whole.
 
-  Args:
-    path: the file.
-
-  Returns:
-    Its content.
-
   Raises:
     SourceError: it is not there, no plain file, too large, or unreadable.
   """
+  _check_plain(path)
+  with named(path, 'cannot be read'):
+    return Path(path).read_bytes()
+
+
+def _check_plain(path):
+  path = Path(path)
   try:
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-      kind = 'a folder' if stat.S_ISDIR(status.st_mode) else 'not a plain file'
-      raise SourceError(f'{path}: {kind}')
-    if status.st_size > _MAX_BYTES:
-      raise SourceError(f'{path}: {status.st_size} bytes, over {_MAX_BYTES}')
-    return Path(path).read_bytes()
-  except (OSError, MemoryError) as error:
+  except (OSError, ValueError) as error:
     what = getattr(error, 'strerror', None) or reason(error)
     if path.is_symlink() and not path.exists():
       what = 'a link that leads nowhere'
     raise SourceError(f'{path}: cannot be read ({what})') from error
+  if not stat.S_ISREG(status.st_mode):
+    kind = 'a folder' if stat.S_ISDIR(status.st_mode) else 'not a plain file'
+    raise SourceError(f'{path}: {kind}')
+  if status.st_size > _MAX_BYTES:
+    raise SourceError(f'{path}: {status.st_size} bytes, over {_MAX_BYTES}')
+
+
+def plain_name(name: str) -> str:
+  """Returns a name on disk as text that is the same on every system.
+
+  Macs store accents as letters of their own, and where the locale is not UTF-8,
+  Python reads the bytes of a name as something else.
+  """
+  text = os.fsencode(name).decode('utf-8', 'surrogateescape')
+  return unicodedata.normalize('NFC', text)
 
 
 def find_below(
   root: Path, folders: Iterable[Path], name: Any, what: str
 ) -> Path | None:
-  """Finds a file by a name that somebody else wrote down.
+  r"""Finds a file by a name that somebody else wrote down, on any system.
 
   Args:
-    root: folder of the source; no file outside of it is taken, through links
-      neither.
+    root: folder of the source; the name may not lead out of it, but folders in
+      it may be links.
     folders: folders that may hold the file, in this order.
-    name: its name relative to one of them.
+    name: its name relative to one of them, or absolute; with / or \.
     what: where the name stands, for the message.
 
   Returns:
@@ -111,14 +120,22 @@ def find_below(
   """
   if not isinstance(name, str) or not name or '\0' in name:
     raise SourceError(f'{what}: {shown(name)} is no file name')
-  if PurePath(name).is_absolute() or '..' in PurePath(name).parts:
-    raise SourceError(f'{what}: {shown(name)} leads out of {root}')
-  for folder in folders:
-    path = folder / name
-    if os.path.isfile(path):
-      if not path.resolve().is_relative_to(root.resolve()):
-        raise SourceError(f'{what}: {shown(name)} is a link out of {root}')
-      return path
+  folders = list(folders)
+  for spelled in dict.fromkeys((name, name.replace('\\', '/'))):
+    path = PurePath(spelled)
+    if path.is_absolute():
+      base = root.absolute()
+      if not path.is_relative_to(base):
+        base = root.resolve()
+      if path.is_relative_to(base):
+        path, folders = path.relative_to(base), [root]
+    if path.is_absolute() or '..' in path.parts or re.match(r'\w:/', spelled):
+      raise SourceError(f'{what}: {shown(name)} leads out of {root}')
+    for form in ('NFC', 'NFD'):
+      text = unicodedata.normalize(form, str(path)).encode(errors='replace')
+      for folder in folders:
+        if os.path.isfile(folder / os.fsdecode(text)):
+          return folder / os.fsdecode(text)
   return None
 
 
@@ -154,7 +171,7 @@ def check_ids(values: Any, where: str, least: int = 0) -> np.ndarray:
 
 
 def read_json(path: Path) -> Any:
-  """Reads a JSON file.
+  """Reads a JSON file, of UTF-8 with or without a byte order mark.
 
   Raises:
     SourceError: it is not whole JSON, or has numbers that are not finite.
@@ -163,14 +180,9 @@ def read_json(path: Path) -> Any:
   def refuse(word):
     raise ValueError(f'{word} is no number of JSON')
 
-  try:
-    return json.loads(read_bytes(path), parse_constant=refuse)
-  except SourceError:
-    raise
-  except (ValueError, RecursionError, MemoryError) as error:
-    raise SourceError(
-      f'{path}: not whole JSON ({reason(error)}); replace the file'
-    ) from error
+  content = read_bytes(path).removeprefix(b'\xef\xbb\xbf')
+  with named(path, 'not whole JSON', 'replace the file'):
+    return json.loads(content, parse_constant=refuse)
 
 
 def read_lists(path: Path, keys: Sequence[str]) -> dict[str, list[dict]]:
@@ -197,89 +209,41 @@ def read_lists(path: Path, keys: Sequence[str]) -> dict[str, list[dict]]:
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-  """Reads one variable of a MATLAB file.
-
-  Args:
-    path: the file.
-    name: of the variable.
-
-  Returns:
-    The variable as scipy returns it.
-
-  Raises:
-    SourceError: it is damaged, expands to too much, or lacks the variable.
-  """
-  content = read_bytes(path)
-  # scipy raises anything from ValueError to zlib.error on a damaged file.
-  try:
-    _check_expanded(content)
-    shapes = {n: shape for n, shape, _ in scipy.io.whosmat(io.BytesIO(content))}
-    if name not in shapes:
+  """Reads one variable of a MATLAB file, as scipy returns it."""
+  content = io.BytesIO(read_bytes(path))
+  with named(path, 'not a whole .mat file', 'download it again'):
+    found = scipy.io.loadmat(content, variable_names=[name])
+    if name not in found:
       raise ValueError(f'no {name!r} in it')
-    if np.prod(shapes[name], dtype=float) > len(content):
-      raise ValueError(f'{name!r} of size {list(shapes[name])}')
-    return scipy.io.loadmat(io.BytesIO(content), variable_names=[name])[name]
-  except Exception as error:
-    raise SourceError(
-      f'{path}: not a whole .mat file ({reason(error)}); download it again'
-    ) from error
-
-
-def _check_expanded(content: bytes) -> None:
-  """Raises ValueError if the elements of a .mat file expand to too much."""
-  order = 'big' if content[126:128] == b'MI' else 'little'
-  start, total = 128, 0
-  while start + 8 <= len(content):
-    kind, size = (
-      int.from_bytes(content[start + i : start + i + 4], order) for i in (0, 4)
-    )
-    packed, start = content[start + 8 : start + 8 + size], start + 8 + size
-    while kind == 15 and packed:  # miCOMPRESSED
-      unpacker = zlib.decompressobj()
-      total += len(unpacker.decompress(packed, _MAX_MAT_BYTES))
-      if unpacker.unconsumed_tail or total > _MAX_MAT_BYTES:
-        raise ValueError(f'over {_MAX_MAT_BYTES} bytes when unpacked')
-      break
+    return found[name]
 
 
 def read_array(path: Path) -> np.ndarray:
-  """Reads a .npy file.
+  """Reads a .npy file, mapped, so that what it claims takes no memory.
 
   Raises:
-    SourceError: it is damaged, holds objects, or is not as long as it says.
+    SourceError: it is damaged, or holds objects or several arrays.
   """
-  content = read_bytes(path)
-  file = io.BytesIO(content)
-  try:
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-      raise ValueError(f'of version {version}')
-    read = getattr(np.lib.format, f'read_array_header_{version[0]}_0')
-    shape, fortran, dtype = read(file)
-    size = dtype.itemsize
-    for side in shape:
-      size *= side
-    there = len(content) - file.tell()
-    if dtype.hasobject or min(shape, default=1) < 0 or size != there:
-      raise ValueError(f'{there} bytes for {dtype} {shown(list(shape))}')
-    array = np.frombuffer(content, dtype, offset=file.tell())
-    return array.reshape(shape, order='F' if fortran else 'C')
-  except Exception as error:  # SyntaxError and others of the header, too
-    raise SourceError(
-      f'{path}: not a whole .npy file ({reason(error)})'
-    ) from error
+  _check_plain(path)
+  with named(path, 'not a whole .npy file'):
+    array = np.load(path, mmap_mode='r', allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+      raise ValueError('it holds several arrays')
+    return np.array(array)
 
 
 def read_lines(path: Path) -> list[str]:
   """Reads the lines of a text file that hold anything, without the spaces.
 
-  Raises:
-    SourceError: it is not UTF-8, with or without a byte order mark.
+  The text is UTF-8, or UTF-16 where a byte order mark says so; else of Western
+  Windows, whose letters fit any bytes.
   """
-  try:
-    text = read_bytes(path).decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise SourceError(
-      f'{path}: not UTF-8 ({reason(error)}); save it as UTF-8'
-    ) from error
+  content = read_bytes(path)
+  if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    text = content.decode('utf-16', 'replace')
+  else:
+    try:
+      text = content.decode('utf-8-sig')
+    except UnicodeDecodeError:
+      text = content.decode('cp1252', 'replace')
   return [line.strip() for line in text.splitlines() if line.strip()]

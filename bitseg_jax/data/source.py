@@ -20,7 +20,7 @@ SPLIT_SEED = 0
 class Item(NamedTuple):
   """Paths of a photo and its annotations; small, so that millions fit."""
 
-  name: str  # unique over all splits
+  name: str  # unique in its split
   photo: Path
   labels: tuple[Any, ...]  # what the family's `load_id_maps` understands
 
@@ -35,8 +35,12 @@ class Source(NamedTuple):
   splits: dict[str, list[Item]]
   load_id_maps: Callable[[Item], list[np.ndarray]]  # int32 [H, W], -1 = none
   problems: list[str]  # items left out when listing, one line each
-  notes: list[str]  # what the user should know, one line each
+  notes: list[
+    str
+  ]  # what the user should know, one line each; reading adds some
   shrinks_photos: bool = False  # photos may be larger than their annotation
+  exif: str = 'apply'  # see images.read_photo
+  page: int = 0
 
 
 def split_at_random(names: Sequence[str]) -> dict[str, list[str]]:
@@ -50,53 +54,54 @@ def split_at_random(names: Sequence[str]) -> dict[str, list[str]]:
   }
 
 
-def count_unlabelled(source: Source) -> Source:
-  """Makes a source read the unlabelled pixels of a map as one more entity.
-
-  Source: as in the official code.
-  """
-
-  def load_id_maps(item: Item) -> list[np.ndarray]:
-    id_maps = source.load_id_maps(item)
-    return [np.where(m < 0, m.max() + 1, m) for m in id_maps]
-
-  return source._replace(load_id_maps=load_id_maps)
-
-
 def load_example(source: Source, item: Item) -> dict[str, Any]:
   """Reads the photo and the id maps of one item and checks their sizes.
 
   Args:
-    source: the source of the item.
+    source: the source of the item; what is worth telling goes to its notes.
     item: the item to read.
 
   Returns:
-    {'name': str, 'image': uint8 [H, W, 3], 'plain_jpeg': bool, see read_photo,
-    'id_maps': list of int32 [H, W], one per annotator, -1 where unlabelled}.
+    {'name': str, 'image': uint8 [H, W, 3], 'plain_jpeg': bool, whether the file
+    is a JPEG of these pixels, 'id_maps': list of int32 [H, W], one per
+    annotator, -1 where unlabelled}.
 
   Raises:
     SourceError: if a file cannot be read, there is no annotation, or photo and
       annotation differ in size.
   """
-  photo = open_photo(item.photo)
-  image, plain_jpeg = photo.image, photo.plain
+  photo = open_photo(item.photo, source.exif, source.page)
+  image, plain = photo.image, photo.plain
   id_maps = source.load_id_maps(item)
   if not id_maps:
     raise SourceError(f'{item.labels[0]}: holds no annotation')
   if source.shrinks_photos and image.shape[:2] != id_maps[0].shape:
-    image, plain_jpeg = _shrink_photo(image, id_maps[0].shape), False
-  height, width = image.shape[:2]
+    image, plain = _shrink_photo(image, id_maps[0].shape), False
+  shape = image.shape[:2]
   for i, id_map in enumerate(id_maps):
-    if id_map.shape != (height, width):
-      size = 'x'.join(str(n) for n in reversed(id_map.shape))
-      raise SourceError(
-        f'{item.photo} is {width}x{height} upright but its annotation '
-        f'{item.label(i)} (number {i + 1}) is {size}; give both the same size'
+    if id_map.shape != shape:
+      lying = photo.orientation > 4 and id_map.shape == shape[::-1]
+      advice = (
+        'the photo is turned by its EXIF data, and this is its size as stored: '
+        f'give --exif={"ignore" if source.exif == "apply" else "apply"}'
       )
+      raise SourceError(
+        f'{item.photo} is {shape[1]}x{shape[0]} upright but its annotation '
+        f'{item.label(i)} (number {i + 1}) is {id_map.shape[1]}x'
+        f'{id_map.shape[0]}; {advice if lying else "give both the same size"}'
+      )
+  turns = 2, 3, 4, *((5, 6, 7, 8) if shape[0] == shape[1] else ())
+  if photo.orientation in turns and source.exif == 'apply':
+    photo.notes.append(
+      'is turned by its EXIF data, and its annotation, which must be drawn on '
+      'the photo upright, would fit it as stored as well; if it was drawn on '
+      'that, give --exif=ignore'
+    )
+  source.notes.extend(f'{item.photo}: {line}' for line in photo.notes)
   return {
     'name': item.name,
     'image': image,
-    'plain_jpeg': plain_jpeg,
+    'plain_jpeg': plain,
     'id_maps': id_maps,
   }
 

@@ -20,7 +20,7 @@ from PIL import Image
 from bitseg_jax import palette
 from bitseg_jax.data import pipeline
 from bitseg_jax.data.families import open_source
-from bitseg_jax.data.prepared import builder, splits
+from bitseg_jax.data.prepared import splits, write
 
 SIDE, SIZE = 64, 30_000  # pixels stored here; bytes of a record at 256 px
 
@@ -65,12 +65,12 @@ def main() -> None:
   asked = parser.parse_args()
   with tempfile.TemporaryDirectory() as scratch:
     folder = pathlib.Path(scratch)
-    held = builder._records_a_shard(asked.records, SIZE)
+    held = max(write.SHARD, -(-asked.records // write.MOST_SHARDS))
     shards = -(-asked.records // held)
     write_folder(folder / 'in', held)
-    builder._records_a_shard = lambda *_: held  # these are smaller than real
+    write.SHARD = held
     source = open_source('folder', str(folder / 'in'))
-    builder.write_dataset(source, folder / 'out', 'folder')
+    write.write_dataset(source, folder / 'out')
     repeat_shard(folder / 'out', shards, held)
     began = time.perf_counter()
     reader = splits.open_split(folder / 'out', 'train', SIDE)

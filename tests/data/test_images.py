@@ -137,7 +137,7 @@ def test_photos_are_turned_upright_unless_asked(orientation, kind):
   photo = images.open_photo(content)
   upright = np.asarray(ImageOps.exif_transpose(stored))
   np.testing.assert_array_equal(photo.image, upright)
-  assert photo.turned == (orientation != 1)
+  assert photo.orientation == orientation
   assert photo.plain == (kind == 'JPEG' and orientation == 1)
   ignored = images.open_photo(content, exif='ignore')
   np.testing.assert_array_equal(ignored.image, raw)

@@ -14,7 +14,7 @@ from PIL import Image
 from bitseg_jax import IGNORE_ID, cli, metrics
 from bitseg_jax import baselines as door
 from bitseg_jax.data import procedural
-from bitseg_jax.data.prepared import builder, splits
+from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import baselines, evaluate
 from bitseg_jax.runs import devices
@@ -183,7 +183,7 @@ def prepared(tmp_path_factory):
     return records[item.name]['id_maps']
 
   source = Source({'val': items}, load_id_maps, [], [])
-  assert builder.write_dataset(source, root, 'scenes') == ([], None)
+  write.write_dataset(source, root)
   return root
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from bitseg_jax import interrupts
 from bitseg_jax import main as door
-from bitseg_jax.data.prepared import builder
+from bitseg_jax.data.prepared import write
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.evaluation import evaluate, reports
 from bitseg_jax.runs import (
@@ -581,7 +581,7 @@ def test_several_datasets_train_with_workers_and_are_evaluated_apart(
     items = [Item(f'{name}{i}', path, ('ids',)) for i in range(count)]
     ids = np.arange(24, dtype=np.int32) // 12 + np.zeros((16, 1), np.int32)
     source = Source({'train': items, 'val': items}, lambda _: [ids], [], [])  # noqa: B023
-    builder.write_dataset(source, tmp_path / name, 'made')
+    write.write_dataset(source, tmp_path / name)
   config = flat(tiny_config)
   config.data.source = 'tfds'
   config.data.dirs = (str(tmp_path / 'first'), str(tmp_path / 'second'))

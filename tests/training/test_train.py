@@ -16,7 +16,7 @@ from PIL import Image
 from bitseg_jax import main as door
 from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import base
-from bitseg_jax.data.prepared import run
+from bitseg_jax.data.prepared import write
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples, evaluate
 from bitseg_jax.runs import build, devices, schema, train_state
@@ -459,7 +459,7 @@ def test_annotations_that_do_not_fit_the_codes_are_told(tiny_config, tmp_path):
     Image.fromarray(ids if i % 2 else np.ones_like(ids)).save(
       labels / f'{i}.png'
     )
-  run.prepare('folder', str(tmp_path / 'in'), str(tmp_path / 'out'))
+  write.prepare('folder', str(tmp_path / 'in'), str(tmp_path / 'out'))
   tiny_config.data.update(source='tfds', dir=str(tmp_path / 'out'))
   tiny_config.codes.num_codes = 16
   (line,) = build.tell_overflow(tiny_config)

@@ -1,16 +1,20 @@
 """Reads datasets as their authors ship them; FAMILIES lists them by name."""
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
-from bitseg_jax.data.families import bsds500, coco_panoptic, entityseg, folder
+import numpy as np
+
+from bitseg_jax.data.families import bsds500, coco, entityseg, folder
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.data.source import SPLITS, Source, count_unlabelled
+from bitseg_jax.data.source import SPLITS, Item, Source
 
 FAMILIES = {
   'bsds500': bsds500.open_source,
-  'coco_panoptic': coco_panoptic.open_source,
+  'coco_instances': coco.open_instances,
+  'coco_panoptic': coco.open_panoptic,
   'entityseg': entityseg.open_source,
   'folder': folder.open_source,
 }
@@ -20,6 +24,8 @@ def open_source(
   dataset: str,
   source_dir: str | Path,
   unlabelled: str = 'ignore',
+  exif: str = 'apply',
+  page: int = 0,
   **options: Any,
 ) -> Source:
   """Lists the items of a downloaded dataset of any family.
@@ -28,6 +34,7 @@ def open_source(
     dataset: a name in `FAMILIES`.
     source_dir: directory that holds the dataset as it was downloaded.
     unlabelled: 'ignore' unlabelled pixels, or count them as one more 'entity'.
+    exif, page: how photos are read, see images.read_photo.
     **options: passed to the family's own `open_source`.
 
   Returns:
@@ -46,26 +53,38 @@ def open_source(
   missing = [split for split in SPLITS if not source.splits.get(split)]
   if missing and source.splits:
     source.notes.append(f'{source_dir}: nothing for {" and ".join(missing)}')
-  return count_unlabelled(source) if unlabelled == 'entity' else source
+  source = source._replace(exif=exif, page=page)
+  if unlabelled == 'ignore':
+    return source
+
+  def load_id_maps(item: Item) -> list[np.ndarray]:
+    id_maps = source.load_id_maps(item)
+    return [np.where(m < 0, m.max() + 1, m) for m in id_maps]
+
+  return source._replace(load_id_maps=load_id_maps)  # as in the official code
 
 
 def _check_names(source: Source) -> Source:
-  """Leaves out items whose names are no text, or those of earlier items."""
-  seen: dict[str, str] = {}
-  splits = {}
+  """Leaves out items whose names are no text, or that are there already."""
+  splits, places = {}, {}
   for split, items in source.splits.items():
-    kept = []
+    kept, names = [], set()
     for item in items:
+      place = os.path.realpath(item.photo)
       if not item.name.isprintable():  # bytes that are not UTF-8, line breaks
         source.problems.append(f'{str(item.photo)!a}: rename it, in plain text')
-      elif item.name in seen:
-        # It could be used for both training and testing.
+      elif item.name in names:
         source.problems.append(
-          f'{item.photo}: another photo of {seen[item.name]} has its name'
+          f'{item.photo}: another photo of {split} has its name'
+        )
+      elif places.setdefault(place, split) != split:
+        source.problems.append(
+          f'{item.photo}: is in {places[place]} already, so {split} would not '
+          'be independent of it'
         )
       else:
         kept.append(item)
-        seen[item.name] = split
+        names.add(item.name)
     if kept:
       splits[split] = kept
   return source._replace(splits=splits)

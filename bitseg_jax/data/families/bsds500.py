@@ -23,28 +23,31 @@ def open_source(source_dir: str | Path) -> Source:
     SourceError: if the directory has another layout.
   """
   root = Path(source_dir)
-  splits: dict[str, list[Item]] = {}
-  problems: list[str] = []
+  source = Source({}, load_id_maps, problems=[], notes=[])
+  seen: dict[str, str] = {}
   for split in SPLITS:
     photos = _by_stem(root / 'images' / split, '.jpg')
     labels = _by_stem(root / 'groundTruth' / split, '.mat')
-    problems += [
-      f'{photos[name]}: no {root / "groundTruth" / split / name}.mat for it'
-      for name in sorted(photos.keys() - labels.keys())
-    ]
-    problems += [
-      f'{labels[name]}: no {root / "images" / split / name}.jpg for it'
-      for name in sorted(labels.keys() - photos.keys())
-    ]
-    names = sorted(photos.keys() & labels.keys())
-    if names:
-      splits[split] = [Item(n, photos[n], (labels[n],)) for n in names]
-  if not splits:
+    for name in sorted(photos.keys() | labels.keys()):
+      photo = root / 'images' / split / f'{name}.jpg'
+      label = root / 'groundTruth' / split / f'{name}.mat'
+      if name not in labels:
+        source.problems.append(f'{photo}: no {label} for it')
+      elif name not in photos:
+        source.problems.append(f'{label}: no {photo} for it')
+      elif seen.setdefault(name, split) != split:
+        source.problems.append(
+          f'{photo}: another photo of {seen[name]} has its name'
+        )
+      else:
+        item = Item(name, photos[name], (labels[name],))
+        source.splits.setdefault(split, []).append(item)
+  if not source.splits:
     raise SourceError(
       f'{root}: no images/train/*.jpg with groundTruth/train/*.mat (nor val, '
       'nor test); --source wants the directory BSR/BSDS500/data'
     )
-  return Source(splits, load_id_maps, problems, notes=[])
+  return source
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
@@ -60,13 +63,9 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
     SourceError: if the file is truncated or has another structure.
   """
   path = item.labels[0]
-  cells = outside.read_mat(path, 'groundTruth').ravel()
-  try:
-    found = [cell['Segmentation'][0, 0] for cell in cells]
-  except (IndexError, KeyError, TypeError, ValueError) as error:
-    raise SourceError(
-      f'{path}: not a BSDS500 annotation ({outside.reason(error)})'
-    ) from error
+  cells = outside.read_mat(path, 'groundTruth')
+  with outside.named(path, 'not a BSDS500 annotation'):
+    found = [cell['Segmentation'][0, 0] for cell in cells.ravel()]
   return [outside.check_ids(ids, path) - 1 for ids in found]
 
 

@@ -1,43 +1,19 @@
 """Reads EntitySeg: photos in three folders, one JSON of annotations per split.
 
-Entities are painted by area, the largest first, so that small ones stay on top;
-of two with equal area, the later one in the file is on top.
+Entities are painted by area as in coco.py.
 """
 
 import glob
 import random
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from bitseg_jax.data import rle
-from bitseg_jax.data.outside import (
-  MAX_PIXELS,
-  SourceError,
-  as_key,
-  find_below,
-  read_lists,
-  shown,
-)
+from bitseg_jax.data.families.coco import load_masks, read_masks
+from bitseg_jax.data.outside import SourceError, find_below
 from bitseg_jax.data.source import SPLIT_SEED, Item, Source
 
 _SCHEMES = ('entityseg_{}', 'entityv2_010203_entity_{}')
 _PLACES = ('.', 'annotations', 'annotations/entity_segmentation')
-
-
-class Annotation(NamedTuple):
-  """The entities of one photo as the JSON lists them."""
-
-  where: str  # file and image, for messages
-  height: int
-  width: int
-  entities: list[tuple[Any, Any]]  # id and segmentation, or None without one
-
-  def __str__(self) -> str:
-    return self.where
 
 
 def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
@@ -61,36 +37,35 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
   root = Path(source_dir)
   paths = _find_annotations(root, split)
   low = any(path.stem.endswith('_lr') for path in paths.values())
+  places = ('images_lr', 'images', '.') if low else ('images', '.')
+  places = [root / name for name in places if (root / name).is_dir()]
   problems: list[str] = []
   items: dict[str, Item] = {}
   natives: dict[str, list[str]] = {}
-  places = _photo_places(root, low)
   for native, path in paths.items():
-    annotations = _read_annotations(path, problems)
-    natives[native] = list(annotations)
-    for name, annotation in annotations.items():
+    masks = read_masks(path, problems)
+    natives[native] = list(masks)
+    for name, label in masks.items():
       try:
-        photo = _find_photo(root, name, places, str(annotation))
+        photo = _find_photo(root, name, places, label.where)
       except SourceError as error:
         problems.append(str(error))
         continue
       if name in items:
-        problems.append(f'{annotation}: in {paths["train"].name} as well')
+        problems.append(f'{label}: in {paths["train"].name} as well')
         del items[name]
       elif photo is None:
-        problems.append(f'{annotation}: no photo {name} in {root}')
+        problems.append(f'{label}: no photo {name} in {root}')
       else:
-        items[name] = Item(name, photo, (annotation,))
+        items[name] = Item(name, photo, (label,))
+  names = natives
   if split == 'paper':
     names = paper_split(natives['train'], natives['val'])
-  else:
-    names = natives
   splits = {s: [items[n] for n in ns if n in items] for s, ns in names.items()}
   splits = {s: listed for s, listed in splits.items() if listed}
-  note = (
-    f'{split} split of {" and ".join(path.name for path in paths.values())}'
-  )
-  return Source(splits, load_id_maps, problems, [note], shrinks_photos=True)
+  files = ' and '.join(path.name for path in paths.values())
+  notes = [f'{split} split of {files}']
+  return Source(splits, load_masks, problems, notes, shrinks_photos=True)
 
 
 def paper_split(
@@ -120,32 +95,6 @@ def paper_split(
   }
 
 
-def load_id_maps(item: Item) -> list[np.ndarray]:
-  """Reads the id map of one photo by painting its entities.
-
-  Args:
-    item: its only label is an `Annotation`.
-
-  Returns:
-    One int32 [H, W]: the entity's position in the file, -1 where there is none.
-
-  Raises:
-    SourceError: if a segmentation is damaged or does not fit the image.
-  """
-  annotation = item.labels[0]
-  height, width = annotation.height, annotation.width
-  pixels = []
-  for name, segmentation in annotation.entities:
-    try:
-      pixels.append(rle.decode(segmentation, height, width))
-    except (ValueError, TypeError) as error:
-      raise SourceError(f'{annotation}, annotation {name}: {error}') from error
-  id_map = np.full(width * height, -1, np.int32)
-  for i in sorted(range(len(pixels)), key=lambda i: -len(pixels[i])):
-    id_map[pixels[i]] = i
-  return [np.ascontiguousarray(id_map.reshape(width, height).T)]
-
-
 def _find_annotations(root: Path, split: str) -> dict[str, Path]:
   """Finds the JSONs of train and val: the most complete pair, _lr preferred."""
   candidates = []
@@ -172,55 +121,7 @@ def _find_annotations(root: Path, split: str) -> dict[str, Path]:
   return found
 
 
-def _read_annotations(path: Path, problems: list[str]) -> dict[str, Annotation]:
-  """Reads the annotation of each file name; appends to problems."""
-  content = read_lists(path, ('images', 'annotations'))
-  entities = defaultdict(list)
-  for i, entity in enumerate(content['annotations']):
-    if 'image_id' not in entity:
-      raise SourceError(f"{path}: annotations[{i}] has no 'image_id'")
-    listed = shown(entity.get('id', [i])), entity.get('segmentation')
-    entities[as_key(entity['image_id'])].append(listed)
-  found = {}
-  names = Counter(as_key(image.get('file_name')) for image in content['images'])
-  for i, image in enumerate(content['images']):
-    own = entities.pop(as_key(image.get('id')), [])
-    lacking = {'file_name', 'height', 'width', 'id'} - image.keys()
-    if lacking:
-      problems.append(f'{path}: images[{i}] has no {min(lacking)!r}')
-      continue
-    where = f'{path}, image {shown(image["id"])}'
-    name = image['file_name']
-    if not isinstance(name, str):
-      problems.append(f'{where}: {shown(name)} is no file name')
-      continue
-    if names[name] > 1:
-      problems.append(f'{where}: {name} is listed twice')
-      continue
-    size = image['height'], image['width']
-    whole = all(type(side) is int and side > 0 for side in size)
-    if not whole or size[0] * size[1] > MAX_PIXELS:
-      height, width = map(shown, size)
-      problems.append(f'{where}: height {height} and width {width}')
-      continue
-    found[name] = Annotation(where, *size, own)
-  if entities:
-    problems.append(
-      f'{path}: annotations of {len(entities)} images that it does not list, '
-      f'such as image {next(iter(entities))}'
-    )
-  return found
-
-
-def _photo_places(root: Path, low: bool) -> list[Path]:
-  """Lists directories that may hold photo folders; images_lr/ only if low."""
-  names = ('images_lr', 'images', '.') if low else ('images', '.')
-  return [root / name for name in names if (root / name).is_dir()]
-
-
-def _find_photo(
-  root: Path, name: str, places: list[Path], where: str
-) -> Path | None:
+def _find_photo(root, name, places, where):
   found = find_below(root, places, name, where)
   if found is not None:
     return found
@@ -229,6 +130,5 @@ def _find_photo(
     pattern = f'*/{glob.escape(Path(name).name)}'
     nested = sorted((place / name).parent.glob(pattern))
     if nested:
-      below = str(nested[0].relative_to(place))
-      return find_below(root, [place], below, where)
+      return nested[0]
   return None

@@ -4,17 +4,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from bitseg_jax.data.outside import SourceError, read_json, reason
+from bitseg_jax.data.outside import SourceError, named, read_json
 from bitseg_jax.data.prepared import record
 
-_NAME = 'entity_segmentation'  # TFDS makes it from the builder's class name
+NAME = 'entity_segmentation'
 VERSION = '1.0.0'
 UNFINISHED = 'unfinished-'  # begins the folder of a preparation under way
 
 
 def dataset_path(data_dir: str | Path) -> Path:
   """Returns the path of a prepared dataset within its output directory."""
-  return Path(data_dir) / _NAME / VERSION
+  return Path(data_dir) / NAME / VERSION
 
 
 def check_no_links(data_dir: str | Path) -> None:
@@ -52,27 +52,13 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
       f'--output={shlex.quote(str(data_dir))}'
     )
   metadata = read_json(path)
-  if not _is_metadata(metadata):
-    raise SourceError(f'{path} is damaged; copy or prepare the dataset again')
+  with named(path, 'is damaged', 'copy or prepare the dataset again'):
+    metadata['dataset'], metadata['longest_side']
+    for split in metadata['splits'].values():
+      if not split['images'] > 0 or not split['annotators_per_image'].keys():
+        raise ValueError('a split without images')
+      share_that_fits(split, 0)
   return metadata
-
-
-def _is_metadata(metadata):
-  """Whether all is there that is used."""
-  try:
-    return (
-      all(
-        isinstance(split['images'], int)
-        and split['images'] > 0
-        and sum(map(int, split['entities_per_map'])) > 0
-        and sum(split['entities_per_map'].values()) > 0
-        and split['annotators_per_image'].keys()
-        for split in metadata['splits'].values()
-      )
-      and {'dataset', 'longest_side'} <= metadata.keys()
-    )
-  except (AttributeError, KeyError, TypeError, ValueError):
-    return False
 
 
 def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
@@ -92,29 +78,17 @@ def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
 
 def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
   """Formats the counts of `read_metadata`, one line per split."""
-  row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'
-  lines = [
-    row.format(
-      'split',
-      'images',
-      'annotators/image',
-      'entities/map',
-      'max',
-      f'<= {num_codes}',
-    )
-  ]
+  row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'.format
+  head = 'images', 'annotators/image', 'entities/map', 'max', f'<= {num_codes}'
+  lines = [row('split', *head)]
   for split, counts in metadata['splits'].items():
     maps = {int(k): n for k, n in counts['entities_per_map'].items()}
-    num_maps = sum(maps.values())
+    images, num_maps = counts['images'], sum(maps.values())
+    mean = sum(k * n for k, n in maps.items()) / num_maps
+    fitting = f'{share_that_fits(counts, num_codes):.1%}'
+    annotators = f'{num_maps / images:.2f}'
     lines.append(
-      row.format(
-        split,
-        counts['images'],
-        f'{num_maps / counts["images"]:.2f}',
-        f'{sum(k * n for k, n in maps.items()) / num_maps:.1f}',
-        max(maps),
-        f'{share_that_fits(counts, num_codes):.1%}',
-      )
+      row(split, images, annotators, f'{mean:.1f}', max(maps), fitting)
     )
   return '\n'.join(lines)
 
@@ -131,20 +105,18 @@ class SplitReader:
         f'{data_dir} has no split {split!r}; '
         f'it has {", ".join(metadata["splits"])}'
       )
-    self._arguments = (data_dir, split, wanted_side)
-    try:
-      builder = tfds.builder_from_directory(dataset_path(data_dir))
-      _check_files(builder.info.splits[split], dataset_path(data_dir))
+    self._arguments = data_dir, split, wanted_side
+    path = dataset_path(data_dir)
+    with named(path, 'is damaged', 'copy or prepare it again'):
+      builder = tfds.builder_from_directory(path)
+      info = builder.info.splits[split]
+      files = [path / name for name in info.filenames]
+      size = sum(file.stat().st_size for file in files if file.is_file())
+      if size != info.num_bytes:  # lost or cut short when it was copied
+        raise ValueError(f'{split} has {size} bytes of {info.num_bytes}')
       self._records = builder.as_data_source(
         split, decoders={'image': tfds.decode.SkipDecoding()}
       )
-    except SourceError:
-      raise
-    except Exception as error:  # TFDS has no common type
-      raise SourceError(
-        f'{dataset_path(data_dir)} is damaged ({reason(error)}); copy or '
-        'prepare it again'
-      ) from error
 
   def __len__(self) -> int:
     return len(self._records)
@@ -152,14 +124,10 @@ class SplitReader:
   def __getitem__(self, index: int) -> dict[str, Any]:
     if not 0 <= index < len(self):
       raise IndexError(f'record {index} of {len(self)}')
-    try:
-      return record.decode(self._records[index], self._arguments[2])
-    except Exception as error:  # of ArrayRecord, protobuf, Pillow, ...
-      data_dir, split, _ = self._arguments
-      raise SourceError(
-        f'{dataset_path(data_dir)}: record {index} of {split} is damaged '
-        f'({reason(error)}); copy or prepare it again'
-      ) from error
+    data_dir, split, side = self._arguments
+    what = f'record {index} of {split} is damaged'
+    with named(dataset_path(data_dir), what, 'copy or prepare it again'):
+      return record.decode(self._records[index], side)
 
   def __repr__(self) -> str:
     return f'SplitReader{self._arguments!r}'
@@ -188,14 +156,3 @@ def open_split(
     ValueError: if it has no such split or its files are damaged.
   """
   return SplitReader(data_dir, split, wanted_side)
-
-
-def _check_files(split_info: Any, directory: Path) -> None:
-  """Checks that no file was lost or cut short when a dataset was copied."""
-  paths = [directory / name for name in split_info.filenames]
-  size = sum(path.stat().st_size for path in paths if path.is_file())
-  if size != split_info.num_bytes:
-    raise SourceError(
-      f'{directory} is damaged: {split_info.name} has {size} bytes of '
-      f'{split_info.num_bytes}; copy or prepare it again'
-    )

@@ -20,7 +20,7 @@ from bitseg_jax import cli, prepare
 from bitseg_jax.app import describe
 from bitseg_jax.data import families
 from bitseg_jax.data.families import folder
-from bitseg_jax.data.prepared import builder, encoding, splits
+from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.runs import log
 
@@ -212,9 +212,9 @@ def test_semantic_maps_are_cut_into_connected_parts(tmp_path):
   )
   parts = np.array(
     [
-      [0, 0, -1, 2, 2, 2],
-      [0, -1, -1, -1, 2, 1],
-      [-1, 3, -1, -1, 1, -1],
+      [0, 0, -1, 1, 1, 1],
+      [0, -1, -1, -1, 1, 2],
+      [-1, 3, -1, -1, 2, -1],
       [-1, 3, 3, -1, -1, -1],
     ]
   )
@@ -264,17 +264,15 @@ def test_describe_counts_and_draws(tmp_path):
 @pytest.mark.parametrize(
   'error',
   [
-    OSError(28, 'No space left on device'),  # from TFDS
+    OSError(28, 'No space left on device'),
     RuntimeError('write() failed: No space left on device; writing x; at 3'),
   ],
 )
 def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd, error):
-  def write(*arguments, **options):
+  def fail(*arguments):
     raise error
 
-  monkeypatch.setattr(
-    builder.EntitySegmentation, '_download_and_prepare', write
-  )
+  monkeypatch.setattr(write.ArrayRecordWriter, 'write', fail)
   assert run(make_folder(tmp_path / 'in'), tmp_path / 'out') == 1
   errors = capfd.readouterr().err
   assert 'No space left on device' in errors and 'Traceback' not in errors
@@ -294,11 +292,13 @@ def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
 
 
 def test_of_two_photos_of_a_name_in_one_split_the_first_stays(tmp_path):
-  items = [Item('12', tmp_path / f'{place}/12.jpg', ()) for place in 'ab']
-  source = Source({'train': items}, None, [], [])
+  make = lambda place, name: Item(name, tmp_path / place, ())
+  a, b, c, d = make('a', '1'), make('b', '1'), make('c', '1'), make('a', '2')
+  source = Source({'train': [a, b], 'val': [c, d]}, None, [], [])
   source = families._check_names(source)
-  assert source.splits == {'train': items[:1]}
-  assert 'b/12.jpg: another photo of train has its name' in source.problems[0]
+  assert source.splits == {'train': [a], 'val': [c]}
+  assert 'b: another photo of train has its name' in source.problems[0]
+  assert 'a: is in train already' in source.problems[1]
 
 
 def test_exif_turned_photo_is_stored_upright(tmp_path):
@@ -484,7 +484,7 @@ def test_second_run_keeps_the_dataset(tmp_path, capfd):
 @pytest.fixture
 def dies_at(monkeypatch):
   """Makes the encoding die as if by Ctrl-C at one photo; counts the others."""
-  encode, seen = encoding.record.encode, []
+  encode, seen = write.record.encode, []
 
   def arm(name):
     seen.clear()
@@ -495,10 +495,10 @@ def dies_at(monkeypatch):
       seen.append(item.name)
       return encode(source, item, longest_side)
 
-    monkeypatch.setattr(encoding.record, 'encode', encode_or_die)
+    monkeypatch.setattr(write.record, 'encode', encode_or_die)
     return seen
 
-  monkeypatch.setattr(encoding, 'BLOCK', 2)
+  monkeypatch.setattr(write, 'SHARD', 2)
   return arm
 
 
@@ -513,7 +513,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
     splits.open_split(tmp_path / 'out', 'train')
   seen = dies_at(None)
   assert run(source, tmp_path / 'out') == 0
-  assert 'going on with the interrupted run' in capfd.readouterr().out
+  assert 'continuing the interrupted run' in capfd.readouterr().out
   assert set(seen) == set(order[4:])  # a thread of the first may still end
   assert run(source, tmp_path / 'other') == 0
   resumed, whole = read_all(tmp_path / 'out'), read_all(tmp_path / 'other')
@@ -555,30 +555,19 @@ def test_shard_cut_short_is_noticed(tmp_path):
   run(make_folder(tmp_path / 'in'), tmp_path / 'out')
   shard = next(Path(tmp_path / 'out').rglob('*train.array_record*'))
   shard.write_bytes(shard.read_bytes()[:-1])
-  with pytest.raises(ValueError, match='is damaged: train has'):
+  with pytest.raises(ValueError, match=r'is damaged \(train has'):
     splits.open_split(tmp_path / 'out', 'train')
 
 
 @pytest.mark.parametrize('names', ['abcd', 'abcde', 'ab'])
 def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
-  monkeypatch.setattr(builder, '_records_a_shard', lambda *_: 2)
+  monkeypatch.setattr(write, 'SHARD', 2)
   source = make_folder(tmp_path / 'in', names)
   (source / 'labels/b.png').write_bytes(b'')
   assert run(source, tmp_path / 'out') == 0
   reader = splits.open_split(tmp_path / 'out', 'train')
   found = [reader[i]['name'] for i in range(len(reader))]
   assert found == sorted(set(names) - {'b'})
-
-
-def test_shards_are_few_however_many_records():
-  for num_records in (1, 1_000, 10_000_000):
-    for size in (100, 30_000, 10_000_000):
-      held = builder._records_a_shard(num_records, size)
-      assert held >= 1
-      assert -(-num_records // held) <= builder.MOST_SHARDS
-      # A shard is held in memory: it is no larger than it must be.
-      least = -(-num_records // builder.MOST_SHARDS)
-      assert held == least or held * size <= builder.SHARD_BYTES
 
 
 def tree(folder):
@@ -590,7 +579,7 @@ def tree(folder):
 
 
 def test_parts_are_joined_to_the_same_dataset(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(encoding, 'BLOCK', 2)
+  monkeypatch.setattr(write, 'SHARD', 2)
   source = make_folder(tmp_path / 'in', 'abcdefg')
   (source / 'labels/b.png').write_bytes(b'')
   assert run(source, tmp_path / 'whole') == 0
@@ -599,9 +588,9 @@ def test_parts_are_joined_to_the_same_dataset(tmp_path, monkeypatch, capsys):
     assert not splits.dataset_path(tmp_path / 'parts').exists()
   assert 'part 0 of 3 is done: 3 items, of which 1' in capsys.readouterr().out
   encoded = []
-  original = encoding.encode_all
+  original = write._encode
   monkeypatch.setattr(
-    encoding, 'encode_all', lambda *a: encoded.append(a) or original(*a)
+    write, '_encode', lambda *a: encoded.append(a) or original(*a)
   )
   assert run(source, tmp_path / 'parts') == 0  # the part that was not done
   assert len(encoded) == 1
@@ -623,9 +612,9 @@ def test_the_output_may_lie_in_the_source(tmp_path, monkeypatch, capsys):
   output.mkdir()
   assert run(source, output, part=(0, 1)) == 0
   (output / '.lock').write_text('of another process')
-  monkeypatch.setattr(encoding, 'encode_all', None)  # all is encoded already
+  monkeypatch.setattr(write, '_encode', None)  # all is encoded already
   assert run(source, output) == 0
-  assert 'going on with the interrupted run' in capsys.readouterr().out
+  assert 'continuing the interrupted run' in capsys.readouterr().out
 
 
 def test_what_strict_refuses_is_not_encoded_again(tmp_path, monkeypatch):
@@ -633,7 +622,7 @@ def test_what_strict_refuses_is_not_encoded_again(tmp_path, monkeypatch):
   (source / 'labels/b.png').write_bytes(b'')
   assert run(source, tmp_path / 'out', part=(0, 1)) == 0
   assert run(source, tmp_path / 'out', strict=True) == 1
-  monkeypatch.setattr(encoding, 'encode_all', None)
+  monkeypatch.setattr(write, '_encode', None)
   assert run(source, tmp_path / 'out') == 0
   assert sorted(read_all(tmp_path / 'out')) == list('acd')
 
@@ -642,7 +631,7 @@ def test_what_strict_refuses_is_not_encoded_again(tmp_path, monkeypatch):
 def test_a_block_that_a_crash_spoilt_is_encoded_again(tmp_path, length, zeros):
   source = make_folder(tmp_path / 'in')
   assert run(source, tmp_path / 'out', part=(0, 1)) == 0
-  (block,) = (tmp_path / 'out').rglob('*.msgpack')
+  (block,) = (tmp_path / 'out').rglob('train-*.json')
   block.write_bytes(block.read_bytes()[:length] + bytes(zeros))
   assert run(source, tmp_path / 'out') == 0
   assert sorted(read_all(tmp_path / 'out')) == list('abcd')
