@@ -4,9 +4,9 @@ bitseg clicks --data=DIR --split=val --output=DIR [--checkpoint=DIR]
 
 A simulated user clicks at the centre of the largest wrong region, which says
 what entity lies there. Printed are ARI and IoU of the whole map after k clicks,
-of the model and of classical methods that are given the same clicks (or, with
---own_clicks, each its own), and the clicks that single objects take to reach an
-IoU (NoC). The output holds clicks.json and a plot.
+of the model and of two classical methods that are given the same clicks, and
+the clicks that single objects take to reach an IoU (NoC). The output holds
+clicks.json.
 """
 
 import time
@@ -19,7 +19,7 @@ from bitseg_jax import cli
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import clicks, reports
+from bitseg_jax.evaluation import clicks
 from bitseg_jax.runs import build, weights
 from bitseg_jax.runs.log import write_json
 
@@ -27,7 +27,7 @@ COUNTS = 0, 1, 2, 3, 5, 10, 20
 TARGETS = 0.85, 0.9
 _ASKED = (
   *('data', 'split', 'every', 'image_size', 'seed', 'num_samples'),
-  *('num_steps', 'jitter', 'own_clicks'),
+  *('num_steps', 'jitter'),
 )
 
 
@@ -47,9 +47,6 @@ def define_flags() -> None:
   bounds = base.SAMPLE['num_steps'].bounds
   integer('num_steps', None, 'Steps of the sampler.', *bounds)
   integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
-  flags.DEFINE_bool(
-    'own_clicks', False, 'Click at the mistakes of each method by itself.'
-  )
   flags.DEFINE_float(
     'jitter',
     0.0,
@@ -80,7 +77,7 @@ def main() -> None:
 
   counts = [k for k in COUNTS if k <= f.most]
   curves = clicks.score_whole_maps(
-    source, segment, f.image_size, counts, f.jitter, f.seed, f.own_clicks
+    source, segment, f.image_size, counts, f.jitter, f.seed
   )
   results = {
     'checkpoint': checkpoint,
@@ -95,7 +92,6 @@ def main() -> None:
   }
   # What is computed is written before more is.
   write_json(output / 'clicks.json', results)
-  reports.draw_clicks(results, output / 'clicks.png')
   if f.object_clicks:
     ious = clicks.score_objects(
       source, segment, f.image_size, f.object_clicks, seed=f.seed
@@ -109,7 +105,7 @@ def main() -> None:
       write_json(output / 'clicks.json', results)
     else:
       print('no entity covers 2% of its photo, so no object was clicked at')
-  print(reports.format_clicks(results))
+  print(clicks.format_results(results))
 
 
 if __name__ == '__main__':

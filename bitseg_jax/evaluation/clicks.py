@@ -1,8 +1,8 @@
 """Measures how much clicks improve a segmentation, beside classical methods.
 
 A simulated user looks at the result, finds the largest region that is wrong and
-clicks at its centre, which says what entity of the annotation lies there. Numpy
-on the host.
+clicks at its centre, which says what entity of the annotation lies there. All
+methods are given the clicks that the model got.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
-from skimage import color, filters, segmentation
+from skimage import segmentation
 from tqdm import tqdm
 
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import pipeline
-from bitseg_jax.evaluation import baselines, obeying
 
 # (image uint8 [H, W, 3], known int32 [H, W]) -> int ids [H, W]
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -64,68 +63,21 @@ def _centre(region):
   return int(row), int(column)
 
 
-def jittered(
-  click: tuple[int, int],
-  true: np.ndarray,
-  jitter: float,
-  rng: np.random.Generator,
-) -> tuple[int, int]:
-  """Moves a click as a hand would, but not out of its entity.
-
-  Args:
-    click: (row, column).
-    true: int [H, W].
-    jitter: standard deviation as a share of the longest side.
-    rng: source of randomness.
-
-  Returns:
-    (row, column); the click itself if the moved one is in another entity.
-  """
-  moved = np.rint(np.add(click, rng.normal(0, jitter * max(true.shape), 2)))
-  row, column = (int(v) for v in moved.clip(0, np.subtract(true.shape, 1)))
-  return (row, column) if true[row, column] == true[click] else click
+def nearest_mark(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Gives every pixel to the nearest click; one region without any."""
+  if (known < 0).all():
+    return np.zeros_like(known)
+  _, at = ndimage.distance_transform_edt(known < 0, return_indices=True)
+  return known[tuple(at)]
 
 
-def classical_methods(image_size: int) -> dict[str, Method]:
-  """Returns methods that need no training, by name.
-
-  'nearest mark', 'watershed' and 'random walker' give every pixel to a click;
-  'Felzenszwalb' is that of the baselines, made to agree with the clicks.
-  """
-  felzenszwalb, settings = baselines.make_methods(image_size)['Felzenszwalb']
-
-  def nearest(image, known):
-    _, at = ndimage.distance_transform_edt(known < 0, return_indices=True)
-    return known[tuple(at)]
-
-  def watershed(image, known):
-    edges = filters.sobel(color.rgb2gray(image))
-    return segmentation.watershed(edges, known + 1) - 1
-
-  def walker(image, known):
-    if len(clicked := np.unique(known[known >= 0])) == 1:
-      return np.full_like(known, clicked[0])
-    # 'bf' solves exactly; the other modes warn of what they leave unsolved.
-    labels = segmentation.random_walker(
-      image, known + 1, mode='bf', channel_axis=-1
-    )
-    return labels - 1
-
-  def oversegmented(image, known):
-    return obeying.obey(felzenszwalb(image, **settings), known, image)
-
-  def seeded(method):
-    empty = lambda known: np.zeros_like(known)
-    return lambda image, known: (
-      method(image, known) if known.max() >= 0 else empty(known)
-    )
-
-  return {
-    'nearest mark': seeded(nearest),
-    'watershed': seeded(watershed),
-    'random walker': seeded(walker),
-    'Felzenszwalb': oversegmented,
-  }
+def random_walker(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Gives every pixel to the click that a walker on the photo meets first."""
+  if len(np.unique(known[known >= 0])) < 2:
+    return nearest_mark(image, known)
+  # 'bf' solves exactly; the other modes warn of what they leave unsolved.
+  walk = segmentation.random_walker
+  return walk(image, known + 1, mode='bf', channel_axis=-1) - 1
 
 
 def score_whole_maps(
@@ -135,7 +87,6 @@ def score_whole_maps(
   counts: Sequence[int],
   jitter: float = 0.0,
   seed: int = 0,
-  own_clicks: bool = False,
 ) -> dict[str, dict[str, np.ndarray]]:
   """Scores the whole map after k clicks, of a model and of classical methods.
 
@@ -144,10 +95,9 @@ def score_whole_maps(
     segment: the model.
     image_size: longest side to segment and score at, in pixels.
     counts: numbers of clicks k, ascending.
-    jitter: see jittered.
+    jitter: how far a click misses: standard deviation as a share of the longest
+      side. One that would fall into another entity does not miss.
     seed: of the jitter.
-    own_clicks: whether each method is clicked at for its own mistakes; else
-      all are given the clicks that the model got.
 
   Returns:
     By method and score of SCORED, float [images, counts].
@@ -155,32 +105,39 @@ def score_whole_maps(
   Raises:
     ValueError: there is nothing to score.
   """
-  methods = {'model': segment, **classical_methods(image_size)}
-  values = {name: {s: [] for s in SCORED} for name in methods}
+  others = {'nearest mark': nearest_mark, 'random walker': random_walker}
+  rows = {name: [] for name in ('model', *others)}  # of [counts, SCORED]
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     image, true = _prepare(source[i], image_size)
     if (true == IGNORE_ID).all():
       continue
-    settings = counts, jitter
-    shared = _click(image, true, segment, *settings, [seed, i])
-    for name, method in methods.items():
-      if name == 'model':
-        preds = [pred for _, pred in shared]
-      elif own_clicks:
-        clicked = _click(image, true, method, *settings, [seed, i])
-        preds = [pred for _, pred in clicked]
-      else:
-        preds = [method(image, known) for known, _ in shared]
-      rows = [metrics.scores(true, pred) for pred in preds]
-      for score in SCORED:
-        values[name][score].append([row[score] for row in rows])
-  if not values['model'][SCORED[0]]:
+    rng, known = np.random.default_rng([seed, i]), np.full_like(true, IGNORE_ID)
+    pred, scores = segment(image, known), {name: [] for name in rows}
+    for k in range(max(counts) + 1):
+      if k in counts:
+        preds = {'model': pred} | {
+          n: m(image, known) for n, m in others.items()
+        }
+        for name, id_map in preds.items():
+          found = metrics.scores(true, id_map)
+          scores[name].append([found[score] for score in SCORED])
+      click = next_click(true, pred, known) if k < max(counts) else None
+      if click is not None:
+        miss = rng.normal(0, jitter * max(true.shape), 2)
+        most = np.subtract(true.shape, 1)
+        moved = tuple(np.rint(np.add(click, miss)).astype(int).clip(0, most))
+        click = moved if true[moved] == true[click] else click
+        known[click] = true[click]
+        pred = segment(image, known)
+    for name, of in scores.items():
+      rows[name].append(of)
+  if not rows['model']:
     raise ValueError(
       f'nothing to score: at {image_size} px no annotation has a labelled pixel'
     )
   return {
-    name: {score: np.array(rows) for score, rows in of.items()}
-    for name, of in values.items()
+    name: dict(zip(SCORED, np.moveaxis(np.array(of), -1, 0), strict=True))
+    for name, of in rows.items()
   }
 
 
@@ -189,22 +146,6 @@ def _prepare(record, image_size):
   height, width = example['size']
   true = example['id_maps'][0][:height, :width]
   return example['image'][:height, :width], true.astype(np.int32)
-
-
-def _click(image, true, segment, counts, jitter, seed):
-  """(known, id map) of one method after each of `counts` clicks."""
-  rng = np.random.default_rng(seed)
-  known = np.full(true.shape, IGNORE_ID, np.int32)
-  pred, found = segment(image, known), {}
-  for k in range(max(counts) + 1):
-    found[k] = known.copy(), pred
-    click = next_click(true, pred, known) if k < max(counts) else None
-    if click is not None:
-      if jitter:
-        click = jittered(click, true, jitter, rng)
-      known[click] = true[click]
-      pred = segment(image, known)
-  return [found[k] for k in counts]
 
 
 def score_objects(
@@ -240,29 +181,25 @@ def score_objects(
     image, true = _prepare(source[i], image_size)
     ids, areas = np.unique(true, return_counts=True)
     ids = ids[(areas >= least_area * true.size) & (ids != IGNORE_ID)]
-    if len(ids):
-      rows.append(_object(image, true == rng.choice(ids), segment, most_clicks))
+    if not len(ids):
+      continue
+    target, known = true == rng.choice(ids), np.full_like(true, IGNORE_ID)
+    inside, ious = np.zeros(true.shape, bool), []
+    for k in range(most_clicks):
+      wrong = [target & ~inside, inside & ~target]
+      regions = [ndimage.label(w & (known < 0))[0] for w in wrong]
+      sizes = [np.bincount(r.ravel(), minlength=2)[1:] for r in regions]
+      outside = int(sizes[1].max() > sizes[0].max())
+      if not sizes[outside].max():  # nothing is wrong but clicked pixels
+        ious += ious[-1:] * (most_clicks - k)
+        break
+      at = _centre(regions[outside] == sizes[outside].argmax() + 1)
+      known[at] = k + 1 if outside else 0
+      pred = segment(image, known)
+      inside = pred == pred[known == 0][0]
+      ious.append(float((inside & target).sum() / (inside | target).sum()))
+    rows.append(ious)
   return np.array(rows).reshape(-1, most_clicks)
-
-
-def _object(image, target, segment, most_clicks):
-  known = np.full(target.shape, IGNORE_ID, np.int32)
-  inside, ious = np.zeros(target.shape, bool), []
-  for k in range(most_clicks):
-    wrong = [target & ~inside, inside & ~target]
-    regions = [ndimage.label(w & (known < 0))[0] for w in wrong]
-    sizes = [np.bincount(r.ravel(), minlength=2)[1:] for r in regions]
-    missing = int(sizes[1].max() > sizes[0].max())
-    if not sizes[missing].max():  # nothing is wrong but clicked pixels
-      ious += ious[-1:] * (most_clicks - k)
-      break
-    at = _centre(regions[missing] == sizes[missing].argmax() + 1)
-    known[at] = k + 1 if missing else 0
-    pred = segment(image, known)
-    inside = pred == pred[known == 0][0]
-    union = (inside | target).sum()
-    ious.append(float((inside & target).sum() / union))
-  return ious
 
 
 def clicks_needed(ious: np.ndarray, least: float) -> float:
@@ -278,3 +215,30 @@ def clicks_needed(ious: np.ndarray, least: float) -> float:
   reached = ious >= least
   first = np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1])
   return float(first.mean())
+
+
+def format_results(results: dict[str, Any]) -> str:
+  """Formats what the command `clicks` measured as text."""
+  counts = results['clicks']
+  row = '{:<15}{:<5}' + '{:>7}' * len(counts)
+  lines = [row.format('method', '', *(f'k={k}' for k in counts))]
+  for name, curves in results['methods'].items():
+    for score, values in curves.items():
+      cells = [f'{value:.3f}' for value in values]
+      lines.append(row.format(name, metrics.SCORES[score].title, *cells))
+  seconds = results['median_seconds_per_click']
+  lines.append(
+    f'{results["images"]} images; {seconds:.2f} s per click (median)'
+  )
+  if objects := results.get('objects'):
+    noc = [
+      f'NoC@{name[4:-1]} {value:.2f}'
+      for name, value in objects.items()
+      if name.startswith('noc_')
+    ]
+    ious = zip(range(1, 1 + len(objects['iou'])), objects['iou'], strict=True)
+    shown = ', '.join(f'{k} {iou:.3f}' for k, iou in ious if k in counts)
+    lines.append(
+      f'{objects["count"]} single objects: {", ".join(noc)}; IoU after {shown}'
+    )
+  return '\n'.join(lines)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from bitseg_jax import metrics
 from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import ensembles, pictures
 
@@ -105,51 +104,4 @@ def draw_by_num_samples(
     axes.grid(alpha=0.3)
   lines = axes.get_legend_handles_labels()
   figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)
-  pictures.save_figure(figure, path)
-
-
-def format_clicks(results: dict[str, Any]) -> str:
-  """Formats what the command `clicks` measured as text."""
-  counts = results['clicks']
-  row = '{:<15}{:<5}' + '{:>7}' * len(counts)
-  lines = [row.format('method', '', *(f'k={k}' for k in counts))]
-  for name, curves in results['methods'].items():
-    for score, values in curves.items():
-      cells = [f'{value:.3f}' for value in values]
-      title = metrics.SCORES[score].title
-      lines.append(row.format(name, title, *cells))
-  seconds = results['median_seconds_per_click']
-  lines.append(
-    f'{results["images"]} images; {seconds:.2f} s per click (median)'
-  )
-  if objects := results.get('objects'):
-    at = ', '.join(
-      f'NoC@{name[4:-1]} {value:.2f}'
-      for name, value in objects.items()
-      if name.startswith('noc_')
-    )
-    ious = ', '.join(
-      f'{k} {objects["iou"][k - 1]:.3f}'
-      for k in counts
-      if 1 <= k <= len(objects['iou'])
-    )
-    lines.append(f'{objects["count"]} single objects: {at}; IoU after {ious}')
-  return '\n'.join(lines)
-
-
-def draw_clicks(results: dict[str, Any], path: pathlib.Path) -> None:
-  """Plots the scores of whole maps against the number of clicks."""
-  figure = pictures.new_figure()
-  figure.set_size_inches(9, 3.6)
-  scores = list(next(iter(results['methods'].values())))
-  for axes, score in zip(figure.subplots(1, len(scores)), scores, strict=True):
-    for name, curves in results['methods'].items():
-      width = 2.5 if name == 'model' else 1.2
-      axes.plot(
-        results['clicks'], curves[score], '.-', label=name, linewidth=width
-      )
-    axes.set_xlabel('clicks')
-    axes.set_ylabel(metrics.SCORES[score].title)
-    axes.grid(alpha=0.3)
-  axes.legend(fontsize=8)
   pictures.save_figure(figure, path)
