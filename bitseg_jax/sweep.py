@@ -11,9 +11,9 @@ without --shard then writes the table.
 """
 
 import importlib
-import logging
 import os
 import pathlib
+import re
 
 import jax
 from absl import flags
@@ -64,12 +64,12 @@ def main() -> int:
   Returns:
     The exit code; os.EX_TEMPFAIL (75), as of a training, if it was stopped.
   """
-  logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
-  logging.getLogger('absl').setLevel(logging.ERROR)
   f = flags.FLAGS
   if not f.sweep:
     raise ValueError('--sweep is empty; name one of configs/sweeps')
-  seeds = _whole_numbers('seeds', f.seeds)
+  if not all(re.fullmatch('-?[0-9]{1,9}', seed) for seed in f.seeds):
+    raise ValueError(f'--seeds={",".join(f.seeds)}: give whole numbers')
+  seeds = [int(seed) for seed in f.seeds]
   sizes = importlib.import_module('bitseg_jax.configs.sweeps.sizes').SIZES
   if f.size not in sizes:
     raise ValueError(f'--size={f.size}: choose one of {", ".join(sizes)}')
@@ -84,21 +84,11 @@ def main() -> int:
   only = part and sweeps.part_of(opened, base, seeds, folder, part)
   for sweep in opened:
     if not sweeps.run(sweep, base, seeds, folder, only, plot_format=f.format):
-      print('stopped; the same command goes on')
+      print('stopped; run the same command to resume')
       return os.EX_TEMPFAIL
     if only is None:
       print((folder / f'{sweep.name}.md').read_text())
   return 0
-
-
-def _whole_numbers(name, values):
-  """Converts the values of a flag to integers."""
-  try:
-    return [int(value) for value in values]
-  except ValueError as error:
-    raise ValueError(
-      f'--{name}={",".join(values)}: give whole numbers'
-    ) from error
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from bitseg_jax.evaluation import pictures
 from bitseg_jax.runs.log import whole_file, write_json
 
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
-_MARGIN = 0.08  # beside the data, as a share of what they span
+_TITLES = 'ARI', 'IoU'
 
 
 class Sweep(NamedTuple):
@@ -44,40 +44,27 @@ def write_report(
   folder: pathlib.Path,
   plot_format: str = 'png',
 ) -> None:
-  """Writes the table, the scores and the plot of a sweep.
+  """Writes <name>.md, <name>.json and the plot of a sweep.
 
   Args:
     sweep: the rows.
     scores: by name of the row, of the seeds that are done.
-    folder: gets <name>.md, <name>.json and the plot.
+    folder: where to.
     plot_format: one of pictures.PLOT_FORMATS, which ends the plot's name.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  text = format_table(sweep, scores)
   with whole_file(folder / f'{sweep.name}.md') as file:
-    file.write(text)
-  write_json(
-    folder / f'{sweep.name}.json',
-    {
-      name: {str(seed): pair for seed, pair in of_row.items()}
-      for name, of_row in scores.items()
-    },
-  )
+    file.write(format_table(sweep, scores))
+  of_seeds = {
+    name: {str(seed): pair for seed, pair in of_row.items()}
+    for name, of_row in scores.items()
+  }
+  write_json(folder / f'{sweep.name}.json', of_seeds)
   draw(sweep, scores, folder / f'{sweep.name}.{plot_format}')
 
 
-def _spread(values):
-  """'mean +- standard deviation' over seeds, as text."""
-  if not values:
-    return '-'
-  mean = f'{np.mean(values):.3f}'
-  if len(values) == 1:
-    return mean
-  return f'{mean} ± {np.std(values, ddof=1):.3f}'
-
-
 def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
-  """Markdown: a line a row, then which of the paper's orderings hold."""
+  """Markdown: one line per row, then which of the paper's orderings hold."""
   lines = [
     f'### {sweep.title}',
     '',
@@ -86,10 +73,13 @@ def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
   ]
   for name in sweep.rows:
     pairs = list(scores[name].values())
-    ari, iou = ([pair[i] for pair in pairs] for i in (0, 1))
+    cells = []
+    for values in zip(*pairs, strict=True):
+      spread = f' ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else ''
+      cells.append(f'{np.mean(values):.3f}{spread}')
     published = [f'{value:.3f}' for value in sweep.paper.get(name, ())]
-    cells = [name, _spread(ari), _spread(iou), str(len(pairs))]
-    lines.append(f'| {" | ".join(cells + (published or ["-", "-"]))} |')
+    row = [name, *(cells or '--'), str(len(pairs)), *(published or '--')]
+    lines.append(f'| {" | ".join(row)} |')
   orderings = compare_orderings(sweep, scores)
   return '\n'.join([*lines, '', *orderings]).rstrip() + '\n'
 
@@ -118,8 +108,9 @@ def compare_orderings(sweep: Sweep, scores: dict[str, Scores]) -> list[str]:
 def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   """Draws ARI and IoU of the rows, mean and spread over seeds.
 
-  Rows that are all named 'KIND, NUMBER' become a line a kind over the numbers.
-  The axes span the data, not 0 to 1: rows often differ by a few hundredths.
+  Rows that count something become curves, one for each KIND where they are all
+  named 'KIND, NUMBER'; others one line of the picture each, so that their names
+  have room. The axes span the data: rows often differ by a few hundredths.
 
   Args:
     sweep: the rows.
@@ -127,110 +118,65 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
     path: of the plot, ending in one of pictures.PLOT_FORMATS.
   """
   figure = pictures.new_figure()
-  if all(re.fullmatch(r'.+, \d+', name) for name in sweep.rows):
-    _draw_lines(figure, sweep, scores)
-  elif sweep.x_label:
-    _draw_curve(figure, sweep, scores)
+  names = [name for name in sweep.rows if scores[name]]
+  style = {'capsize': 3, 'markersize': 4}
+  published = {'marker': 'D', 'linestyle': 'none', 'markerfacecolor': 'none'}
+  if sweep.x_label:
+    figure.set_size_inches(9.5, 4.2)
+    panels = figure.subplots(1, 2)
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+      kind = re.match(r'(.+), \d+$', name)
+      kinds.setdefault(kind[1] if kind else '', []).append(name)
+    number = lambda name: name.rpartition(', ')[2]
+    ticks = list(dict.fromkeys(map(number, names)))
+    if '' not in kinds:
+      ticks.sort(key=int)
+    at = lambda rows: [ticks.index(number(name)) for name in rows]
+    for i, axes in enumerate(panels):
+      for kind, rows in kinds.items():
+        rows = sorted(rows, key=lambda name: ticks.index(number(name)))
+        means, spreads = _means(scores, rows, i)
+        axes.errorbar(at(rows), means, spreads, fmt='-o', label=kind, **style)
+      if paper := [name for name in names if name in sweep.paper]:
+        values = [sweep.paper[name][i] for name in paper]
+        axes.plot(at(paper), values, label='paper (EntitySeg)', **published)
+      axes.set_xticks(range(len(ticks)), ticks)
+      axes.set_xlabel(sweep.x_label)
+      axes.set_ylabel(f'{_TITLES[i]} (higher is better)')
   else:
-    _draw_rows(figure, sweep, scores)
+    figure.set_size_inches(7.5, max(2.6, 0.45 * len(names) + 1.4))
+    panels = [figure.subplots()]
+    (axes,) = panels
+    for i, title in enumerate(_TITLES):
+      means, spreads = _means(scores, names, i)
+      apart = 0.16 * i - 0.08  # else equal scores would hide each other
+      heights = {name: k + apart for k, name in enumerate(names)}
+      color = {'color': f'C{i}'}
+      axes.errorbar(
+        *(means, list(heights.values())),
+        **{'xerr': spreads, 'fmt': 'o', 'label': title, **color, **style},
+      )
+      if paper := [name for name in names if name in sweep.paper]:
+        values = [sweep.paper[name][i] for name in paper]
+        label = f'{title}, paper (EntitySeg)'
+        heights = [heights[name] for name in paper]
+        axes.plot(values, heights, label=label, **color, **published)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
+    axes.set_xlabel('Score (higher is better)')
+  for axes in panels:
+    axes.margins(0.08)
+    axes.grid(alpha=0.3)
+  if axes.get_legend_handles_labels()[1]:  # beside the axes, over no data
+    axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
   wide = round(9 * figure.get_figwidth())  # letters
   figure.suptitle(textwrap.fill(sweep.title, wide), fontsize=10)
   pictures.save_figure(figure, path)
 
 
-def _means(values):
-  """Means over seeds and their standard deviations, of one list for each."""
+def _means(scores, names, i):
+  """(means, standard deviations) over seeds of score i of some rows."""
+  values = [[pair[i] for pair in scores[name].values()] for name in names]
   spreads = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
   return [np.mean(v) for v in values], spreads
-
-
-def _of_rows(scores, names, i):
-  """(means, spreads) of score i of some rows."""
-  return _means([[pair[i] for pair in scores[name].values()] for name in names])
-
-
-def _draw_lines(figure, sweep, scores):
-  """Two panels, ARI and IoU: a line for each kind over the numbers."""
-  figure.set_size_inches(9.5, 4.2)
-  kinds: dict[str, dict[int, str]] = {}
-  for name, of_seed in scores.items():
-    if of_seed:
-      kind, number = name.rsplit(', ', 1)
-      kinds.setdefault(kind, {})[int(number)] = name
-  numbers = sorted({n for of_kind in kinds.values() for n in of_kind})
-  panels = figure.subplots(1, 2)
-  for i, (axes, label) in enumerate(zip(panels, ('ARI', 'IoU'), strict=True)):
-    for kind, of_kind in kinds.items():
-      present = sorted(of_kind)
-      means, spreads = _of_rows(scores, [of_kind[n] for n in present], i)
-      at = [numbers.index(n) for n in present]
-      style = {'fmt': '-o', 'markersize': 4, 'capsize': 3, 'label': kind}
-      axes.errorbar(at, means, spreads, **style)
-    axes.set_xticks(range(len(numbers)), numbers)
-    axes.set_xlabel(sweep.x_label)
-    axes.set_ylabel(f'{label} (higher is better)')
-    axes.margins(y=_MARGIN)
-    axes.grid(alpha=0.3)
-  _legend(panels[1])
-
-
-def _draw_curve(figure, sweep, scores):
-  """ARI and IoU along rows that count something."""
-  names = [name for name in sweep.rows if scores[name]]
-  figure.set_size_inches(np.clip(0.9 * len(names) + 3, 6, 9), 3.6)
-  axes = figure.subplots()
-  for i, label in enumerate(('ARI', 'IoU')):
-    means, spreads = _of_rows(scores, names, i)
-    style = {'fmt': '-o', 'color': f'C{i}', 'label': label, 'capsize': 3}
-    axes.errorbar(range(len(names)), means, yerr=spreads, **style)
-    at, values = _published(sweep, names, i)
-    if at:
-      axes.plot(at, values, **_paper_style(i, label))
-  axes.set_xticks(range(len(names)), names)
-  axes.set_xlabel(sweep.x_label)
-  axes.set_ylabel('Score (higher is better)')
-  axes.margins(y=_MARGIN)
-  axes.grid(axis='y', alpha=0.3)
-  _legend(axes)
-
-
-def _draw_rows(figure, sweep, scores):
-  """A line of the picture for each row, whose name so has room."""
-  names = [name for name in sweep.rows if scores[name]]
-  figure.set_size_inches(7.5, max(2.6, 0.45 * len(names) + 1.4))
-  axes = figure.subplots()
-  for i, label in enumerate(('ARI', 'IoU')):
-    means, spreads = _of_rows(scores, names, i)
-    apart = 0.16 * i - 0.08  # else equal scores would hide each other
-    style = {'fmt': 'o', 'color': f'C{i}', 'label': label, 'capsize': 3}
-    axes.errorbar(means, np.arange(len(names)) + apart, xerr=spreads, **style)
-    at, values = _published(sweep, names, i)
-    if at:
-      axes.plot(values, np.array(at) + apart, **_paper_style(i, label))
-  axes.set_yticks(range(len(names)), names)
-  axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
-  axes.set_xlabel('Score (higher is better)')
-  axes.margins(x=_MARGIN)
-  axes.grid(alpha=0.3)
-  _legend(axes)
-
-
-def _published(sweep, names, i):
-  """(positions, values) of the rows that the paper has score i of."""
-  at = [k for k, name in enumerate(names) if name in sweep.paper]
-  return at, [sweep.paper[names[k]][i] for k in at]
-
-
-def _paper_style(i, label):
-  return {
-    'marker': 'D',
-    'linestyle': 'none',
-    'markerfacecolor': 'none',
-    'color': f'C{i}',
-    'label': f'{label}, paper (EntitySeg)',
-  }
-
-
-def _legend(axes):
-  """Beside the axes, where it hides no data."""
-  axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))

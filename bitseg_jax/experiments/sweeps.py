@@ -2,13 +2,13 @@
 
 A run's folder is named by what was trained, a hash of its config; rows and
 sweeps that train the same share it. Within lies one folder of results for each
-way it was sampled. sweep_report.py writes the table.
+way it was sampled; report.py writes the table.
 """
 
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,6 @@ def results_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
 def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
   """Trains and evaluates one config, as far as that is not done.
 
-  Args:
-    config: the run.
-    folder: holds all runs of this size.
-
   Returns:
     What its results file holds; None if training was stopped on the way.
   """
@@ -93,7 +89,6 @@ def run(
   seeds: Sequence[int],
   folder: pathlib.Path,
   only: Collection[pathlib.Path] | None = None,
-  say: Callable[[str], None] = print,
   plot_format: str = 'png',
 ) -> bool:
   """Runs every row with every seed; writes table and plot after each run.
@@ -104,23 +99,23 @@ def run(
     seeds: one training each.
     folder: where all sweeps of this size lie.
     only: workdirs of the runs to do, without a table; None = all runs.
-    say: told of every row.
     plot_format: one of pictures.PLOT_FORMATS.
 
   Returns:
-    False if it was stopped on the way; the same call goes on.
+    False if it was stopped on the way; call it again to resume.
   """
-  configs = _configs(sweep, base, seeds)
-  if only is not None:
-    mine = lambda item: run_dir(item[1], folder) in only
-    configs = dict(filter(mine, configs.items()))
+  configs = {
+    key: config
+    for key, config in _configs(sweep, base, seeds).items()
+    if only is None or run_dir(config, folder) in only
+  }
   scores: dict[str, Scores] = {name: {} for name in sweep.rows}
   # First what is done, or a report that is there would lose it for a while.
   is_done = lambda config: results_path(config, folder).is_file()
   ordered = sorted(configs.items(), key=lambda item: not is_done(item[1]))
   for i, ((name, seed), config) in enumerate(ordered):
     done = is_done(config)
-    say(
+    print(
       f'[{i + 1} of {len(configs)}] {sweep.name}: {name}, seed {seed}'
       + ', done before' * done
     )
@@ -167,14 +162,13 @@ def score_of(
     results: what a results file holds.
     answer: see Sweep.answers; None = the mean over samples.
   """
-  found = list(results.get('datasets', {'': results}).values())
+  found = results.get('datasets', {'': results}).values()
   if answer is None:
     each = [of_dataset['ema'] for of_dataset in found]
   else:
     name, count = answer
-    each = [
-      of_dataset['by_num_samples'][str(count)][name] for of_dataset in found
-    ]
-  return tuple(
-    float(np.mean([scores[name] for scores in each])) for name in ('ari', 'iou')
+    each = [of['by_num_samples'][str(count)][name] for of in found]
+  ari, iou = (
+    float(np.mean([of[name] for of in each])) for name in ('ari', 'iou')
   )
+  return ari, iou

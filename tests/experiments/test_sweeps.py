@@ -60,18 +60,18 @@ def test_every_row_can_run_at_every_size(name, size):
 def test_what_was_trained_is_shared_and_done_only_once(tmp_path, counted):
   base = sizes.tiny()
   for _ in range(2):
-    assert sweeps.run(ABC, base, [0, 1], tmp_path, say=lambda _: None)
+    assert sweeps.run(ABC, base, [0, 1], tmp_path)
   # Rows a and c differ in sampling alone: one workdir, where all steps are done
   # when it is asked for again.
   assert len(set(counted['train'])) == 4
   assert len(counted['evaluate']) == 6
   other = ABC._replace(name='other', rows={'same': {}})
-  assert sweeps.run(other, base, [0], tmp_path, say=lambda _: None)
+  assert sweeps.run(other, base, [0], tmp_path)
   assert len(counted['evaluate']) == 6
 
 
 def test_parts_train_every_run_once_and_are_joined(tmp_path, counted):
-  base, say = sizes.tiny(), lambda _: None
+  base = sizes.tiny()
   other = ABC._replace(name='other', rows={'same': {}, **ABC.rows})
   found = [
     sweeps.part_of([ABC, other], base, [0, 1], tmp_path, (i, 3))
@@ -80,11 +80,11 @@ def test_parts_train_every_run_once_and_are_joined(tmp_path, counted):
   assert sum(map(len, found)) == len(set.union(*found)) == 4
   for only in found:
     for sweep in (ABC, other):
-      assert sweeps.run(sweep, base, [0, 1], tmp_path, only, say)
+      assert sweeps.run(sweep, base, [0, 1], tmp_path, only)
   assert not (tmp_path / 'abc.md').exists()
   assert len(set(counted['train'])) == 4
   done = len(counted['evaluate'])
-  assert sweeps.run(ABC, base, [0, 1], tmp_path, say=say)
+  assert sweeps.run(ABC, base, [0, 1], tmp_path)
   assert len(counted['evaluate']) == done
   assert '| c | 0.070' in (tmp_path / 'abc.md').read_text()
 
@@ -100,10 +100,9 @@ def test_a_setting_added_later_does_not_train_anew(tmp_path):
 
 def test_a_stopped_training_is_not_taken_for_done(tmp_path, counted):
   base = sizes.tiny()
-  say = lambda _: None
-  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path)
   assert len(counted['evaluate']) == 3
-  assert not sweeps.run(ABC, base, [0, 13], tmp_path, say=say)
+  assert not sweeps.run(ABC, base, [0, 13], tmp_path)
   assert counted['train'][-1] == counted['train'][-2]  # the stopped one, again
   assert len(counted['evaluate']) == 3
 
@@ -117,7 +116,7 @@ def test_a_stopped_sweep_tells_the_caller_to_go_on(tmp_path, monkeypatch):
 
 
 def test_report_has_every_row_with_seeds_spread_and_paper(tmp_path, counted):
-  sweeps.run(ABC, sizes.tiny(), [1, 2], tmp_path, say=lambda _: None)
+  sweeps.run(ABC, sizes.tiny(), [1, 2], tmp_path)
   text = (tmp_path / 'abc.md').read_text()
   assert '| a | 0.230 ± 0.071 | 0.115 ± 0.035 | 2 | 0.600 | 0.400 |' in text
   assert '| c | 0.170 ± 0.071 | 0.085 ± 0.035 | 2 | - | - |' in text
@@ -145,10 +144,7 @@ def test_axes_span_the_data(kind, monkeypatch, tmp_path):
 
 
 def test_a_plot_comes_in_the_format_asked_for(tmp_path, counted):
-  say = lambda _: None
-  assert sweeps.run(
-    ABC, sizes.tiny(), [0], tmp_path, say=say, plot_format='svg'
-  )
+  assert sweeps.run(ABC, sizes.tiny(), [0], tmp_path, plot_format='svg')
   assert (tmp_path / 'abc.svg').read_text().startswith('<?xml')
   assert not (tmp_path / 'abc.png').exists()
 
@@ -176,7 +172,7 @@ def test_figure_6_is_scored_by_the_best_sample(tmp_path, counted, monkeypatch):
 
   monkeypatch.setattr(sweeps.evaluate, 'evaluate', evaluate)
   fig6 = door.open_sweep('fig6')
-  assert sweeps.run(fig6, sizes.tiny(), [0], tmp_path, say=lambda _: None)
+  assert sweeps.run(fig6, sizes.tiny(), [0], tmp_path)
   text = (tmp_path / 'fig6.md').read_text()
   assert '| one, 1 | 0.010 |' in text
   assert '| oracle, 8 | 0.080 |' in text
