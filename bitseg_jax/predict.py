@@ -5,15 +5,7 @@ bitseg predict --input='DIR/*.jpg' --output=DIR [--checkpoint=DIR]
 --input may be given several times: photos, folders (with all that is in them),
 or patterns. The output keeps their folders. --outputs chooses among
 
-  labels       16-bit PNG at the photo's size: segment id + 1
-  overlay      the segments in colour over the photo
-  contours     their borders alone over the photo
-  uncertainty  where samples disagree; of one sample, where it is unsure
-  samples      all samples: labels of each, and a picture of ten side by side
-  panoptic     COCO panoptic: panoptic.json and panoptic/
-  rle          COCO instances with run lengths and confidence: rle.json
-  geojson      the segments as polygons, for QuPath and programs for maps
-  sheet        all overlays on pages: sheet_1.png, ...
+KINDS
 
 Always written are NAME.json (size, area, box and confidence of the segments)
 and summary.json. Photos that are done are passed over when it is started again
@@ -28,27 +20,41 @@ without --shard then writes summary.json and the other files of all photos.
 """
 
 import dataclasses
+import textwrap
 from pathlib import Path
 
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.app import collection, known_files, photos, records
+from bitseg_jax.app import collection, known_files, photos
 from bitseg_jax.app.answer import AnswerOptions
+from bitseg_jax.app.files import KINDS, LABEL_FORMATS, Outputs
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.runs import weights
+
+__doc__ = (__doc__ or '').replace(
+  'KINDS',
+  '\n'.join(
+    textwrap.fill(
+      f'{kind:<13}{meaning}',
+      80,
+      initial_indent='  ',
+      subsequent_indent=' ' * 15,
+    )
+    for kind, meaning in KINDS.items()
+  ),
+)
 
 
 def predict(
   checkpoint: str,
   inputs: list[str],
-  output: str,
-  kinds: list[str] | None = None,
+  outputs: Outputs,
+  options: AnswerOptions,
   overwrite: bool = False,
   part: tuple[int, int] | None = None,
   known: str | None = None,
   start: str | None = None,
-  options: AnswerOptions | None = None,
 ) -> int:
   """Segments photos; says how it went.
 
@@ -56,44 +62,58 @@ def predict(
     checkpoint: workdir of a run, a step of it, or a pretrained model, see
       weights.read.
     inputs: photos, folders of photos, or glob patterns.
-    output: directory to write to.
-    kinds: some of records.KINDS; None for labels, overlay and, of several
-      samples, uncertainty.
+    outputs: which files are written, and where.
+    options: how photos are segmented.
     overwrite: segment anew what is there.
     part: (index, count): every count-th photo, from that of the index on, and
       nothing that is of all photos together.
     known, start: folder or JSON file for each, see known_files.py.
-    options: how photos are segmented; None: AnswerOptions().
 
   Returns:
     The exit code: 0 when every photo was segmented, else 1.
   """
-  options = options or AnswerOptions()
-  if kinds is None:
-    kinds = records.default_kinds(options.num_samples)
-  records.check_kinds(kinds)
-  found = photos.find(inputs, output)
-  steering = _open_steering(known, start, output, options)
+  found = photos.find(inputs, outputs.folder)
+  steering = _open_steering(known, start, outputs.folder, options)
   for kind, place in steering.items():
     number = known_files.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
   if part:
     found = found[part[0] :: part[1]]
-  segmenter = Segmenter.load(checkpoint)
-  how = kinds, options, checkpoint, overwrite, not part, steering
-  summary = collection.predict(segmenter, found, output, *how)
+  summary = collection.predict(
+    Segmenter.load(checkpoint),
+    found,
+    outputs,
+    options,
+    checkpoint,
+    overwrite,
+    not part,
+    steering,
+  )
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
   print(
-    f'{done} of {len(states)} photos segmented into {output}'
+    f'{done} of {len(states)} photos segmented into {outputs.folder}'
     + f' in {summary["seconds"]:.0f} s, compiling included' * bool(done)
     + f'; {there} were there' * bool(there)
     + f'; {failed} could not be read' * bool(failed)
     + '; once all parts are done, the same command without --shard'
     f'{" and --overwrite" * overwrite} writes summary.json' * bool(part)
   )
-  if done + there and (line := collection.how_to_look(kinds)):
-    print(line)
+  if done + there and 'labels' in outputs.kinds:
+    seen = [
+      k
+      for k in ('overlay', 'contours', 'sheet', 'samples')
+      if k in outputs.kinds
+    ]
+    print(
+      'labels look black in a picture viewer, for their pixel values are '
+      'segment ids; '
+      + (
+        f'look at *_{seen[0]}.png instead'
+        if seen
+        else 'for a picture to look at, add overlay to --outputs'
+      )
+    )
   return 1 if failed else 0
 
 
@@ -117,7 +137,14 @@ def define_flags() -> None:
   flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
   flags.DEFINE_multi_string('input', None, 'Photo, folder of them, or pattern.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
-  flags.DEFINE_list('outputs', None, ','.join(records.KINDS))
+  flags.DEFINE_list(
+    'outputs',
+    None,
+    f'Some of {",".join(KINDS)}; without it labels,overlay,uncertainty.',
+  )
+  flags.DEFINE_enum(
+    'label_format', 'png', LABEL_FORMATS, 'Of labels: tif has 32 bits.'
+  )
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   flags.DEFINE_string(
     'known', None, 'What is known of the photos: a folder or a JSON file.'
@@ -155,13 +182,12 @@ def main() -> int:
   return predict(
     weights.given_or_default(f.checkpoint),
     f.input,
-    f.output,
-    f.outputs,
+    Outputs(f.output, f.outputs or (), f.label_format),
+    options,
     f.overwrite,
     cli.shard(),
     f.known,
     f.start,
-    options,
   )
 
 

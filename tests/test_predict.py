@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
+import tifffile
 from absl import flags
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -14,15 +16,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from bitseg_jax import cli, metrics, predict
-from bitseg_jax.app import files, records
-from bitseg_jax.app.answer import AnswerOptions
+from bitseg_jax.app import files
+from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import coco
+from bitseg_jax.data.labels import read_label as read_labels
 from bitseg_jax.evaluation import pictures, reading
 from bitseg_jax.runs import weights
 
-ALL = list(records.KINDS)
+ALL = list(files.KINDS)
+IN_ALL = 'summary.json', 'panoptic.json', 'rle.json', 'coco.json'
 
 
 @pytest.fixture(scope='module')
@@ -51,15 +55,34 @@ def folder(tmp_path, draw_photo):
   return inputs
 
 
-def run(inputs, output, *args, **settings):
+def call(checkpoint, inputs, output, kinds=(), **settings):
+  """The exit code of the command; some settings are options of the answer."""
   names = {field.name for field in dataclasses.fields(AnswerOptions)}
   given = {k: settings.pop(k) for k in names & settings.keys()}
   options = AnswerOptions(**{'num_samples': 2, 'seed': 5, **given})
-  return cli.call(
-    lambda: predict.predict(
-      'run', [str(inputs)], str(output), *args, options=options, **settings
-    )
-  )
+  label_format = settings.pop('label_format', 'png')
+
+  def predicting():
+    outputs = files.Outputs(output, kinds, label_format)
+    inputs_ = [str(path) for path in inputs]
+    return predict.predict(checkpoint, inputs_, outputs, options, **settings)
+
+  return cli.call(predicting)
+
+
+def run(inputs, output, *args, **settings):
+  return call('run', [inputs], output, *args, **settings)
+
+
+def files_of(name, num_samples=2):
+  """All files of one photo, beside those of all photos."""
+  kinds = 'labels', 'overlay', 'contours', 'uncertainty', 'samples', 'sheet'
+  return [
+    *(f'{name}_{kind}.png' for kind in kinds),
+    *(f'{name}_sample_{n + 1}.png' for n in range(num_samples)),
+    *(f'{name}.json', f'{name}.geojson'),
+    *(f'panoptic/{name}.png', f'labelme/{name}.json'),
+  ]
 
 
 def test_parts_are_joined_byte_for_byte(folder, tmp_path, capsys):
@@ -96,9 +119,9 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
   output = tmp_path / 'out'
   assert run(folder, output, ALL) == 0
   names = ['a', 'b', 'deep/a']
-  expected = ['summary.json', 'panoptic.json', 'rle.json', 'sheet_1.png']
+  expected = [*IN_ALL]
   for name in names:
-    expected += [f'{name}.json', *records.file_names(name, ALL, 2)]
+    expected += files_of(name)
   assert names_in(output) == sorted(expected)
   for name, path in zip(names, ['a.png', 'b.jpg', 'deep/a.png'], strict=True):
     image = Image.open(folder / path)
@@ -116,7 +139,7 @@ def test_everything_that_can_be_written(folder, model, tmp_path):
     picture = np.asarray(Image.open(output / f'{name}_uncertainty.png'))
     assert picture.shape[0] > image.height
     assert picture.shape[1] >= image.width
-    segments = records.read(output, name)['segments']
+    segments = files.read_record(output, name)['segments']
     assert [s['id'] for s in segments] == list(range(1, len(segments) + 1))
     np.testing.assert_allclose(
       [s['confidence'] for s in segments], result.confidence, atol=1e-4
@@ -175,10 +198,12 @@ def test_coco_files_agree_with_the_labels(folder, tmp_path):
   np.testing.assert_array_equal(source.load_id_maps(item)[0], labels)
 
 
-def test_pycocotools_finds_the_labels_in_the_run_lengths(folder, tmp_path):
+@pytest.mark.parametrize('kind', ['rle', 'coco'])
+def test_pycocotools_finds_the_labels(folder, tmp_path, kind):
+  """In run lengths and in polygons, pixel by pixel."""
   output = tmp_path / 'out'
-  run(folder, output, ['labels', 'rle'])
-  truth = COCO(output / 'rle.json')
+  run(folder, output, ['labels', kind])
+  truth = COCO(output / f'{kind}.json')
   assert len(truth.imgs) == 3
   for number, image in truth.imgs.items():
     stem = Path(image['file_name']).with_suffix('')
@@ -186,7 +211,7 @@ def test_pycocotools_finds_the_labels_in_the_run_lengths(folder, tmp_path):
     drawn = np.zeros_like(labels)
     annotations = truth.loadAnns(truth.getAnnIds(number))
     for k, annotation in enumerate(annotations, 1):
-      encoded = annotation['segmentation']
+      encoded = truth.annToRLE(annotation)
       assert annotation['area'] == coco_mask.area(encoded)
       assert annotation['bbox'] == coco_mask.toBbox(encoded).tolist()
       inside = coco_mask.decode(encoded)
@@ -194,17 +219,75 @@ def test_pycocotools_finds_the_labels_in_the_run_lengths(folder, tmp_path):
       drawn += k * inside
     np.testing.assert_array_equal(drawn, labels)
   # As detections they score; against themselves as well as can be.
-  evaluation = COCOeval(truth, truth.loadRes(truth.dataset['annotations']))
+  found = [
+    {**a, 'segmentation': truth.annToRLE(a)}
+    for a in truth.dataset['annotations']
+  ]
+  evaluation = COCOeval(truth, truth.loadRes(found))
   for step in 'evaluate', 'accumulate', 'summarize':
     getattr(evaluation, step)()
   assert evaluation.stats[0] == pytest.approx(1)
+
+
+def test_labelme_and_shapely_find_the_labels(folder, tmp_path):
+  output = tmp_path / 'out'
+  run(folder, output, ['labels', 'labelme', 'geojson'])
+  for name, photo in (('b', 'b.jpg'), ('deep/a', 'deep/a.png')):
+    ids = np.asarray(Image.open(output / f'{name}_labels.png')).astype(int)
+    areas = np.bincount(ids.ravel())[1:]
+    path = output / 'labelme' / f'{name}.json'
+    assert (path.parent / json.loads(path.read_text())['imagePath']).samefile(
+      folder / photo
+    )
+    np.testing.assert_array_equal(read_labels(path), ids)
+    features = json.loads((output / f'{name}.geojson').read_text())['features']
+    shapes = [shapely.geometry.shape(f['geometry']) for f in features]
+    assert all(shape.is_valid for shape in shapes)
+    np.testing.assert_array_equal([shape.area for shape in shapes], areas)
+    assert [f['properties']['id'] for f in features] == list(
+      range(1, len(areas) + 1)
+    )
+
+
+def test_labels_may_have_32_bits(folder, model, tmp_path):
+  output, kinds = tmp_path / 'out', ['labels', 'samples']
+  run(folder / 'b.jpg', output, kinds)
+  before = read_labels(output / 'b_labels.png')
+  run(folder / 'b.jpg', output, kinds, label_format='tif')
+  assert names_in(output) == [
+    *('b.json', 'b_labels.tif', 'b_sample_1.tif', 'b_sample_2.tif'),
+    *('b_samples.png', 'summary.json'),
+  ]
+  labels = tifffile.imread(output / 'b_labels.tif')
+  assert labels.dtype == np.uint32
+  np.testing.assert_array_equal(labels, before)
+  np.testing.assert_array_equal(read_labels(output / 'b_labels.tif'), labels)
+
+
+def test_more_ids_than_16_bits_hold(tmp_path):
+  id_map = np.arange(70_000, dtype=np.int32).reshape(250, 280)
+  about = {'photo': 'a.png', 'made_with': {}}
+  result = Segmentation(
+    id_map,
+    np.zeros(id_map.shape, np.float32),
+    np.ones(70_000, np.float32),
+    1,
+    lambda n: id_map,
+  )
+  outputs = files.Outputs(tmp_path, ['labels', 'panoptic'])
+  photo = np.zeros((*id_map.shape, 3), np.uint8)
+  files.write(outputs, 'a', photo, result, about)
+  assert not (tmp_path / 'a_labels.png').exists()
+  for path in ('a_labels.tif', 'panoptic/a.png'):
+    np.testing.assert_array_equal(read_labels(tmp_path / path), id_map + 1)
 
 
 def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
   output = tmp_path / 'out'
   done = []
   write = files.write
-  monkeypatch.setattr(files, 'write', lambda *a: done.append(a[1]) or write(*a))
+  noted = lambda *a: done.append(a[1]) or write(*a)
+  monkeypatch.setattr(files, 'write', noted)
 
   def again(*args, **settings):
     done.clear()
@@ -240,8 +323,8 @@ def test_nothing_of_another_run_is_left(folder, tmp_path):
   run(folder, output, ['labels', 'samples'], seed=6)
   expected = ['summary.json']
   for name in ('a', 'b', 'deep/a'):
-    kinds = ['labels', 'samples']
-    expected += [f'{name}.json', *records.file_names(name, kinds, 2)]
+    expected += [f'{name}.json', f'{name}_labels.png', f'{name}_samples.png']
+    expected += [f'{name}_sample_1.png', f'{name}_sample_2.png']
   assert sorted(names_in(output)) == sorted(expected)
   run(folder, output, ['overlay', 'rle'], seed=6)  # the same run, more files
   assert (output / 'a_labels.png').exists()
@@ -255,12 +338,12 @@ def test_nothing_of_another_run_is_left(folder, tmp_path):
 def test_only_the_files_of_what_is_redone_go(tmp_path, draw_photo):
   inputs, output = tmp_path / 'in', tmp_path / 'out'
   inputs.mkdir()
-  for i, name in enumerate(['a', 'sheet_a']):
+  for i, name in enumerate(['a', 'a_a']):
     Image.fromarray(draw_photo(i, 30, 47)).save(inputs / f'{name}.png')
-  run(inputs, output, ['labels', 'sheet'])
+  run(inputs, output, ['labels', 'rle'])
   run(inputs / 'a.png', output, ['labels'], seed=6)
-  assert not (output / 'sheet_1.png').exists()  # it shows a as it was
-  assert (output / 'sheet_a_labels.png').is_file()
+  assert not (output / 'rle.json').exists()  # it tells of a as it was
+  assert (output / 'a_a_labels.png').is_file()
 
 
 def test_samples_of_a_run_that_was_killed_do_not_stay(folder, tmp_path):
@@ -289,7 +372,7 @@ def test_photos_of_one_name_stay_apart_in_coco_files(tmp_path, draw_photo):
   for i, path in enumerate(inputs):
     path.parent.mkdir()
     Image.fromarray(draw_photo(i, 30, 47)).save(path)
-  predict.predict('run', list(map(str, inputs)), str(output), ['rle', 'labels'])
+  call('run', inputs, output, ['rle', 'labels'])
   images = json.loads((output / 'rle.json').read_text())['images']
   for image, name in zip(images, ['a.png', 'a.png~2'], strict=True):
     stem = str(Path(image['file_name']).with_suffix(''))
@@ -321,8 +404,7 @@ def test_a_folder_with_the_name_of_the_model_is_not_meant(
   made = []
   for place in (tmp_path, folder):
     monkeypatch.chdir(place)
-    call = lambda: predict.predict(name, [str(folder)], str(tmp_path / 'out'))
-    assert cli.call(call) == 0
+    assert call(name, [folder], tmp_path / 'out') == 0
     made.append(read_summary(tmp_path / 'out'))
   assert made[0]['made_with']['checkpoint'] == name
   assert [p['status'] for p in made[1]['photos']] == ['there'] * 3
@@ -423,12 +505,13 @@ def test_any_name_of_a_file_will_do(tmp_path, draw_photo, capsys):
   for name in names:
     assert Image.open(output / f'{name}_labels.png').size == (12, 9)
   assert read_summary(output)['finished']
-  assert (output / 'sheet_1.png').is_file()
+  assert len(json.loads((output / 'coco.json').read_text())['images']) == 5
 
 
 def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
   photo = draw_photo(0, 20, 1100)
-  files.write(tmp_path, 'a', photo, model.segment(photo), ALL, {'photo': 'a'})
+  outputs, result = files.Outputs(tmp_path, ALL), model.segment(photo)
+  files.write(outputs, 'a', photo, result, {'photo': 'a'})
   for kind in ('overlay', 'contours'):
     picture = Image.open(tmp_path / f'a_{kind}.png')
     assert picture.size == (files.LONGEST_SIDE, 19)
@@ -440,7 +523,7 @@ def test_large_photos_get_small_pictures(model, tmp_path, draw_photo):
 @pytest.mark.parametrize(
   'kinds, said',
   [
-    (['labels', 'overlay'], r'\*_labels\.png looks black .* \*_overlay\.png'),
+    (['labels', 'overlay'], r'labels look black .* \*_overlay\.png'),
     (['labels', 'contours'], r'look at \*_contours\.png'),
     (['labels'], 'add overlay to --outputs'),
     (['overlay'], None),
@@ -452,21 +535,10 @@ def test_one_is_told_what_to_look_at(folder, tmp_path, capsys, kinds, said):
   assert re.search(said or '1 of 1 photos', last), last
 
 
-def test_one_sample_needs_no_uncertainty():
-  assert records.default_kinds(1) == ['labels', 'overlay']
-  assert records.default_kinds(2) == ['labels', 'overlay', 'uncertainty']
-
-
 def test_refused_before_it_starts(tmp_path, capsys):
   def refuse(checkpoint, *args, **settings):
-    output = str(tmp_path / 'out')
-    inputs = [str(tmp_path / 'a.jpg')]
-    assert (
-      cli.call(
-        lambda: predict.predict(checkpoint, inputs, output, *args, **settings)
-      )
-      == 1
-    )
+    inputs = [tmp_path / 'a.jpg']
+    assert call(checkpoint, inputs, tmp_path / 'out', *args, **settings) == 1
     out, err = capsys.readouterr()
     assert out == ''
     assert err.count('\n') == 1
@@ -478,9 +550,9 @@ def test_refused_before_it_starts(tmp_path, capsys):
   assert 'nowhere' in refuse('nowhere')
   assert "has 'masks'; choose from labels," in refuse('run', ['masks'])
   (tmp_path / 'known.json').write_text('{"a": [{"id": 1, "points": [[1, 1]]}]}')
-  given = None, False, None, tmp_path / 'known.json'
-  tiled = AnswerOptions(tile=16)
-  assert 'cannot be used with --tile' in refuse('run', *given, options=tiled)
+  given = {'known': tmp_path / 'known.json', 'tile': 16}
+  assert 'cannot be used with --tile' in refuse('run', **given)
+  assert 'choose png or tif' in refuse('run', label_format='gif')
 
 
 @pytest.mark.parametrize('kind', ['known', 'start'])
@@ -497,7 +569,7 @@ def test_what_is_given_is_not_written_over(folder, tmp_path, capsys, kind):
 def test_one_is_told_how_parts_that_overwrite_are_joined(
   folder, tmp_path, capsys
 ):
-  run(folder, tmp_path / 'out', None, True, (0, 1))
+  run(folder, tmp_path / 'out', overwrite=True, part=(0, 1))
   assert 'without --shard and --overwrite writes' in capsys.readouterr().out
 
 
@@ -505,9 +577,7 @@ def test_links_below_the_output_are_not_followed(folder, tmp_path, capsys):
   (tmp_path / 'elsewhere').mkdir()
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out/panoptic').symlink_to(tmp_path / 'elsewhere')
-  inputs, output = [str(folder)], str(tmp_path / 'out')
-  run = lambda: predict.predict('run', inputs, output, ['panoptic'])
-  assert cli.call(run) == 1
+  assert run(folder, tmp_path / 'out', ['panoptic']) == 1
   assert 'out/panoptic is a link' in capsys.readouterr().err
   assert not list((tmp_path / 'elsewhere').iterdir())
 

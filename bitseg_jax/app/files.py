@@ -1,274 +1,336 @@
 """What becomes of a segmentation on disk: pictures, ids, JSON; each file whole.
 
-Of photo NAME, in the output directory:
-
-  NAME.json             always, and last: its segments and how it was made
-  NAME_labels.png       at the photo's size, 16 bits: segment id + 1, for 0 is
-                        'unlabelled' in the labels that bitseg_jax.prepare reads
-  NAME_overlay.png      the segments in colour over the photo
-  NAME_contours.png     their borders alone over the photo
-  NAME_uncertainty.png  where it is most uncertain, above a bar of the colours
-  NAME_samples.png      up to ten samples side by side; and NAME_sample_N.png,
-                        each of them as labels
-  NAME.geojson          the segments as polygons in pixels, see geojson.py
-  panoptic/NAME.png     the same ids in COCO's colours, for panoptic.json
-
-and of all photos: panoptic.json (COCO panoptic), rle.json (COCO instances with
-run lengths and scores), sheet_N.png (overlays) and summary.json. All pictures
-that are not labels are for people, of at most 1024 pixels.
+KINDS lists what there is of each photo. Beside it stands NAME.json, written
+last: its segments, how it was made, and which files it has. Of all photos
+together there are TOGETHER. Pictures that are not labels are for people, of at
+most 1024 pixels.
 """
 
+import contextlib
+import dataclasses
 import itertools
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from bitseg_jax.app import geojson, records
+from bitseg_jax.app import polygons
 from bitseg_jax.app.answer import Segmentation
 from bitseg_jax.data import rle, transforms
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.evaluation import pictures
 from bitseg_jax.runs.log import whole_file, write_json
 
+KINDS = {
+  'labels': "NAME_labels.png: segment id + 1 at the photo's size, in 16 bits; "
+  'NAME_labels.tif in 32 bits where there are more, or if asked',
+  'overlay': 'NAME_overlay.png: the segments in colour over the photo',
+  'contours': 'NAME_contours.png: their borders alone over the photo',
+  'uncertainty': 'NAME_uncertainty.png: where the answer is most uncertain',
+  'samples': 'NAME_samples.png: up to ten samples side by side; and '
+  'NAME_sample_N.png, each of them as labels',
+  'sheet': 'NAME_sheet.png: photo, overlay, contours, uncertainty and three '
+  'samples on one sheet',
+  'panoptic': 'panoptic.json and panoptic/NAME.png: COCO panoptic',
+  'rle': 'rle.json: COCO instances with run lengths and confidence',
+  'coco': 'coco.json: COCO instances with polygons and confidence',
+  'geojson': 'NAME.geojson: polygons, for QuPath and programs for maps',
+  'labelme': 'labelme/NAME.json: polygons that labelme opens',
+}
+LABEL_FORMATS = 'png', 'tif'
+TOGETHER = 'summary.json', 'panoptic.json', 'rle.json', 'coco.json'
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
-SHOWN_SAMPLES = 10
-_SHEET_COLUMNS, _SHEET_ROWS, _SHEET_CELL = 6, 5, 200
-_MOST_IDS = 65535
+_SHOWN_SAMPLES = 10
+_CATEGORY = {'id': 1, 'name': 'entity', 'supercategory': 'entity', 'isthing': 1}
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """Which files are written, and where.
+
+  Attributes:
+    folder: made if it is not there.
+    kinds: some of KINDS; empty for labels, overlay and uncertainty.
+    label_format: one of LABEL_FORMATS; more ids than 16 bits hold make it tif.
+
+  Raises:
+    ValueError: there is no such kind or format.
+  """
+
+  folder: Path
+  kinds: Sequence[str] = ()
+  label_format: str = 'png'
+
+  def __post_init__(self):
+    kinds = tuple(self.kinds) or ('labels', 'overlay', 'uncertainty')
+    object.__setattr__(self, 'folder', Path(self.folder))
+    object.__setattr__(self, 'kinds', kinds)
+    for kind in kinds:
+      if kind not in KINDS:
+        raise ValueError(
+          f'--outputs has {kind!r}; choose from {",".join(KINDS)}'
+        )
+    if self.label_format not in LABEL_FORMATS:
+      raise ValueError(
+        f'--label_format is {self.label_format!r}; choose png or tif'
+      )
 
 
 def write(
-  output: str | Path,
+  outputs: Outputs,
   name: str,
   photo: np.ndarray,
   result: Segmentation,
-  kinds: Sequence[str],
-  about: records.Record,
-) -> None:
+  about: Record,
+  before: Record | None = None,
+) -> Record:
   """Writes the files of one photo.
 
   Args:
-    output: directory, made if it is not there.
-    name: what the file names begin with, relative to it.
+    outputs: which, and where.
+    name: what the file names begin with, relative to the folder.
     photo: uint8 [H, W, 3].
     result: its segmentation.
-    kinds: some of records.KINDS.
-    about: what NAME.json is to say besides size and segments.
+    about: what NAME.json is to say besides size, segments and files.
+    before: NAME.json of the same segmentation with other files, which stay.
 
-  Raises:
-    ValueError: there are more segments than 16 bits can number.
+  Returns:
+    What NAME.json says.
   """
-  output, id_map = Path(output), result.id_map
-  if id_map.max() >= _MOST_IDS:
-    raise ValueError(
-      f'{id_map.max() + 1} segments, more than 16 bits can number; use larger '
-      'tiles'
-    )
+  folder, kinds, id_map = outputs.folder, set(outputs.kinds), result.id_map
+  height, width = id_map.shape
+  written = {kind: [] for kind in outputs.kinds}
+
+  def path(kind, file):
+    written[kind].append(file)
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    return folder / file
+
+  def save_labels(kind, stem, ids):
+    if outputs.label_format == 'png' and ids.max() < 65535:
+      picture = (ids + 1).astype(np.uint16)
+      pictures.save_png(picture, path(kind, f'{stem}.png'))
+    else:
+      with whole_file(path(kind, f'{stem}.tif'), 'wb') as file:
+        labels = (ids + 1).astype(np.uint32)
+        tifffile.imwrite(file, labels, compression='zlib')
+
   if 'labels' in kinds:
-    pictures.save_png(_labels(id_map), output / f'{name}_labels.png')
-  if 'panoptic' in kinds:
-    pictures.save_png(_panoptic(id_map), output / 'panoptic' / f'{name}.png')
+    save_labels('labels', f'{name}_labels', id_map)
   if 'samples' in kinds:
     for n in range(result.num_samples):
-      path = output / f'{name}_sample_{n + 1}.png'
-      pictures.save_png(_labels(result.sample(n)), path)
+      save_labels('samples', f'{name}_sample_{n + 1}', result.sample(n))
+  if 'panoptic' in kinds:
+    ids = np.stack([id_map + 1] * 3, axis=-1) >> (0, 8, 16)
+    panoptic = path('panoptic', f'panoptic/{name}.png')
+    pictures.save_png((ids & 255).astype(np.uint8), panoptic)
+
+  areas = np.bincount(id_map.ravel()).tolist()
+  segments = [
+    {
+      'id': k + 1,
+      'area': areas[k],
+      'bbox': [x.start, y.start, x.stop - x.start, y.stop - y.start],
+      'confidence': round(float(result.confidence[k]), 4),
+    }
+    for k, (y, x) in enumerate(ndimage.find_objects(id_map + 1))
+  ]
+  traced = []
+  if kinds & {'geojson', 'labelme', 'coco'}:
+    traced = polygons.trace(id_map)
   if 'geojson' in kinds:
-    geojson.write(output / f'{name}.geojson', id_map, result.confidence)
-  _write_pictures(output / name, photo, result, kinds)
-  (output / name).parent.mkdir(parents=True, exist_ok=True)
-  height, width = id_map.shape
+    described = [
+      {'id': s['id'], 'area': s['area'], 'score': s['confidence']}
+      for s in segments
+    ]
+    with whole_file(path('geojson', f'{name}.geojson')) as file:
+      features = polygons.geojson(traced, described)
+      file.write(json.dumps(features, separators=(',', ':')) + '\n')
+  if 'labelme' in kinds:
+    labelme = path('labelme', f'labelme/{name}.json')
+    source = os.path.relpath(about['photo'], labelme.parent)
+    content = polygons.labelme(traced, source, id_map.shape)
+    with whole_file(labelme) as file:
+      file.write(json.dumps(content) + '\n')
+  if 'coco' in kinds:
+    for segment, pieces in zip(segments, traced, strict=True):
+      segment['polygons'] = polygons.coco(pieces)
+  if 'rle' in kinds:
+    for segment, lengths in zip(segments, rle.encode(id_map), strict=True):
+      segment['segmentation'] = lengths
+
+  for kind, picture in _pictures(photo, result, kinds):
+    save = path(kind, f'{name}_{kind}.png')
+    if isinstance(picture, np.ndarray):
+      pictures.save_png(picture, save)
+    else:
+      rows, cell_size = picture
+      pictures.gallery(rows, save, cell_size=cell_size)
+
+  if before is not None:
+    written = {**before['files'], **written}
+    for segment, old in zip(segments, before['segments'], strict=True):
+      segment |= {k: v for k, v in old.items() if k not in segment}
   record = {
     **about,
     'width': width,
     'height': height,
-    'segments': _segments(result, 'rle' in kinds),
+    'segments': segments,
+    'files': written,
   }
-  write_json(records.path(output, name), record)
+  (folder / name).parent.mkdir(parents=True, exist_ok=True)
+  write_json(folder / f'{name}.json', record)
+  return record
 
 
-def write_panoptic(output: str | Path, names: Sequence[str]) -> None:
-  """Writes panoptic.json of photos whose NAME.json and panoptic PNG exist."""
-
-  def annotation(image_id, name, record):
-    infos = [
-      {
-        'id': segment['id'],
-        'category_id': 1,
-        'iscrowd': 0,
-        'area': segment['area'],
-        'bbox': segment['bbox'],
-      }
-      for segment in record['segments']
-    ]
-    yield {
-      'image_id': image_id,
-      'file_name': f'{name}.png',
-      'segments_info': infos,
-    }
-
-  _write_coco(Path(output), 'panoptic.json', names, annotation)
-
-
-def write_rle(
-  output: str | Path, names: Sequence[str], file: str = 'rle.json'
-) -> None:
-  """Writes rle.json of photos whose NAME.json has run lengths."""
-  numbers = itertools.count(1)
-
-  def annotations(image_id, name, record):
-    for segment in record['segments']:
-      yield {
-        'id': next(numbers),
-        'image_id': image_id,
-        'category_id': 1,
-        'iscrowd': 0,
-        'score': segment['confidence'],
-        'segmentation': segment['segmentation'],
-        'area': segment['area'],
-        'bbox': segment['bbox'],
-      }
-
-  _write_coco(Path(output), file, names, annotations)
-
-
-def write_sheets(output: str | Path, names: Sequence[str]) -> None:
-  """Writes sheet_1.png, ...: the overlays of photos, some tens a page."""
-  output = Path(output)
-  per_page = _SHEET_COLUMNS * _SHEET_ROWS
-  for number, start in enumerate(range(0, len(names), per_page), 1):
-    cells = []
-    for name in names[start : start + per_page]:
-      with Image.open(output / f'{name}_overlay.png') as image:
-        # Twice the cell: the gallery scales the rest.
-        image.thumbnail((2 * _SHEET_CELL,) * 2)
-        picture = np.asarray(image)
-      count = len(records.read(output, name)['segments'])
-      # A file name may hold line breaks, and bytes that are no text.
-      shown = (c if c.isprintable() else '?' for c in Path(name).name)
-      cells.append((picture, f'{"".join(shown)}: {count}'))
-    rows = [
-      cells[i : i + _SHEET_COLUMNS]
-      for i in range(0, len(cells), _SHEET_COLUMNS)
-    ]
-    path = output / f'sheet_{number}.png'
-    pictures.gallery(rows, path, cell_size=_SHEET_CELL)
-
-
-def _labels(id_map):
-  return (id_map + 1).astype(np.uint16)
-
-
-def _panoptic(id_map):
-  """COCO's colours R + 256 G + 65536 B of the labels: 0 would be void."""
-  labels = id_map + 1
-  return np.stack([labels % 256, labels // 256, 0 * labels], -1).astype(
-    np.uint8
-  )
-
-
-def _segments(result, with_rle):
-  """What NAME.json says of each segment; its id is that in the labels."""
-  areas = np.bincount(result.id_map.ravel())
-  boxes = ndimage.find_objects(result.id_map + 1)
-  segments = [
-    {
-      'id': k + 1,
-      'area': int(areas[k]),
-      'bbox': [
-        columns.start,
-        rows.start,
-        columns.stop - columns.start,
-        rows.stop - rows.start,
-      ],
-      'confidence': round(float(result.confidence[k]), 4),
-    }
-    for k, (rows, columns) in enumerate(boxes)
-  ]
-  if with_rle:
-    for segment, encoded in zip(
-      segments, rle.encode(result.id_map), strict=True
-    ):
-      segment['segmentation'] = encoded
-  return segments
-
-
-def _write_pictures(stem, photo, result, kinds):
-  """Those for people; `stem` is what their paths begin with."""
+def _pictures(photo, result, kinds):
+  """(kind, picture or a gallery's rows and size of cells) for people."""
+  if not kinds & {'overlay', 'contours', 'uncertainty', 'samples', 'sheet'}:
+    return
   size = photo.shape[:2]
   if max(size) > LONGEST_SIDE:
     size = transforms.fit_longest_side(*size, LONGEST_SIDE)
+  # Shrunk before they are painted: large photos need as little as small ones.
   photo = transforms.resize_image(photo, size)
   id_map = transforms.resize_ids(result.id_map, size)
-  doubt = doubt_picture(photo, result)
-  if 'overlay' in kinds or 'sheet' in kinds:
-    pictures.save_png(pictures.overlay(photo, id_map), f'{stem}_overlay.png')
+  uncertainty = Image.fromarray(result.uncertainty)
+  uncertainty = uncertainty.resize(size[::-1], Image.Resampling.BOX)
+  doubt = pictures.doubt(photo, np.asarray(uncertainty))
+  colors = pictures.entity_colors(id_map)
+  overlay = pictures.overlay(photo, id_map, colors=colors)
+  contours = pictures.contours(photo, id_map)
+  if 'overlay' in kinds:
+    yield 'overlay', overlay
   if 'contours' in kinds:
-    picture = pictures.contours(photo, id_map)
-    pictures.save_png(picture, f'{stem}_contours.png')
+    yield 'contours', contours
   if 'uncertainty' in kinds:
-    pictures.save_png(doubt, f'{stem}_uncertainty.png')
-  if 'samples' in kinds:
-    colors = pictures.entity_colors(id_map)
-    cells = [
-      (photo, 'photo'),
-      (pictures.colorize(id_map, colors), 'result'),
-      (doubt, 'uncertainty: red = unsure'),
-    ]
-    for n in range(min(result.num_samples, SHOWN_SAMPLES)):
+    yield 'uncertainty', doubt
+
+  def samples(most):
+    for n in range(min(result.num_samples, most)):
       sample = transforms.resize_ids(result.sample(n), size)
       matched = pictures.match_ids(id_map, sample)
-      cells.append((pictures.colorize(matched, colors), f'sample {n + 1}'))
-    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
-    pictures.gallery(rows, f'{stem}_samples.png', cell_size=240)
+      yield pictures.colorize(matched, colors), f'sample {n + 1}'
+
+  count = len(result.confidence)
+  segments = f'{count} segment{"s" * (count > 1)}'
+  if 'samples' in kinds:
+    cells = [(photo, 'photo'), (pictures.colorize(id_map, colors), segments)]
+    cells += [(doubt, 'uncertainty'), *samples(_SHOWN_SAMPLES)]
+    yield 'samples', ([cells[i : i + 4] for i in range(0, len(cells), 4)], 240)
+  if 'sheet' in kinds:
+    cells = [(photo, 'photo'), (overlay, segments), (contours, 'contours')]
+    below = [(doubt, 'uncertainty'), *samples(3)]
+    if result.num_samples > 1:
+      cells.append((pictures.colorize(id_map, colors), 'answer'))
+    else:
+      cells, below = [*cells, below[0]], []
+    yield 'sheet', ([row for row in (cells, below) if row], 440)
 
 
-def doubt_picture(photo: np.ndarray, result: Segmentation) -> np.ndarray:
-  """Paints the uncertainty of a segmentation, see pictures.doubt.
+def write_together(outputs: Outputs, names: Sequence[str]) -> None:
+  """Writes panoptic.json, rle.json and coco.json, those that are wanted.
 
   Args:
-    photo: uint8 [h, w, 3], perhaps smaller than what was segmented.
-    result: the segmentation.
+    outputs: which, and where.
+    names: of photos whose files of these kinds are written.
   """
-  # Shrunk before it is painted: large photos need as little as small ones.
-  shrunk = Image.fromarray(result.uncertainty).resize(
-    photo.shape[1::-1], Image.Resampling.BOX
-  )
-  return pictures.doubt(photo, np.asarray(shrunk))
+  for kind in ('panoptic', 'rle', 'coco'):
+    if kind not in outputs.kinds:
+      continue
+    images, numbers, separator = [], itertools.count(1), '\n'
+    with whole_file(outputs.folder / f'{kind}.json') as out:
+      out.write('{"annotations": [')
+      for image_id, name in enumerate(names, 1):
+        record = read_record(outputs.folder, name)
+        images.append(_coco_image(image_id, name, record))
+        for annotation in _annotations(kind, image_id, name, record, numbers):
+          out.write(separator + json.dumps(annotation))
+          separator = ',\n'
+      out.write('],\n"images": [' + ',\n'.join(map(json.dumps, images)))
+      out.write(f'],\n"categories": [{json.dumps(_CATEGORY)}]}}\n')
 
 
-def _write_coco(output, file, names, annotate):
-  """Writes images, annotations and the one category, photo by photo."""
+def _coco_image(image_id, name, record):
+  photo, own = Path(record['photo']), Path(name).name
+  # Of two photos of one name the second is called NAME.jpg~2.
+  clashes = own.startswith(f'{photo.name}~')
+  file_name = own + photo.suffix if clashes else photo.name
+  return {
+    'id': image_id,
+    'file_name': str(Path(name).with_name(file_name)),
+    'width': record['width'],
+    'height': record['height'],
+  }
 
-  def images(image_id, name, record):
-    photo, own = Path(record['photo']), Path(name).name
-    # Of two photos of one name the second is called NAME.jpg~2.
-    clashes = own.startswith(f'{photo.name}~')
-    file_name = own + photo.suffix if clashes else photo.name
+
+def _annotations(kind, image_id, name, record, numbers):
+  about = {'category_id': 1, 'iscrowd': 0}
+  if kind == 'panoptic':
+    infos = [
+      {**about, **{k: segment[k] for k in ('id', 'area', 'bbox')}}
+      for segment in record['segments']
+    ]
+    file = f'{name}.png'
+    yield {'image_id': image_id, 'file_name': file, 'segments_info': infos}
+    return
+  for segment in record['segments']:
     yield {
-      'id': image_id,
-      'file_name': str(Path(name).with_name(file_name)),
-      'width': record['width'],
-      'height': record['height'],
+      'id': next(numbers),
+      'image_id': image_id,
+      **about,
+      'score': segment['confidence'],
+      'segmentation': segment['polygons' if kind == 'coco' else 'segmentation'],
+      'area': segment['area'],
+      'bbox': segment['bbox'],
     }
 
-  def lines(describe):
-    for image_id, name in enumerate(names, 1):
-      for item in describe(image_id, name, records.read(output, name)):
-        yield json.dumps(item)
 
-  with whole_file(output / file) as out:
-    for key, describe in (('images', images), ('annotations', annotate)):
-      out.write('{' if key == 'images' else '')
-      out.write(f'"{key}": [')
-      for number, line in enumerate(lines(describe)):
-        out.write(('\n' if number == 0 else ',\n') + line)
-      out.write('],\n')
-    category = {
-      'id': 1,
-      'name': 'entity',
-      'supercategory': 'entity',
-      'isthing': 1,
-    }
-    out.write(f'"categories": [{json.dumps(category)}]}}\n')
+def read_record(folder: Path, name: str) -> Record | None:
+  """Reads NAME.json; None where there is none that can be read.
+
+  Raises:
+    SourceError: it was not written by this package.
+  """
+  file = folder / f'{name}.json'
+  try:
+    record = json.loads(file.read_bytes())
+  except (OSError, ValueError):
+    return None
+  known = isinstance(record, dict) and 'made_with' in record
+  if not known or not isinstance(record.get('files', {}), dict):
+    raise SourceError(
+      f'{file} was not written by predict and would be overwritten; choose '
+      'another --output'
+    )
+  return record
+
+
+def remove(folder: Path, name: str, record: Record | None) -> None:
+  """Removes the files of a photo that was segmented otherwise before.
+
+  With them go the files of all photos together, which tell of it, too.
+
+  Args:
+    folder: of the outputs.
+    name: what the file names begin with.
+    record: NAME.json. None: only samples are removed, of a run that was killed
+      before it wrote it.
+  """
+  if record is not None:
+    own = re.compile(f'(panoptic/|labelme/)?{re.escape(name)}[._][^/]*')
+    listed = itertools.chain(*record.get('files', {}).values())
+    for file in (*filter(own.fullmatch, listed), f'{name}.json', *TOGETHER):
+      (folder / file).unlink(missing_ok=True)
+  for suffix in LABEL_FORMATS:
+    with contextlib.suppress(FileNotFoundError):
+      for n in itertools.count(1):
+        (folder / f'{name}_sample_{n}.{suffix}').unlink()

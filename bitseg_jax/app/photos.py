@@ -14,7 +14,7 @@ from bitseg_jax.data.images import PHOTO_SUFFIXES
 
 SUFFIXES = PHOTO_SUFFIXES
 # Files and folders of the whole collection, see app/files.py.
-_RESERVED = {'summary', 'rle', 'panoptic'}
+_RESERVED = {'summary', 'rle', 'coco', 'panoptic', 'labelme'}
 _LONGEST_NAME = 200  # bytes; file systems allow 255, endings included
 
 

@@ -285,7 +285,7 @@ def sample_pictures(shown: Shown) -> list[pictures.Cell]:
 
 def uncertainty(shown: Shown) -> np.ndarray:
   """Where the segmentation is most uncertain, uint8 [h, w, 3]."""
-  return files.doubt_picture(shown.photo.pixels, shown.result)
+  return pictures.doubt(shown.photo.pixels, shown.result.uncertainty)
 
 
 def note(text: str, bad: bool = False) -> str:

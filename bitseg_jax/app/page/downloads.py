@@ -1,6 +1,7 @@
 """The files that the page hands out, at the photo's own size."""
 
 import dataclasses
+import itertools
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from bitseg_jax import relabel
-from bitseg_jax.app import files, records
+from bitseg_jax.app import files
 from bitseg_jax.app.answer import Segmentation
 from bitseg_jax.app.page import marks
 from bitseg_jax.app.page.actions import Shown
 from bitseg_jax.evaluation import upsample
 from bitseg_jax.runs.log import write_json
 
-_KINDS = 'labels', 'overlay', 'uncertainty', 'rle', 'geojson'
+_KINDS = 'labels', 'overlay', 'uncertainty', 'coco', 'geojson'
 _KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
 
 
@@ -33,9 +34,10 @@ def write(shown: Shown, parent: Path) -> list[str]:
   about = {'photo': shown.photo.name, 'made_with': shown.made_with}
   result = at_full_size(shown)
   # Pictures for people are no larger than what the page shows.
-  files.write(folder, stem, shown.photo.pixels, result, _KINDS, about)
-  files.write_rle(folder, [stem], f'{stem}_coco.json')
-  names = [*records.file_names(stem, _KINDS, 1), f'{stem}_coco.json']
+  outputs = files.Outputs(folder, _KINDS)
+  record = files.write(outputs, stem, shown.photo.pixels, result, about)
+  files.write_together(outputs, [stem])
+  names = [*itertools.chain(*record['files'].values()), 'coco.json']
   if shown.marks.done:
     sizes = shown.photo.pixels.shape[:2], shown.photo.size
     names.append(f'{stem}_marks.json')

@@ -98,7 +98,7 @@ def test_what_can_be_downloaded(shown, tmp_path):
     f'{stem}_overlay.png',
     f'{stem}_uncertainty.png',
     f'{stem}.geojson',
-    f'{stem}_coco.json',
+    'coco.json',
     f'{stem}.json',
   ]
   with zipfile.ZipFile(archive) as packed:
@@ -504,7 +504,7 @@ def test_clicks_in_a_browser(address, browser, tmp_path, draw_photo):
   archive = tmp_path / 'photo.zip'
   until(archive.is_file)
   with zipfile.ZipFile(archive) as packed:
-    names = 'labels.png', 'coco.json', 'marks.json'
+    names = 'labels.png', 'marks.json'
     assert {f'photo_{name}' for name in names} < set(packed.namelist())
     assert 'photo.geojson' in packed.namelist()
     labels = np.asarray(Image.open(packed.open('photo_labels.png')))
