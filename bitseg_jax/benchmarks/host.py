@@ -12,7 +12,7 @@ from PIL import Image
 
 from bitseg_jax import metrics, palette
 from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.data.prepared import record, splits, write
+from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
 
 Rows = list[tuple[str, float, str]]  # name, value, unit
@@ -69,8 +69,8 @@ def measure_input(side: int, data: str = '') -> Rows:
   with tempfile.TemporaryDirectory() as folder:
     source = make_source(folder)
     item = source.splits['train'][0]
-    stored = {**record.encode(source, item, 0)[0], 'name': b''}
-    decode = lambda: record.decode(stored, side)
+    stored = {**write.encode(source, item, 0)[0], 'name': b''}
+    decode = lambda: splits.decode(stored, side)
     image, ids = decode()['image'], decode()['id_maps'][0]
     size = transforms.fit_longest_side(*ids.shape, side)
     resize = lambda: (

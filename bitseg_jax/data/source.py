@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from bitseg_jax.data import transforms
 from bitseg_jax.data.images import open_photo
 from bitseg_jax.data.outside import SourceError
 
@@ -76,7 +76,11 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
   if not id_maps:
     raise SourceError(f'{item.labels[0]}: holds no annotation')
   if source.shrinks_photos and image.shape[:2] != id_maps[0].shape:
-    image, plain = _shrink_photo(image, id_maps[0].shape), False
+    shape = id_maps[0].shape
+    scale = max(shape) / max(image.shape[:2])
+    away = np.abs(np.multiply(image.shape[:2], scale) - shape)
+    if scale <= 1 and away.max() <= 2:  # the aspect ratio is the same
+      image, plain = transforms.resize_image(image, shape), False
   shape = image.shape[:2]
   for i, id_map in enumerate(id_maps):
     if id_map.shape != shape:
@@ -104,13 +108,3 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
     'plain_jpeg': plain,
     'id_maps': id_maps,
   }
-
-
-def _shrink_photo(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-  """Shrinks a larger photo of equal aspect ratio to its annotation's size."""
-  scale = max(shape) / max(image.shape[:2])
-  away = np.abs(np.multiply(image.shape[:2], scale) - shape)
-  if scale > 1 or away.max() > 2:  # rounding a side changes it by under 1 pixel
-    return image
-  size = shape[1], shape[0]
-  return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

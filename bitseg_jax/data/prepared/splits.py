@@ -1,11 +1,15 @@
 """Reads prepared datasets: what is in them, and the records of a split."""
 
+import io
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from bitseg_jax.data.outside import SourceError, named, read_json
-from bitseg_jax.data.prepared import record
 
 NAME = 'entity_segmentation'
 VERSION = '1.0.0'
@@ -127,7 +131,7 @@ class SplitReader:
     data_dir, split, side = self._arguments
     what = f'record {index} of {split} is damaged'
     with named(dataset_path(data_dir), what, 'copy or prepare it again'):
-      return record.decode(self._records[index], side)
+      return decode(self._records[index], side)
 
   def __repr__(self) -> str:
     return f'SplitReader{self._arguments!r}'
@@ -144,15 +148,55 @@ def open_split(
   Args:
     data_dir: directory given as output when it was prepared.
     split: 'train', 'val' or 'test'.
-    wanted_side: longest side in pixels that photos will be shrunk to later, see
-      record.decode; 0 reads photos at full size.
+    wanted_side: see `decode`.
 
   Returns:
-    A sequence of records as from record.decode: {'name': str, 'image': uint8
-    [H, W, 3] RGB, 'id_maps': sequence of int32 [H, W], one per annotator}.
+    A sequence of records as from `decode`.
 
   Raises:
     FileNotFoundError: if there is no prepared dataset.
     ValueError: if it has no such split or its files are damaged.
   """
   return SplitReader(data_dir, split, wanted_side)
+
+
+def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
+  """Decodes a stored record into photo and id maps.
+
+  Args:
+    record: as read from disk, {'name', 'image': JPEG, 'id_maps': PNGs}.
+    wanted_side: longest side in pixels that the photo will be shrunk to later.
+      A photo of four times that or more is decoded at 1/2, 1/4 or 1/8 of its
+      size, at least twice wanted_side; id maps keep their size. 0 = full size.
+
+  Returns:
+    {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps': sequence of int32
+    [H, W], one per annotator}. Each id map is decoded only when it is indexed;
+    its ids are 0, 1, ... without gaps, -1 where unlabelled.
+  """
+  with Image.open(io.BytesIO(record['image'])) as photo:
+    whole = photo.size
+    if wanted_side:
+      least = 2 * wanted_side / max(whole)
+      photo.draft(None, tuple(max(1, int(n * least)) for n in whole))
+    # The last line of a small decoding may lie mostly beyond the photo.
+    factor = round(max(whole) / max(photo.size))
+    width, height = (max(1, round(n / factor)) for n in whole)
+    rgb = photo if photo.mode == 'RGB' else photo.convert('RGB')
+    image = np.array(rgb)[:height, :width]
+  id_maps = IdMaps(record['id_maps'])
+  return {'name': record['name'].decode(), 'image': image, 'id_maps': id_maps}
+
+
+class IdMaps(Sequence):
+  """Decodes a photo's id maps only when indexed, as training draws just one."""
+
+  def __init__(self, pngs: Sequence[bytes]):
+    self._pngs = pngs  # compact id + 1, 0 where unlabelled
+
+  def __len__(self) -> int:
+    return len(self._pngs)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    with Image.open(io.BytesIO(self._pngs[index])) as stored:
+      return np.subtract(np.asarray(stored), 1, dtype=np.int32)

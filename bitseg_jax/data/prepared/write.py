@@ -5,8 +5,8 @@ preparation continues at the shard it was in, and several jobs can share the
 shards. DIR/entity_segmentation/VERSION/ appears once everything is there.
 """
 
-import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,17 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
 from tqdm import tqdm
 
+from bitseg_jax import palette
+from bitseg_jax.data import transforms
 from bitseg_jax.data.families import open_source
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.data.prepared import record, splits
-from bitseg_jax.data.source import Item, Source
+from bitseg_jax.data.prepared import splits
+from bitseg_jax.data.source import Item, Source, load_example
 
 SHARD = 256  # items, the most that an interrupted preparation loses
 MOST_SHARDS = 256  # of a split: a reader keeps every shard open
+MAX_SIDE = 65_500  # of a JPEG
+_MAX_IDS = 65_534
 _LAYOUT = 2  # of unfinished folders; those of another are of no use
 
 # id_maps are bytes, because TFDS cannot decode 16-bit PNG without OpenCV.
@@ -76,27 +82,32 @@ def prepare(
   Raises:
     SourceError, OSError: if nothing could be written; the line says why.
   """
+  settings = dataset, longest_side, options
   if output:
     splits.check_no_links(output)
-    if splits.dataset_path(output).exists() and not overwrite:
-      _keep(output, (dataset, longest_side, options))
-      return 0
+  if output and splits.dataset_path(output).exists() and not overwrite:
+    held = splits.read_metadata(output)
+    # A dataset prepared before there were options has none.
+    found = held['dataset'], held['longest_side'], held.get('options', {})
+    if found != settings:
+      more = ''.join(f', {name} {value}' for name, value in found[2].items())
+      raise SourceError(
+        f'{output} already holds {found[0]} with longest side {found[1]}{more};'
+        ' pass --overwrite or another --output'
+      )
+    print(f'{output} is already prepared (--overwrite to do it again)')
+    print(splits.format_table(held))
+    return 0
   opened = open_source(dataset, source, **options)
-  _print_notes(opened)
   if not output:
-    with tqdm(unit=' images', mininterval=1) as progress:
-      progress.total = sum(map(len, opened.splits.values()))
-      for items in opened.splits.values():
-        for result in _encode(opened, items, longest_side):
-          progress.update()
-          if isinstance(result, str):
-            opened.problems.append(result)
-    _print_notes(opened)
-    _print_problems(opened.problems)
-    number = len(opened.problems)
-    print(f'{progress.total} items read, {number} problems')
-    return 1 if number else 0
-  key = fingerprint(source, output, dataset, longest_side, options)
+    items = list(chain(*opened.splits.values()))
+    results = _encode(opened, items, longest_side) if items else ()
+    results = tqdm(results, total=len(items), unit=' images', mininterval=1)
+    problems = opened.problems + [r for r in results if isinstance(r, str)]
+    _tell(opened.notes, problems)
+    print(f'{len(items)} items read, {len(problems)} problems')
+    return 1 if problems else 0
+  key = fingerprint(source, output, *settings)
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
     if left.name == f'{splits.UNFINISHED}{key}':
       print(f'continuing the interrupted run in {left}')
@@ -106,18 +117,17 @@ def prepare(
         'it may be deleted'
       )
   if part:
-    with _disk_errors():
-      done = _encode_shards(opened, output, longest_side, key, part)
-    number = sum(about['items'] for _, _, about in done)
-    bad = sum(len(about['problems']) for _, _, about in done)
+    shards = _encode_shards(opened, output, longest_side, key, part)
+    bad = sum(len(about['problems']) for _, _, about in shards)
     print(
-      f'part {part[0]} of {part[1]} is done: {number} items, of which {bad} '
+      f'part {part[0]} of {part[1]} is done: '
+      f'{sum(about["items"] for _, _, about in shards)} items, of which {bad} '
       'will be left out; the same command without --shard writes the dataset '
       'once all parts are done'
     )
     return 0
-  options = {'options': options, 'dataset': dataset}
-  write_dataset(opened, output, longest_side, strict, key, options)
+  about = {'dataset': dataset, 'options': options}
+  write_dataset(opened, output, longest_side, strict, key, about)
   print(splits.format_table(splits.read_metadata(output)))
   return 0
 
@@ -137,12 +147,11 @@ def write_dataset(
   Args:
     source: the source to write.
     data_dir: directory that will hold the dataset.
-    longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
-    strict: write nothing if any item has a problem; what is encoded stays.
+    longest_side: see `prepare`.
+    strict: see `prepare`.
     key: name of this preparation, see `fingerprint`; a call continues an
       interrupted one of the same key, and '' starts anew.
-    about: stored with the data: `dataset`, its name, and `options`, how the
-      source was opened.
+    about: stored with the data: `dataset`, its name, and `options`.
 
   Raises:
     SourceError: nothing was written; the line says why.
@@ -150,49 +159,43 @@ def write_dataset(
   unfinished = Path(data_dir) / f'{splits.UNFINISHED}{key}'
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
-  with _disk_errors():
-    shards = _encode_shards(source, data_dir, longest_side, key)
-  problems = [line for _, _, shard in shards for line in shard['problems']]
-  _print_notes(source)
-  _print_problems(source.problems + problems)
-  whole = [shard for shard in shards if shard[2]['entities']]
-  if not whole or (strict and (problems or source.problems)):
-    why = (
-      'there are problems, and --strict was given'
-      if whole
-      else ('nothing is left')
+  shards = _encode_shards(source, data_dir, longest_side, key)
+  problems = list(chain(*(about['problems'] for _, _, about in shards)))
+  problems = source.problems + problems
+  _tell(source.notes, problems)
+  shards = [shard for shard in shards if shard[2]['entities']]
+  if not shards:
+    shutil.rmtree(unfinished)
+    raise SourceError(f'nothing is left; nothing was written to {data_dir}')
+  if strict and problems:
+    raise SourceError(
+      'there are problems, and --strict was given; nothing was written to '
+      f'{data_dir}'
     )
-    if not whole:
-      shutil.rmtree(unfinished)
-    raise SourceError(f'{why}; nothing was written to {data_dir}')
   final = splits.dataset_path(data_dir)
   written = splits.dataset_path(unfinished)
   shutil.rmtree(written, ignore_errors=True)
   written.mkdir(parents=True)
   infos, counts = [], {}
-  for split in source.splits:
-    own = [(path, shard) for name, path, shard in whole if name == split]
-    if not own:
-      continue
-    for i, (path, _) in enumerate(own):
-      name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(own):05}'
+  for split in dict.fromkeys(split for split, _, _ in shards):
+    paths, own = zip(*(s[1:] for s in shards if s[0] == split), strict=True)
+    for i, path in enumerate(paths):
+      name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(paths):05}'
       path.rename(written / name)
     infos.append(
       {
         'name': split,
         'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-        'numBytes': str(sum(shard['bytes'] for _, shard in own)),
-        'shardLengths': [str(len(shard['entities'])) for _, shard in own],
+        'numBytes': str(sum(shard['bytes'] for shard in own)),
+        'shardLengths': [str(len(shard['entities'])) for shard in own],
       }
     )
-    entities = [record for _, shard in own for record in shard['entities']]
-    annotators, maps = Counter(map(len, entities)), Counter(chain(*entities))
+    entities = list(chain(*(shard['entities'] for shard in own)))
     counts[split] = {
       'images': len(entities),
-      'annotators_per_image': dict(sorted(annotators.items())),
-      'entities_per_map': dict(sorted(maps.items())),
+      'annotators_per_image': dict(sorted(Counter(map(len, entities)).items())),
+      'entities_per_map': dict(sorted(Counter(chain(*entities)).items())),
     }
-  _FEATURES.save_config(written)
   info = {
     'name': splits.NAME,
     'version': splits.VERSION,
@@ -202,6 +205,7 @@ def write_dataset(
   }
   about = {'dataset': '', 'options': {}, **(about or {})}
   metadata = {**about, 'longest_side': longest_side, 'splits': counts}
+  _FEATURES.save_config(written)
   for name, content in ('dataset_info', info), ('metadata', metadata):
     (written / f'{name}.json').write_text(json.dumps(content))
   final.parent.mkdir(exist_ok=True)
@@ -229,13 +233,12 @@ def fingerprint(
   digest = hashlib.sha256(settings.encode())
   walked = {os.path.realpath(output)}
   for folder, subfolders, names in os.walk(source_dir, followlinks=True):
+    subfolders.sort()
     if os.path.realpath(folder) in walked:  # links may form a cycle
       subfolders.clear()
       continue
     walked.add(os.path.realpath(folder))
-    subfolders.sort()
-    for name in sorted(names):
-      path = os.path.join(folder, name)
+    for path in sorted(os.path.join(folder, name) for name in names):
       if os.path.isfile(path):
         seen = os.stat(path)
         about = f'\0{seen.st_size}\0{seen.st_mtime_ns}\n'
@@ -243,19 +246,74 @@ def fingerprint(
   return digest.hexdigest()[:16]
 
 
+def encode(
+  source: Source, item: Item, longest_side: int
+) -> tuple[dict[str, Any], list[int]] | str:
+  """Reads one item of a source and encodes it as a record.
+
+  Args:
+    source: the source of the item.
+    item: the item to encode.
+    longest_side: a larger photo shrinks to it, in pixels; 0 keeps its size.
+      Photos shrink by area averaging, ids by the nearest pixel.
+
+  Returns:
+    The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
+    of entities of each map; or, if a file is at fault, one line that says so.
+  """
+  pngs, num_entities = [], []
+  try:
+    example = load_example(source, item)
+    image, id_maps = example['image'], example['id_maps']
+    is_plain = example['plain_jpeg']
+    if longest_side and max(image.shape) > longest_side:
+      size = transforms.fit_longest_side(*image.shape[:2], longest_side)
+      image, is_plain = transforms.resize_image(image, size), False
+      id_maps = [transforms.resize_ids(id_map, size) for id_map in id_maps]
+    if max(image.shape) > MAX_SIDE:
+      raise SourceError(
+        f'{item.photo}: a side of {max(image.shape)} pixels; at most '
+        f'{MAX_SIDE} can be stored; give a --longest_side'
+      )
+    for i, id_map in enumerate(id_maps):
+      ids, count = palette.compact_ids(id_map)
+      if not 0 < count <= _MAX_IDS:
+        what = f'with {count} ids; at most {_MAX_IDS} can be stored'
+        what = what if count else 'without any entity'
+        raise SourceError(f'{item.label(i)}: an annotation {what}')
+      # Palette PNGs are not filtered, so they decode four times as fast.
+      few = count < 256
+      stored = Image.fromarray((ids + 1).astype(np.uint8 if few else np.uint16))
+      pngs.append(_saved(stored.convert('P') if few else stored, 'PNG'))
+      num_entities.append(count)
+  except SourceError as error:
+    # The name of a file may hold bytes that are no text.
+    return str(error).encode(errors='backslashreplace').decode()
+  if is_plain:
+    jpeg = item.photo.read_bytes()
+  else:
+    # Subsampled colour would blur the borders between entities.
+    options = {'quality': 95, 'subsampling': 0}
+    jpeg = _saved(Image.fromarray(image), 'JPEG', **options)
+  return {'name': item.name, 'image': jpeg, 'id_maps': pngs}, num_entities
+
+
+def _saved(image, kind, **options):
+  buffer = io.BytesIO()
+  image.save(buffer, kind, **options)
+  return buffer.getvalue()
+
+
 def _encode(
   source: Source, items: list[Item], longest_side: int
 ) -> Iterator[Any]:
-  """Yields the result of `record.encode` for each item, in order."""
+  """Yields the result of `encode` for each item, in order, on all cores."""
   cores = os.cpu_count() or 1
-  encode = partial(record.encode, source, longest_side=longest_side)
-  return iter(
-    grain.MapDataset.source(items)
-    .map(encode)
-    .to_iter_dataset(
-      grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
-    )
+  options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
+  results = grain.MapDataset.source(items).map(
+    partial(encode, source, longest_side=longest_side)
   )
+  return iter(results.to_iter_dataset(options))
 
 
 def _encode_shards(
@@ -265,98 +323,73 @@ def _encode_shards(
   key: str,
   part: tuple[int, int] = (0, 1),
 ) -> list[tuple[str, Path, dict[str, Any]]]:
-  """Encodes the shards of a part, and returns (split, file, about) of each."""
+  """Encodes the shards of a part that are not there already.
+
+  Returns:
+    Of each its split, its file, and how many `items` it is made of, the number
+    of `entities` of each record, the `problems`, and its `bytes`.
+  """
   folder = Path(data_dir) / f'{splits.UNFINISHED}{key}'
   folder.mkdir(parents=True, exist_ok=True)
-  tasks = []
+  tasks, shards = [], []
   for split, items in source.splits.items():
     length = max(SHARD, -(-len(items) // MOST_SHARDS))
     for start in range(0, len(items), length):
       path = folder / f'{split}-{start:09}'
       tasks.append((split, path, items[start : start + length]))
-  tasks, done = tasks[part[0] :: part[1]], []
-  with tqdm(unit=' images', mininterval=1) as progress:
-    progress.total = sum(len(items) for _, _, items in tasks)
+  tasks = tasks[part[0] :: part[1]]
+  total = sum(len(items) for _, _, items in tasks)
+  with tqdm(total=total, unit=' images', mininterval=1) as progress:
     for split, path, items in tasks:
-      about = _read_about(path, len(items))
-      if about:
+      note = path.with_suffix('.json')  # there once the shard is whole
+      try:
+        about = json.loads(note.read_bytes())
+        is_whole = about['items'] == len(items)
+        is_whole &= about['bytes'] == path.stat().st_size
+      except (OSError, ValueError, TypeError, KeyError):
+        is_whole = False
+      if is_whole:
         progress.update(len(items))
       else:
-        about = _encode_shard(source, items, longest_side, path, progress)
-      done.append((split, path, about))
-  return done
+        about = {'items': len(items), 'entities': [], 'problems': []}
+        results = _encode(source, items, longest_side)
+        _write_shard(path, results, about, progress)
+        partly = path.with_suffix('.partly')
+        partly.write_text(json.dumps(about))
+        partly.replace(note)
+      shards.append((split, path, about))
+  return shards
 
 
-def _read_about(path, num_items):
-  """What is noted of a shard; None unless it is whole."""
+def _write_shard(path, results, about, progress):
   try:
-    about = json.loads(path.with_suffix('.json').read_bytes())
-    if about['items'] == num_items and about['bytes'] == path.stat().st_size:
-      return about
-  except (OSError, ValueError, TypeError, KeyError):
-    pass
-  return None
-
-
-def _encode_shard(source, items, longest_side, path, progress):
-  """Writes a shard and, once it is whole, what there is to note of it."""
-  about = {'items': len(items), 'entities': [], 'problems': []}
-  writer = ArrayRecordWriter(str(path), 'group_size:1')
-  try:
-    for result in _encode(source, items, longest_side):
-      progress.update()
-      if isinstance(result, str):
-        about['problems'].append(result)
-        continue
-      example, num_entities = result
-      writer.write(_FEATURES.serialize_example(example))
-      about['entities'].append(num_entities)
-  finally:
-    writer.close()
-  about['bytes'] = path.stat().st_size
-  partly = path.with_suffix('.partly')
-  partly.write_text(json.dumps(about))
-  partly.replace(path.with_suffix('.json'))
-  return about
-
-
-@contextlib.contextmanager
-def _disk_errors():
-  """Names a full disk, of which ArrayRecord tells by a RuntimeError."""
-  try:
-    yield
+    writer = ArrayRecordWriter(str(path), 'group_size:1')
+    try:
+      for result in results:
+        progress.update()
+        if isinstance(result, str):
+          about['problems'].append(result)
+          continue
+        writer.write(_FEATURES.serialize_example(result[0]))
+        about['entities'].append(result[1])
+    finally:
+      writer.close()
   except RuntimeError as error:
-    if '() failed: ' not in str(error):  # any other is a bug
+    # ArrayRecord raises this on a full disk. Any other error is a bug.
+    if '() failed: ' not in str(error):
       raise
     raise SourceError(str(error).split(';')[0]) from error
+  about['bytes'] = path.stat().st_size
 
 
-def _print_notes(source: Source) -> None:
-  """Prints the notes and forgets them; of those that differ in numbers one."""
+def _tell(notes: Sequence[str], problems: Sequence[str]) -> None:
+  """Prints problems, and of the notes that differ in numbers only one."""
   alike: dict[str, list[str]] = {}
-  for line in sorted(source.notes):
+  for line in sorted(notes):
     kind = re.sub(r'[\d.e+-]+', '0', line.rpartition(': ')[2])
     alike.setdefault(kind, []).append(line)
   for first, *others in alike.values():
     print(first + (f' (and {len(others)} more alike)' if others else ''))
-  source.notes.clear()
-
-
-def _print_problems(problems: Sequence[str]) -> None:
   if problems:
     print(f'{len(problems)} problems, left out:', file=sys.stderr)
     print(*problems, sep='\n', file=sys.stderr)
-
-
-def _keep(output: str, wanted: tuple) -> None:
-  held = splits.read_metadata(output)
-  # a dataset prepared before there were options has none
-  found = held['dataset'], held['longest_side'], held.get('options', {})
-  if found != wanted:
-    extra = ''.join(f', {name} {value}' for name, value in found[2].items())
-    raise SourceError(
-      f'{output} already holds {found[0]} with longest side {found[1]}{extra}; '
-      'pass --overwrite or another --output'
-    )
-  print(f'{output} is already prepared (--overwrite to do it again)')
-  print(splits.format_table(held))

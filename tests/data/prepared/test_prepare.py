@@ -254,7 +254,7 @@ def test_describe_counts_and_draws(tmp_path):
   assert '513-1024       1 #' in text
   few = describe.describe(tmp_path / 'out', num_codes=2)
   assert '5 of 5 maps (100.0%) have more than 2' in few and '<= 2' in few
-  assert 'annotators an image: 1 to 2' in text
+  assert 'annotators per image: 1 to 2' in text
   assert f'width {W} to {W} (median {W}), height {H} to {H}' in text
   assert f'unlabelled: {share:.1%} of the pixels' in text
   with Image.open(tmp_path / 'out/describe.png') as page:
@@ -484,7 +484,7 @@ def test_second_run_keeps_the_dataset(tmp_path, capfd):
 @pytest.fixture
 def dies_at(monkeypatch):
   """Makes the encoding die as if by Ctrl-C at one photo; counts the others."""
-  encode, seen = write.record.encode, []
+  encode, seen = write.encode, []
 
   def arm(name):
     seen.clear()
@@ -495,7 +495,7 @@ def dies_at(monkeypatch):
       seen.append(item.name)
       return encode(source, item, longest_side)
 
-    monkeypatch.setattr(write.record, 'encode', encode_or_die)
+    monkeypatch.setattr(write, 'encode', encode_or_die)
     return seen
 
   monkeypatch.setattr(write, 'SHARD', 2)

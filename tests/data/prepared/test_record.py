@@ -1,13 +1,15 @@
 """Stored records: lazy id maps, photos decoded no larger than needed."""
 
 import io
+import pathlib
+import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bitseg_jax.data import transforms
-from bitseg_jax.data.prepared import record
+from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
 
 
@@ -22,7 +24,13 @@ def make_record(height, width, id_maps=()):
     np.sin(np.arange(width) / 40) * np.cos(np.arange(height) / 30)[:, None]
   )
   image = np.repeat((127 + 120 * waves)[..., None], 3, -1).astype(np.uint8)
-  pngs = [record._encode_id_map(id_map, 'a label')[0] for id_map in id_maps]
+  pngs = []
+  if id_maps:
+    path = pathlib.Path(tempfile.mkdtemp()) / 'a.png'
+    Image.fromarray(image).save(path)
+    source = Source({}, lambda item: id_maps, [], [])
+    record, _ = write.encode(source, Item('a', path, ('a label',)), 0)
+    pngs = record['id_maps']
   return {'name': b'a', 'image': encode_jpeg(image), 'id_maps': pngs}
 
 
@@ -33,7 +41,7 @@ def test_ids_come_back_whatever_the_png(num_ids, ignored):
   if ignored:
     id_map[:3] = -1
   stored = make_record(40, 50, [id_map])
-  (back,) = record.decode(stored)['id_maps']
+  (back,) = splits.decode(stored)['id_maps']
   assert back.dtype == np.int32
   np.testing.assert_array_equal(back, id_map)
 
@@ -42,7 +50,7 @@ def test_only_the_id_map_asked_for_is_decoded():
   id_maps = [np.full((8, 8), 0, np.int32), np.eye(8, dtype=np.int32)]
   stored = make_record(8, 8, id_maps)
   stored['id_maps'][0] = b'no PNG'
-  lazy = record.decode(stored)['id_maps']
+  lazy = splits.decode(stored)['id_maps']
   assert len(lazy) == 2
   np.testing.assert_array_equal(lazy[1], id_maps[1])
   with pytest.raises(OSError, match='cannot identify'):
@@ -55,8 +63,8 @@ def test_only_the_id_map_asked_for_is_decoded():
 )  # fmt: skip
 def test_a_photo_is_decoded_at_twice_the_wanted_size_or_more(wanted, longest):
   stored = make_record(601, 1000)
-  full = record.decode(stored)['image']
-  image = record.decode(stored, wanted)['image']
+  full = splits.decode(stored)['image']
+  image = splits.decode(stored, wanted)['image']
   assert image.shape[1] == longest
   size = transforms.fit_longest_side(601, 1000, 40)
   small, exact = (transforms.resize_image(i, size) for i in (image, full))
@@ -64,20 +72,20 @@ def test_a_photo_is_decoded_at_twice_the_wanted_size_or_more(wanted, longest):
 
 
 def test_a_photo_too_long_for_a_jpeg_is_named(tmp_path):
-  length = record.MAX_SIDE + 1
+  length = write.MAX_SIDE + 1
   Image.new('RGB', (length, 1)).save(tmp_path / 'a.png')
   item = Item('a', tmp_path / 'a.png', ('a label',))
   ids = np.zeros((1, length), np.int32)
   source = Source({}, lambda item: [ids], [], [])
-  problem = record.encode(source, item, longest_side=0)
+  problem = write.encode(source, item, longest_side=0)
   assert f'a.png: a side of {length} pixels' in problem
-  shrunk, _ = record.encode(source, item, longest_side=512)
-  assert record.decode({**shrunk, 'name': b'a'})['image'].shape == (1, 512, 3)
+  shrunk, _ = write.encode(source, item, longest_side=512)
+  assert splits.decode({**shrunk, 'name': b'a'})['image'].shape == (1, 512, 3)
 
 
 def test_grey_jpegs_become_rgb():
   buffer = io.BytesIO()
   Image.new('L', (900, 600), 99).save(buffer, 'JPEG')
   stored = {'name': b'', 'image': buffer.getvalue(), 'id_maps': []}
-  assert record.decode(stored, 100)['image'].shape == (150, 225, 3)
-  assert record.decode(stored)['image'].shape == (600, 900, 3)
+  assert splits.decode(stored, 100)['image'].shape == (150, 225, 3)
+  assert splits.decode(stored)['image'].shape == (600, 900, 3)
