@@ -14,6 +14,7 @@ annotations, its modes, whose probabilities are exactly known, and everything
 that decides on them can be seen in the picture.
 """
 
+import dataclasses
 import itertools
 from typing import Any, NamedTuple
 
@@ -43,42 +44,30 @@ class Modes(NamedTuple):
   choices: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
 class AmbiguousScenes:
-  """Random-access dataset of scenes, each drawn from the seed and its index."""
+  """Random-access dataset of scenes, each drawn from the seed and its index.
 
-  def __init__(
-    self,
-    num_scenes: int,
-    size: int = 32,
-    num_annotators: int = 1,
-    seed: int = 0,
-  ):
-    """Stores the settings of the scenes; draws nothing yet.
+  Attributes:
+    num_scenes: number of scenes, >= 0.
+    size: side of the square picture in pixels, >= 16.
+    num_annotators: annotators drawn for each scene, >= 1.
+    seed: seed >= 0; another seed gives other scenes.
 
-    Args:
-      num_scenes: number of scenes, >= 0.
-      size: side of the square picture in pixels, >= 16.
-      num_annotators: annotators drawn for each scene, >= 1.
-      seed: seed >= 0; another seed gives other scenes.
+  Raises:
+    ValueError: if an attribute is out of its range.
+  """
 
-    Raises:
-      ValueError: if an argument is out of its range.
-    """
-    check_least('num_scenes', num_scenes, 0)
-    check_least('size', size, 16)
-    check_least('num_annotators', num_annotators, 1)
-    check_least('seed', seed, 0)
-    self.num_scenes, self.size = num_scenes, size
-    self.num_annotators, self.seed = num_annotators, seed
+  num_scenes: int
+  size: int = 32
+  num_annotators: int = 1
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    check_least(self, num_scenes=0, size=16, num_annotators=1, seed=0)
 
   def __len__(self) -> int:
     return self.num_scenes
-
-  def __repr__(self) -> str:
-    return (
-      f'AmbiguousScenes(num_scenes={self.num_scenes}, size={self.size}, '
-      f'num_annotators={self.num_annotators}, seed={self.seed})'
-    )
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Draws one scene and its annotators.
@@ -98,11 +87,9 @@ class AmbiguousScenes:
     drawn = rng.choice(
       len(modes.probabilities), self.num_annotators, p=modes.probabilities
     )
-    return {
-      'name': f'ambiguous_{self.seed}_{int(index):06d}',
-      'image': image,
-      'id_maps': [modes.id_maps[m] for m in drawn],
-    }
+    id_maps = [modes.id_maps[m] for m in drawn]
+    name = f'ambiguous_{self.seed}_{int(index):06d}'
+    return {'name': name, 'image': image, 'id_maps': id_maps}
 
   def modes(self, index: int) -> Modes:
     """Returns all annotations that a scene may get, and how likely each is."""
@@ -113,7 +100,7 @@ class AmbiguousScenes:
     return _draw_scene(np.random.default_rng([self.seed, index]), self.size)
 
 
-def _draw_scene(rng: np.random.Generator, size: int):
+def _draw_scene(rng, size):
   """Draws the image and the modes of one scene."""
   centres = (np.arange(size) + 0.5) / size
   x, y = np.meshgrid(centres, centres)
@@ -146,23 +133,21 @@ def _draw_scene(rng: np.random.Generator, size: int):
 
 def _enumerate(bar, second, disc, shadow, outlines, parted, shadowed):
   """Builds every mode; the choices are independent."""
-  id_maps, probabilities, choices = [], [], []
-  for choice in itertools.product(range(2), range(2), range(len(outlines))):
-    id_map = np.zeros(bar.shape, np.int32)
-    id_map[bar] = 1
-    if choice[0]:
+  choices = list(itertools.product(range(2), range(2), range(len(outlines))))
+  id_maps, probabilities = [], []
+  for part, shade, outline in choices:
+    id_map = np.where(bar, 1, 0).astype(np.int32)
+    if part:
       id_map[bar & second] = 2
-    if choice[1]:
+    if shade:
       id_map[shadow] = 4
     id_map[disc] = 3
-    id_map[outlines[choice[2]]] = 5
+    id_map[outlines[outline]] = 5
     id_maps.append(id_map)
-    probabilities.append(
-      (parted if choice[0] else 1 - parted)
-      * (shadowed if choice[1] else 1 - shadowed)
-      * _OUTLINE_SHARES[choice[2]]
+    share = (parted if part else 1 - parted) * (
+      shadowed if shade else 1 - shadowed
     )
-    choices.append(choice)
+    probabilities.append(share * _OUTLINE_SHARES[outline])
   return Modes(np.stack(id_maps), np.array(probabilities), np.array(choices))
 
 

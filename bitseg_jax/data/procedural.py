@@ -6,6 +6,7 @@ scalar fields over the picture: a shape is its signed distance (positive
 inside), and a texture is a mix in [0, 1] between two colours.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,48 +18,33 @@ MIN_AREA = 0.015
 _KNOTS = np.linspace(-0.05, 1.05, 9, dtype=np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
 class ProceduralScenes:
   """Random-access dataset of scenes, each drawn from the seed and its index.
 
   Scene i depends on (seed, i, size, max_entities) alone; num_scenes only
   bounds the index. Any random-access consumer (grain.MapDataset.source) works.
+
+  Attributes:
+    num_scenes: number of scenes, >= 0.
+    size: side of the square picture in pixels, >= 8.
+    max_entities: most entities per scene, with the background, >= 2.
+    seed: seed >= 0; another seed gives other scenes.
+
+  Raises:
+    ValueError: if an attribute is out of its range.
   """
 
-  def __init__(
-    self,
-    num_scenes: int,
-    size: int = 32,
-    max_entities: int = 6,
-    seed: int = 0,
-  ):
-    """Stores the settings of the scenes; draws nothing yet.
+  num_scenes: int
+  size: int = 32
+  max_entities: int = 6
+  seed: int = 0
 
-    Args:
-      num_scenes: number of scenes, >= 0.
-      size: side of the square picture in pixels, >= 8.
-      max_entities: most entities per scene, with the background, >= 2.
-      seed: seed >= 0; another seed gives other scenes.
-
-    Raises:
-      ValueError: if an argument is out of its range.
-    """
-    check_least('num_scenes', num_scenes, 0)
-    check_least('size', size, 8)
-    check_least('max_entities', max_entities, 2)
-    check_least('seed', seed, 0)
-    self.num_scenes = num_scenes
-    self.size = size
-    self.max_entities = max_entities
-    self.seed = seed
+  def __post_init__(self) -> None:
+    check_least(self, num_scenes=0, size=8, max_entities=2, seed=0)
 
   def __len__(self) -> int:
     return self.num_scenes
-
-  def __repr__(self) -> str:
-    return (
-      f'ProceduralScenes(num_scenes={self.num_scenes}, size={self.size}, '
-      f'max_entities={self.max_entities}, seed={self.seed})'
-    )
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Draws one scene.
@@ -78,32 +64,29 @@ class ProceduralScenes:
     index = check_index(index, self.num_scenes)
     rng = np.random.default_rng([self.seed, index])
     image, id_map = _draw_scene(rng, self.size, self.max_entities)
-    return {
-      'name': f'procedural_{self.seed}_{index:06d}',
-      'image': image,
-      'id_maps': [id_map],
-    }
+    name = f'procedural_{self.seed}_{index:06d}'
+    return {'name': name, 'image': image, 'id_maps': [id_map]}
 
 
-def check_least(name: str, value: int, least: int) -> None:
-  """Raises ValueError if an argument is below its least value."""
-  if value < least:
-    raise ValueError(f'{name} is {value}; it must be at least {least}')
+def check_least(scenes: Any, **least: int) -> None:
+  """Raises ValueError if an attribute is below its least value."""
+  for name, value in least.items():
+    if getattr(scenes, name) < value:
+      raise ValueError(
+        f'{name} is {getattr(scenes, name)}; it must be at least {value}'
+      )
 
 
 def check_index(index: int, num_scenes: int) -> int:
   """Returns the number of a scene; raises IndexError if there is none."""
-  index = int(index)
   if not 0 <= index < num_scenes:
     raise IndexError(
       f'scene {index} asked of {num_scenes} scenes; use 0 <= index < num_scenes'
     )
-  return index
+  return int(index)
 
 
-def _draw_scene(
-  rng: np.random.Generator, size: int, max_entities: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw_scene(rng, size, max_entities):
   """Draws image and id map; only the noise, drawn last, depends on size."""
   centres = (np.arange(size, dtype=np.float32) + 0.5) / size
   x, y = np.meshgrid(centres, centres)
@@ -129,7 +112,7 @@ def _draw_scene(
   return np.ascontiguousarray(image.transpose(1, 2, 0)), id_map
 
 
-def _drop_small(distances: list[np.ndarray]) -> tuple[list[int], np.ndarray]:
+def _drop_small(distances):
   """Removes shapes until each visible entity covers MIN_AREA.
 
   The smallest shape goes first, because what it hid may then be large enough.
@@ -149,9 +132,7 @@ def _drop_small(distances: list[np.ndarray]) -> tuple[list[int], np.ndarray]:
     del kept[victim - 1]
 
 
-def _draw_layout(
-  rng: np.random.Generator, x: np.ndarray, y: np.ndarray, num_entities: int
-) -> list[np.ndarray]:
+def _draw_layout(rng, x, y, num_entities):
   """Draws the signed distances of the entities in front of the background."""
   distances = []
   if rng.random() < 0.3:
@@ -164,17 +145,12 @@ def _draw_layout(
     placed.append((cx, cy, radius))
     shape = _SHAPES[rng.integers(len(_SHAPES))]
     angle = rng.uniform(0, 2 * np.pi)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    dx, dy = x - np.float32(cx), y - np.float32(cy)
-    distances.append(
-      shape(rng, cos * dx + sin * dy, cos * dy - sin * dx, radius)
-    )
+    turned = _turned(x - np.float32(cx), y - np.float32(cy), angle)
+    distances.append(shape(rng, *turned, radius))
   return distances
 
 
-def _draw_position(
-  rng: np.random.Generator, placed: list[tuple], radius: float
-) -> tuple[float, float]:
+def _draw_position(rng, placed, radius):
   """Draws a place beside an earlier shape, or the emptiest of three places."""
   if placed and rng.random() < 0.4:
     cx, cy, other = placed[rng.integers(len(placed))]
@@ -183,23 +159,26 @@ def _draw_position(
     cx, cy = cx + reach * np.cos(angle), cy + reach * np.sin(angle)
     if 0.1 < cx < 0.9 and 0.1 < cy < 0.9:
       return cx, cy
-  candidates = rng.uniform(0.12, 0.88, (3, 2)).tolist()
-  return max(
-    candidates,
-    key=lambda c: min(
-      ((c[0] - p[0]) ** 2 + (c[1] - p[1]) ** 2 for p in placed), default=0
-    ),
+  room = lambda c: min(
+    ((c[0] - p[0]) ** 2 + (c[1] - p[1]) ** 2 for p in placed), default=0
   )
+  return max(rng.uniform(0.12, 0.88, (3, 2)).tolist(), key=room)
 
 
-def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray):
+def _turned(x, y, angle):
+  """Coordinates along and across a direction."""
+  cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+  return cos * x + sin * y, cos * y - sin * x
+
+
+def _ground(rng, x, y):
   """Draws the half plane below a slightly tilted horizon."""
   tilt, height = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.75)
   cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
   return cos * (y - np.float32(height)) + sin * (x - np.float32(0.5))
 
 
-def _ellipse(rng: np.random.Generator, x, y, radius: float):
+def _ellipse(rng, x, y, radius):
   a, b = np.float32(radius * 1.1), np.float32(radius * rng.uniform(0.55, 1.1))
   level = np.sqrt((x / a) ** 2 + (y / b) ** 2)
   slope = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2)
@@ -207,7 +186,7 @@ def _ellipse(rng: np.random.Generator, x, y, radius: float):
   return (1 - level) * level / (slope + np.float32(1e-6))
 
 
-def _rectangle(rng: np.random.Generator, x, y, radius: float):
+def _rectangle(rng, x, y, radius):
   a, b = radius * rng.uniform(0.85, 1.1), radius * rng.uniform(0.45, 0.95)
   corner = radius * rng.uniform(0, 0.3)
   qx = np.abs(x) - np.float32(a - corner)
@@ -216,7 +195,7 @@ def _rectangle(rng: np.random.Generator, x, y, radius: float):
   return np.float32(corner) - outside - np.minimum(np.maximum(qx, qy), 0)
 
 
-def _polygon(rng: np.random.Generator, x, y, radius: float):
+def _polygon(rng, x, y, radius):
   """Draws a convex polygon as the intersection of three to six half planes."""
   sides = int(rng.integers(3, 7))
   jitter = rng.uniform(-0.25, 0.25, sides)
@@ -232,7 +211,7 @@ def _polygon(rng: np.random.Generator, x, y, radius: float):
   return distance
 
 
-def _blob(rng: np.random.Generator, x, y, radius: float):
+def _blob(rng, x, y, radius):
   """Draws a smooth star shape whose radius has three harmonics."""
   theta = np.arctan2(y, x)
   outline = np.float32(radius)
@@ -246,7 +225,7 @@ def _blob(rng: np.random.Generator, x, y, radius: float):
 _SHAPES = (_ellipse, _rectangle, _polygon, _blob)
 
 
-def _draw_colours(rng: np.random.Generator, count: int) -> np.ndarray:
+def _draw_colours(rng, count):
   """Draws colours in [0.08, 0.92], each the most distinct of four draws."""
   candidates = rng.uniform(0.08, 0.92, (count, 4, 3)).astype(np.float32)
   colours = candidates[:1, 0]
@@ -256,51 +235,48 @@ def _draw_colours(rng: np.random.Generator, count: int) -> np.ndarray:
   return colours
 
 
-def _draw_texture(
-  rng: np.random.Generator, x: np.ndarray, y: np.ndarray, colour: np.ndarray
-) -> np.ndarray:
+def _draw_texture(rng, x, y, colour):
   """Mixes the colour with a lighter or darker one, float32 [3, H, W]."""
   kind = _TEXTURES[rng.integers(len(_TEXTURES))]
   # Shifts away from the nearer of black and white to keep the texture visible.
   sign = 1 if colour.sum() < 1.5 else -1
   shift = sign * rng.uniform(0.12, 0.3) + rng.uniform(-0.06, 0.06, 3)
   angle = rng.uniform(0, np.pi)
-  cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-  mix = kind(rng, cos * x + sin * y, cos * y - sin * x)
+  mix = kind(rng, *_turned(x, y, angle))
   shift = shift.astype(np.float32)
   return colour[:, None, None] + shift[:, None, None] * mix
 
 
-def _flat(rng: np.random.Generator, x, y):
+def _flat(rng, x, y):
   return np.zeros_like(x)
 
 
-def _gradient(rng: np.random.Generator, x, y):
+def _gradient(rng, x, y):
   return np.clip(x * np.float32(rng.uniform(0.8, 1.6)), -0.3, 1.3)
 
 
-def _wave(rng: np.random.Generator, x, period: float):
+def _wave(rng, x, period):
   phase = rng.uniform(0, 2 * np.pi)
   return np.sin(x * np.float32(2 * np.pi / period) + np.float32(phase))
 
 
-def _stripes(rng: np.random.Generator, x, y):
+def _stripes(rng, x, y):
   wave = _wave(rng, x, rng.uniform(0.1, 0.25))
   return np.clip(0.5 + 2 * wave, 0, 1)
 
 
-def _checker(rng: np.random.Generator, x, y):
+def _checker(rng, x, y):
   period = rng.uniform(0.16, 0.32)
   return np.clip(0.5 + 4 * _wave(rng, x, period) * _wave(rng, y, period), 0, 1)
 
 
-def _spots(rng: np.random.Generator, x, y):
+def _spots(rng, x, y):
   period = rng.uniform(0.12, 0.24)
   waves = _wave(rng, x, period) + _wave(rng, y, period)
   return np.clip(0.5 + 3 * (waves - np.float32(0.8)), 0, 1)
 
 
-def _smooth_noise(rng: np.random.Generator, x, y):
+def _smooth_noise(rng, x, y):
   """Smooths random knots by a separable Gaussian, as two small products.
 
   The knots follow the picture's axes, since a rotated grid is not separable.
