@@ -314,7 +314,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   config_flags.DEFINE_config_file(
-    'config', str(cli.config_folder() / 'main.py'), 'Config of the network.'
+    'config', str(cli.CONFIGS / 'main.py'), 'Config of the network.'
   )
   flags.DEFINE_list('what', list(WHAT), f'Parts to time: {", ".join(WHAT)}.')
   flags.DEFINE_integer('rounds', 3, 'Times that each part is run.')

@@ -9,6 +9,7 @@ from bitseg_jax import cli
 
 def main() -> None:
   """Runs the command that the first argument names, or lists them all."""
+  cli.open_streams()
   name = sys.argv[1] if len(sys.argv) > 1 else '--help'
   if name in ('--help', '-h', 'help'):
     print('bitseg COMMAND [--flag=value ...]\n')

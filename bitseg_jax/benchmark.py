@@ -24,7 +24,7 @@ WHAT = ('input', 'metrics', 'train', 'sample')
 def define_flags() -> None:
   """Defines the flags of `bitseg benchmark`."""
   config_flags.DEFINE_config_file(
-    'config', str(cli.config_folder() / 'main.py'), 'Config to measure.'
+    'config', str(cli.CONFIGS / 'main.py'), 'Config to measure.'
   )
   flags.DEFINE_list('what', list(WHAT), f'Parts to measure: {", ".join(WHAT)}.')
   flags.DEFINE_string('data', '', 'Prepared dataset; by default one is made.')

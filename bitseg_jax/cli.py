@@ -1,7 +1,8 @@
 """Shared by all commands: flags, configs found by name, errors in one line."""
 
 import contextlib
-import importlib
+import errno
+import io
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ COMMANDS = {
   'benchmark': ('benchmark', 'measure the speed of each part'),
   'convert': ('convert', 'exchange weights with the official code'),
 }
+# Of the configs that come with the package.
+CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
 
 def run(
@@ -49,32 +52,62 @@ def run(
       Ctrl-C with 130, SIGTERM with 143.
   """
   interrupts.install()
+  open_streams()
   define_flags()
 
   def work(argv):
-    code = call(lambda: _checked(argv, main))
-    interrupts.settle(code)
-    sys.exit(code)
+    code = call(lambda: _checked(argv, main)) or call(sys.stdout.flush)
+    if code:
+      # Python would wait for its threads first, jax for the other processes,
+      # and libraries would tell, after our line, what they could not close.
+      os._exit(code)
+    sys.exit(0)
 
   app.run(work, None, parse_flags)
 
 
+class _Stream(io.FileIO):
+  """Takes what is printed, also when nobody reads it, as behind `head`."""
+
+  def write(self, data):
+    try:
+      return super().write(data)
+    except OSError as error:
+      if error.errno not in (errno.EPIPE, errno.EBADF):
+        raise
+      return len(data)
+
+
+def open_streams() -> None:
+  """Lets a command work whose streams are closed, or are closed on the way."""
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # gets this number, the least that is free
+  for number, name in (1, 'stdout'), (2, 'stderr'):
+    before, raw = getattr(sys, name), _Stream(number, 'w', closefd=False)
+    stream = io.TextIOWrapper(
+      io.BufferedWriter(raw),
+      getattr(before, 'encoding', 'utf-8'),
+      'backslashreplace',  # file names may hold bytes that are no text
+      line_buffering=number == 2
+      or raw.isatty()
+      or getattr(before, 'write_through', False),
+    )
+    setattr(sys, name, stream)
+
+
 def define_plot_format() -> None:
   """Defines --format, for commands that draw plots."""
-  from bitseg_jax.evaluation import (
-    pictures,
-  )  # brings JAX, which is slow to import
+  # Not above: its import takes seconds.
+  from bitseg_jax.evaluation.pictures import PLOT_FORMATS as formats
 
-  formats = pictures.PLOT_FORMATS
   flags.DEFINE_enum('format', formats[0], formats, 'File format of the plots.')
 
 
 def define_shard() -> None:
-  """Defines --shard, for commands whose work several jobs may share.
-
-  Each job of an array does its part. The same command without --shard then
-  finds what the jobs did, does what is missing, and joins it all.
-  """
+  """Defines --shard, for commands whose work several jobs may share."""
   flags.DEFINE_string(
     'shard',
     '',
@@ -84,11 +117,7 @@ def define_shard() -> None:
 
 
 def shard() -> tuple[int, int] | None:
-  """Returns (I, N) of --shard, None where it is not given.
-
-  Raises:
-    ValueError: if it is not I/N with I from 0 to N - 1.
-  """
+  """Returns (I, N) of --shard; None where it is not given."""
   text = flags.FLAGS.shard
   if not text:
     return None
@@ -113,50 +142,54 @@ def call(main: Callable[[], int | None]) -> int:
   # Of a step that cannot be saved it would tell every array, after our line.
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
-  if hasattr(sys.stdout, 'reconfigure'):
-    # File names may hold bytes that are no text.
-    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     return main() or 0
-  except (ValueError, OSError, ImportError, ArithmeticError) as error:
-    if os.environ.get('BITSEG_TRACEBACK'):
-      raise
-    return say(error)
-  except (MemoryError, RuntimeError) as error:
-    # XLA's own error is a RuntimeError, of which no other is the user's.
-    full = isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
-    if not full or os.environ.get('BITSEG_TRACEBACK'):
-      raise
-    return say(f'out of memory; ask for less at once ({_message(error)[:200]})')
   except KeyboardInterrupt:
     reason, code = interrupts.outcome()
     say(reason)
     return code
+  except Exception as error:
+    line = _of_user(error)
+    if line is None or os.environ.get('BITSEG_TRACEBACK'):
+      raise
+    return say(line)
+
+
+def _of_user(error):
+  """The line for an error that a user can cause; None for others."""
+  if 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
+    said = _message(error)[:200]
+    return f'out of memory; ask for less at once ({said})'
+  asked, jax = os.environ.get('JAX_PLATFORMS'), sys.modules.get('jax')
+  if asked and jax and isinstance(error, RuntimeError | AssertionError):
+    try:
+      jax.devices()
+    except Exception as missing:
+      return (
+        f'JAX_PLATFORMS={asked}, but JAX finds no such device here; unset it, '
+        f'or set JAX_PLATFORMS=cpu ({_message(missing)[:200]})'
+      )
+  known = ValueError, OSError, ImportError, ArithmeticError
+  return _message(error) if isinstance(error, known) else None
 
 
 def say(error: Exception | str) -> int:
   """Prints the reason for a failure in one line and returns the exit code 1."""
   line = ' '.join(_message(error).split())
-  _end_progress()
-  with contextlib.suppress(OSError):  # nobody may read it any more
+  # Progress bars would else stand before the line and after it.
+  bars = getattr(sys.modules.get('tqdm'), 'tqdm', None)
+  for bar in list(getattr(bars, '_instances', ())):
+    bar.close()
+  with contextlib.suppress(OSError, ValueError):  # it may be full, or closed
     sys.stdout.flush()  # in a file, what was printed before stands before
   print(f'error: {line}', file=sys.stderr, flush=True)
   return 1
 
 
-def _end_progress():
-  """Ends progress bars, which else stand before the line and after it."""
-  if 'tqdm' in sys.modules:
-    from tqdm import tqdm
-
-    for bar in list(getattr(tqdm, '_instances', ())):
-      bar.close()
-
-
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags; a wrong one ends the program with one line."""
-  if '--help' in argv or '-h' in argv or '-help' in argv:
-    sys.exit(_help())
+  if {'--help', '-h', '-help'} & set(argv):
+    sys.exit(call(_help))
   try:
     argv = [_found_config(argument) for argument in _joined(argv)]
     return flags.FLAGS(_given_last(argv))
@@ -203,34 +236,29 @@ def _with_flag(error, argv):
 def check_output(path: str, key: str) -> None:
   """Checks the JSON file that results are to be written to, before they are.
 
-  Results may replace such results, but nothing else.
-
   Args:
     path: the file; '' where none is to be written.
-    key: what such results have.
+    key: what such results have; they may be replaced, but nothing else.
 
   Raises:
     OSError: in one line, if they cannot be written there.
   """
   file = pathlib.Path(path)
-  if not file.parent.is_dir():
-    raise FileNotFoundError(f'{path}: its directory does not exist')
-  if not path:
-    return
-  if file.is_symlink():
-    raise FileExistsError(f'--output={path} is a link; give another file')
-  if file.is_dir():
-    raise IsADirectoryError(f'--output={path} is a folder; give a file in it')
-  if file.exists():
-    try:
-      known = file.is_file() and key in json.loads(file.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
-      known = False
-    if not known:
-      raise FileExistsError(
-        f'--output={path} holds something else than such results; give another '
-        'file'
-      )
+  if path and not file.parent.is_dir():
+    raise FileNotFoundError(f'--output={path}: its folder does not exist')
+  try:
+    # In this order: nothing else than plain files is opened.
+    free = not os.path.lexists(file) or (
+      file.is_file()
+      and not file.is_symlink()
+      and key in json.loads(file.read_bytes())
+    )
+  except (OSError, ValueError, TypeError, RecursionError):
+    free = False
+  if path and not free:
+    raise FileExistsError(
+      f'--output={path} is something else than such results; give another file'
+    )
 
 
 def _message(error):
@@ -258,46 +286,35 @@ def _checked(argv, main):
 
 
 def _help():
-  """Prints the docstring of the command and its flags, returns exit code 0."""
-  main = sys.modules['__main__']
-  print(main.__doc__)
-  own = {'config'} if 'config' in flags.FLAGS else set()
+  """Prints the docstring of the command and its flags, with their defaults."""
+  print(sys.modules['__main__'].__doc__)
+  own = {'config'} & set(flags.FLAGS)
   for module, defined in flags.FLAGS.flags_by_module_dict().items():
     if module.startswith('bitseg_jax') or module == sys.argv[0]:
       own |= {flag.name for flag in defined}
   for name in sorted(own):
     flag = flags.FLAGS[name]
-    default = '' if flag.default is None else f' [{flag.default_as_str}]'
-    print(f'  --{name}: {flag.help}{default}')
-  return 0
+    default = (flag.default_as_str or '').strip("'") or 'none'
+    if any('other than None' in v.message for v in flag.validators):
+      default = 'required'
+    said = default == 'none' and 'y default' in flag.help
+    print(f'  --{name}: {flag.help}' + f' [{default}]' * (not said))
 
 
 def _found_config(argument):
-  """Turns --config=NAME, or configs/NAME.py, into the packaged config's path.
-
-  Raises:
-    ValueError: if there is neither such a file nor such a config.
-  """
+  """Turns --config=NAME, or configs/NAME.py, into the path in the package."""
   name, equals, value = argument.partition('=')
   if name.lstrip('-') != 'config' or not equals:
     return argument
   path, _, rest = value.partition(':')  # FILE:ARGUMENT of get_config
   if pathlib.Path(path).is_file():
     return argument
-  folder = config_folder()
-  packaged = folder / f'{pathlib.Path(path).stem}.py'
+  packaged = CONFIGS / f'{pathlib.Path(path).stem}.py'
   named = str(pathlib.Path(path).parent) in ('.', 'configs')
   if not named or not packaged.is_file():
-    known = sorted(f.stem for f in folder.glob('[a-z]*.py'))
+    known = sorted(f.stem for f in CONFIGS.glob('[a-z]*.py'))
     raise ValueError(
       f'--config={value}: no such file; the configs in the package are '
       + ', '.join(known)
     )
   return f'{name}={packaged}' + (f':{rest}' if rest else '')
-
-
-def config_folder() -> pathlib.Path:
-  """Returns the folder of the configs that come with the package."""
-  return pathlib.Path(
-    importlib.import_module('bitseg_jax.configs').__file__
-  ).parent

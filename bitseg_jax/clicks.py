@@ -45,7 +45,8 @@ def define_flags() -> None:
   bounds = base.EVAL['num_samples'].bounds
   integer('num_samples', 4, 'Samples of each answer.', *bounds)
   bounds = base.SAMPLE['num_steps'].bounds
-  integer('num_steps', None, 'Steps of the sampler.', *bounds)
+  steps = "Steps of the sampler; by default those of the model's config."
+  integer('num_steps', None, steps, *bounds)
   integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
   flags.DEFINE_float(
     'jitter',
@@ -64,7 +65,7 @@ def main() -> None:
   source = build.Subset(source, range(0, len(source), f.every))
   output = Path(f.output)
   output.mkdir(parents=True, exist_ok=True)
-  checkpoint = weights.given_or_default(f.checkpoint)
+  checkpoint = f.checkpoint or weights.DEFAULT
   segmenter = Segmenter.load(checkpoint)
   spent = []
 

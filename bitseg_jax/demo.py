@@ -106,7 +106,7 @@ def define_flags() -> None:
 def main() -> None:
   """Runs `serve` on the flags."""
   f = flags.FLAGS
-  checkpoint = weights.given_or_default(f.checkpoint)
+  checkpoint = f.checkpoint or weights.DEFAULT
   serve(checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
 
 

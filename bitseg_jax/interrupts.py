@@ -1,11 +1,8 @@
-"""Ctrl-C and SIGTERM end a command in one line, whatever it is doing.
+"""Ctrl-C and SIGTERM end a command in one line, with exit code 130 or 143.
 
-Python acts on a signal only when its main thread is back from C code, which a
-compilation holds for minutes. It then raises an exception wherever that thread
-is: amid an import, or in a callback, which swallows it or aborts the program.
-Here a thread hears of the signal and ends the program at once. Only where work
-says that it can take the exception is it raised, so that files are left in
-order; but whatever comes of it, the program ends a few seconds later.
+The handler itself ends the program: an exception could come amid an import or a
+callback, which would swallow it. Only work that leaves files in order first,
+see `raised`, gets an exception, and a few seconds.
 """
 
 import contextlib
@@ -14,70 +11,36 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, NoReturn
 
-_SAID = {
-  signal.SIGINT: 'interrupted; the same command goes on',
-  signal.SIGTERM: 'ended by SIGTERM; the same command goes on',
-}
+_SAID = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'ended by SIGTERM'}
 _GRACE = 5.0  # seconds in which the work may leave its files in order
-# Seconds within which several signals are one request: the shell's `timeout`
-# sends SIGTERM to its command and to the whole group, so it comes twice.
-AT_ONCE = 1.0
-
-# raising: the exception may be raised; asked: the signal, 0 if none came;
-# code: the exit code, once it is settled; heard: the pipe is being read.
-_state = SimpleNamespace(raising=False, asked=0, code=None, heard=False)
-_at_end: list[Callable[[], Any]] = []
-_saying = threading.Lock()  # taken by the thread that says why it ends
+AT_ONCE = 1.0  # the shell's `timeout` sends SIGTERM twice: seconds to hear once
+_state = SimpleNamespace(raising=False, asked=None, first=0.0, pid=None)
+at_end = []  # functions to be called before a signal ends the program
 
 
 def install() -> None:
-  """Takes Ctrl-C and SIGTERM over; again, if a library has taken them since.
-
-  Signals that the caller of the program ignores, as nohup does, stay ignored.
-  """
-  if threading.current_thread() is not threading.main_thread():
-    return
+  """Takes both signals over; what the caller ignores, as nohup, stays so."""
+  _state.pid = os.getpid()
+  # The helper of multiprocessing would tell, after our line, what it removes.
+  os.environ.setdefault('PYTHONWARNINGS', 'ignore:resource_tracker')
   for number in _SAID:
     if signal.getsignal(number) is not signal.SIG_IGN:
-      signal.signal(number, _raise)
-  if _state.heard:
-    return
-  _state.heard = True
-  # The helper of multiprocessing would tell, after our line, what it removes.
-  given = os.environ.get('PYTHONWARNINGS')
-  silent = 'ignore::UserWarning:multiprocessing.resource_tracker'
-  os.environ['PYTHONWARNINGS'] = f'{given},{silent}' if given else silent
-  reader, writer = os.pipe()
-  os.set_blocking(writer, False)
-  signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-  threading.Thread(target=_listen, args=[reader], daemon=True).start()
-  os.register_at_fork(after_in_child=_forget)
-  sys.unraisablehook = _without_interrupts(sys.unraisablehook)
+      signal.signal(number, _hear)
 
 
 def is_command() -> bool:
-  """Returns whether this program is a command of the package.
-
-  It can be told before anything is imported.
-  """
-  if os.path.basename(getattr(sys, 'argv', [''])[0]) == 'bitseg':
-    return True
-  words = sys.orig_argv
-  after = words[words.index('-m') + 1 :][:1] if '-m' in words else []
-  return bool(after) and after[0].split('.')[0] == __package__
+  """Whether this program is a command of the package, and no worker of it."""
+  words = sys.orig_argv[1:]
+  module = words[words.index('-m') + 1 :][:1] if '-m' in words else ['']
+  script = os.path.basename(words[0]) if words else ''
+  return script == 'bitseg' or module[0].split('.')[0] == __package__
 
 
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-  """Lets a signal raise KeyboardInterrupt, and nothing else, in the block.
-
-  There the main thread must call nothing that an exception may break, such as
-  JAX, which calls back from C++.
-  """
+def raised():
+  """Lets a signal raise KeyboardInterrupt, and nothing else, in the block."""
   _state.raising = True
   try:
     yield
@@ -91,102 +54,34 @@ def raised() -> Iterator[None]:
 
 def outcome() -> tuple[str, int]:
   """Returns what to say of the signal that came, and the exit code for it."""
-  if _state.asked and not _saying.acquire(blocking=False):
-    time.sleep(60)  # another thread is ending the program
   number = _state.asked or signal.SIGINT
-  return _SAID[number], 128 + number
+  return f'{_SAID[number]}; run the same command to resume', 128 + number
 
 
-def at_end(function: Callable[[], Any]) -> None:
-  """Has a function called before a signal ends the program, from any thread."""
-  _at_end.append(function)
-
-
-def settle(code: int) -> None:
-  """Settles the exit code; after a signal or an error, the program ends here.
-
-  Python would wait for its threads first, jax for the other processes, and
-  libraries would tell, after our line, what they could not close.
-  """
-  _state.code = code
-  if not _state.asked:
-    _flush()
-  if _state.asked or code == 1:
+def _hear(number, frame):
+  if os.getpid() != _state.pid:  # a forked worker ends as any other program
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+  elif not _state.asked and _state.raising:
+    _state.asked, _state.first = number, time.monotonic()
+    timer = threading.Timer(_GRACE, _end)
+    timer.daemon = True
+    timer.start()
+    sys.unraisablehook = lambda error: None  # amid a callback it is lost
+    raise KeyboardInterrupt
+  elif time.monotonic() - _state.first >= AT_ONCE:
+    _state.asked = _state.asked or number
     _end()
 
 
-def _raise(number, frame):
-  if _state.raising and not _state.asked:
-    _state.asked = number
-    raise KeyboardInterrupt
-
-
-def _listen(reader):
-  """Hears of the signals; the first one leaves the work its time."""
-  first = 0.0
-  while True:
-    number = os.read(reader, 1)[0]
-    if signal.getsignal(number) is not _raise:
-      continue  # training, for one, saves and stops by itself
-    if first and time.monotonic() - first < AT_ONCE:
-      continue
-    if first or not _state.raising:
-      _end(number)
-    first = time.monotonic()
-    timer = threading.Timer(_GRACE, _end, [number])
-    timer.daemon = True
-    timer.start()
-
-
-def _end(number: int = 0) -> NoReturn:
-  code = 128 + number if _state.code is None else _state.code
-  # What was printed before stands before; but its reader may have stopped to.
-  flush = threading.Thread(target=_flush, daemon=True)
-  flush.start()
-  flush.join(1)
-  if _state.code is None and _saying.acquire(blocking=False):
-    # Not through sys.stderr, which the main thread may hold.
-    line = f'{_line_break()}error: {_SAID[number]}\n'
-    with contextlib.suppress(OSError):
-      os.write(2, line.encode())
-  elif _state.code is None:
-    time.sleep(0.5)  # the main thread is saying it
-  for function in _at_end:
-    with contextlib.suppress(Exception):
-      function()
+def _end():
+  for function in at_end:
+    function()
+  with contextlib.suppress(Exception):
+    sys.stdout.flush()
+  bar = getattr(sys.modules.get('tqdm'), 'tqdm', None)
+  line, code = outcome()
+  line = '\n' * bool(getattr(bar, '_instances', ())) + f'error: {line}\n'
+  with contextlib.suppress(OSError):
+    os.write(2, line.encode())
   os._exit(code)
-
-
-def _flush():
-  for stream in sys.stdout, sys.stderr:
-    with contextlib.suppress(Exception):
-      stream.flush()
-
-
-def _line_break():
-  """Ends the line of a progress bar, which stands without an end."""
-  tqdm = sys.modules.get('tqdm')
-  return '\n' if getattr(getattr(tqdm, 'tqdm', None), '_instances', ()) else ''
-
-
-def _without_interrupts(before):
-  """Says nothing where the exception came amid a callback, and was lost."""
-
-  def hook(unraisable):
-    if not _state.asked:
-      before(unraisable)
-
-  return hook
-
-
-def _forget():
-  """A forked process has neither the thread nor a reason for it."""
-  signal.set_wakeup_fd(-1)
-  _state.heard = _state.raising = False
-  usual = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-  }
-  for number, handler in usual.items():
-    if signal.getsignal(number) is _raise:
-      signal.signal(number, handler)

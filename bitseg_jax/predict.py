@@ -140,7 +140,7 @@ def define_flags() -> None:
   flags.DEFINE_list(
     'outputs',
     None,
-    f'Some of {",".join(KINDS)}; without it labels,overlay,uncertainty.',
+    f'Some of {",".join(KINDS)}; by default labels,overlay,uncertainty.',
   )
   flags.DEFINE_enum(
     'label_format', 'png', LABEL_FORMATS, 'Of labels: tif has 32 bits.'
@@ -180,7 +180,7 @@ def main() -> int:
   if f['strength'].present and not f.start:
     raise ValueError('--strength says how much of --start may change; give it')
   return predict(
-    weights.given_or_default(f.checkpoint),
+    f.checkpoint or weights.DEFAULT,
     f.input,
     Outputs(f.output, f.outputs or (), f.label_format),
     options,

@@ -185,9 +185,80 @@ def test_results_replace_results_and_nothing_else(tmp_path):
   link.symlink_to(path)
   for place, key, said in (
     (path, 'rows', 'something else'),
-    (link, 'methods', 'is a link'),
-    (tmp_path, 'methods', 'is a folder'),
+    (link, 'methods', 'something else'),
+    (tmp_path, 'methods', 'something else'),
     (tmp_path / 'no/a', 'methods', 'does not exist'),
   ):
     with pytest.raises(OSError, match=said):
       cli.check_output(str(place), key)
+
+
+# A command that prints, shows a bar, and then has done its work.
+WORK = """
+import sys
+from tqdm import tqdm
+from bitseg_jax import cli
+
+def work():
+  for _ in tqdm(range(3)):
+    print('x' * 100_000, flush=True)
+    print('y', file=sys.stderr)
+  open('done', 'w').close()
+
+cli.run(lambda: None, work)
+"""
+
+
+@pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '>&- 2>&-', '| true'])
+def test_work_is_done_whoever_listens(tmp_path, closed):
+  """`| true` ends before all is printed, as head does."""
+  done = subprocess.run(
+    [
+      *('bash', '-o', 'pipefail', '-c', f'"$0" -c "$1" {closed}'),
+      *(sys.executable, WORK),
+    ],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'Traceback' not in done.stderr and 'Exception' not in done.stderr
+  assert (tmp_path / 'done').exists()
+
+
+def test_a_full_disk_behind_the_output_is_told():
+  program = 'from bitseg_jax import cli; cli.run(lambda: None, lambda: print())'
+  with open('/dev/full', 'w') as full:
+    done = subprocess.run(
+      [sys.executable, '-c', program],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+  assert done.returncode == 1
+  assert done.stderr == 'error: [Errno 28] No space left on device\n'
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'gpu', 'tpu'])
+def test_devices_that_are_not_there_are_told_in_one_line(platform):
+  program = (
+    'from bitseg_jax import cli; import jax; '
+    'cli.run(lambda: None, lambda: print(jax.numpy.ones(3)))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    env={**os.environ, 'JAX_PLATFORMS': platform},
+    capture_output=True,
+    text=True,
+  )
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'error: JAX_PLATFORMS={platform}, but JAX finds no')
+  assert done.returncode == 1
+
+
+def test_help_gives_every_default(called):
+  for command in HELP:
+    for line in called[f'{command} --help'].stdout.splitlines():
+      if line.startswith('  --'):
+        assert line.endswith(']') or 'y default' in line or line[-1] == ';'

@@ -480,7 +480,9 @@ def test_interrupted_it_leaves_whole_files(
 
   monkeypatch.setattr(pictures, 'save_png', save_then_stop)
   assert run(folder, output, ['labels', 'overlay', 'panoptic']) == 130
-  assert 'interrupted; the same command goes on' in capsys.readouterr().err
+  assert (
+    'interrupted; run the same command to resume' in capsys.readouterr().err
+  )
   summary = read_summary(output)
   assert not summary['finished']
   done = [photo['status'] for photo in summary['photos']]

@@ -42,7 +42,7 @@ def _remove_unfinished():
     path.unlink(missing_ok=True)
 
 
-interrupts.at_end(_remove_unfinished)
+interrupts.at_end.append(_remove_unfinished)
 
 
 def progress_bar(

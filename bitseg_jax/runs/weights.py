@@ -43,21 +43,8 @@ _MARK, _CONTENT = 'bitseg_jax', 'bitseg_jax_content'
 # Of the flag --checkpoint.
 FLAG_HELP = (
   'Workdir of a run, a step of it, folder or name of a pretrained model, or '
-  'hf://OWNER/NAME. Without it, the model that comes with the package is used.'
+  'hf://OWNER/NAME; by default the model that comes with the package.'
 )
-
-
-def given_or_default(checkpoint: str | None) -> str:
-  """Returns what --checkpoint says, or else names the package's own model."""
-  if checkpoint:
-    return checkpoint
-  print(
-    f'no --checkpoint: using the model {DEFAULT!r} that comes with the '
-    'package; its card says what it was trained on: '
-    f'{SHIPPED / DEFAULT / CARD}',
-    flush=True,
-  )
-  return DEFAULT
 
 
 class Weights(NamedTuple):

@@ -215,7 +215,9 @@ def loop(
       clock.restart()
     if stop:
       progress.close()  # else the bar would be drawn after the line
-      logging.warning('stopped at step %d; the same command goes on', step)
+      logging.warning(
+        'stopped at step %d; run the same command to resume', step
+      )
       break
   progress.close()
   return state

@@ -46,13 +46,6 @@ def test_it_segments_a_photograph_always_the_same_way(model):
   assert (first.id_map != other.id_map).any()
 
 
-def test_it_is_used_where_no_checkpoint_is_given(capsys):
-  assert weights.given_or_default('runs/mine') == 'runs/mine'
-  assert not capsys.readouterr().out
-  assert weights.given_or_default(None) == weights.DEFAULT
-  assert str(FOLDER / weights.CARD) in capsys.readouterr().out
-
-
 @pytest.mark.parametrize('holds', ['nothing', 'photos'])
 def test_a_folder_of_photos_named_like_it_is_not_meant(
   tmp_path, monkeypatch, draw_photo, holds
@@ -63,7 +56,7 @@ def test_a_folder_of_photos_named_like_it_is_not_meant(
   if holds == 'photos':
     Image.fromarray(draw_photo(0, 9, 9)).save(path)
   monkeypatch.chdir(tmp_path)
-  found = weights.read(weights.given_or_default(None))
+  found = weights.read(weights.DEFAULT)
   assert found.digest == Segmenter.from_pretrained().digest
   # A model in a folder of this name is meant.
   path.unlink(missing_ok=True)

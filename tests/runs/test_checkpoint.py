@@ -701,7 +701,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
   output = finish(process, os.EX_TEMPFAIL)
-  assert 'the same command goes on' in output.strip().splitlines()[-1]
+  assert 'run the same command to resume' in output.strip().splitlines()[-1]
   saved = [int(p.name) for p in (tmp_path / 'checkpoints').iterdir()]
   assert len(saved) == 1 and 0 < saved[0] < 100
   finish(start_main(tmp_path, *steps))

@@ -507,7 +507,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
   order = [item.name for item in folder.open_source(source).splits['train']]
   dies_at(order[4])
   assert run(source, tmp_path / 'out') == 130
-  assert 'the same command goes on' in capfd.readouterr().err
+  assert 'run the same command to resume' in capfd.readouterr().err
   command = f'prepare --dataset=NAME --source=DIR --output={tmp_path / "out"}$'
   with pytest.raises(FileNotFoundError, match=command):
     splits.open_split(tmp_path / 'out', 'train')
