@@ -34,10 +34,8 @@ def columns(num_samples: int) -> list[Column]:
   """Lists what `score` returns, for N = 1, 2, 4, ... up to num_samples."""
   found = []
   for count in _counts(num_samples):
-    answers = ANSWERS[:1] if count == 1 else ANSWERS[1:]
-    found += [
-      Column(count, a, s) for a in answers for s in metrics.names('table')
-    ]
+    for answer in ANSWERS[:1] if count == 1 else ANSWERS[1:]:
+      found += [Column(count, answer, s) for s in metrics.names('table')]
     found += [Column(count, 'set', s) for s in metrics.names('ensemble')]
   return found
 
@@ -64,10 +62,10 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
     labelled anything; nan if there is nothing to score.
   """
   annotations = labelled(annotations)
-  wanted = columns(len(samples))
   if not annotations:
-    return np.full(len(wanted), np.nan)
+    return np.full(len(columns(len(samples))), np.nan)
   regions = np.stack([_regions(s, annotations) for s in samples], axis=1)
+  of_samples = regions.mean(axis=0)  # [N, K]
   names = metrics.names('table')
   ensemble = metrics.Ensemble(
     samples,
@@ -77,20 +75,20 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
     metrics.pairwise_distances(samples),
     metrics.pairwise_distances(annotations),
   )
-  values = {}
+  values: list[float] = []  # in the order of `columns`
   for count in _counts(len(samples)):
     if count == 1:
-      found = {'one': regions.mean(axis=(0, 1))}
+      values.extend(of_samples.mean(axis=0))
     else:
-      found = _answers(samples[:count], annotations, regions[:, :count])
-    for answer, numbers in found.items():
-      for name, value in zip(names, numbers, strict=True):
-        values[Column(count, answer, name)] = value
-    for name, value in metrics.compute(
-      'ensemble', ensemble.first(count)
-    ).items():
-      values[Column(count, 'set', name)] = value
-  return np.array([values[column] for column in wanted])
+      first = samples[:count]
+      answer = consensus.consensus(first)
+      values.extend(of_samples[consensus.medoid(first)])
+      values.extend(_regions(answer, annotations).mean(axis=0))
+      for name, column in zip(names, of_samples[:count].T, strict=True):
+        higher = metrics.SCORES[name].higher_is_better
+        values.append(column.max() if higher else column.min())
+    values.extend(metrics.compute('ensemble', ensemble.first(count)).values())
+  return np.array(values)
 
 
 def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:
@@ -127,14 +125,12 @@ def format_table(summary: dict[str, dict]) -> str:
       # Scores of the whole set are shown once, beside its first answer.
       of_set = {} if answer in ANSWERS[2:] else answers['set']
       found = {**answers[answer], **of_set}
-      cells = [_cell(found.get(name)) for name in names]
+      cells = [
+        f'{found[n]:.3f}' if found.get(n) is not None else '' for n in names
+      ]
       shown = f'{answer} (looks at the truth)' * (answer == ANSWERS[-1])
       lines.append(f'| {count} | {shown or answer} | {" | ".join(cells)} |')
   return '\n'.join(lines)
-
-
-def _cell(value):
-  return '' if value is None else f'{value:.3f}'
 
 
 def _counts(num_samples):
@@ -145,18 +141,3 @@ def _regions(pred, annotations):
   """Scores one map against each annotator: float [A, K]."""
   tables = [metrics.contingency(a, pred)[0] for a in annotations]
   return np.array([list(metrics.compute('table', t).values()) for t in tables])
-
-
-def _answers(samples, annotations, regions):
-  """Scores the answers other than `one`: means over annotators, [K] each."""
-  of_samples = regions.mean(axis=0)  # [N, K]
-  answer = consensus.consensus(samples)
-  best = [
-    values.max() if metrics.SCORES[name].higher_is_better else values.min()
-    for name, values in zip(metrics.names('table'), of_samples.T, strict=True)
-  ]
-  return {
-    'medoid': of_samples[consensus.medoid(samples)],
-    'consensus': _regions(answer, annotations).mean(axis=0),
-    'oracle': best,
-  }

@@ -47,7 +47,7 @@ def compare(
   Returns:
     The comparison.
   """
-  count = len(samples)
+  count, shape = len(samples), samples.shape[1:]
   across = np.array(
     [[1 - metrics.adjusted_rand_index(m, s) for s in samples] for m in modes]
   )
@@ -59,9 +59,10 @@ def compare(
     - among_modes @ probabilities
     - among_samples / (count * (count - 1))
   )
-  pairs = metrics.uncertainty.draw_pairs(
-    np.ones(samples.shape[1:], bool), num_pairs
-  )
+  pairs = metrics.uncertainty.draw_pairs(np.ones(shape, bool), num_pairs)
+  answer = np.unique(consensus.consensus(samples), return_inverse=True)[1]
+  answer = answer.reshape(shape)
+  true = [consensus.stability(answer, mode[None]) for mode in modes]
   return Comparison(
     np.bincount(across.argmin(axis=0), minlength=len(modes)) / count,
     float(distance),
@@ -69,7 +70,9 @@ def compare(
       metrics.uncertainty.share_together(samples, pairs),
       pair_probabilities(modes, probabilities, pairs),
     ),
-    _confidence(samples, modes, probabilities),
+    np.stack(
+      [consensus.stability(answer, samples), probabilities @ np.array(true)], 1
+    ),
   )
 
 
@@ -78,28 +81,15 @@ def pair_probabilities(
   probabilities: np.ndarray,
   pairs: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-  """Returns the true probability that both pixels lie in one entity.
+  """Returns the true probability, float [P], that both pixels share an entity.
 
   Args:
-    modes: integers [M, H, W].
-    probabilities: float [M], of each mode.
+    modes, probabilities: see `compare`.
     pairs: P pixel pairs, see metrics.uncertainty.draw_pairs.
-
-  Returns:
-    float [P] in [0, 1].
   """
   flat = np.reshape(modes, (len(modes), -1))
   together = probabilities @ (flat[:, pairs[0]] == flat[:, pairs[1]])
   return np.clip(together, 0, 1)  # rounding
-
-
-def _confidence(samples, modes, probabilities):
-  answer = np.unique(consensus.consensus(samples), return_inverse=True)[1]
-  answer = answer.reshape(samples.shape[1:])
-  true = [consensus.stability(answer, mode[None]) for mode in modes]
-  return np.stack(
-    [consensus.stability(answer, samples), probabilities @ np.array(true)], 1
-  )
 
 
 def summarize(found: Sequence[Comparison]) -> dict[str, float]:
