@@ -19,18 +19,15 @@ class ImageScore(NamedTuple):
 
   Attributes:
     values: scores by name; nan where there is nothing to score.
-    covered: float [2], covered and annotated pixels, over all annotators.
-    panoptic: segment matches, mean over annotators and samples.
-    boundary: boundary matches, mean over samples.
-    reliability: see metrics.uncertainty.count_reliability; 0 without sets.
+    counts: arrays by name: 'covered', covered and annotated pixels over all
+      annotators; 'panoptic' and 'boundary', the fields of their Matches, means
+      over samples; 'reliability', see metrics.uncertainty.count_reliability,
+      which is 0 without sets.
     num_samples: samples of the image; 0 where there is no prediction.
   """
 
   values: dict[str, float]
-  covered: np.ndarray
-  panoptic: metrics.panoptic.Matches
-  boundary: metrics.boundary.Matches
-  reliability: np.ndarray
+  counts: dict[str, np.ndarray]
   num_samples: int
 
 
@@ -71,96 +68,61 @@ def score_image(
   """
   share = np.mean([np.mean(sample == IGNORE_ID) for sample in samples])
   if unclaimed == 'segment':
-    samples = [_claim(sample) for sample in samples]
-  annotations = _comparable(annotations, samples)
-  shape = len(annotations), len(samples)
+    samples = [np.where(s == IGNORE_ID, s.max() + 1, s) for s in samples]
+  claimed = [sample != IGNORE_ID for sample in samples]
+  # Who labelled no pixel of some sample is in none of the scores.
+  annotations = [
+    a for a in annotations if all((c & (a != IGNORE_ID)).any() for c in claimed)
+  ]
   names = metrics.names('table')
-  regions = np.full((*shape, len(names)), np.nan)
-  pixels, matches = np.zeros(shape), []
+  regions = np.full((len(annotations), len(samples), len(names)), np.nan)
+  pixels, panoptic, boundary = np.zeros(regions.shape[:2]), [], []
   for (i, j), _ in np.ndenumerate(pixels):
     table, outside = metrics.panoptic.contingency(
-      annotations[i], samples[j], samples[j] != IGNORE_ID
+      annotations[i], samples[j], claimed[j]
     )
     regions[i, j] = list(metrics.compute('table', table).values())
     pixels[i, j] = table.sum()
-    matches.append(metrics.panoptic.match(table, outside))
-  panoptic = metrics.panoptic.Matches(*_mean(matches, 4))
-  boundary = metrics.boundary.Matches(
-    *_mean([_match_boundaries(s, annotations) for s in samples], 4)
+    panoptic.append(metrics.panoptic.match(table, outside))
+  for sample, seen in zip(samples, claimed, strict=True):
+    compared = [np.where(seen, a, IGNORE_ID) for a in annotations]
+    boundary.append(metrics.boundary.match(sample, compared))
+  mean = lambda rows, width: (
+    np.mean(rows, axis=0) if len(rows) else np.full(width, np.nan)
   )
-  means = _mean(regions.reshape(-1, regions.shape[-1]), regions.shape[-1])
-  values = dict(zip(names, means.tolist(), strict=True))
-  covering = regions[..., names.index('covering')]
-  covered = np.nansum(covering * pixels), pixels.sum()
-  if not math.isnan(values['covering']):
-    values['covering'] = float(covered[0] / covered[1])
-  values |= metrics.compute('panoptic', panoptic)
-  values |= metrics.compute('boundary', boundary)
-  values['unclaimed'] = float(share)
-  reliability = np.zeros((metrics.uncertainty.BINS, 4))
-  if sets and annotations:
-    ari, iou = (regions[..., names.index(name)] for name in ('ari', 'iou'))
-    values |= _score_sets(samples, annotations, ari, iou)
-    reliability = _count_reliability(samples, annotations)
-  return ImageScore(
-    values,
-    np.array(covered),
-    panoptic,
-    boundary,
-    reliability,
-    len(samples),
-  )
-
-
-def _comparable(annotations, samples):
-  """Annotations that label a pixel of every sample: others have no score."""
-  return [
-    a
-    for a in annotations
-    if all(((a != IGNORE_ID) & (s != IGNORE_ID)).any() for s in samples)
-  ]
-
-
-def _claim(id_map):
-  left = id_map == IGNORE_ID
-  return np.where(left, id_map.max() + 1, id_map) if left.any() else id_map
-
-
-def _mean(rows, width):
-  return np.mean(rows, axis=0) if len(rows) else np.full(width, np.nan)
-
-
-def _match_boundaries(sample, annotations):
-  if (sample == IGNORE_ID).any():
-    left = sample == IGNORE_ID
-    annotations = [np.where(left, IGNORE_ID, a) for a in annotations]
-  return metrics.boundary.match(sample, annotations)
-
-
-def _score_sets(samples, annotations, ari, iou):
-  ensemble = metrics.Ensemble(
-    samples,
-    annotations,
-    ari,
-    iou,
-    metrics.pairwise_distances(samples),
-    metrics.pairwise_distances(annotations),
-  )
-  return {
-    **metrics.compute('ensemble', ensemble),
-    'ari_oracle': metrics.sets.oracle_best(ari),
-    'iou_oracle': metrics.sets.oracle_best(iou),
+  means = mean(regions.reshape(-1, len(names)), len(names)).tolist()
+  values = dict(zip(names, means, strict=True))
+  by_name = dict(zip(names, np.moveaxis(regions, -1, 0), strict=True))
+  counts = {
+    'covered': np.array(
+      [np.nansum(by_name['covering'] * pixels), pixels.sum()]
+    ),
+    'panoptic': mean(panoptic, 4),
+    'boundary': mean(boundary, 4),
+    'reliability': np.zeros((metrics.uncertainty.BINS, 4)),
   }
-
-
-def _count_reliability(samples, annotations):
-  """Counts over pixels that all annotators label and all samples claim."""
-  valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
-  pairs = metrics.uncertainty.draw_pairs(valid)
-  share = metrics.uncertainty.share_together
-  return metrics.uncertainty.count_reliability(
-    share(samples, pairs), share(annotations, pairs)
-  )
+  if annotations:
+    values['covering'] = float(np.divide(*counts['covered']))
+  for kind in 'panoptic', 'boundary':
+    values |= metrics.compute(kind, counts[kind])
+  values['unclaimed'] = float(share)
+  if sets and annotations:
+    ensemble = metrics.Ensemble(
+      *(samples, annotations, by_name['ari'], by_name['iou']),
+      metrics.pairwise_distances(samples),
+      metrics.pairwise_distances(annotations),
+    )
+    values |= metrics.compute('ensemble', ensemble)
+    for name in 'ari', 'iou':
+      values[f'{name}_oracle'] = metrics.sets.oracle_best(by_name[name])
+    # Pixels that all annotators label and all samples claim.
+    valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
+    pairs = metrics.uncertainty.draw_pairs(valid)
+    together = metrics.uncertainty.share_together
+    counts['reliability'] = metrics.uncertainty.count_reliability(
+      together(samples, pairs), together(annotations, pairs)
+    )
+  return ImageScore(values, counts, len(samples))
 
 
 def score_methods(
@@ -270,15 +232,15 @@ def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
     if values:
       summary[name] = float(np.mean(finite)) if finite else None
   if good:
-    pooled = lambda field: np.sum([getattr(s, field) for s in good], axis=0)
-    covered, pixels = pooled('covered')
-    summary['covering_pooled'] = float(covered / pixels)
-    panoptic = metrics.panoptic.Matches(*pooled('panoptic').tolist())
-    summary |= metrics.compute('panoptic', panoptic)
-    boundary = metrics.boundary.Matches(*pooled('boundary').tolist())
-    summary |= metrics.compute('boundary', boundary)
+    pooled = {
+      kind: np.sum([score.counts[kind] for score in good], axis=0)
+      for kind in good[0].counts
+    }
+    summary['covering_pooled'] = float(np.divide(*pooled['covered']))
+    for kind in 'panoptic', 'boundary':
+      summary |= metrics.compute(kind, pooled[kind])
     if num_samples > 1:
-      summary |= metrics.uncertainty.calibration(pooled('reliability'))
+      summary |= metrics.uncertainty.calibration(pooled['reliability'])
   per_image = {name: s.values for name, s in scores.items()}
   return without_nan({**summary, 'per_image': per_image})
 

@@ -96,7 +96,7 @@ def test_who_labelled_nothing_that_is_claimed_is_in_no_table():
   alone = others.score_image(samples, [MAPS[0]], 'ignore', sets=True)
   assert both.values == pytest.approx(alone.values, nan_ok=True)
   assert not np.isnan(both.values['ari'])
-  np.testing.assert_array_equal(both.covered, alone.covered)
+  np.testing.assert_array_equal(both.counts['covered'], alone.counts['covered'])
 
 
 def test_counts_are_pooled_over_images():
