@@ -4,6 +4,7 @@ import functools
 import itertools
 import logging
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -37,7 +38,7 @@ ORDERS = 'score', 'area'
 
 
 class Masks(NamedTuple):
-  """Masks of one image in a file of many: where they are from, and its size."""
+  """Masks of one image, the file that they are from, and its size if given."""
 
   where: str
   masks: list[Any]
@@ -128,19 +129,27 @@ def load(
   """
   samples = []
   for part in parts:
-    where, id_maps = part, None
-    if isinstance(part, Masks):
-      where = part.where
-      id_maps = [_paint(part, shape, order)]
-    elif part.suffix.lower() == '.npy':
-      id_maps = _read_array(part, ignore)
-    elif part.suffix.lower() == '.json':
+    kind = '' if isinstance(part, Masks) else part.suffix.lower()
+    if kind == '.json':
       content = read_json(part)
       if not isinstance(content, dict) or 'shapes' not in content:
-        id_maps = [
-          _paint(Masks(str(part), _masks_in(content, part)), shape, order)
-        ]
-    if id_maps is None:
+        part, kind = Masks(str(part), _masks_in(content, part)), ''
+    where = part if kind else part.where
+    if not kind:
+      id_maps = [_paint(part, shape, order)]
+    elif kind == '.npy':
+      ids = read_array(part)
+      if ids.dtype.kind not in 'iu' or ids.ndim not in (2, 3) or not ids.size:
+        raise SourceError(
+          f'{part}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
+          '[H, W] or [N, H, W], at least -1'
+        )
+      id_maps = [
+        np.where(np.isin(sample, ignore), IGNORE_ID, sample)
+        for sample in ids.reshape(-1, *ids.shape[-2:])
+      ]
+      id_maps = [check_ids(id_map, part, IGNORE_ID) for id_map in id_maps]
+    else:
       id_maps = [labels.read_label(part, ignore, note=note) - 1]
     for id_map in id_maps:
       _check_shape(where, id_map.shape, shape)
@@ -268,19 +277,6 @@ def _key(name: Any) -> str:
   return str(int(name)) if name.isdecimal() else name
 
 
-def _read_array(path: Path, ignore: Sequence[int]) -> list[np.ndarray]:
-  ids = read_array(path)
-  if ids.dtype.kind not in 'iu' or ids.ndim not in (2, 3) or not ids.size:
-    raise SourceError(
-      f'{path}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
-      '[H, W] or [N, H, W], at least -1'
-    )
-  ids = [
-    check_ids(i, path, IGNORE_ID) for i in (ids if ids.ndim == 3 else [ids])
-  ]
-  return [np.where(np.isin(i, ignore), IGNORE_ID, i) for i in ids]
-
-
 def _masks_in(masks, path):
   if isinstance(masks, dict):
     masks = masks.get('annotations')
@@ -295,25 +291,23 @@ def _masks_in(masks, path):
 def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
   """Paints masks over each other: int32 [H, W], number of the topmost mask."""
   where, masks, size = part
-  for mask in masks[:1]:
-    own = mask.get('segmentation')
-    size = own.get('size') if isinstance(own, dict) else size or list(shape)
-    if (
-      not isinstance(size, list)
-      or len(size) != 2
-      or not all(type(side) is int and side > 0 for side in size)
-      or size[0] * size[1] > MAX_PIXELS
-    ):
-      raise SourceError(f'{where}: mask 0 is of the size {shown(size)}')
-    # Before memory is taken for a canvas of that size.
-    _check_shape(where, tuple(size), shape)
   if not masks:
     return np.full(shape, IGNORE_ID, np.int32)
-  canvas, ranks, pixels = np.full(math.prod(size), IGNORE_ID, np.int32), [], []
+  own = masks[0].get('segmentation')
+  size = own.get('size') if isinstance(own, dict) else size or list(shape)
+  try:
+    height, width = map(operator.index, size)
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+      raise ValueError
+  except (TypeError, ValueError) as error:
+    raise SourceError(f'{where}: mask 0 is of size {shown(size)}') from error
+  # Before memory is taken for a canvas of that size.
+  _check_shape(where, (height, width), shape)
+  canvas, ranks, pixels = np.full(height * width, IGNORE_ID, np.int32), [], []
   scored = any('score' in m or 'predicted_iou' in m for m in masks)
   for i, mask in enumerate(masks):
     try:
-      pixels.append(rle.decode(mask.get('segmentation'), *size))
+      pixels.append(rle.decode(mask.get('segmentation'), height, width))
     except ValueError as error:
       raise SourceError(f'{where}: mask {i}: {error}') from error
     rank = -len(pixels[-1])
@@ -329,7 +323,7 @@ def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
   # The lowest is painted first; of equals, the first one is painted last.
   for i in sorted(range(len(masks)), key=lambda i: (ranks[i], -i)):
     canvas[pixels[i]] = i
-  return canvas.reshape(size[::-1]).T
+  return canvas.reshape(width, height).T
 
 
 def _check_shape(where, shape, wanted):

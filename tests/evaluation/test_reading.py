@@ -205,7 +205,7 @@ def test_other_sizes_are_resized_by_nearest_neighbour(tmp_path):
     (
       '12.json',
       [{'segmentation': {'size': [10**6, 10**6], 'counts': [10**12]}}],
-      r'12\.json: mask 0 is of the size \[1000000, 1000000\]',
+      r'12\.json: mask 0 is of size \[1000000, 1000000\]',
     ),
     (
       '12.json',
