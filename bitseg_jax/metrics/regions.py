@@ -62,13 +62,10 @@ def scores(
   """Scores one prediction by ARI and Hungarian IoU.
 
   Args:
-    true, pred, valid: see contingency.
+    true, pred, valid: see contingency, which also checks them.
 
   Returns:
     {'ari': float in [-1, 1], 'iou': float in [0, 1]}, nan without valid pixels.
-
-  Raises:
-    ValueError: see contingency.
   """
   table, _, _ = contingency(true, pred, valid)
   return {'ari': table_ari(table), 'iou': table_iou(table)}
@@ -80,15 +77,12 @@ def adjusted_rand_index(
   """Scores agreement on which pixel pairs belong together (ARI).
 
   Args:
-    true, pred, valid: see contingency.
+    true, pred, valid: see contingency, which also checks them.
 
   Returns:
     ARI in [-1, 1], 0 for chance, nan without valid pixels. Identical partitions
     score 1, even if they consist of one entity or of single pixels, where
     chance agrees just as well.
-
-  Raises:
-    ValueError: see contingency.
 
   Source: sec. 4; Hubert and Arabie, "Comparing partitions", 1985.
   """
@@ -101,14 +95,11 @@ def hungarian_iou(
   """Scores the mean IoU of entities and segments matched one to one.
 
   Args:
-    true, pred, valid: see contingency.
+    true, pred, valid: see contingency, which also checks them.
 
   Returns:
     Mean IoU in [0, 1] over annotated entities, where an entity without a
     segment counts as 0; nan without valid pixels.
-
-  Raises:
-    ValueError: see contingency.
 
   Source: sec. 4.
   """
@@ -150,14 +141,11 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
 
   Args:
     pred: predicted ids, integers [H, W].
-    annotations: integers [A, H, W] as array or list, or one [H, W].
+    annotations: see covering.
 
   Returns:
     Mean Rand index in [0, 1] over the annotators who labelled any pixel; nan if
     none did.
-
-  Raises:
-    ValueError: no annotation, different shapes, or ids that are no integers.
 
   Source: Unnikrishnan et al., "Toward objective evaluation of image
     segmentation algorithms", TPAMI 2007.
@@ -172,14 +160,11 @@ def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
 
   Args:
     pred: predicted ids, integers [H, W].
-    annotations: integers [A, H, W] as array or list, or one [H, W].
+    annotations: see covering.
 
   Returns:
     Mean bits >= 0 (0 for identical partitions) over the annotators who labelled
     any pixel; nan if none did.
-
-  Raises:
-    ValueError: no annotation, different shapes, or ids that are no integers.
 
   Source: Meila, "Comparing clusterings", 2007.
   """
