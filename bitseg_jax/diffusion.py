@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from bitseg_jax.schedule import Schedule
 
-LOSSES = ('squared', 'cross_entropy')
 PRED_TYPES = ('x', 'eps', 'v')
 
 
@@ -100,63 +99,24 @@ def stratified_times(key: jax.Array, batch_size: int) -> jax.Array:
 
 
 def denoising_loss(
-  x_hat: jax.Array,
-  x: jax.Array,
-  weight: jax.Array,
-  valid: jax.Array,
-  pixel_weight: jax.Array | None = None,
-  kind: str = 'squared',
+  x_hat: jax.Array, x: jax.Array, weight: jax.Array, valid: jax.Array
 ) -> jax.Array:
-  """Returns each image's weighted error of x_hat on valid pixels (sec. 3.3).
+  """Returns each row's weighted error of x_hat on valid pixels (sec. 3.3).
 
   Args:
     x_hat: predicted codes, float [B, H, W, C].
     x: clean codes, float [B, H, W, C].
     weight: w(t), float [B].
     valid: bool [B, H, W]; False (padding, unlabelled) leaves a pixel out.
-    pixel_weight: float [B, H, W], weight of each pixel; None weights all alike.
-    kind: 'squared', or 'cross_entropy' of bits -1 and +1, for which
-      (1 + x_hat) / 2 is the probability of +1 (Eq. 3).
 
   Returns:
-    float32 [B]: the error summed over channels, averaged over the valid pixels
-    of an image, times its weight; 0 for an image without a valid pixel.
-
-  Raises:
-    ValueError: if kind is unknown.
+    float32 [B]: the squared error summed over channels, averaged over the valid
+    pixels of a row, times its weight; 0 for a row without a valid pixel.
   """
-  if kind == 'squared':
-    error = jnp.square(x_hat - x)
-  elif kind == 'cross_entropy':
-    # A float32 tanh can reach -1 or 1, so the logarithm is kept finite.
-    error = -jnp.log(jnp.maximum((1 + x * x_hat) / 2, 1e-6))
-  else:
-    raise ValueError(
-      f'unknown loss {kind!r}; choose one of {", ".join(LOSSES)}'
-    )
-  error = jnp.sum(error, axis=-1, dtype=jnp.float32)
-  if pixel_weight is None:
-    pixel_weight = 1.0
-  counts = jnp.where(valid, pixel_weight, 0.0)
-  total = jnp.sum(jnp.where(valid, error, 0.0) * counts, axis=(1, 2))
-  count = jnp.sum(counts, axis=(1, 2))
+  error = jnp.sum(jnp.square(x_hat - x), axis=-1, dtype=jnp.float32)
+  total = jnp.sum(jnp.where(valid, error, 0.0), axis=(1, 2))
+  count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32)
   return weight * total / jnp.where(count > 0, count, 1.0)
-
-
-def size_weights(codes: jax.Array, num_codes: int, power: float) -> jax.Array:
-  """Weights each pixel in the loss by the area of its entity to -power.
-
-  Args:
-    codes: int [B, H, W], -1 where ignored.
-    num_codes: number of codes.
-    power: 0 weights all pixels alike, 1 all entities alike.
-
-  Returns:
-    float32 [B, H, W], 0 where ignored.
-  """
-  member = jax.nn.one_hot(codes, num_codes)  # -1 is no code: all 0
-  area = jnp.sum(member, axis=(1, 2), keepdims=True)
-  return jnp.sum(member * jnp.maximum(area, 1.0) ** -power, axis=-1)
 
 
 def make_denoiser(
@@ -168,23 +128,18 @@ def make_denoiser(
   """Wraps a network into a function that predicts the clean codes x_hat.
 
   Args:
-    apply_fn: (params, z_t [B, H, W, C], image [B, H, W, 3], t [B]) -> output
-      [B, H, W, C].
+    apply_fn: (params, z_t [B, H, W, C], seen [B, ...], t [B]) -> output
+      [B, H, W, C]; seen is what the network sees of a photo.
     schedule: noise schedule.
     pred_type: what the network predicts: 'x', 'eps' or 'v'.
     tanh: apply tanh to the output; for x-prediction, whose range is [-1, 1].
 
   Returns:
-    denoise(params, z_t, image, t, x_before=None) -> x_hat [B, H, W, C], not
-    clipped. With self-conditioning (Chen et al. 2023), x_before is an earlier
-    x_hat or zeros, and the network sees it as further channels of z_t.
+    denoise(params, z_t, seen, t) -> x_hat [B, H, W, C], not clipped.
   """
 
-  def denoise(params, z_t, image, t, x_before=None):
-    seen = z_t
-    if x_before is not None:
-      seen = jnp.concatenate([z_t, x_before], axis=-1)
-    output = apply_fn(params, seen, image, t)
+  def denoise(params, z_t, seen, t):
+    output = apply_fn(params, z_t, seen, t)
     if tanh:
       output = jnp.tanh(output)
     at_t = t[:, None, None, None]

@@ -1,11 +1,12 @@
 """Samples codes from noise in one scan over time (sec. 3.1).
 
-`sample` takes the denoiser as a plain function and repeats a step of one of
-METHODS. A new method is one function and one row of METHODS.
+Each of METHODS is a sampler, whole: it is given `predict`, which is the guided
+denoiser with its result clipped and padding held at 0, and goes from z at the
+first time to x_hat at the last. A new method is one function and one row.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,128 +102,108 @@ def dpmpp_step(
   return ddim_step(z_t, ahead, logsnr_t, logsnr_s)
 
 
+# Each sampler below takes
+#   predict: (z_t [B, H, W, C], t float32 []) -> x_hat;
+#   z: z at time(N), [B, H, W, C];
+#   N: number of steps;
+#   time: i -> time after which i steps are left, time(0) = 0;
+#   logsnr: time -> logsnr;
+#   noise: i -> standard normal noise, shape of z;
+#   variance: of what ddpm adds.
+# The last step returns x_hat instead of moving to t = 0.
+
+
+def ddpm(predict, z, N, time, logsnr, noise, variance):
+  """Ancestral sampling (Ho et al. 2020): new noise after each step."""
+
+  def step(z, i):
+    t, s = time(i), time(i - 1)
+    x_hat = predict(z, t)
+    z = ddpm_step(z, x_hat, noise(i - 1), logsnr(t), logsnr(s), variance)
+    return z, None
+
+  z, _ = jax.lax.scan(step, z, jnp.arange(N, 1, -1))
+  return predict(z, time(1))
+
+
+def ddim(predict, z, N, time, logsnr, noise, variance):
+  """The deterministic path (Song et al. 2021), first order."""
+
+  def step(z, i):
+    t, s = time(i), time(i - 1)
+    return ddim_step(z, predict(z, t), logsnr(t), logsnr(s)), None
+
+  z, _ = jax.lax.scan(step, z, jnp.arange(N, 1, -1))
+  return predict(z, time(1))
+
+
+def dpmpp(predict, z, N, time, logsnr, noise, variance):
+  """DPM-Solver++(2M), second order from the x_hat before (Lu et al. 2022)."""
+
+  def step(carry, i):
+    z, x_before = carry
+    t, s, before = time(i), time(i - 1), time(jnp.minimum(i + 1, N))
+    x_hat = predict(z, t)
+    x_before = jnp.where(i == N, x_hat, x_before)
+    times = logsnr(t), logsnr(s), logsnr(before)
+    return (dpmpp_step(z, x_hat, x_before, *times), x_hat), None
+
+  steps = jnp.arange(N, 1, -1)
+  (z, _), _ = jax.lax.scan(step, (z, jnp.zeros_like(z)), steps)
+  return predict(z, time(1))
+
+
+def heun(predict, z, N, time, logsnr, noise, variance):
+  """DPM-Solver++(2S) with r = 1: a step with the mean x_hat of both ends."""
+
+  def step(z, i):
+    t, s = time(i), time(i - 1)
+    x_hat = predict(z, t)
+    x_ahead = predict(ddim_step(z, x_hat, logsnr(t), logsnr(s)), s)
+    mean = (x_hat + x_ahead) / 2
+    return ddim_step(z, mean, logsnr(t), logsnr(s)), None
+
+  z, _ = jax.lax.scan(step, z, jnp.arange(N, 1, -1))
+  return predict(z, time(1))
+
+
+METHODS = {'ddpm': ddpm, 'ddim': ddim, 'dpmpp': dpmpp, 'heun': heun}
+
+
 def guided(
   denoise: Callable[..., jax.Array],
   params: Any,
-  image: jax.Array,
+  seen: jax.Array,
   guidance_weight: float,
-  interval: tuple[float, float] = (0.0, 1.0),
-) -> Callable[..., jax.Array]:
-  """Binds a denoiser to parameters, images and guidance (sec. 3.1).
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Binds a denoiser to parameters, photos and guidance (sec. 3.1).
 
   Args:
-    denoise: (params, z_t, image, t, ...) -> x_hat, of diffusion.make_denoiser.
+    denoise: (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
     params: parameters of the network.
-    image: normalised photographs and, for networks that see prompts, these:
-      float [B, H, W, 3 or more]; the unconditional branch sees zeros in all.
+    seen: what the network sees of each photo, float [B, ...]; the
+      unconditional branch sees zeros.
     guidance_weight: w of diffusion.guide; 0 skips the unconditional branch.
-    interval: lowest and highest t to guide at (Kynkaanniemi et al. 2024).
 
   Returns:
-    (z_t, t) -> guided x_hat; both branches run as one batch. A third argument,
-    the x_before of self-conditioning, is passed to both.
+    (z_t, t) -> guided x_hat; both branches run as one batch.
   """
   if guidance_weight == 0:
-    return lambda z_t, t, *before: denoise(params, z_t, image, t, *before)
-  images = _both(image, jnp.zeros_like(image))
+    return lambda z_t, t: denoise(params, z_t, seen, t)
+  # Row by row, so that no row moves to another device.
+  both = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
+  seen_or_not = both(seen, jnp.zeros_like(seen))
 
-  def denoise_both(z_t, t, *before):
-    twice = [_both(a, a) for a in (z_t, t, *before)]
-    x_hat = denoise(params, twice[0], images, *twice[1:])
+  def denoise_both(z_t, t):
+    x_hat = denoise(params, both(z_t, z_t), seen_or_not, both(t, t))
     x_hat = x_hat.reshape(-1, 2, *z_t.shape[1:])
-    within = (t >= interval[0]) & (t <= interval[1])
-    weight = jnp.where(within, guidance_weight, 0.0)[:, None, None, None]
-    return diffusion.guide(x_hat[:, 0], x_hat[:, 1], weight)
+    return diffusion.guide(x_hat[:, 0], x_hat[:, 1], guidance_weight)
 
   return denoise_both
 
 
-def _both(cond, uncond):
-  """Joins two batches row by row, so that no row moves to another device."""
-  return jnp.stack([cond, uncond], 1).reshape(-1, *cond.shape[1:])
-
-
-class Interval(NamedTuple):
-  """The state and the times of one sampling step.
-
-  Attributes:
-    z_t: noisy codes at t, float32 [B, H, W, C].
-    x_before: x_hat of the last step, shape of z_t; zeros in the first step.
-    first: whether this is the first step, bool [].
-    t: current time, float32 [].
-    s: time to reach, below t.
-    before: time of x_before, above t; equal to t in the first step.
-    logsnr: time -> logsnr, see Schedule.logsnr.
-    noise: standard normal noise, shape of z_t, for methods that add some.
-    variance: 'large' or 'small', see ddpm_step.
-  """
-
-  z_t: jax.Array
-  x_before: jax.Array
-  first: jax.Array
-  t: jax.Array
-  s: jax.Array
-  before: jax.Array
-  logsnr: Callable[[jax.Array], jax.Array]
-  noise: jax.Array
-  variance: str
-
-
-# A method maps (predict, interval) to (z_s, x_hat); it may call
-# predict(z, t, x_before) -> x_hat more than once.
-Predict = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-def _ddpm(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
-  x_hat = predict(i.z_t, i.t, i.x_before)
-  times = i.logsnr(i.t), i.logsnr(i.s)
-  return ddpm_step(i.z_t, x_hat, i.noise, *times, i.variance), x_hat
-
-
-def _ddim(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
-  x_hat = predict(i.z_t, i.t, i.x_before)
-  return ddim_step(i.z_t, x_hat, i.logsnr(i.t), i.logsnr(i.s)), x_hat
-
-
-def _dpmpp(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
-  x_hat = predict(i.z_t, i.t, i.x_before)
-  x_before = jnp.where(i.first, x_hat, i.x_before)
-  times = (i.logsnr(time) for time in (i.t, i.s, i.before))
-  return dpmpp_step(i.z_t, x_hat, x_before, *times), x_hat
-
-
-def _heun(predict: Predict, i: Interval) -> tuple[jax.Array, jax.Array]:
-  """Takes a DDIM step to s, then repeats it with the mean x_hat of t and s.
-
-  Source: DPM-Solver++(2S) with r = 1, second order, Lu et al. 2022.
-  """
-  times = i.logsnr(i.t), i.logsnr(i.s)
-  x_hat = predict(i.z_t, i.t, i.x_before)
-  x_ahead = predict(ddim_step(i.z_t, x_hat, *times), i.s, x_hat)
-  return ddim_step(i.z_t, (x_hat + x_ahead) / 2, *times), x_hat
-
-
-METHODS = {'ddpm': _ddpm, 'ddim': _ddim, 'dpmpp': _dpmpp, 'heun': _heun}
-
-
-class Steering(NamedTuple):
-  """What is known of a sample before it is drawn.
-
-  Attributes:
-    known: x of the pixels that are known, float [B, H, W, C]; 0 in all channels
-      of the others. x_hat is set to it at every step, so the rest can follow.
-    start: x to begin from, float [B, H, W, C]; noised to t = strength, from
-      where the steps lead to 0 (Meng et al. 2022).
-    strength: float32 [] in (0, 1]; at 1 start has no influence.
-  """
-
-  known: jax.Array
-  start: jax.Array
-  strength: jax.Array
-
-
 def sample(
-  denoise_fn: Callable[..., jax.Array],
+  denoise_fn: Callable[[jax.Array, jax.Array], jax.Array],
   key: jax.Array,
   shape: tuple[int, ...],
   schedule: Schedule,
@@ -230,10 +211,8 @@ def sample(
   method: str = 'ddpm',
   variance: str = 'large',
   valid_mask: jax.Array | None = None,
-  time_difference: float = 0.0,
-  self_conditioning: bool = False,
-  on_step: Callable[[], None] | None = None,
-  steering: Steering | None = None,
+  *,
+  start: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
   """Draws codes in num_steps equidistant steps from t = 1 to t = 0.
 
@@ -247,11 +226,9 @@ def sample(
     method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
     variance: variance of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; in padding (False) x_hat is held at 0.
-    time_difference: by how many steps z is denoised beyond the time that the
-      next call is given (asymmetric time intervals, Chen et al. 2023).
-    self_conditioning: pass denoise_fn its last x_hat as well, zeros at first.
-    on_step: called on the host when a step begins, also where this is compiled.
-    steering: what is known, and what to begin from.
+    start: (x to begin from, float [B, H, W, C]; strength, float32 [] in
+      (0, 1]). It is noised to t = strength, from where the steps lead to 0
+      (Meng et al. 2022); at 1 it has no influence.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
@@ -259,87 +236,40 @@ def sample(
   Raises:
     ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
-  _check(num_steps, method)
-  noise = _noise_of(_one_key_a_sample(key, shape[0]), shape)
-  fixed = shape[0], valid_mask, self_conditioning, steering and steering.known
-  predict = _predictor(denoise_fn, *fixed)
-  from_t, tell = steering.strength if steering else 1, _teller(on_step)
-
-  def step(carry, i):
-    tell()
-    z_t, x_before = carry
-    times = _times(i, num_steps, time_difference, from_t)
-    drawn = schedule.logsnr, noise(i - 1), variance
-    interval = Interval(z_t, x_before, i == num_steps, *times, *drawn)
-    return METHODS[method](predict, interval), None
-
-  first = _begin(noise(num_steps), steering, schedule)
-  steps = jnp.arange(num_steps, 1, -1)
-  (z_t, x_before), _ = jax.lax.scan(step, (first, jnp.zeros_like(first)), steps)
-  tell()
-  return predict(z_t, from_t / num_steps, x_before)
-
-
-def _times(i, num_steps, time_difference, from_t):
-  """Returns t, s and the time before of step i, see Interval."""
-  return (
-    from_t * i / num_steps,
-    from_t * jnp.maximum(i - 1 - time_difference, 0) / num_steps,
-    from_t * jnp.minimum(i + 1, num_steps) / num_steps,
-  )
-
-
-def _begin(noise, steering, schedule):
-  """Returns the z_t of the first step."""
-  if steering is None:
-    return noise
-  _, start, t = steering
-  z_t = diffusion.q_sample(start, noise, schedule.alpha(t), schedule.sigma(t))
-  return jnp.where(t < 1, z_t, noise)  # alpha is small at t = 1, but not 0
-
-
-def _check(num_steps, method):
   if num_steps < 1:
     raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
   if method not in METHODS:
     raise ValueError(
       f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
     )
-
-
-def _predictor(denoise_fn, count, valid_mask, self_conditioning, known):
-  """Returns (z_t, t, x_before) -> x_hat, clipped, masked, true to `known`."""
-
-  def predict(z_t, t, x_before):
-    t = jnp.full(count, t, jnp.float32)
-    x_hat = denoise_fn(z_t, t, *([x_before] if self_conditioning else []))
-    # Guidance overshoots; the steps recompute eps from the clipped x_hat.
-    x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
-    if known is not None:
-      x_hat = jnp.where(jnp.any(known != 0, -1, keepdims=True), known, x_hat)
-    return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
-
-  return predict
-
-
-def _teller(on_step):
-  """Returns () -> None that calls on_step whenever the program comes there."""
-  # Without arguments: to read one within a callback may wait for the program
-  # that waits for the callback.
-  return lambda: on_step and jax.debug.callback(on_step)
-
-
-def _noise_of(keys, shape):
-  """Returns i -> noise of `shape`: z_1 at i = num_steps, else of step i + 1."""
+  keys = _one_key_per_sample(key, shape[0])
 
   def noise(i):
-    draw = lambda k: jax.random.normal(jax.random.fold_in(k, i), shape[1:])
+    draw = lambda k: jax.random.normal(
+      jax.random.fold_in(k, i), shape[1:], jnp.float32
+    )
     return jax.vmap(draw)(keys)
 
-  return noise
+  def predict(z_t, t):
+    x_hat = denoise_fn(z_t, jnp.full(shape[0], t, jnp.float32))
+    # Guidance overshoots; the steps recompute eps from the clipped x_hat.
+    x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
+    return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
+
+  z, first = noise(num_steps), jnp.float32(1)
+  if start is not None:
+    x, first = start
+    noised = diffusion.q_sample(
+      x, z, schedule.alpha(first), schedule.sigma(first)
+    )
+    z = jnp.where(first < 1, noised, z)  # alpha is small at t = 1, but not 0
+  time = lambda i: first * jnp.asarray(i, jnp.float32) / num_steps
+  return METHODS[method](
+    predict, z, num_steps, time, schedule.logsnr, noise, variance
+  )
 
 
-def _one_key_a_sample(key, count):
+def _one_key_per_sample(key, count):
   """Returns typed keys [count] from one or several keys, typed or legacy."""
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.wrap_key_data(key)

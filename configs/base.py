@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import codec, diffusion, models, palette, sampler, schedule
 from bitseg_jax.data import transforms
+from bitseg_jax.models import encoder
 from bitseg_jax.runs import train_state
 from bitseg_jax.runs.schema import Setting, to_config
 
@@ -46,6 +47,13 @@ DATA = {
     128,
     'longest side of a photo in pixels; photos are padded to a square of it',
     least=4,
+    most=2048,
+  ),
+  'code_size': Setting(
+    0,
+    'longest side of the id map in pixels, which divides image_size: a photo '
+    'may be seen larger than it is divided; 0 is image_size',
+    least=0,
     most=2048,
   ),
   'augment': Setting(
@@ -133,30 +141,8 @@ DIFFUSION = {
     -4.0, 'shift of the sigmoid weight along logsnr', least=-40, most=40
   ),
   'decoupled': Setting(True, 'multiply the weight by -dlogsnr/dt'),
-  'loss': Setting(
-    'squared',
-    'how far x_hat is from x; cross_entropy takes each bit as a probability',
-    choices=diffusion.LOSSES,
-  ),
-  'size_power': Setting(
-    0.0,
-    'weight of small entities in the loss: with 0 all pixels count alike, '
-    'with 1 all entities do',
-    least=0,
-    most=4,
-  ),
   'cond_drop_rate': Setting(
     0.05, 'share of samples without their photo, for guidance', least=0, most=1
-  ),
-  'prompt_rate': Setting(
-    0.0,
-    'share of training images that come with the codes of a few known pixels, '
-    'in input channels of their own; a network trained with 0 has none',
-    least=0,
-    most=1,
-  ),
-  'self_conditioning': Setting(
-    False, 'show the network its last x_hat (Chen et al. 2023)'
   ),
 }
 
@@ -185,6 +171,22 @@ MODEL = {
     least=1,
     most=64,
   ),
+  'encoder': Setting(
+    'none',
+    'EfficientNet-Lite with ImageNet weights, which encodes each photo once '
+    'for the network',
+    choices=('none', *encoder.WIDTH_AND_DEPTH),
+  ),
+  'encoder_width': Setting(
+    128, "channels of the encoder's features", least=1, most=4096
+  ),
+  'encoder_rate': Setting(
+    0.0,
+    "learning rate of the encoder's ImageNet weights, as a share of that of "
+    'all others; 0 leaves them as they are',
+    least=0,
+    most=1,
+  ),
   'dtype': Setting(
     'float32',
     'number format of activations; parameters are always float32',
@@ -195,12 +197,6 @@ MODEL = {
     "cuDNN's attention kernel, on NVIDIA GPUs from Ampere on, in bfloat16",
     free=True,
   ),
-  'fold_columns': Setting(
-    False,
-    'fold two columns of the first level into its channels: the same function '
-    'in less memory on TPU, if they are 64; slower on CPU',
-    free=True,
-  ),
   'remat': Setting(
     False, 'compute blocks twice, to keep less in memory', free=True
   ),
@@ -209,6 +205,13 @@ MODEL = {
 TRAIN = {
   'batch_size': Setting(
     8, 'images in a batch, over all devices', least=1, most=1_000_000
+  ),
+  'draws': Setting(
+    1,
+    'how often each image of a batch is used, with other times and noise; it '
+    'is encoded once',
+    least=1,
+    most=1024,
   ),
   'accumulate': Setting(
     1,
@@ -312,23 +315,6 @@ SAMPLE = {
   ),
   'guidance_weight': Setting(
     1.0, 'classifier-free guidance; 0 is off', least=-100, most=100, free=True
-  ),
-  'guidance_interval': Setting(
-    (0.0, 1.0),
-    'least and most t to guide at',
-    of=float,
-    least=0,
-    most=1,
-    length=2,
-    free=True,
-  ),
-  'time_difference': Setting(
-    0.0,
-    'how many steps further a step goes than the network is told (the time '
-    'difference of Chen et al. 2023)',
-    least=0,
-    most=1000,
-    free=True,
   ),
 }
 

@@ -13,7 +13,6 @@ def get_config():
   """Returns the config."""
   config = universal_small.get_config()
   config.data.crop_scale = (0.3, 1.2)  # as the teacher
-  config.diffusion.prompt_rate = 0.5  # as the teacher
   config.distill.teacher = 'photos'
   config.sample.num_steps = 4
   config.sample.guidance_weight = 0.0

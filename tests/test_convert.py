@@ -90,5 +90,5 @@ def test_what_cannot_be_is_said_in_one_line(random_run, tmp_path, capsys):
   refuse('nowhere: no such folder', 'nowhere', output)
   refuse('are of an official', random_run, output, main)
   refuse('attention_levels is ()', random_run, source, to='official')
-  main.diffusion.prompt_rate = 0.5
-  refuse('prompt_rate is 0.5', source, output, main)
+  main.model.encoder = 'lite0'
+  refuse("encoder is 'lite0'", source, output, main)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitseg_jax import codec, diffusion
+from bitseg_jax import diffusion
 from bitseg_jax.schedule import Schedule
 
 SCHEDULE = Schedule('cosine', 0.1)
@@ -85,48 +85,3 @@ def test_the_denoiser_bounds_x_by_tanh():
   )
   x_hat = denoise(100.0, z_t, None, jnp.array([0.2, 0.8]))
   assert np.abs(x_hat).max() <= 1
-
-
-def test_cross_entropy_is_that_of_the_code():
-  bits = codec.make_codec('analog_bits', 16)
-  codes = jax.random.randint(jax.random.key(0), (2, 4, 4), 0, 16)
-  x_hat = jnp.tanh(jax.random.normal(jax.random.key(1), (2, 4, 4, 4)))
-  of_code = jnp.take_along_axis(
-    bits.probabilities(x_hat), codes[..., None], axis=-1
-  )
-  loss = diffusion.denoising_loss(
-    x_hat,
-    bits.encode(codes),
-    jnp.ones(2),
-    jnp.ones((2, 4, 4), bool),
-    kind='cross_entropy',
-  )
-  np.testing.assert_allclose(loss, -jnp.log(of_code).mean((1, 2, 3)), rtol=1e-5)
-
-
-def test_cross_entropy_stays_finite_where_tanh_is_saturated():
-  x = jnp.ones((1, 2, 2, 3))
-  args = x, jnp.ones(1), jnp.ones((1, 2, 2), bool)
-  for x_hat, least in ((x, 0.0), (-x, 10.0)):
-    loss = diffusion.denoising_loss(x_hat, *args, kind='cross_entropy')
-    assert least <= loss[0] < 100
-
-
-def test_size_weights_turn_pixels_into_entities():
-  codes = jnp.array([[[3, 3, 3], [3, 5, -1]]])
-  np.testing.assert_allclose(
-    diffusion.size_weights(codes, 8, 1.0),
-    [[[0.25, 0.25, 0.25], [0.25, 1, 0]]],
-    rtol=1e-6,
-  )
-  alike = diffusion.size_weights(codes, 8, 0.0)
-  np.testing.assert_allclose(alike, codes >= 0)
-
-
-def test_loss_weighs_pixels_as_it_is_told():
-  x = jnp.zeros((1, 1, 3, 1))
-  x_hat = jnp.array([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1)
-  weights = jnp.array([[[3.0, 1.0, 100.0]]])
-  valid = jnp.array([[[True, True, False]]])
-  loss = diffusion.denoising_loss(x_hat, x, jnp.ones(1), valid, weights)
-  np.testing.assert_allclose(loss, [(3 * 1 + 1 * 4) / 4])

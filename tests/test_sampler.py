@@ -169,29 +169,23 @@ def test_the_error_falls_with_the_order_of_the_method(method, order):
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     return jnp.sqrt(alpha**2 * data_variance + sigma**2)
 
-  def predict(z_t, t, x_before):
+  def predict(z_t, t):
     return schedule.alpha(t) * data_variance * z_t / scale(t) ** 2
 
   def error(num_steps):
-    times = jnp.linspace(0.8, 0.2, num_steps + 1)
-    z, x_before = jnp.ones((1, 1, 1, 1)), jnp.zeros((1, 1, 1, 1))
-    for i in range(num_steps):
-      before = times[max(i - 1, 0)]
-      z, x_before = sampler.METHODS[method](
-        predict,
-        sampler.Interval(
-          z,
-          x_before,
-          jnp.array(i == 0),
-          times[i],
-          times[i + 1],
-          before,
-          schedule.logsnr,
-          jnp.zeros_like(z),
-          'large',
-        ),
-      )
-    return float(abs(z.item() - scale(times[-1]) / scale(times[0])))
+    # From t = .8 to .2, where the last step returns x_hat instead of moving.
+    time = lambda i: 0.2 + 0.6 * (i - 1) / num_steps
+    x_hat = sampler.METHODS[method](
+      predict,
+      jnp.ones((1, 1, 1, 1)),
+      num_steps + 1,
+      time,
+      schedule.logsnr,
+      None,
+      'large',
+    )
+    z = x_hat / predict(1.0, 0.2)
+    return float(abs(z.item() - scale(0.2) / scale(0.8)))
 
   assert 0.8 * 2**order < error(10) / error(20) < 1.5 * 2**order
 
@@ -217,87 +211,6 @@ def test_a_legacy_key_is_one_key():
   np.testing.assert_array_equal(sample(legacy), sample(typed))
   with pytest.raises(ValueError, match='give 1 key or 2'):
     sample(jax.random.split(typed, 3))
-
-
-def test_guidance_acts_within_its_interval():
-  denoise = lambda params, z_t, image, t: (
-    image.mean(-1, keepdims=True) + 0 * z_t
-  )
-  image = jnp.ones((3, 2, 2, 3))
-  at = jnp.array([0.1, 0.5, 0.9])
-  x_hat = sampler.guided(denoise, None, image, 2.0, (0.3, 0.7))(image, at)
-  np.testing.assert_allclose(x_hat[:, 0, 0, 0], [1, 3, 1])
-
-
-@pytest.mark.parametrize('method', sampler.METHODS)
-def test_asymmetric_steps_still_end_at_the_truth(method):
-  truth = jnp.sign(jax.random.normal(jax.random.key(1), SHAPE))
-  out = sampler.sample(
-    lambda z_t, t: truth,
-    jax.random.key(0),
-    SHAPE,
-    SCHEDULE,
-    method=method,
-    time_difference=1.0,
-  )
-  np.testing.assert_allclose(out, truth)
-
-
-def test_asymmetric_steps_hand_on_less_noise():
-  seen = []
-  for difference in (0.0, 1.0):
-
-    def denoise(z_t, t, kept=seen):
-      jax.debug.callback(lambda z: kept.append(float(z.std())), z_t)
-      return 0 * z_t
-
-    sampler.sample(
-      denoise,
-      jax.random.key(0),
-      (4, 16, 16, 2),
-      SCHEDULE,
-      num_steps=4,
-      method='ddim',
-      time_difference=difference,
-    )
-    jax.effects_barrier()
-  plain, asymmetric = np.reshape(seen, (2, 4))
-  assert plain[0] == asymmetric[0]
-  assert (asymmetric[1:] < plain[1:]).all()
-
-
-@pytest.mark.parametrize('method', ['ddpm', 'ddim', 'dpmpp'])
-def test_self_conditioning_hands_on_the_x_hat_of_the_step_before(method):
-  seen = []
-
-  def denoise(z_t, t, x_before):
-    jax.debug.callback(
-      lambda t, x: seen.append((float(t), float(x.max()))), t[0], x_before
-    )
-    return jnp.zeros_like(z_t) + t[0] / 2  # what it says names its time
-
-  sampler.sample(
-    denoise,
-    jax.random.key(0),
-    SHAPE,
-    SCHEDULE,
-    num_steps=4,
-    method=method,
-    self_conditioning=True,
-  )
-  jax.effects_barrier()
-  expected = [(1, 0), (0.75, 0.5), (0.5, 0.375), (0.25, 0.25)]
-  np.testing.assert_allclose(sorted(seen, reverse=True), expected)
-
-
-def test_both_branches_of_guidance_see_the_same_x_before():
-  z_t, image, before = jax.random.normal(jax.random.key(0), (3, 4, 8, 8, 3))
-  t = jnp.linspace(0.1, 1, 4)
-  denoise = lambda params, z, i, t, b: jnp.tanh(z + i + 2 * b)
-  out = sampler.guided(denoise, None, image, 0.7)(z_t, t, before)
-  expected = 1.7 * jnp.tanh(z_t + image + 2 * before)
-  expected -= 0.7 * jnp.tanh(z_t + 2 * before)
-  np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('num_steps', [3, 5, 6, 7, 10, 20, 49])

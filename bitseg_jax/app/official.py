@@ -52,16 +52,7 @@ def check_config(config: ConfigDict) -> None:
       bool(model.attention_levels),
       'at least one level, with which the middle has attention too',
     ),
-    'diffusion.prompt_rate': (
-      config.diffusion.prompt_rate,
-      not config.diffusion.prompt_rate,
-      '0, for it sees no marks',
-    ),
-    'diffusion.self_conditioning': (
-      config.diffusion.self_conditioning,
-      not config.diffusion.self_conditioning,
-      'False',
-    ),
+    'model.encoder': (model.encoder, model.encoder == 'none', "'none'"),
   }
   for name, (value, good, needed) in wanted.items():
     if not good:

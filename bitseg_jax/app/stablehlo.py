@@ -48,13 +48,18 @@ def export(
   folder = pathlib.Path(path)
   _check_folder(folder)
   leaves, structure = jax.tree.flatten(params)
-  draw = draw_samples.make_sample_fn(parts, settings, None)
+  functions = draw_samples.make_functions(
+    parts, build.sampler_options(settings), None
+  )
 
   def sample(leaves, image, size, seed, numbers):
     # The Segmenter draws sample n of a seed with the same key.
-    key = jax.random.key(seed)
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
-    x_hat = draw(jax.tree.unflatten(structure, leaves), image, size, keys)
+    params = jax.tree.unflatten(structure, leaves)
+    labels = jnp.stack([numbers, jnp.zeros_like(numbers)], axis=-1)
+    seen = functions.encode(params, image)
+    x_hat = functions.sample(
+      params, seen, size, labels, seed.astype(jnp.uint32)
+    )
     return parts.codec.decode(x_hat)
 
   side = parts.image_size

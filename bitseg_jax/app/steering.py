@@ -128,20 +128,17 @@ def crop(said: Said, box: Box) -> Said:
 
 
 def _plan(said, image, parts):
-  """Codes of known and start at the model's size.
+  """Codes of start, obeying what is known, at the model's size.
 
   Entities get the codes of the places where they are known, as in training.
   """
-  size = transforms.fit_longest_side(*image.shape[:2], parts.image_size)
+  size = transforms.fit_longest_side(*image.shape[:2], parts.code_size)
   known = prompts.shrink(said.known, size)
-  if said.start is None:
-    return _codes(known, parts), np.full(size, -1, np.int32)
   whole = obeying.obey(_whole(said.start), said.known, image)
   small = transforms.resize_ids(whole, size)
   for entity in np.unique(known[known >= 0]):
     small[known == entity] = whole[said.known == entity][0]
-  start = _codes(small, parts)
-  return np.where(known >= 0, start, -1).astype(np.int32), start
+  return _codes(small, parts)
 
 
 def _codes(id_map, parts):
@@ -158,7 +155,7 @@ def _whole(start):
 
 def _as_drawn(said, image, count, parts):
   """The given segmentation as so many certain samples."""
-  size = transforms.fit_longest_side(*image.shape[:2], parts.image_size)
+  size = transforms.fit_longest_side(*image.shape[:2], parts.code_size)
   codes = _codes(transforms.resize_ids(_whole(said.start), size), parts)
   certain = np.eye(parts.codec.num_codes, dtype=np.float32)[codes]
   return np.stack([codes] * count), lambda n: certain

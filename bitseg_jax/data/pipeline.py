@@ -5,7 +5,7 @@ A source is anything with len() and [i] -> {'name': str, 'image': uint8
 smaller than its id maps. A training batch holds
 
   image  uint8 [B, S, S, 3]   padded with the mean colour
-  codes  int16 [B, S, S]      -1 where unlabelled or padding
+  codes  int16 [B, G, G]      G divides S; -1 where unlabelled or padding
 
 Bits are made on the device, because codes take a tenth of their bytes.
 """
@@ -39,6 +39,7 @@ class TrainingExample(grain.transforms.RandomMap):
     crop_scale: see transforms.random_box; (1, 1) turns it off.
     crop_aspect: see transforms.random_box; 1 turns it off.
     paste_rate: share of examples that get entities of another photo.
+    code_size: side G of the codes, which divides S; 0: S.
     donors: endless records, where those photos are drawn from.
   """
 
@@ -50,6 +51,7 @@ class TrainingExample(grain.transforms.RandomMap):
   crop_scale: tuple[float, float] = (1.0, 1.0)
   crop_aspect: float = 1.0
   paste_rate: float = 0.0
+  code_size: int = 0
   donors: Sequence[dict[str, Any]] = ()
 
   def random_map(
@@ -63,6 +65,7 @@ class TrainingExample(grain.transforms.RandomMap):
         image, id_map, *self._draw(other, rng), rng
       )
     image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
+    id_map = _every_nth(id_map, self.code_size)
     if self.palette is None:
       codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
     else:
@@ -82,6 +85,12 @@ class TrainingExample(grain.transforms.RandomMap):
     image = transforms.resize_image(record['image'], size, box)
     id_map = transforms.resize_ids(id_map, size, box)
     return transforms.augment(image, id_map, rng, self.augment)
+
+
+def _every_nth(id_map, side):
+  """Takes the pixels in the middle of squares, so that `side` remain."""
+  every = len(id_map) // (side or len(id_map))
+  return id_map[every // 2 :: every, every // 2 :: every]
 
 
 def training_batches(
@@ -191,18 +200,19 @@ def _init_worker(index: int, count: int) -> None:
 
 
 def evaluation_example(
-  record: dict[str, Any], image_size: int
+  record: dict[str, Any], image_size: int, code_size: int = 0
 ) -> dict[str, Any]:
   """Turns a record into an evaluation example: all annotators, nothing random.
 
   Args:
     record: a record of a source.
     image_size: side S of the padded square in pixels.
+    code_size: side G of the codes, which divides S; 0: S.
 
   Returns:
     {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list
-    of int32 [S, S]}. size is the height and width of the resized photo within
-    the square; id maps are -1 where unlabelled or padding.
+    of int32 [G, G]}. size is the height and width of the resized photo within
+    the square of G; id maps are -1 where unlabelled or padding.
   """
   size = transforms.fit_longest_side(*record['id_maps'][0].shape, image_size)
   image = transforms.resize_image(record['image'], size)
@@ -215,6 +225,8 @@ def evaluation_example(
   return {
     'name': record['name'],
     'image': padded[0][0],
-    'size': np.array(size, np.int32),
-    'id_maps': [id_map for _, id_map in padded],
+    'size': np.array(
+      [-(-n * (code_size or image_size) // image_size) for n in size], np.int32
+    ),
+    'id_maps': [_every_nth(id_map, code_size) for _, id_map in padded],
   }

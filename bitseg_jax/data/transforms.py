@@ -15,22 +15,14 @@ from bitseg_jax import IGNORE_ID
 
 cv2.setNumThreads(0)  # the readers are threads already
 
-# ImageNet statistics of images scaled to [0, 1].
-IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
-# The colour outside the photo, nearly 0 once normalised.
-PAD_COLOR = tuple(int(c) for c in np.round(IMAGE_MEAN * 255))
+# The colour outside the photo: ImageNet's mean, nearly 0 once normalised.
+PAD_COLOR = (124, 116, 104)
 
 AUGMENTATIONS = ('full', 'strong', 'flip', 'none')
 
 # (top, left, bottom, right), relative: 0 and 1 are the edges of the photo.
 Box = tuple[float, float, float, float]
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-
-
-def normalize_image(image):
-  """Normalises images, uint8 [..., 3], numpy or jax, to float32 (ImageNet)."""
-  return (image.astype(np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
 
 
 def fit_longest_side(

@@ -1,6 +1,9 @@
-"""Draws samples of the diffusion for images, on all devices and processes."""
+"""Draws samples of the diffusion, for evaluation and for photos alike.
 
-import functools
+Each image is encoded once for all of its samples. Batches have one size and are
+filled up, so that everything is compiled once.
+"""
+
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -9,255 +12,236 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from bitseg_jax import sampler
-from bitseg_jax.data import pipeline, transforms
-from bitseg_jax.evaluation import prompts
-from bitseg_jax.runs import build, devices
-from bitseg_jax.runs.log import progress_bar
+from bitseg_jax.runs import devices
+from bitseg_jax.runs.build import Experiment, SamplerOptions
 
 
 class Progress(NamedTuple):
-  """How far the drawing of samples is.
-
-  Attributes:
-    drawn: samples that are drawn.
-    at_work: samples that are drawn now, all at once.
-    total: samples in all.
-    step: step of the sampler that those at work are in, from 1; 0 before.
-    num_steps: steps of each sample.
-  """
+  """How many samples are drawn, of how many."""
 
   drawn: int
-  at_work: int
   total: int
-  step: int
-  num_steps: int
 
 
-def make_sample_fn(
-  parts: build.Experiment,
-  settings: ConfigDict,
+class Functions(NamedTuple):
+  """The two compiled programs that draw samples.
+
+  Attributes:
+    encode: (params, image uint8 [B, S, S, 3]) -> seen [B, ...].
+    sample: (params, seen, size int32 [B, 2], labels int32 [B, 2], seed uint32
+      [], *start) -> x_hat float32 [B, G, G, C], which is 0 in the padding
+      beyond size. A sample depends on seed and label alone, whatever the
+      batch. start is codes int32 [B, G, G], -1 where nothing is said, and
+      strength, float32 [], for programs that were made for it.
+  """
+
+  encode: Callable[..., jax.Array]
+  sample: Callable[..., jax.Array]
+
+
+def make_functions(
+  parts: Experiment,
+  options: SamplerOptions,
   mesh: Mesh | None,
-  on_step: Callable[[], None] | None = None,
-  steered: bool = False,
-) -> Callable[..., jax.Array]:
-  """Compiles the sampler of a trained model.
+  with_start: bool = False,
+) -> Functions:
+  """Compiles what draws samples of a trained model.
 
   Args:
-    parts: parts of the run, as from build.build.
-    settings: `sample` section of the config.
+    parts: of the run, as from build.build.
+    options: how samples are drawn, see build.sampler_options.
     mesh: devices over which batches are split; None = for export.
-    on_step: called on the host when a step of the sampler begins.
-    steered: whether sample_fn also takes known and start, codes int32 [B, S, S]
-      that are -1 where nothing is known, and strength, see sampler.sample.
-
-  Returns:
-    sample_fn(params, image uint8 [B, S, S, 3], size int32 [B, 2], keys [B])
-    -> x_hat float32 [B, S, S, C], which is 0 in the padding beyond size.
+    with_start: whether samples begin from a segmentation, see sampler.sample.
   """
-  encode = parts.codec.encode
-  guidance = settings.guidance_weight, tuple(settings.guidance_interval)
 
-  def sample_fn(params, image, size, keys, *steering):
-    along = jnp.arange(parts.image_size)
+  def sample(params, seen, size, labels, seed, *start):
+    # Named, so that a program's default generator changes no sample.
+    key = jax.random.key(seed, impl='threefry2x32')
+    fold = lambda label: jax.random.fold_in(
+      jax.random.fold_in(key, label[0]), label[1]
+    )
+    along = jnp.arange(parts.code_size)
     valid = (along[:, None] < size[:, 0, None, None]) & (
       along < size[:, 1, None, None]
     )
-    steer = None
-    if steered:
-      known, start, strength = steering
-      steer = sampler.Steering(encode(known), encode(start), strength)
-    seen = _seen(parts, image, steering[0] if steered else None)
+    if with_start:
+      start = parts.codec.encode(start[0]), start[1]
     return sampler.sample(
-      sampler.guided(parts.denoise, params, seen, *guidance),
-      keys,
+      sampler.guided(parts.denoise, params, seen, options.guidance_weight),
+      jax.vmap(fold)(labels),
       (*valid.shape, parts.codec.channels),
       parts.schedule,
-      num_steps=settings.num_steps,
-      method=settings.method,
-      variance=settings.variance,
-      valid_mask=valid,
-      time_difference=settings.time_difference,
-      self_conditioning=parts.self_conditioning,
-      on_step=on_step,
-      steering=steer,
+      options.num_steps,
+      options.method,
+      options.variance,
+      valid,
+      start=start or None,
     )
 
   if mesh is None:
-    return jax.jit(sample_fn)
-  split = devices.split_on(mesh)
-  # Every device holds all results, so that any process can read its rows.
-  return jax.jit(
-    sample_fn,
-    # Parameters lie as they are.
-    in_shardings=(None, *[split] * 3, *[split, split, None] * steered),
-    out_shardings=devices.copied_on(mesh),
-    compiler_options=devices.compiler_options(mesh),
+    return Functions(jax.jit(parts.encode), jax.jit(sample))
+  rows = devices.split_on(mesh)
+  placed = {
+    'out_shardings': rows,
+    'compiler_options': devices.compiler_options(mesh),
+  }
+  # Parameters lie as they are.
+  given = None, *[rows] * 3, None, *[rows, None] * with_start
+  return Functions(
+    jax.jit(parts.encode, in_shardings=(None, rows), **placed),
+    jax.jit(sample, in_shardings=given, **placed),
   )
 
 
-def _seen(parts, image, known):
-  """What the network sees of photos: their pixels and, if it can, the marks."""
-  seen = transforms.normalize_image(image)
-  if not parts.sees_prompts:
-    return seen
-  nothing = jnp.full(image.shape[:3], -1)
-  marks = nothing if known is None else prompts.widen(known)
-  return jnp.concatenate([seen, parts.codec.encode(marks)], axis=-1)
+class Jobs(NamedTuple):
+  """Which samples of which images are drawn.
+
+  Attributes:
+    images: each a function that reads an image: {'image': uint8 [S, S, 3],
+      'size': int32 [2], ...}, see pipeline.evaluation_example. With strength it
+      has 'start' too, codes int32 [G, G], -1 where nothing is said.
+    counts: number of samples of each image.
+    seed: of all samples.
+    shared_noise: whether sample n of every image begins with the same noise;
+      else with noise of its own.
+    strength: how much of 'start' may change, see sampler.sample.
+  """
+
+  images: Sequence[Callable[[], dict[str, Any]]]
+  counts: Sequence[int]
+  seed: int
+  shared_noise: bool = False
+  strength: float | None = None
 
 
-def make_codes_fn(
-  parts: build.Experiment, settings: ConfigDict, mesh: Mesh
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """Compiles the sampler with the decoding of what it draws.
+def draw(
+  functions: Functions,
+  params: Any,
+  jobs: Jobs,
+  mesh: Mesh,
+  batch_size: int,
+) -> Iterator[tuple[int, dict[str, Any], np.ndarray]]:
+  """Draws samples of images; each process gets those of its own images.
+
+  While the devices draw one batch, the images of the next are read and the
+  caller has the samples of the last.
 
   Args:
-    parts: the experiment.
-    settings: the config's `sample` section.
-    mesh: devices; batches are split over them.
+    functions: as from make_functions.
+    params: parameters of the network.
+    jobs: what to draw.
+    mesh: devices.
+    batch_size: samples drawn at once, by all processes together.
 
-  Returns:
-    codes_fn(params, image, size, keys), see make_sample_fn -> (codes int16
-    [B, S, S], finite bool [B]), rows split over the devices. Codes of encodings
-    that are decoded on the host (RGB) come as x_hat float32 [B, S, S, C].
+  Yields:
+    (index of the image, what was read of it, x_hat float32 [n, G, G, C]) for
+    the samples of an image that a batch has drawn, in the order of images; an
+    image of many samples comes several times.
+
+  Raises:
+    ValueError: a sample is not finite; decoded, it would pass for a segment.
   """
-  split = devices.split_on(mesh)
-  sample_fn = make_sample_fn(parts, settings, None)
+  if not sum(jobs.counts):
+    return
+  rows = len(devices.local_rows(mesh, batch_size))
+  at_once = len(mesh.local_devices)  # images that are encoded
+  processes = range(jax.process_count())
+  pairs = [
+    [
+      (i, n)
+      for i, count in enumerate(jobs.counts)
+      if i % len(processes) == process
+      for n in range(count)
+    ]
+    for process in processes
+  ]
+  batches = [  # of each process
+    [of_one[at : at + rows] for at in range(0, max(map(len, pairs)), rows)]
+    for of_one in pairs
+  ]
+  # The images of each batch that are not in the one before.
+  new = [
+    [
+      sorted({i for i, _ in now} - {i for i, _ in before})
+      for before, now in zip([[], *of_one], of_one, strict=False)
+    ]
+    for of_one in batches
+  ]
+  for of_one in new:  # with no image of its own, it still takes part
+    of_one[0] = of_one[0] or [0]
+  mine = jax.process_index()
+  examples, seen = {}, {}
 
-  def codes_fn(params, image, size, keys):
-    x_hat = sample_fn(params, image, size, keys)
-    finite = jnp.all(jnp.isfinite(x_hat), axis=(1, 2, 3))
-    if parts.codec.on_device:
-      return parts.codec.decode(x_hat).astype(jnp.int16), finite
-    return x_hat, finite
+  def read(k):
+    """Reads the new images of a batch."""
+    return (
+      {i: jobs.images[i]() for i in new[mine][k]} if k < len(new[mine]) else {}
+    )
 
-  return jax.jit(
-    codes_fn,
-    in_shardings=(None, split, split, split),  # parameters lie as they are
-    out_shardings=split,
-    compiler_options=devices.compiler_options(mesh),
-  )
+  def encode(k):
+    """Encodes the new images of a batch; all processes call this alike."""
+    calls = max(-(-len(of_one[k]) // at_once) for of_one in new)
+    for call in range(calls):
+      some = new[mine][k][call * at_once : (call + 1) * at_once]
+      filled = (some or list(examples)[:1]) * at_once
+      images = np.stack([examples[i]['image'] for i in filled[:at_once]])
+      found = functions.encode(params, devices.put_batch(images, mesh))
+      seen.update(zip(some, devices.local_part(found), strict=False))
+
+  def launch(batch):
+    filled = (batch + (batch or [(next(iter(seen)), 0)]) * rows)[:rows]
+    given = [
+      np.stack([seen[i] for i, _ in filled]),
+      np.stack([examples[i]['size'] for i, _ in filled]),
+      np.array(
+        [(n, 0 if jobs.shared_noise else i) for i, n in filled], np.int32
+      ),
+    ]
+    start = ()
+    if jobs.strength is not None:
+      starts = np.stack([examples[i]['start'] for i, _ in filled])
+      start = devices.put_batch(starts, mesh), jnp.float32(jobs.strength)
+    placed = devices.put_batch(tuple(given), mesh)
+    return functions.sample(params, *placed, np.uint32(jobs.seed), *start)
+
+  def collect(batch, x_hat):
+    x_hat = devices.local_part(x_hat)
+    check_finite(x_hat[: len(batch)])
+    for i in sorted({i for i, _ in batch}):
+      of_image = [row for row, (j, _) in enumerate(batch) if j == i]
+      yield i, examples[i], x_hat[of_image]
+
+  waiting = None
+  with ThreadPoolExecutor(1) as reader:
+    reading = reader.submit(read, 0)
+    for k, batch in enumerate(batches[mine]):
+      examples.update(reading.result())
+      encode(k)
+      launched = batch, launch(batch)
+      reading = reader.submit(read, k + 1)
+      if waiting:
+        yield from collect(*waiting)
+        for i in {i for i, _ in waiting[0]} - {i for i, _ in batch}:
+          if len(examples) > 1:  # one is left, to fill up with
+            del examples[i], seen[i]
+      waiting = launched
+    if waiting:
+      yield from collect(*waiting)
 
 
-def check_finite(finite: np.ndarray) -> None:
+def check_finite(x_hat: np.ndarray) -> None:
   """Checks that a sampler drew numbers.
 
   Args:
-    finite: bool [...], whether each sample is finite.
+    x_hat: float [...].
 
   Raises:
-    ValueError: if one is not; decoded, it would pass for a single segment.
+    ValueError: if one is not finite.
   """
-  if not np.all(finite):
+  if not np.all(np.isfinite(x_hat)):
     raise ValueError(
       'the sampler drew values that are not finite: the weights are damaged or '
       'the model did not train; look at the loss in metrics.jsonl'
     )
-
-
-def to_host(x_hat: jax.Array) -> np.ndarray:
-  """What a sampler drew, as numpy; see check_finite for what it raises."""
-  x_hat = np.asarray(x_hat)
-  check_finite(np.isfinite(x_hat))
-  return x_hat
-
-
-def draw(
-  codes_fn: Callable[..., tuple[jax.Array, jax.Array]],
-  decode: Callable[..., Any],
-  source: Sequence[dict[str, Any]],
-  image_size: int,
-  mesh: Mesh,
-  batch_size: int,
-  num_images: int,
-  num_samples: int,
-  seed: int,
-  description: str,
-) -> Iterator[tuple[int, dict[str, Any], np.ndarray]]:
-  """Samples the first images of a source; each process gets those it drew.
-
-  Sample n of image i depends on (seed, i, n) alone. While the devices draw one
-  batch, the images of the next are read and the caller has those of the last.
-
-  Args:
-    codes_fn: (image, size, keys) -> (codes or x_hat, finite), see
-      make_codes_fn.
-    decode: x_hat -> codes, for encodings that are decoded on the host.
-    source: records.
-    image_size: side S of the padded square.
-    mesh: devices.
-    batch_size: images in a batch; the last is filled up, which does not count.
-    num_images: images.
-    num_samples: samples of each image, N.
-    seed: of the samples.
-    description: of the progress bar.
-
-  Yields:
-    For each image of this process: its index, its example as from
-    pipeline.evaluation_example, its codes int [N, S, S].
-  """
-  progress = progress_bar(num_images * num_samples, description, 'sample')
-  rows = devices.local_rows(mesh, batch_size)
-  read = functools.partial(_read, source, image_size, rows, num_images)
-
-  def launch(start, examples):
-    batch = _fill(examples, len(rows), image_size, mesh)
-    return [
-      codes_fn(*batch, _sample_keys(seed, start, n, batch_size, mesh))
-      for n in range(num_samples)
-    ]
-
-  waiting = None
-  with ThreadPoolExecutor(1) as reader:
-    ahead = reader.submit(read, 0)
-    for start in range(0, num_images, batch_size):
-      found, examples = ahead.result()
-      launched = found, examples, launch(start, examples)
-      ahead = reader.submit(read, min(start + batch_size, num_images))
-      if waiting:
-        yield from _collect(*waiting, decode)
-      progress.update(num_samples * min(batch_size, num_images - start))
-      waiting = launched
-    if waiting:
-      yield from _collect(*waiting, decode)
-  progress.close()
-
-
-def _read(source, image_size, rows, num_images, start):
-  """(indices, examples) of this process's images of the batch from `start`."""
-  found = [start + row for row in rows.tolist() if start + row < num_images]
-  return found, [
-    pipeline.evaluation_example(source[i], image_size) for i in found
-  ]
-
-
-def _collect(found, examples, drawn, decode):
-  """What `draw` yields of one batch, once the devices have drawn it."""
-  parts = []
-  for codes, finite in drawn:
-    check_finite(devices.local_part(finite))
-    parts.append(devices.local_part(codes))
-  for row, (i, example) in enumerate(zip(found, examples, strict=True)):
-    of_image = np.stack([part[row] for part in parts])
-    yield i, example, decode(of_image) if of_image.ndim == 4 else of_image
-
-
-def _fill(examples, rows, image_size, mesh):
-  """Makes a global batch (image, size), filled up with blank rows."""
-  image = np.zeros((rows, image_size, image_size, 3), np.uint8)
-  size = np.ones((rows, 2), np.int32)
-  for i, example in enumerate(examples):
-    image[i], size[i] = example['image'], example['size']
-  return devices.put_batch((image, size), mesh)
-
-
-@functools.partial(jax.jit, static_argnames=('count', 'mesh'))
-def _sample_keys(seed, start, n, count, mesh):
-  """Makes keys for sample n of the images start, start + 1, ...: [count]."""
-  key = jax.random.fold_in(jax.random.key(seed), n)
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
-    start + jnp.arange(count)
-  )
-  return jax.lax.with_sharding_constraint(keys, devices.split_on(mesh))

@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bitseg_jax import metrics
+from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import draw_samples, ensembles, reports
 from bitseg_jax.runs import build, checkpoint, devices
-from bitseg_jax.runs.log import write_json
+from bitseg_jax.runs.log import progress_bar, write_json
 
 
 class Scores(NamedTuple):
@@ -37,20 +38,35 @@ class Scores(NamedTuple):
   ensembles: np.ndarray
 
 
+class Options(NamedTuple):
+  """What is scored: the `eval` section of a config, for one set of weights.
+
+  Attributes:
+    batch_size: samples drawn at once over all devices.
+    num_images: images, 0 for all.
+    num_samples: samples of each image, N.
+    num_shown: keep the samples of this many first images.
+    seed: of the samples.
+    description: of the progress bar.
+    with_ensembles: score what N samples give together as well.
+  """
+
+  batch_size: int
+  num_images: int = 0
+  num_samples: int = 1
+  num_shown: int = 0
+  seed: int = 0
+  description: str = 'eval'
+  with_ensembles: bool = False
+
+
 def score_samples(
-  codes_fn: Callable[..., tuple[jax.Array, jax.Array]],
+  functions: draw_samples.Functions,
   params: Any,
-  decode: Callable[..., Any],
+  parts: build.Experiment,
   source: Sequence[dict[str, Any]],
-  image_size: int,
   mesh: Mesh,
-  batch_size: int,
-  num_images: int = 0,
-  num_samples: int = 1,
-  num_shown: int = 0,
-  seed: int = 0,
-  description: str = 'eval',
-  with_ensembles: bool = False,
+  options: Options,
 ) -> Scores:
   """Samples and scores the first images of a source.
 
@@ -58,65 +74,68 @@ def score_samples(
   images that it drew, and all of them get all scores.
 
   Args:
-    codes_fn: as from draw_samples.make_codes_fn.
-    params: parameters for it.
-    decode: x_hat -> codes, for encodings that are decoded on the host.
+    functions: as from draw_samples.make_functions.
+    params: parameters for them.
+    parts: of the run.
     source: records.
-    image_size: side S of the padded square.
     mesh: devices.
-    batch_size: images in a batch; the last is filled up, which does not count.
-    num_images: images, 0 for all.
-    num_samples: samples of each image, N.
-    num_shown: keep the samples of this many first images.
-    seed: of the samples.
-    description: of the progress bar.
-    with_ensembles: score what N samples give together as well.
+    options: what is scored.
 
   Returns:
     The scores, the same on every process.
   """
-  total = min(num_images or len(source), len(source))
-  drawn = draw_samples.draw(
-    functools.partial(codes_fn, params),
-    decode,
-    source,
-    image_size,
-    mesh,
-    batch_size,
-    total,
-    num_samples,
-    seed,
-    description,
+  total = min(options.num_images or len(source), len(source))
+  count = options.num_samples
+  read = lambda i: pipeline.evaluation_example(
+    source[i], parts.image_size, parts.code_size
   )
-
-  return _score_all(drawn, total, num_samples, num_shown, with_ensembles)
-
-
-def _score_all(drawn, total, num_samples, num_shown, with_ensembles):
-  """Scores what comes out of draw_samples.draw, on threads beside it."""
-  columns = ensembles.columns(num_samples) if with_ensembles else []
-  values = np.zeros((2, total, num_samples))
+  jobs = draw_samples.Jobs(
+    [functools.partial(read, i) for i in range(total)],
+    [count] * total,
+    options.seed,
+  )
+  columns = ensembles.columns(count) if options.with_ensembles else []
+  values = np.zeros((2, total, count))
   together = np.zeros((total, len(columns)))
   names, samples = np.zeros((total, 200), np.uint8), {}
 
   def score(i, example, codes):
     values[:, i] = _mean_scores(example['id_maps'], codes)
-    if with_ensembles:
-      together[i] = _score_together(codes, example)
+    if columns:
+      height, width = example['size']
+      inside = np.s_[..., :height, :width]
+      annotated = [id_map[inside] for id_map in example['id_maps']]
+      together[i] = ensembles.score(codes[inside], annotated)
     name = example['name'].encode()[:200]
     names[i, : len(name)] = list(name)
 
   with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-    scored = []
-    for i, example, codes in drawn:
+    scored, drawn = [], {}
+    progress = progress_bar(total * count, options.description, 'sample')
+    batch_size = min(options.batch_size, _filled(total * count))
+    for i, example, x_hat in draw_samples.draw(
+      functions, params, jobs, mesh, batch_size
+    ):
+      codes = np.asarray(parts.codec.decode(x_hat))
+      drawn[i] = np.concatenate([drawn.get(i, codes[:0]), codes])
+      progress.update(len(codes) * jax.process_count())
+      if len(drawn[i]) < count:
+        continue
+      codes = drawn.pop(i)
       scored.append(pool.submit(score, i, example, codes))
-      if i < num_shown:
+      if i < options.num_shown:
         samples[i] = codes
+    progress.close()
     for future in scored:
       future.result()
   values, names, together = map(_over_processes, (values, names, together))
   names = [bytes(name).rstrip(b'\0').decode(errors='ignore') for name in names]
   return Scores(names, *values, samples, together)
+
+
+def _filled(count):
+  """The least multiple of the number of devices that is not below count."""
+  return -(-count // jax.device_count()) * jax.device_count()
 
 
 def _over_processes(rows):
@@ -140,13 +159,6 @@ def _mean_scores(id_maps, samples):
     np.mean([[s[name] for s in row] for row in each], axis=0)
     for name in ('ari', 'iou')
   ]
-
-
-def _score_together(samples, example):
-  """Scores the samples of an image as a set, without the padding."""
-  height, width = example['size']
-  seen = np.s_[..., :height, :width]
-  return ensembles.score(samples[seen], [a[seen] for a in example['id_maps']])
 
 
 def summarize(scores: Scores) -> dict[str, float]:
@@ -197,104 +209,73 @@ def evaluate(
   devices.check_devices('eval.batch_size', config.eval.batch_size)
   mesh = devices.make_mesh(config.train.fsdp)
   sources = build.open_sources(config, 'eval')
-  codes_fn = draw_samples.make_codes_fn(parts, config.sample, mesh)
-  abstract = build.abstract_params(parts, mesh)
-  params = {}
-  for name in config.eval.weights:
-    step, params[name] = checkpoint.read_params(
-      workdir, abstract, checkpoint.KINDS[name]
-    )
-  found = {
-    name: _evaluate_source(
-      config,
-      parts,
-      codes_fn,
-      params,
-      source,
-      mesh,
-      output,
-      f'_{name}' if len(sources) > 1 else '',
-      plot_format,
-    )
-    for name, source in sources.items()
-  }
-  settings = {
-    'num_samples': config.eval.num_samples,
-    'sample': config.sample.to_dict(),
-    'data': config.data.to_dict(),
-  }
-  results, per_image = _combine(found)
-  results = {'step': step, **results, **settings}
-  if jax.process_index() == 0:
-    write_json(output / 'results.json', _merge(results, per_image))
-  return results
-
-
-def _combine(found):
-  """Combines what _evaluate_source returned for each dataset."""
-  if len(found) == 1:
-    ((results, per_image),) = found.values()
-    return results, {'per_image': per_image}
-  return (
-    {'datasets': {name: results for name, (results, _) in found.items()}},
-    {
-      'datasets': {name: {'per_image': per} for name, (_, per) in found.items()}
-    },
+  functions = draw_samples.make_functions(
+    parts, build.sampler_options(config.sample), mesh
   )
-
-
-def _merge(first, second):
-  """Merges two nested dicts."""
-  merged = {**first, **second}
-  for name in first.keys() & second.keys():
-    merged[name] = _merge(first[name], second[name])
-  return merged
-
-
-def _evaluate_source(
-  config, parts, codes_fn, params, source, mesh, output, suffix, plot_format
-):
-  """Returns (results, scores of single images) of one dataset."""
-  results, per_image, several = {}, {}, config.eval.num_samples > 1
-  for name in config.eval.weights:
-    scores = score_samples(
-      codes_fn,
-      params[name],
-      parts.codec.decode,
-      source,
-      parts.image_size,
-      mesh,
-      config.eval.batch_size,
-      config.eval.num_images,
-      config.eval.num_samples,
-      config.eval.gallery_images,
-      config.seed,
-      f'eval {name}',
-      several and name == config.eval.weights[0],
+  abstract = build.abstract_params(parts, mesh)
+  first, several = config.eval.weights[0], config.eval.num_samples > 1
+  results, per_image = {}, {}
+  params = {}
+  for kind in config.eval.weights:
+    step, params[kind] = checkpoint.read_params(
+      workdir, abstract, checkpoint.KINDS[kind]
     )
-    results[name] = summarize(scores)
-    if name == config.eval.weights[0] and jax.process_index() == 0:
-      reports.draw_gallery(
+  for name, source in sources.items():
+    suffix = f'_{name}' if len(sources) > 1 else ''
+    found = {}
+    for kind in config.eval.weights:
+      scores = score_samples(
+        functions,
+        params[kind],
+        parts,
         source,
-        scores.samples,
-        scores.ari,
-        scores.iou,
-        parts.image_size,
-        output / f'gallery{suffix}.png',
+        mesh,
+        Options(
+          config.eval.batch_size,
+          config.eval.num_images,
+          config.eval.num_samples,
+          config.eval.gallery_images,
+          config.seed,
+          f'eval {kind}',
+          several and kind == first,
+        ),
       )
-      if several:
-        by_count = ensembles.summarize(
-          scores.ensembles, config.eval.num_samples
-        )
-        reports.draw_by_num_samples(
-          by_count, output / f'by_num_samples{suffix}.{plot_format}'
-        )
-        results['by_num_samples'] = by_count
-      per_image = {
+      found[kind] = summarize(scores)
+      if kind != first:
+        continue
+      per_image[name] = {
         image: {'ari': list(ari), 'iou': list(iou)}
         for image, ari, iou in zip(
           scores.names, scores.ari, scores.iou, strict=True
         )
       }
-  scored = ~np.isnan(scores.ari).any(axis=1)
-  return {**results, 'num_images': int(scored.sum())}, per_image
+      if jax.process_index() == 0:
+        reports.draw_gallery(
+          source, scores, parts, output / f'gallery{suffix}.png'
+        )
+      if several:
+        found['by_num_samples'] = ensembles.summarize(
+          scores.ensembles, config.eval.num_samples
+        )
+        if jax.process_index() == 0:
+          reports.draw_by_num_samples(
+            found['by_num_samples'],
+            output / f'by_num_samples{suffix}.{plot_format}',
+          )
+      scored = ~np.isnan(scores.ari).any(axis=1)
+      found['num_images'] = int(scored.sum())
+    results[name] = found
+  settings = {
+    'num_samples': config.eval.num_samples,
+    'sample': config.sample.to_dict(),
+    'data': config.data.to_dict(),
+  }
+  images = {name: {'per_image': each} for name, each in per_image.items()}
+  whole = {name: {**results[name], **images[name]} for name in results}
+  if len(results) == 1:
+    (results,), (whole,) = results.values(), whole.values()
+  else:
+    results, whole = {'datasets': results}, {'datasets': whole}
+  if jax.process_index() == 0:
+    write_json(output / 'results.json', {'step': step, **whole, **settings})
+  return {'step': step, **results, **settings}

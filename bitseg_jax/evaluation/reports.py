@@ -4,38 +4,37 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from bitseg_jax.data import pipeline
 from bitseg_jax.evaluation import ensembles, pictures
+from bitseg_jax.runs import build
 
 
 def draw_gallery(
   source: Sequence[dict[str, Any]],
-  samples_of: dict[int, np.ndarray],
-  ari: np.ndarray,
-  iou: np.ndarray,
-  image_size: int,
+  scores: Any,
+  parts: build.Experiment,
   path: str | pathlib.Path,
 ) -> None:
   """Writes a PNG: photo, ground truth, samples in the truth's colours.
 
   Args:
     source: records.
-    samples_of: int32 [N, S, S] of some of them, by index.
-    ari, iou: float [M, N], of all of them.
-    image_size: side S.
+    scores: of its images, with samples of some, see evaluate.Scores.
+    parts: of the run.
     path: of the PNG.
   """
   rows = []
-  for i, samples in samples_of.items():
-    example = pipeline.evaluation_example(source[i], image_size)
+  for i, samples in scores.samples.items():
+    example = pipeline.evaluation_example(
+      source[i], parts.image_size, parts.code_size
+    )
     height, width = example['size']
+    zoom = parts.image_size // parts.code_size
     truth = example['id_maps'][0][:height, :width]
     colors = pictures.entity_colors(truth)
     others = len(example['id_maps']) - 1
     row = [
-      (example['image'][:height, :width], example['name']),
+      (example['image'][: zoom * height, : zoom * width], example['name']),
       (
         pictures.colorize(truth, colors),
         f'1 of {others + 1} annotators' if others else '',
@@ -43,7 +42,7 @@ def draw_gallery(
     ]
     for n, sample in enumerate(samples[:4]):
       matched = pictures.match_ids(truth, sample[:height, :width])
-      caption = f'ARI {ari[i, n]:.2f}  IoU {iou[i, n]:.2f}'
+      caption = f'ARI {scores.ari[i, n]:.2f}  IoU {scores.iou[i, n]:.2f}'
       row.append((pictures.colorize(matched, colors), caption))
     rows.append(row)
   if rows:

@@ -3,10 +3,6 @@
 Parameters, normalisation statistics, softmax and the embedding of time are
 float32 whatever the compute dtype. What blocks hand on has the compute dtype:
 between operations it is what moves through memory.
-
-A folded array is [B, H, W / n, n C]: n neighbouring columns lie side by side in
-its channels. In row-major order it is the same memory. TPUs keep channels in
-tiles of 128, of which 64 fill a half, and two columns of 64 the whole.
 """
 
 import functools
@@ -14,9 +10,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 zeros = nn.initializers.zeros_init()
+IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet
+IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def normalize_image(image: jax.Array) -> jax.Array:
+  """Normalises photographs, uint8 [..., 3], to float32 (ImageNet's way)."""
+  return (image.astype(np.float32) / 255 - IMAGE_MEAN) / IMAGE_STD
 
 
 def time_features(
@@ -57,62 +61,15 @@ def from_patches(x: jax.Array, size: int) -> jax.Array:
   return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
 
 
-def fold(x: jax.Array, columns: int) -> jax.Array:
-  """Folds columns: [B, H, W, C] to [B, H, W / columns, columns C]."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h, w // columns, columns * c)
-
-
-def unfold(x: jax.Array, columns: int) -> jax.Array:
-  """Inverts `fold`."""
-  b, h, w, c = x.shape
-  return x.reshape(b, h, w * columns, c // columns)
-
-
-def fold_kernel(
-  kernel: jax.Array, stride: int, fold_in: int, fold_out: int
-) -> tuple[jax.Array, tuple[int, int]]:
-  """Makes the kernel that does on folded arrays what `kernel` does on others.
-
-  Args:
-    kernel: [h, w, C, D], w odd, for zeros around the image.
-    stride: of the columns; stride * fold_out is a multiple of fold_in.
-    fold_in: columns folded in the input.
-    fold_out: columns folded in the output.
-
-  Returns:
-    (kernel [h, w', fold_in, C, fold_out, D], zeros left and right).
-  """
-  h, w, c, d = kernel.shape
-  if fold_in == fold_out == 1:
-    return kernel[:, :, None, :, None], (w // 2, w // 2)
-  # Column g of the output sees columns stride g + k - w // 2 of the input.
-  seen = {
-    (g, k): divmod(stride * g + k - w // 2, fold_in)
-    for g in range(fold_out)
-    for k in range(w)
-  }
-  first, last = min(seen.values())[0], max(seen.values())[0]
-  shape = h, last - first + 1, fold_in, c, fold_out, d
-  folded = jnp.zeros(shape, kernel.dtype)
-  for (g, k), (place, inner) in seen.items():
-    folded = folded.at[:, place - first, inner, :, g].set(kernel[:, k])
-  return folded, (-first, last)
-
-
 class Conv(nn.Module):
   """Convolution with bias, and size // 2 zeros on every side of the image.
 
   'SAME' would pad strided ones at the end only, unlike the official code.
 
   Attributes:
-    features: channels of the output, those of one column.
+    features: channels of the output.
     size: side of the kernel, odd.
     stride: of rows and columns.
-    fold_in: columns folded in the input, see fold_kernel.
-    fold_out: columns folded in the output.
-    twice: the input is not folded; each of its columns stands for the two
-      equal ones of a folded input, fold_in = 2.
     dtype: compute dtype.
     kernel_init: initial values of the kernel.
   """
@@ -120,39 +77,24 @@ class Conv(nn.Module):
   features: int
   size: int = 3
   stride: int = 1
-  fold_in: int = 1
-  fold_out: int = 1
-  twice: bool = False
   dtype: jnp.dtype = jnp.float32
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H / stride, W / stride, features]."""
-    inputs = x.shape[-1] if self.twice else x.shape[-1] // self.fold_in
-    shape = self.size, self.size, inputs, self.features
+    shape = self.size, self.size, x.shape[-1], self.features
     kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
     bias = self.param('bias', zeros, (self.features,)).astype(self.dtype)
-    kernel, columns = fold_kernel(
-      kernel, self.stride, self.fold_in, self.fold_out
-    )
-    if self.twice:  # both are the same, so their weights add up
-      kernel = kernel.sum(2, keepdims=True)
-    h, w, a, c, g, d = kernel.shape
+    padding = (self.size // 2, self.size // 2)
     y = jax.lax.conv_general_dilated(
       x.astype(self.dtype),
-      kernel.reshape(h, w, a * c, g * d),
-      (self.stride, self.stride * self.fold_out // self.fold_in),
-      ((h // 2, h // 2), columns),
+      kernel,
+      (self.stride, self.stride),
+      (padding, padding),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
-    return y + jnp.tile(bias, self.fold_out)
-
-
-def concatenate(x: jax.Array, y: jax.Array, columns: int) -> jax.Array:
-  """Concatenates the channels of two arrays with as many folded columns."""
-  pairs = zip(*(jnp.split(a, columns, axis=-1) for a in (x, y)), strict=True)
-  return jnp.concatenate([a for pair in pairs for a in pair], axis=-1)
+    return y + bias
 
 
 class GroupNorm(nn.Module):
@@ -165,33 +107,31 @@ class GroupNorm(nn.Module):
   Attributes:
     dtype: of the result. With half the size, its gradient too is written and
       read with half the bytes.
-    fold: columns folded in the array.
     epsilon: added to the variance.
   """
 
   dtype: jnp.dtype = jnp.float32
-  fold: int = 1
   epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to the same shape; computes in float32."""
-    channels = x.shape[-1] // self.fold
+    channels = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones_init(), (channels,))
     bias = self.param('bias', zeros, (channels,))
     groups = math.gcd(32, channels)
 
     def of_group(each):
-      each = each.reshape(-1, self.fold, groups, channels // groups)
-      return jnp.repeat(each.mean((1, 3)), channels // groups, axis=-1)
+      each = each.reshape(-1, groups, channels // groups)
+      return jnp.repeat(each.mean(2), channels // groups, axis=-1)
 
     x = x.astype(jnp.float32)
     mean = of_group(x.mean((1, 2)))
     variance = of_group(jnp.square(x).mean((1, 2))) - jnp.square(mean)
     factor = jax.lax.rsqrt(jnp.maximum(variance, 0) + self.epsilon) * scale
-    each = jnp.stack([factor, bias - mean * factor])
-    factor, shift = jnp.tile(each, self.fold)[:, :, None, None]
-    return (x * factor + shift).astype(self.dtype)
+    shift = bias - mean * factor
+    x = x * factor[:, None, None] + shift[:, None, None]
+    return x.astype(self.dtype)
 
 
 def silu(x: jax.Array) -> jax.Array:
@@ -205,27 +145,19 @@ class ResBlock(nn.Module):
   Attributes:
     channels: of the output.
     dtype: compute dtype.
-    fold: columns folded in input and output.
   """
 
   channels: int
   dtype: jnp.dtype = jnp.float32
-  fold: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C_in] and time emb [B, E] to [B, H, W, channels]."""
-    norm = functools.partial(GroupNorm, self.dtype, self.fold)
-    conv = functools.partial(
-      Conv,
-      self.channels,
-      fold_in=self.fold,
-      fold_out=self.fold,
-      dtype=self.dtype,
-    )
+    norm = functools.partial(GroupNorm, self.dtype)
+    conv = functools.partial(Conv, self.channels, dtype=self.dtype)
     h = conv(name='conv_in')(silu(norm(name='norm_in')(x)))
     shift = nn.Dense(self.channels, name='time')(nn.silu(emb))
-    h = h + jnp.tile(shift, self.fold)[:, None, None, :].astype(h.dtype)
+    h = h + shift[:, None, None, :].astype(h.dtype)
     h = silu(norm(name='norm_out')(h))
     h = conv(kernel_init=zeros, name='conv_out')(h)
     if x.shape != h.shape:
@@ -291,47 +223,24 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Layer that halves the resolution by a strided convolution.
-
-  Attributes:
-    dtype: compute dtype.
-    fold: columns folded in the input; the output has none.
-  """
+  """Layer that halves the resolution by a strided convolution."""
 
   dtype: jnp.dtype = jnp.float32
-  fold: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H / 2, W / 2, C]."""
-    channels = x.shape[-1] // self.fold
-    return Conv(
-      channels, stride=2, fold_in=self.fold, dtype=self.dtype, name='conv'
-    )(x)
+    return Conv(x.shape[-1], stride=2, dtype=self.dtype, name='conv')(x)
 
 
 class Upsample(nn.Module):
-  """Layer that doubles the resolution: nearest neighbour, then a conv.
-
-  Attributes:
-    dtype: compute dtype.
-    fold: columns folded in the output, 1 or 2; the input has none.
-  """
+  """Layer that doubles the resolution: nearest neighbour, then a conv."""
 
   dtype: jnp.dtype = jnp.float32
-  fold: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, 2 H, 2 W, C]."""
     b, h, w, c = x.shape
-    twice = 2 // self.fold  # a folded output sees both from one column
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, twice, c))
-    return Conv(
-      c,
-      fold_in=self.fold,
-      fold_out=self.fold,
-      twice=self.fold == 2,
-      dtype=self.dtype,
-      name='conv',
-    )(x.reshape(b, 2 * h, twice * w, c))
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return Conv(c, dtype=self.dtype, name='conv')(x.reshape(b, 2 * h, 2 * w, c))

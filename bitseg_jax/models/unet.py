@@ -29,9 +29,6 @@ class UNet(nn.Module):
       position; above 1 it is cheaper and coarser (simple diffusion, Hoogeboom
       et al. 2023).
     fused_attention: see layers.AttentionBlock.
-    fold_columns: the first level works on arrays of which two columns are
-      folded (layers.py), where there is no attention. It is the same function
-      of the same parameters; on TPU 64 channels take half the memory so.
     remat: recompute the blocks for the gradient instead of storing their
       activations; this is slower and takes less memory.
     dtype: compute dtype; parameters and the output are float32.
@@ -45,20 +42,21 @@ class UNet(nn.Module):
   num_heads: int = 4
   patch_size: int = 1
   fused_attention: bool = False
-  fold_columns: bool = False
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(
-    self, z_t: jax.Array, image: jax.Array, t: jax.Array
+    self, z_t: jax.Array, seen: jax.Array, t: jax.Array
   ) -> jax.Array:
     """Predicts x, eps or v as float32 [B, H, W, C].
 
     Args:
       z_t: noisy codes, float [B, H, W, C]; H and W are divisible by
         patch_size * 2^(levels - 1).
-      image: normalised photograph, float [B, H, W, 3]; zeros for no image.
+      seen: what is seen of the photograph: its normalised pixels, float
+        [B, H, W, 3], or [B, H / patch_size, W / patch_size, any] from an
+        encoder; zeros for no photograph.
       t: time in [0, 1], float [B].
     """
     emb = layers.time_features(t, self.base_channels)
@@ -68,11 +66,10 @@ class UNet(nn.Module):
     res_block = kept(layers.ResBlock)
     settings = self.num_heads, self.dtype, self.fused_attention
     attention = functools.partial(kept(layers.AttentionBlock), *settings)
-    fold = lambda level: 2 if self.fold_columns and level == 0 else 1
 
     def res(h, level, name):
       width = self.base_channels * self.channel_mults[level]
-      return res_block(width, self.dtype, fold(level), name=name)(h, emb)
+      return res_block(width, self.dtype, name=name)(h, emb)
 
     def block(h, level, name):
       h = res(h, level, f'{name}_res')
@@ -80,10 +77,14 @@ class UNet(nn.Module):
         h = attention(name=f'{name}_attn')(h)
       return h
 
-    h = jnp.concatenate([z_t, image], axis=-1).astype(self.dtype)
-    h = layers.fold(layers.to_patches(h, self.patch_size), fold(0))
-    conv = functools.partial(layers.Conv, fold_in=fold(0), fold_out=fold(0))
-    h = conv(self.base_channels, dtype=self.dtype, name='stem')(h)
+    if seen.shape[:3] == z_t.shape[:3]:
+      h = jnp.concatenate([z_t, seen], axis=-1)
+      h = layers.to_patches(h, self.patch_size)
+    else:  # what an encoder saw, one vector for each patch
+      h = layers.to_patches(z_t, self.patch_size)
+      h = jnp.concatenate([h, seen], axis=-1)
+    stem = layers.Conv(self.base_channels, dtype=self.dtype, name='stem')
+    h = stem(h.astype(self.dtype))
     skips = [h]
     deepest = len(self.channel_mults) - 1
     for level in range(deepest + 1):
@@ -91,7 +92,7 @@ class UNet(nn.Module):
         h = block(h, level, f'down_{level}_{i}')
         skips.append(h)
       if level < deepest:
-        h = layers.Downsample(self.dtype, fold(level), name=f'down_{level}')(h)
+        h = layers.Downsample(self.dtype, name=f'down_{level}')(h)
         skips.append(h)
 
     h = res(h, deepest, 'middle_0_res')
@@ -100,13 +101,13 @@ class UNet(nn.Module):
     h = res(h, deepest, 'middle_1_res')
     for level in reversed(range(deepest + 1)):
       for i in range(self.num_res_blocks + 1):
-        h = layers.concatenate(h, skips.pop(), fold(level))
+        h = jnp.concatenate([h, skips.pop()], axis=-1)
         h = block(h, level, f'up_{level}_{i}')
       if level > 0:
-        h = layers.Upsample(self.dtype, fold(level - 1), name=f'up_{level}')(h)
+        h = layers.Upsample(self.dtype, name=f'up_{level}')(h)
 
-    h = layers.silu(layers.GroupNorm(self.dtype, fold(0), name='norm_out')(h))
+    h = layers.silu(layers.GroupNorm(self.dtype, name='norm_out')(h))
     channels = self.out_channels * self.patch_size**2
     # In float32, as is the output: of so few channels it costs nothing.
-    h = conv(channels, kernel_init=layers.zeros, name='conv_out')(h)
-    return layers.from_patches(layers.unfold(h, fold(0)), self.patch_size)
+    h = layers.Conv(channels, kernel_init=layers.zeros, name='conv_out')(h)
+    return layers.from_patches(h, self.patch_size)

@@ -24,7 +24,7 @@ from bitseg_jax.data import pipeline
 from bitseg_jax.data.ambiguous import AmbiguousScenes
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
-from bitseg_jax.models import MODELS
+from bitseg_jax.models import MODELS, encoder, layers
 from bitseg_jax.runs import devices, schema, train_state
 
 
@@ -32,37 +32,84 @@ class Experiment(NamedTuple):
   """The parts of a run, built from its config.
 
   Attributes:
-    image_size: side S of the padded square image, in pixels.
+    image_size: side S of the padded square that the network sees, in pixels.
+    code_size: side G of the same square as the codes divide it; divides S.
     schedule: noise schedule.
     codec: converts codes to channels and back.
-    palette: int [G, G] with G^2 codes; None for random codes.
+    palette: int [K, K] with K^2 codes; None for random codes.
     model: the network, a Flax module.
-    denoise: (params, z_t, image, t) -> x_hat, see diffusion.make_denoiser.
-    self_conditioning: whether denoise takes x_before as well.
-    sees_prompts: whether the image has C further channels: the encoded codes
-      of known pixels, zeros elsewhere.
+    encode: (params, image uint8 [B, S, S, 3]) -> seen, float32 [B, ...]: what
+      the network sees of photos, computed once for each.
+    denoise: (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
+    init_params: key -> the initial float32 parameters of the network.
   """
 
   image_size: int
+  code_size: int
   schedule: schedule.Schedule
   codec: codecs.Codec
   palette: np.ndarray | None
   model: Any
+  encode: Callable[[Any, jax.Array], jax.Array]
   denoise: Callable[..., jax.Array]
-  self_conditioning: bool = False
-  sees_prompts: bool = False
+  init_params: Callable[[jax.Array], Any]
 
-  def init_params(self, key: jax.Array) -> Any:
-    """Draws the initial float32 parameters of the network."""
-    channels = self.codec.channels
-    z_t, image = (
-      jnp.zeros((1, self.image_size, self.image_size, count))
-      for count in (
-        channels * (1 + self.self_conditioning),
-        3 + channels * self.sees_prompts,
-      )
-    )
-    return self.model.init(key, z_t, image, jnp.zeros(1))['params']
+
+class Recipe(NamedTuple):
+  """How a model learns, as training/step.py needs it.
+
+  Attributes:
+    draws: how often each photo of a batch is used, with other times and noise.
+    cond_drop_rate: share of rows that learn without their photo.
+    loss_weight: kind, bias and decoupled of schedule.loss_weight.
+    ema_decay: final decay of the average of the parameters, in [0, 1).
+    accumulate: number of parts that a batch is computed in.
+    steps_per_call: steps that one call of the compiled program takes.
+    num_times: of a student, how many steps it is sampled in, and so at how many
+      times it learns; None for all others.
+  """
+
+  draws: int = 1
+  cond_drop_rate: float = 0.05
+  loss_weight: tuple[str, float, bool] = ('sigmoid', -4.0, True)
+  ema_decay: float = 0.9999
+  accumulate: int = 1
+  steps_per_call: int = 1
+  num_times: int | None = None
+
+
+class SamplerOptions(NamedTuple):
+  """How samples are drawn, as evaluation/draw_samples.py needs it.
+
+  Attributes:
+    num_steps: steps of the sampler.
+    method, variance: see sampler.sample.
+    guidance_weight: see sampler.guided; 0 is off.
+  """
+
+  num_steps: int = 8
+  method: str = 'ddpm'
+  variance: str = 'large'
+  guidance_weight: float = 1.0
+
+
+def sampler_options(settings: ConfigDict) -> SamplerOptions:
+  """Returns how samples are drawn, from the `sample` section of a config."""
+  return SamplerOptions(**settings.to_dict())
+
+
+def make_recipe(config: ConfigDict) -> Recipe:
+  """Returns how the model of a config learns."""
+  diff = config.diffusion
+  return Recipe(
+    draws=config.train.draws,
+    cond_drop_rate=diff.cond_drop_rate,
+    loss_weight=(diff.loss_weight, diff.loss_bias, diff.decoupled),
+    ema_decay=config.train.ema_decay,
+    accumulate=config.train.accumulate,
+    steps_per_call=config.train.steps_per_call,
+    num_times=config.sample.num_steps if config.distill.teacher else None,
+  )
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -76,25 +123,49 @@ def build(config: ConfigDict) -> Experiment:
   noise = schedule.Schedule(
     config.diffusion.schedule, config.diffusion.input_scale
   )
-  model = make_network(config.model, codec.channels)
+  size = config.data.image_size
+  code_size = config.data.code_size or size
+  model = make_network(config.model, codec.channels, code_size)
+  has_encoder = isinstance(model, encoder.WithEncoder)
+
+  def encode(params, image):
+    if has_encoder:
+      return model.apply({'params': params}, image, method='encode')
+    return encoder.shrink(layers.normalize_image(image), code_size)
+
+  def init_params(key):
+    image = jnp.zeros((1, size, size, 3))
+    z_t = jnp.zeros((1, code_size, code_size, codec.channels))
+    see = lambda m: m.encode(image) if has_encoder else encode(None, image)
+    predict = lambda m, z_t, t: m(z_t, see(m), t)
+    return model.init(key, z_t, jnp.zeros(1), method=predict)['params']
+
+  codes = None
+  if config.codes.palette != 'none':
+    codes = palette.make_palette(
+      config.codes.num_codes, config.codes.palette, config.codes.palette_seed
+    )
   return Experiment(
-    image_size=config.data.image_size,
+    image_size=size,
+    code_size=code_size,
     schedule=noise,
     codec=codec,
-    palette=_palette(config.codes),
+    palette=codes,
     model=model,
+    encode=encode,
     denoise=diffusion.make_denoiser(
       lambda params, *args: model.apply({'params': params}, *args),
       noise,
       config.diffusion.pred_type,
       config.diffusion.tanh,
     ),
-    self_conditioning=config.diffusion.self_conditioning,
-    sees_prompts=config.diffusion.prompt_rate > 0,
+    init_params=init_params,
   )
 
 
-def make_network(settings: ConfigDict, out_channels: int) -> Any:
+def make_network(
+  settings: ConfigDict, out_channels: int, code_size: int
+) -> Any:
   """Builds the network that the `model` section of a config describes.
 
   The network is given every setting that it has an attribute for; the other
@@ -103,21 +174,55 @@ def make_network(settings: ConfigDict, out_channels: int) -> Any:
   Args:
     settings: `model` section of a config.
     out_channels: number of output channels C, those of the codec.
+    code_size: side G of the codes, in pixels.
 
   Returns:
-    A Flax module of a class in models.MODELS.
+    A Flax module of a class in models.MODELS, behind an encoder if the config
+    names one.
   """
-  network = MODELS[settings.name]
+  network, dtype = MODELS[settings.name], jnp.dtype(settings.dtype)
   values = {
     **settings.to_dict(),
     'out_channels': out_channels,
-    'dtype': jnp.dtype(settings.dtype),
+    'dtype': dtype,
     'fused_attention': settings.fused_attention
     and jax.default_backend() == 'gpu',
   }
   attributes = {field.name for field in dataclasses.fields(network)}
   attributes -= {'name', 'parent'}  # Flax's own
-  return network(**{k: v for k, v in values.items() if k in attributes})
+  denoiser = network(**{k: v for k, v in values.items() if k in attributes})
+  if settings.encoder == 'none':
+    return denoiser
+  eyes = encoder.PhotoEncoder(
+    settings.encoder,
+    code_size,
+    settings.patch_size,
+    settings.encoder_width,
+    frozen=settings.encoder_rate == 0,
+    dtype=dtype,
+  )
+  return encoder.WithEncoder(eyes, denoiser)
+
+
+def with_imagenet(params: Any, settings: ConfigDict) -> Any:
+  """Puts the ImageNet weights of its encoder into new parameters.
+
+  Args:
+    params: of the network, as from Experiment.init_params.
+    settings: `model` section of the config.
+
+  Returns:
+    The parameters; as they are for a network without an encoder.
+
+  Raises:
+    ImportError: the package of the weights is not installed.
+  """
+  if settings.encoder == 'none':
+    return params
+  trunk = encoder.read_imagenet(settings.encoder)
+  place = lambda old, new: jax.device_put(new, old.sharding)
+  trunk = jax.tree.map(place, params['eyes']['trunk'], trunk)
+  return {**params, 'eyes': {**params['eyes'], 'trunk': trunk}}
 
 
 def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
@@ -156,6 +261,7 @@ def training_batches(
       crop_scale=tuple(config.data.crop_scale),
       crop_aspect=config.data.crop_aspect,
       paste_rate=config.data.paste_rate,
+      code_size=config.data.code_size,
     ),
     config.train.batch_size,
     config.seed,
@@ -168,9 +274,10 @@ def training_batches(
 
 
 def make_optimizer(
-  settings: ConfigDict,
+  config: ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-  """Returns (step -> learning rate, optimizer) for the `train` section."""
+  """Returns (step -> learning rate, optimizer) of a run."""
+  settings, model = config.train, config.model
   learning_rate = train_state.learning_rate_schedule(
     settings.learning_rate,
     settings.num_steps,
@@ -184,6 +291,7 @@ def make_optimizer(
     settings.weight_decay,
     settings.grad_clip,
     settings.optimizer,
+    None if model.encoder == 'none' else model.encoder_rate,
   )
 
 
@@ -199,14 +307,6 @@ def make_state(
   init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
   abstract = devices.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
   return jax.jit(init, out_shardings=devices.shardings(abstract)), abstract
-
-
-def _palette(codes):
-  if codes.palette == 'none':
-    return None
-  return palette.make_palette(
-    codes.num_codes, codes.palette, codes.palette_seed
-  )
 
 
 def open_sources(

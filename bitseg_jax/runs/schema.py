@@ -97,7 +97,13 @@ def check(config: ConfigDict) -> None:
   codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   if config.codes.palette != 'none':
     palette.make_palette(config.codes.num_codes, config.codes.palette)
-  _check_model(config.model, config.data.image_size)
+  image_size, code_size = config.data.image_size, config.data.code_size
+  if code_size and image_size % code_size:
+    raise ValueError(
+      f'config.data.code_size is {code_size}, which does not divide '
+      f'config.data.image_size = {image_size}'
+    )
+  _check_model(config.model, image_size, code_size)
   _check_data(config.data)
   train = config.train
   if train.warmup_steps + train.decay_steps > train.num_steps:
@@ -200,7 +206,7 @@ def _shown(value):
   return ' '.join(repr(value).split())
 
 
-def _check_model(model, image_size):
+def _check_model(model, image_size, code_size):
   levels = len(model.channel_mults)
   if model.fused_attention and model.dtype != 'bfloat16':
     raise ValueError(
@@ -208,10 +214,16 @@ def _check_model(model, image_size):
       f'{model.dtype}'
     )
   factor = model.patch_size * 2 ** (levels - 1)
-  if image_size % factor:
+  if (code_size or image_size) % factor:
     raise ValueError(
-      f'config.data.image_size is {image_size}; with {levels} levels and '
-      f'patches of {model.patch_size} it must be a multiple of {factor}'
+      f'config.data.{"code" if code_size else "image"}_size is '
+      f'{code_size or image_size}; with {levels} levels and patches of '
+      f'{model.patch_size} it must be a multiple of {factor}'
+    )
+  if model.encoder != 'none' and image_size % 32:
+    raise ValueError(
+      f'config.data.image_size is {image_size}; with config.model.encoder it '
+      'must be a multiple of 32'
     )
   for level in model.attention_levels:
     if level >= levels:

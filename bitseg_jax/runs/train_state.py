@@ -57,6 +57,7 @@ def make_optimizer(
   weight_decay: float = 0.0,
   grad_clip: float = 1.0,
   name: str = 'adamw',
+  encoder_rate: float | None = None,
 ) -> optax.GradientTransformation:
   """Builds a run's optimizer, with the global gradient norm clipped.
 
@@ -70,6 +71,9 @@ def make_optimizer(
     name: one of OPTIMIZERS. muon is for kernels, as matrices from all that goes
       into an output to the outputs; the others have AdamW with Nesterov's
       momentum.
+    encoder_rate: learning rate of a pretrained encoder's weights (those under
+      eyes/trunk), as a share of the others'; 0 leaves them as they are. None:
+      there is no encoder.
 
   Returns:
     The optimizer.
@@ -100,7 +104,26 @@ def make_optimizer(
     rule = optax.adamw(
       learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay
     )
-  return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
+  if encoder_rate is None:
+    return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
+  slower = optax.chain(rule, optax.scale(encoder_rate))
+  rules = {
+    'all': rule,
+    'trunk': slower if encoder_rate else optax.set_to_zero(),
+  }
+  return optax.chain(
+    optax.clip_by_global_norm(grad_clip), optax.partition(rules, _part_of_each)
+  )
+
+
+def _part_of_each(params):
+  """Labels each parameter 'trunk', of a pretrained encoder, or 'all'."""
+  trunk = lambda path, _: 'trunk' if _is_trunk(path) else 'all'
+  return jax.tree_util.tree_map_with_path(trunk, params)
+
+
+def _is_trunk(path):
+  return [getattr(key, 'key', None) for key in path[:2]] == ['eyes', 'trunk']
 
 
 def _as_matrices(params):

@@ -22,23 +22,20 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import sampler
 from bitseg_jax.runs import build, weights
-from bitseg_jax.schedule import Schedule
 
 # What x_hat means and what the networks see, which both models must share.
 _SHARED = {
   'codes': ('encoding', 'num_codes', 'palette', 'palette_seed'),
-  'diffusion': ('schedule', 'input_scale', 'pred_type', 'tanh', 'prompt_rate'),
-  'data': ('image_size',),
+  'diffusion': ('schedule', 'input_scale', 'pred_type', 'tanh'),
+  'data': ('image_size', 'code_size'),
 }
 
 
 def make_target_fn(
-  denoise: Callable[..., jax.Array],
-  schedule: Schedule,
+  teacher: build.Experiment,
   num_steps: int,
   substeps: int,
   guidance_weight: float = 0.0,
-  guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> Callable[..., jax.Array]:
   """Makes the function that computes what a step of the student must predict.
 
@@ -47,23 +44,22 @@ def make_target_fn(
   x_hats on the way, weighted by these increases.
 
   Args:
-    denoise: the teacher's, see diffusion.make_denoiser.
-    schedule: noise schedule of both.
+    teacher: parts of its run; the student has the same schedule.
     num_steps: N, steps of the student.
     substeps: steps of the teacher in one of the student.
-    guidance_weight, guidance_interval: of the teacher, see sampler.guided.
+    guidance_weight: of the teacher, see sampler.guided.
 
   Returns:
-    target_fn(params of the teacher, z_t [B, S, S, C], image [B, S, S, 3],
-    t [B], valid bool [B, S, S]) -> x_hat float32 [B, S, S, C] in [-1, 1], 0
-    where not valid.
+    target_fn(params of the teacher, image uint8 [B, S, S, 3],
+    z_t [B D, G, G, C], t [B D], valid bool [B D, G, G]) -> x_hat float32
+    [B D, G, G, C] in [-1, 1], 0 where not valid.
   """
 
-  def target_fn(params, z_t, image, t, valid):
-    predict = sampler.guided(
-      denoise, params, image, guidance_weight, guidance_interval
-    )
-    logsnr = lambda time: schedule.logsnr(time)[:, None, None, None]
+  def target_fn(params, image, z_t, t, valid):
+    seen = teacher.encode(params, image)
+    seen = jnp.repeat(seen, len(z_t) // len(seen), axis=0)
+    predict = sampler.guided(teacher.denoise, params, seen, guidance_weight)
+    logsnr = lambda time: teacher.schedule.logsnr(time)[:, None, None, None]
     ratio = lambda time: jnp.exp(logsnr(time) / 2)  # alpha / sigma
     total = jnp.zeros_like(z_t)
     start, z = t, z_t
@@ -80,13 +76,12 @@ def make_target_fn(
 
 
 def load_teacher(
-  config: ConfigDict, parts: build.Experiment
+  config: ConfigDict,
 ) -> tuple[tuple[Any, ...], Callable[..., jax.Array] | None]:
   """Reads the teacher that a config names.
 
   Args:
     config: of the student's run.
-    parts: of the student's run.
 
   Returns:
     (what the training step takes, that is the teacher's parameters; target_fn,
@@ -115,30 +110,21 @@ def load_teacher(
       'set config.distill.teacher_steps'
     )
   target_fn = make_target_fn(
-    build.build(teacher.config).denoise,
-    parts.schedule,
+    build.build(teacher.config),
     num_steps,
     steps // num_steps,
     theirs.guidance_weight,
-    tuple(theirs.guidance_interval),
   )
   return (teacher.params,), target_fn
 
 
 def _check_student(config):
   """Checks what a student must be; the config of a run is checked already."""
-  for name, wanted in (
-    ('sample.guidance_weight', 0),
-    ('sample.time_difference', 0),
-    ('diffusion.self_conditioning', False),
-    ('diffusion.loss', 'squared'),
-  ):
-    section, key = name.split('.')
-    if config[section][key] != wanted:
-      raise ValueError(
-        f'config.{name} is {config[section][key]}; with config.distill.teacher '
-        f'it must be {wanted}'
-      )
+  if config.sample.guidance_weight != 0:
+    raise ValueError(
+      f'config.sample.guidance_weight is {config.sample.guidance_weight}; with '
+      'config.distill.teacher, whose guidance is learned, it must be 0'
+    )
   if config.diffusion.pred_type == 'eps':
     raise ValueError(
       "config.diffusion.pred_type = 'eps' says nothing of x at t = 1, where a "
@@ -155,8 +141,3 @@ def _check_shared(ours, theirs):
           f'{theirs[section][name]} in the config of the teacher; they must be '
           'the same'
         )
-  if theirs.diffusion.self_conditioning:
-    raise ValueError(
-      'config.distill.teacher names a model with self-conditioning, which '
-      'cannot be distilled'
-    )

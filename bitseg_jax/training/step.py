@@ -1,4 +1,4 @@
-"""One jitted and sharded training step: loss, gradient, update, average."""
+"""One training step, jitted and sharded: from a batch to the new state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,238 +7,76 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from bitseg_jax import diffusion
-from bitseg_jax.codec import Codec
-from bitseg_jax.data import transforms
-from bitseg_jax.evaluation import prompts
-from bitseg_jax.runs import build, devices, train_state
+from bitseg_jax.runs import devices, train_state
+from bitseg_jax.runs.build import Experiment, Recipe
 from bitseg_jax.runs.train_state import TrainState
-from bitseg_jax.schedule import Schedule, loss_weight
+from bitseg_jax.schedule import loss_weight
 
-Inputs = Metrics = dict[str, jax.Array]
-
-
-def make_corrupt_fn(
-  schedule: Schedule,
-  codec: Codec,
-  cond_drop_rate: float = 0.05,
-  size_power: float = 0.0,
-  self_conditioning: bool = False,
-  prompt_rate: float = 0.0,
-  num_steps: int | None = None,
-) -> Callable[..., Inputs]:
-  """Makes the function that noises a training batch (sec. 3.1).
-
-  Args:
-    schedule: noise schedule.
-    codec: encodes codes as C channels.
-    cond_drop_rate: share of images replaced by zeros, in [0, 1].
-    size_power: if not 0, adds pixel_weight, see diffusion.size_weights.
-    self_conditioning: whether to add sees_itself.
-    prompt_rate: if not 0, the image gets C further channels, see _with_marks.
-    num_steps: draw only the times at which one of so many sampler steps begins.
-
-  Returns:
-    corrupt_fn(batch, key) -> inputs of the loss. The batch holds image, uint8
-    [B, S, S, 3], and codes, int [B, S, S], where -1 (padding, unlabelled) is
-    ignored. The inputs hold x and z_t [B, S, S, C], the normalised image
-    [B, S, S, 3], t [B], valid, bool [B, S, S], pixel_weight [B, S, S] and
-    sees_itself, bool [B], true for about half the rows.
-  """
-
-  def corrupt_fn(batch, key):
-    key_t, key_eps, key_drop = jax.random.split(key, 3)
-    codes = batch['codes'].astype(jnp.int32)
-    x = codec.encode(codes)
-    image = transforms.normalize_image(batch['image'])
-    if prompt_rate:
-      image = _with_marks(image, codes, codec, prompt_rate, key)
-    # Guidance also needs a model without the image: it learns from zeros.
-    keep = jax.random.bernoulli(key_drop, 1 - cond_drop_rate, (len(x),))
-    t = diffusion.stratified_times(key_t, len(x))
-    if num_steps:
-      t = (jnp.floor(t * num_steps) + 1) / num_steps
-    eps = jax.random.normal(key_eps, x.shape)
-    at_t = t[:, None, None, None]
-    z_t = diffusion.q_sample(x, eps, schedule.alpha(at_t), schedule.sigma(at_t))
-    inputs = {
-      'x': x,
-      'z_t': z_t,
-      'image': image * keep[:, None, None, None],
-      't': t,
-      'valid': codes >= 0,
-    }
-    if size_power:
-      inputs['pixel_weight'] = diffusion.size_weights(
-        codes, codec.num_codes, size_power
-      )
-    if self_conditioning:
-      key_itself = jax.random.fold_in(key, 3)
-      inputs['sees_itself'] = jax.random.bernoulli(key_itself, 0.5, (len(x),))
-    return inputs
-
-  return corrupt_fn
+Arrays = dict[str, jax.Array]
 
 
-def with_target(
-  corrupt_fn: Callable[..., Inputs], target_fn: Callable[..., jax.Array]
-) -> Callable[..., Inputs]:
-  """Puts a teacher's x_hat in the place of the codes as what is learned.
-
-  Args:
-    corrupt_fn: as from make_corrupt_fn.
-    target_fn: (teacher's parameters, z_t, image, t, valid) -> x_hat, see
-      distill.py.
-
-  Returns:
-    corrupt_fn(batch, key, teacher's parameters) -> inputs of the loss.
-  """
-
-  def corrupt_for_student(batch, key, teacher):
-    inputs = corrupt_fn(batch, key)
-    given = (inputs[name] for name in ('z_t', 'image', 't', 'valid'))
-    return inputs | {'x': target_fn(teacher, *given)}
-
-  return corrupt_for_student
-
-
-def _with_marks(image, codes, codec, rate, key):
-  """Adds the codes of a few known pixels in this share of the rows."""
-  key, count = jax.random.fold_in(key, 4), codec.num_codes
-  marks = prompts.draw_marks(key, codes, count, rate)
-  return jnp.concatenate([image, codec.encode(marks)], axis=-1)
-
-
-def make_loss_fn(
-  denoise: Callable[..., jax.Array],
-  schedule: Schedule,
-  weight_kind: str = 'sigmoid',
-  weight_bias: float = -4.0,
-  decoupled: bool = True,
-  kind: str = 'squared',
-) -> Callable[..., jax.Array]:
-  """Returns the training loss (sec. 3.3): (params, inputs) -> float32 []."""
-
-  def loss_fn(params, inputs):
-    t = inputs['t']
-    args = params, inputs['z_t'], inputs['image'], t
-    if 'sees_itself' in inputs:
-      # Unlike in sampling, x_before comes from the same z_t.
-      x_before = jnp.zeros_like(inputs['x'])
-      x_before = jax.lax.stop_gradient(denoise(*args, x_before))
-      args += (x_before * inputs['sees_itself'][:, None, None, None],)
-    x_hat = denoise(*args)
-    weight = loss_weight(schedule, t, weight_kind, weight_bias, decoupled)
-    losses = diffusion.denoising_loss(
-      x_hat,
-      inputs['x'],
-      weight,
-      inputs['valid'],
-      inputs.get('pixel_weight'),
-      kind,
-    )
-    return jnp.mean(losses)
-
-  return loss_fn
-
-
-def accumulated(
-  loss_fn: Callable[..., jax.Array],
-  params: Any,
-  inputs: Inputs,
-  parts: int,
-  unroll: bool = False,
-) -> tuple[jax.Array, Any]:
-  """Computes loss and gradient of a batch as the mean over microbatches.
-
-  Args:
-    loss_fn: (params, inputs) -> loss, a mean over the rows.
-    params: pytree of parameters.
-    inputs: pytree of arrays [B, ...].
-    parts: number of microbatches, computed one after the other; divides B.
-    unroll: write them out instead of looping, see _loops_are_slow.
-
-  Returns:
-    (loss float32 [], gradient like params) of the whole batch.
-  """
-  gradient_fn = jax.value_and_grad(loss_fn)
-  if parts == 1:
-    return gradient_fn(params, inputs)
-  # Each microbatch takes rows from every device, so that no row has to move.
-  split = jax.tree.map(
-    lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), inputs
-  )
-
-  def add(total, part):
-    if unroll:
-      part = _once_known(total, part)
-    return jax.tree.map(jnp.add, total, gradient_fn(params, part)), None
-
-  zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-  total, _ = jax.lax.scan(add, zero, split, unroll=unroll)
-  return jax.tree.map(lambda value: value / parts, total)
-
-
-def _loops_are_slow(mesh):
-  """Tells if loops are slow: 10x for convolutions on CPU (jax issue 12868)."""
-  return mesh.devices.flat[0].platform == 'cpu'
-
-
-def _once_known(known, arrays):
-  """Makes the floating-point arrays depend on all of `known` being computed.
-
-  Otherwise XLA:CPU computes all microbatches side by side, in the memory of a
-  whole batch. It drops optimization barriers, but not a product by 0.
-  """
-  zero = 0 * sum(jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(known))
-  return jax.tree.map(
-    lambda a: a + zero if jnp.issubdtype(a.dtype, jnp.floating) else a, arrays
-  )
-
-
-def make_train_step(
-  corrupt_fn: Callable[..., Inputs],
-  loss_fn: Callable[..., jax.Array],
+def make_step(
+  parts: Experiment,
+  recipe: Recipe,
   optimizer: optax.GradientTransformation,
-  ema_decay: float,
   mesh: Mesh,
   state_shardings: Any = None,
-  accumulate: int = 1,
-  steps_per_call: int = 1,
-  takes_teacher: bool = False,
-) -> Callable[..., tuple[TrainState, Metrics]]:
+  target_fn: Callable[..., jax.Array] | None = None,
+) -> Callable[..., tuple[TrainState, Arrays]]:
   """Compiles one training step, or several in a row, over a mesh.
 
   Args:
-    corrupt_fn: (batch, key, *teacher) -> inputs, as from make_corrupt_fn.
-    loss_fn: (params, inputs) -> loss, as from make_loss_fn.
+    parts: of the run; code side G, C channels.
+    recipe: how it learns; D = recipe.draws.
     optimizer: as from train_state.make_optimizer.
-    ema_decay: final decay of the parameter average, in [0, 1).
     mesh: as from devices.make_mesh.
     state_shardings: sharding of the state; None = a copy on every device.
-    accumulate: number of microbatches per update.
-    steps_per_call: K; over 1 for models whose step is shorter than a call.
-    takes_teacher: whether the step is given a teacher's parameters.
+    target_fn: (teacher's parameters, image, z_t, t, valid) -> x_hat, which is
+      learned in the place of the codes, see distill.py. The step then takes the
+      teacher's parameters as well.
 
   Returns:
     step(state, batch, key, *teacher) -> (state, {'loss', 'grad_norm'}), float32
-    [] each. The key is that of the run; the step number is folded in. The given
-    state is donated. If K > 1, batches and metrics are stacks [K, ...].
+    [] each. The batch holds image, uint8 [B, S, S, 3], and codes, int
+    [B, G, G], where -1 (padding, unlabelled) is ignored. The key is that of the
+    run. The given state is donated. If recipe.steps_per_call is K > 1, batches
+    and metrics are stacks [K, ...].
   """
-  unroll = _loops_are_slow(mesh)
 
   def step(state, batch, key, *teacher):
-    inputs = corrupt_fn(batch, jax.random.fold_in(key, state.step), *teacher)
-    loss, grads = accumulated(loss_fn, state.params, inputs, accumulate, unroll)
+    # 1. Draw times and noise for D rows of each photo; of some rows it learns
+    #    without the photo, which guidance needs.
+    noise = draw_noise(
+      jax.random.fold_in(key, state.step),
+      (*batch['codes'].shape, parts.codec.channels),
+      recipe.draws,
+      # A student learns its teacher's guidance, which has the photo.
+      0.0 if target_fn else recipe.cond_drop_rate,
+      recipe.num_times,
+    )
+    # 2. Compute loss and gradient (loss_fn has lines 3 to 8).
+    loss, grads = accumulated(
+      lambda params, rows: loss_fn(
+        params, rows, parts, recipe, target_fn, *teacher
+      ),
+      state.params,
+      {**batch, **noise},
+      recipe.accumulate,
+      # Loops are slow on CPU: 10 times for convolutions (jax issue 12868).
+      unroll=mesh.devices.flat[0].platform == 'cpu',
+    )
+    # 9. Update the parameters, and their average.
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = train_state.update_ema(
-      state.ema_params, params, state.step, ema_decay
+      state.ema_params, params, state.step, recipe.ema_decay
     )
     new_state = TrainState(state.step + 1, params, average, opt_state)
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
+
+  unroll = mesh.devices.flat[0].platform == 'cpu'
 
   def steps(state, batches, key, *teacher):
     one = lambda state, batch: step(state, batch, key, *teacher)
@@ -246,8 +84,8 @@ def make_train_step(
 
   copied = devices.copied_on(mesh)
   placement = state_shardings or copied
-  stacked = steps_per_call > 1
-  split, teacher = devices.split_on(mesh, stacked), [copied] * takes_teacher
+  stacked = recipe.steps_per_call > 1
+  split, teacher = devices.split_on(mesh, stacked), [copied] * bool(target_fn)
   return jax.jit(
     steps if stacked else step,
     in_shardings=(placement, split, copied, *teacher),
@@ -257,69 +95,120 @@ def make_train_step(
   )
 
 
-def make_loss(
-  settings: ConfigDict,
-  parts: build.Experiment,
-  num_steps: int | None = None,
-  target_fn: Callable[..., jax.Array] | None = None,
-) -> tuple[Callable[..., Inputs], Callable[..., jax.Array]]:
-  """Returns (corrupt_fn, loss_fn) for a config's `diffusion` section.
+def draw_noise(
+  key: jax.Array,
+  shape: tuple[int, int, int, int],
+  draws: int = 1,
+  cond_drop_rate: float = 0.05,
+  num_times: int | None = None,
+) -> Arrays:
+  """Draws all that is random in a training step.
 
   Args:
-    settings: the section.
-    parts: of the run.
-    num_steps, target_fn: of a distillation, see make_corrupt_fn, with_target.
-      Then no photo is dropped, as its guidance is part of the target.
+    key: PRNG key.
+    shape: (B, G, G, C), that of the bits of a batch.
+    draws: D, how often each photo is used with other times and noise.
+    cond_drop_rate: share of rows that learn without their photo, in [0, 1].
+    num_times: draw only the times at which one of so many sampler steps begins;
+      None: any time in [0, 1).
+
+  Returns:
+    t float32 [B, D], eps float32 [B, D, G, G, C] and keep, bool [B, D], whether
+    the row sees its photo.
   """
-  corrupt_fn = make_corrupt_fn(
-    parts.schedule,
-    parts.codec,
-    0.0 if target_fn else settings.cond_drop_rate,
-    settings.size_power,
-    settings.self_conditioning,
-    settings.prompt_rate,
-    num_steps,
-  )
+  key_t, key_eps, key_keep = jax.random.split(key, 3)
+  rows = shape[0] * draws
+  t = diffusion.stratified_times(key_t, rows)
+  if num_times:
+    t = (jnp.floor(t * num_times) + 1) / num_times
+  eps = jax.random.normal(key_eps, (rows, *shape[1:]), jnp.float32)
+  keep = jax.random.bernoulli(key_keep, 1 - cond_drop_rate, (rows,))
+  return {
+    name: a.reshape(-1, draws, *a.shape[1:])
+    for name, a in {'t': t, 'eps': eps, 'keep': keep}.items()
+  }
+
+
+def loss_fn(
+  params: Any,
+  batch: Arrays,
+  parts: Experiment,
+  recipe: Recipe,
+  target_fn: Callable[..., jax.Array] | None = None,
+  *teacher: Any,
+) -> jax.Array:
+  """Returns the training loss of a batch with its noise (sec. 3.3), float32 [].
+
+  Args:
+    params: parameters of the network.
+    batch: image uint8 [B, S, S, 3], codes int [B, G, G], and what draw_noise
+      gives for them.
+    parts, recipe, target_fn: see make_step.
+    *teacher: parameters of the teacher, if there is one.
+  """
+  draws = batch['t'].shape[1]
+  each_draw = lambda a: jnp.repeat(a, draws, axis=0)  # [B, ...] to [B D, ...]
+  rows = lambda a: a.reshape(-1, *a.shape[2:])  # [B, D, ...] to [B D, ...]
+  # 3. Encode the codes as bits -1 and 1; ignored pixels are 0.
+  codes = batch['codes'].astype(jnp.int32)  # [B, G, G]
+  x = each_draw(parts.codec.encode(codes))  # [B D, G, G, C]
+  valid = each_draw(codes >= 0)
+  # 4. Encode each photo once.
+  seen = each_draw(parts.encode(params, batch['image']))  # [B D, ...]
+  keep = rows(batch['keep']).reshape(-1, *[1] * (seen.ndim - 1))
+  # 5. Noise the bits: z_t = alpha x + sigma eps (Eq. 1).
+  t = rows(batch['t'])  # [B D]
+  at_t = t[:, None, None, None]
+  alpha, sigma = parts.schedule.alpha(at_t), parts.schedule.sigma(at_t)
+  z_t = diffusion.q_sample(x, rows(batch['eps']), alpha, sigma)
+  # 6. Predict the clean bits.
+  x_hat = parts.denoise(params, z_t, seen * keep.astype(seen.dtype), t)
+  # 7. A student learns what its teacher makes of z_t instead.
   if target_fn:
-    corrupt_fn = with_target(corrupt_fn, target_fn)
-  loss_fn = make_loss_fn(
-    parts.denoise,
-    parts.schedule,
-    settings.loss_weight,
-    settings.loss_bias,
-    settings.decoupled,
-    settings.loss,
-  )
-  return corrupt_fn, loss_fn
+    x = target_fn(*teacher, batch['image'], z_t, t, valid)
+  # 8. Weigh the squared error by noise level, over valid pixels.
+  weight = loss_weight(parts.schedule, t, *recipe.loss_weight)
+  return jnp.mean(diffusion.denoising_loss(x_hat, x, weight, valid))
 
 
-def make_step_fn(
-  config: ConfigDict,
-  parts: build.Experiment,
-  optimizer: optax.GradientTransformation,
-  mesh: Mesh,
-  abstract: TrainState,
-  target_fn: Callable[..., jax.Array] | None = None,
-) -> Callable[..., tuple[TrainState, Metrics]]:
-  """Compiles the training step that a config describes, see make_train_step.
+def accumulated(
+  loss_fn: Callable[..., jax.Array],
+  params: Any,
+  batch: Any,
+  parts: int,
+  unroll: bool = False,
+) -> tuple[jax.Array, Any]:
+  """Computes loss and gradient of a batch as the mean over microbatches.
 
   Args:
-    config: of the run.
-    parts: of the run.
-    optimizer: as from train_state.make_optimizer.
-    mesh: devices.
-    abstract: the state, see build.make_state.
-    target_fn: of a distillation, see distill.py; the step then takes the
-      teacher's parameters as well.
+    loss_fn: (params, batch) -> loss, a mean over the rows.
+    params: pytree of parameters.
+    batch: pytree of arrays [B, ...].
+    parts: number of microbatches, computed one after the other; divides B.
+    unroll: write them out instead of looping.
+
+  Returns:
+    (loss float32 [], gradient like params) of the whole batch.
   """
-  num_steps = config.sample.num_steps if target_fn else None
-  return make_train_step(
-    *make_loss(config.diffusion, parts, num_steps, target_fn),
-    optimizer,
-    config.train.ema_decay,
-    mesh,
-    devices.shardings(abstract),
-    config.train.accumulate,
-    config.train.steps_per_call,
-    takes_teacher=target_fn is not None,
+  gradient_fn = jax.value_and_grad(loss_fn)
+  if parts == 1:
+    return gradient_fn(params, batch)
+  # Each microbatch takes rows from every device, so that no row has to move.
+  split = jax.tree.map(
+    lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), batch
   )
+
+  def add(total, part):
+    if unroll:
+      # Unless a part depends on the total before it, XLA:CPU computes all of
+      # them side by side, in the memory of a whole batch. It drops optimization
+      # barriers, but not a product by 0.
+      zero = 0 * sum(jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(total))
+      part = jax.tree.map(
+        lambda a: a + zero if jnp.issubdtype(a.dtype, jnp.floating) else a, part
+      )
+    return jax.tree.map(jnp.add, total, gradient_fn(params, part)), None
+
+  zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+  total, _ = jax.lax.scan(add, zero, split, unroll=unroll)
+  return jax.tree.map(lambda value: value / parts, total)

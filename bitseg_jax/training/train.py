@@ -1,19 +1,14 @@
 """Trains a model: starts or resumes a run and loops over its steps."""
 
 import contextlib
-import functools
 import logging
 import pathlib
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from clu import parameter_overview
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
@@ -29,10 +24,8 @@ from bitseg_jax.runs import (
   weights,
 )
 from bitseg_jax.runs.log import MetricWriter, progress_bar, whole_file
-from bitseg_jax.runs.train_state import TrainState
 from bitseg_jax.training import distill
 from bitseg_jax.training import step as train_step
-from bitseg_jax.training.step import Metrics
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -44,73 +37,114 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
 
   Training starts from the first of these that exists: the newest whole
   checkpoint in the workdir; config.init_from, a pretrained model or another
-  run's EMA parameters; config.distill.teacher, likewise; random parameters.
-  SIGTERM or Ctrl-C saves a checkpoint and stops it.
+  run's EMA parameters; config.distill.teacher, likewise; random parameters,
+  those of a pretrained encoder from ImageNet. SIGTERM or Ctrl-C saves a
+  checkpoint and stops it.
 
   Returns:
     Whether the last step was reached.
 
   Raises:
-    ValueError, OSError: before compiling, if settings or data cannot work.
+    ValueError, OSError, ImportError: before compiling, if settings or data
+      cannot work.
     NonFiniteLossError: names the step and the last good checkpoint.
   """
-  workdir = pathlib.Path(workdir)
-  parts = build.build(config)
-  _check_devices(config)
+  workdir, settings = pathlib.Path(workdir), config.train
+  parts, recipe = build.build(config), build.make_recipe(config)
+  devices.check_devices(
+    'train.batch_size', settings.batch_size, settings.accumulate
+  )
+  devices.check_devices('eval.batch_size', config.eval.batch_size)
   sources = build.open_sources(config, 'train')
   eval_sources = build.open_sources(config, 'eval')
-  _tell_overflow(config)
-  teacher, target_fn = distill.load_teacher(config, parts)
-  mesh = devices.make_mesh(config.train.fsdp)
-  learning_rate, optimizer = build.make_optimizer(config.train)
+  for line in build.tell_overflow(config):
+    logging.warning(line)
+  teacher, target_fn = distill.load_teacher(config)
+  mesh = devices.make_mesh(settings.fsdp)
+  learning_rate, optimizer = build.make_optimizer(config)
   init, abstract = build.make_state(parts, optimizer, mesh)
-  step_fn = train_step.make_step_fn(
-    config, parts, optimizer, mesh, abstract, target_fn
+  step_fn = train_step.make_step(
+    parts, recipe, optimizer, mesh, devices.shardings(abstract), target_fn
   )
+  together, size = recipe.steps_per_call, settings.batch_size
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
     log.hold_for_all(workdir),
     contextlib.ExitStack() as readers,  # slow to end, so after all is saved
-    checkpoint.open_manager(workdir, config.train.keep_checkpoints) as manager,
+    checkpoint.open_manager(workdir, settings.keep_checkpoints) as manager,
     contextlib.closing(
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
   ):
     state = start(config, workdir, init, abstract, manager)
+    first = int(state.step)
+    _check_reachable(settings, first)
     # A step takes a batch, so the steps taken are the input's position.
     batches = build.training_batches(
-      config, list(sources.values()), parts.palette, mesh, int(state.step)
+      config, list(sources.values()), parts.palette, mesh, first
     )
     batches = readers.enter_context(contextlib.closing(iter(batches)))
     writer.write_hparams(config.to_dict())
-    state = loop(
-      config.train,
-      config.seed,
-      state,
-      step_fn,
-      batches,
-      mesh,
-      writer=writer,
-      learning_rate=learning_rate,
-      save=functools.partial(_save, manager, config.to_dict()),
-      show=make_show_fn(config, workdir, parts, eval_sources, mesh, writer),
-      last_saved=manager.orbax.latest_step,
-      stop_asked=lambda step: manager.check() or told(step),
-      teacher=teacher,
+    show = make_show_fn(config, workdir, parts, eval_sources, mesh, writer)
+    make_key = lambda: jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = jax.jit(make_key, out_shardings=devices.copied_on(mesh))()
+    progress = progress_bar(
+      settings.num_steps * size, 'train', 'img', initial=first * size
     )
-  return int(state.step) == config.train.num_steps
+    unsaved = stopping.SaveClock(settings.checkpoint_minutes)
+    pending, began = [], time.perf_counter()
 
+    def report(step, metrics):
+      """Writes the means of the calls since the last report; all are finite."""
+      scalars = _collect(metrics, step, manager.orbax.latest_step)
+      scalars['learning_rate'] = float(learning_rate(step - 1))
+      nonlocal began
+      images, now = len(metrics) * together * size, time.perf_counter()
+      scalars['images_per_second'], began = images / (now - began), now
+      writer.write_scalars(step, scalars)
+      writer.flush()
+      progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
 
-def _tell_overflow(config):
-  for line in build.tell_overflow(config):
-    logging.warning(line)
-
-
-def _check_devices(config):
-  devices.check_devices(
-    'train.batch_size', config.train.batch_size, config.train.accumulate
-  )
-  devices.check_devices('eval.batch_size', config.eval.batch_size)
+    due = None
+    for step in range(first + together, settings.num_steps + 1, together):
+      batch = devices.put_next(batches, mesh, together)
+      if step == first + together:
+        step_fn = devices.compile_ahead(step_fn, state, batch, key, *teacher)
+        progress.unpause()  # compiling counts neither for the time left
+        began = time.perf_counter()  # nor for the images per second
+      state, metrics = step_fn(state, batch, key, *teacher)
+      pending.append(metrics)
+      if due:  # read only now, when the device has the next step to do
+        report(*due)
+        due = None
+      last = step == settings.num_steps
+      stop = not last and (manager.check() or told(step))
+      logs = step % settings.log_every == 0
+      saves = stop or last or step % settings.checkpoint_every == 0
+      saves = saves or (logs and unsaved.rings())
+      shows = last or step % settings.eval_every == 0
+      if saves or shows or logs:
+        due, pending = (step, pending), []
+      progress.update(together * size)
+      if saves or shows:  # only what is known to be finite is saved
+        report(*due)
+        due = None
+      if saves:
+        _check_finite(state, step, manager.orbax.latest_step())
+        manager.save(step, state, config.to_dict())
+        unsaved.restart()
+      if shows and not stop:
+        show(step, state)
+      if saves or shows:
+        began = time.perf_counter()
+      if stop:
+        progress.close()  # else the bar would be drawn after the line
+        logging.warning(
+          'stopped at step %d; run the same command to resume', step
+        )
+        break
+    progress.close()
+  return int(state.step) == settings.num_steps
 
 
 def start(config, workdir, init, abstract, manager):
@@ -132,24 +166,22 @@ def start(config, workdir, init, abstract, manager):
   if first := config.init_from or config.distill.teacher:
     found = weights.read(first, expected=abstract.params)
     logging.info('starting from %s, %s', first, found.origin)
-    state = state.replace(
-      params=found.params, ema_params=jax.tree.map(jnp.copy, found.params)
-    )
-  return state
+    params = found.params
+  else:
+    params = build.with_imagenet(state.params, config.model)
+  return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
-def _save(manager, config, step, state):
-  """Saves a step, unless an average or a parameter in it is not finite.
+def _check_finite(state, step, last_saved):
+  """Raises NonFiniteLossError for a parameter or an average that is not finite.
 
   The loss of a step does not show it: what is saved comes after its update.
   """
   if not _all_finite((state.params, state.ema_params)):
     raise NonFiniteLossError(
       f'parameters are not finite after step {step}; the last good checkpoint '
-      f'is step {manager.orbax.latest_step()}; lower the learning rate, or use '
-      'float32'
+      f'is step {last_saved}; lower the learning rate, or use float32'
     )
-  manager.save(step, state, config)
 
 
 @jax.jit
@@ -157,102 +189,6 @@ def _all_finite(tree):
   return jnp.all(
     jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)])
   )
-
-
-def loop(
-  settings: ConfigDict,
-  seed: int,
-  state: TrainState,
-  step_fn: Callable[..., tuple[TrainState, Metrics]],
-  batches: Any,
-  mesh: Mesh,
-  writer: MetricWriter,
-  learning_rate: optax.Schedule,
-  save: Callable[[int, TrainState], None],
-  show: Callable[[int, TrainState], None],
-  last_saved: Callable[[], int | None],
-  stop_asked: Callable[[int], bool],
-  teacher: tuple[Any, ...] = (),
-) -> TrainState:
-  """Trains until settings.num_steps; logs, evaluates and saves on the way."""
-  first, together = int(state.step), settings.steps_per_call
-  _check_reachable(settings, first)
-  fixed, size = (_training_key(seed, mesh), *teacher), settings.batch_size
-  progress = progress_bar(
-    settings.num_steps * size, 'train', 'img', initial=first * size
-  )
-  pending, due, clock = [], [], _Clock()
-  unsaved = stopping.SaveClock(settings.checkpoint_minutes)
-  report = functools.partial(
-    _report, writer, progress, clock, learning_rate, last_saved, together * size
-  )
-  for step in range(first + together, settings.num_steps + 1, together):
-    batch = devices.put_next(batches, mesh, together)
-    if step == first + together:
-      step_fn = devices.compile_ahead(step_fn, state, batch, *fixed)
-      progress.unpause()  # compiling counts neither for the time left
-      clock.restart()  # nor for the images per second
-    state, metrics = step_fn(state, batch, *fixed)
-    pending.append(metrics)
-    while due:  # read only now, when the device has the next step to do
-      report(*due.pop())
-    stop = step < settings.num_steps and stop_asked(step)
-    logs = step % settings.log_every == 0
-    saves = stop or step % settings.checkpoint_every == 0
-    saves = saves or step == settings.num_steps or (logs and unsaved.rings())
-    shows = step == settings.num_steps or step % settings.eval_every == 0
-    if saves or shows or logs:
-      due, pending = [(step, pending)], []
-    progress.update(together * size)
-    while due and (saves or shows):  # only what is known to be finite is saved
-      report(*due.pop())
-    if saves:
-      save(step, state)
-      unsaved.restart()
-    if shows and not stop:
-      show(step, state)
-    if saves or shows:
-      clock.restart()
-    if stop:
-      progress.close()  # else the bar would be drawn after the line
-      logging.warning(
-        'stopped at step %d; run the same command to resume', step
-      )
-      break
-  progress.close()
-  return state
-
-
-def _training_key(seed, mesh):
-  make = lambda: jax.random.fold_in(jax.random.key(seed), 1)
-  return jax.jit(make, out_shardings=devices.copied_on(mesh))()
-
-
-def _report(
-  writer, progress, clock, learning_rate, last_saved, images, step, metrics
-):
-  """Writes and shows the means of the calls since the last report."""
-  scalars = _collect(metrics, step, last_saved)
-  scalars['learning_rate'] = float(learning_rate(step - 1))
-  scalars['images_per_second'] = clock.rate(len(metrics) * images)
-  writer.write_scalars(step, scalars)
-  writer.flush()
-  progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
-
-
-class _Clock:
-  """Images per second since the last call, or since a pause."""
-
-  def __init__(self):
-    self.restart()
-
-  def restart(self):
-    self._began = time.perf_counter()
-
-  def rate(self, images):
-    seconds = time.perf_counter() - self._began
-    self.restart()
-    return images / seconds
 
 
 def _check_reachable(settings, first):
@@ -304,23 +240,26 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
   """Returns show(step, state), which logs scores and images of EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
-  codes_fn = draw_samples.make_codes_fn(parts, config.sample, mesh)
+  functions = draw_samples.make_functions(
+    parts, build.sampler_options(config.sample), mesh
+  )
 
   def show(step, state):
     for dataset, source in sources.items():
       suffix = f'_{dataset}' if len(sources) > 1 else ''
       scores = evaluate.score_samples(
-        codes_fn,
+        functions,
         state.ema_params,
-        parts.codec.decode,
+        parts,
         source,
-        parts.image_size,
         mesh,
-        config.eval.batch_size,
-        num_images=config.eval.during_training,
-        num_shown=config.eval.gallery_images,
-        seed=config.seed,
-        description=f'eval{suffix} at step {step}',
+        evaluate.Options(
+          config.eval.batch_size,
+          num_images=config.eval.during_training,
+          num_shown=config.eval.gallery_images,
+          seed=config.seed,
+          description=f'eval{suffix} at step {step}',
+        ),
       )
       summary = {
         f'eval{suffix}_{name}': value
@@ -333,9 +272,7 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
       writer.write_scalars(step, summary)
       if jax.process_index() == 0 and scores.samples:
         path = workdir / 'samples' / f'{step:07d}{suffix}.png'
-        reports.draw_gallery(
-          source, scores.samples, scores.ari, scores.iou, parts.image_size, path
-        )
+        reports.draw_gallery(source, scores, parts, path)
         image = np.asarray(Image.open(path))
         writer.write_images(step, {f'samples{suffix}': image})
     writer.flush()

@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_named(converted):
   [
     ('model', 'patch_size', 2),
     ('model', 'attention_levels', ()),
-    ('diffusion', 'self_conditioning', True),
+    ('model', 'encoder', 'lite0'),
   ],
 )
 def test_networks_that_the_official_code_lacks_are_refused(

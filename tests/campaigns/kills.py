@@ -91,7 +91,7 @@ def state_of(workdir):
   config = checkpoint.read_config(workdir)
   mesh = devices.make_mesh()
   parts = build.build(config)
-  _, optimizer = build.make_optimizer(config.train)
+  _, optimizer = build.make_optimizer(config)
   _, abstract = build.make_state(parts, optimizer, mesh)
   with checkpoint.open_manager(workdir) as manager:
     state = checkpoint.restore_newest(manager, abstract)

@@ -196,7 +196,7 @@ def state_of(workdir: pathlib.Path) -> list[bytes]:
   """Leaves of the newest state of a run."""
   config = checkpoint.read_config(workdir)
   parts, mesh = build.build(config), devices.make_mesh()
-  _, optimizer = build.make_optimizer(config.train)
+  _, optimizer = build.make_optimizer(config)
   _, abstract = build.make_state(parts, optimizer, mesh)
   with checkpoint.open_manager(workdir) as manager:
     state = checkpoint.restore_newest(manager, abstract)

@@ -16,7 +16,7 @@ from bitseg_jax import baselines as door
 from bitseg_jax.data import procedural
 from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
-from bitseg_jax.evaluation import baselines, evaluate
+from bitseg_jax.evaluation import baselines, draw_samples, evaluate
 from bitseg_jax.runs import devices
 
 PERFECT = [1, 1, 1, 1, 0]
@@ -142,16 +142,25 @@ def test_ari_and_iou_are_those_of_evaluate():
     id_maps = [id_map[crop] for id_map in scene['id_maps']]
     records.append(scene | {'image': scene['image'][crop], 'id_maps': id_maps})
 
-  def codes_fn(params, image, size, keys):
+  def sample(params, seen, size, labels, seed):
     cells = [baselines.grid(np.empty((*hw, 3)), 3) for hw in np.asarray(size)]
     padded = [np.pad(c, [(0, 32 - n) for n in c.shape]) for c in cells]
-    rows = devices.split_on(mesh)
-    put = lambda array: jax.device_put(np.stack(array), rows)
-    return put(padded), put([True] * len(padded))
+    x_hat = np.stack(padded)[..., None].astype(np.float32)
+    return jax.device_put(x_hat, devices.split_on(mesh))
 
   mesh = devices.make_mesh()
+  parts = SimpleNamespace(
+    image_size=32,
+    code_size=32,
+    codec=SimpleNamespace(decode=lambda x: x[..., 0].astype(np.int32)),
+  )
   scores = evaluate.score_samples(
-    codes_fn, None, None, records, 32, mesh, batch_size=mesh.size
+    draw_samples.Functions(lambda params, image: image, sample),
+    None,
+    parts,
+    records,
+    mesh,
+    evaluate.Options(batch_size=mesh.size),
   )
   summary = evaluate.summarize(scores)
   result = baselines.score_source(records, 32)['grid']

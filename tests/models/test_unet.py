@@ -1,7 +1,5 @@
 """The network: size, golden values, what it must not depend on."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,38 +146,4 @@ def test_group_norm_hands_on_its_dtype_and_computes_in_float32():
   assert y.dtype == jnp.bfloat16
   np.testing.assert_array_equal(
     y, layers.GroupNorm().apply(params, x).astype(jnp.bfloat16)
-  )
-
-
-@pytest.mark.parametrize(
-  ('levels', 'attention', 'patch'), [((1, 2), (1,), 1), ((2,), (), 2)]
-)
-def test_folded_columns_are_the_same_function(levels, attention, patch):
-  plain = UNet(
-    6,
-    base_channels=8,
-    channel_mults=levels,
-    num_res_blocks=1,
-    attention_levels=attention,
-    num_heads=2,
-    patch_size=patch,
-  )
-  folded = plain.clone(fold_columns=True)
-  draw = np.random.default_rng(0)
-  array = lambda *shape: draw.normal(size=shape).astype(np.float32)
-  args = array(2, 8, 12, 6), array(2, 8, 12, 3), np.float32([0.2, 0.8])
-  shapes = jax.eval_shape(plain.init, jax.random.key(0), *args)
-  assert shapes == jax.eval_shape(folded.init, jax.random.key(0), *args)
-  params = jax.tree.map(lambda leaf: 0.3 * array(*leaf.shape), shapes)
-  w = array(2, 8, 12, 6)
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def values(model, params):
-    y, gradient = jax.vjp(lambda params: model.apply(params, *args), params)
-    return y, gradient(w)
-
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
-    values(folded, params),
-    values(plain, params),
   )

@@ -69,11 +69,12 @@ def run(fsdp=1, accumulate=1, devices=8):
       axis_types=(AxisType.Auto,) * 2,
       devices=jax.devices()[:devices],
     )
-  _, optimizer = build.make_optimizer(config.train)
+  _, optimizer = build.make_optimizer(config)
   init, abstract = build.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
   key = jax.device_put(jax.random.key(1), devices.copied_on(mesh))
-  step = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  recipe, placed = build.make_recipe(config), devices.shardings(abstract)
+  step = train_step.make_step(parts, recipe, optimizer, mesh, placed)
   batch = device.training_batch(config, parts, mesh)
   program = step.lower(state, batch, key).compile()
   losses = []

@@ -283,7 +283,7 @@ def test_what_cannot_be_read_is_not_written(found, tmp_path):
 def test_a_run_starts_from_a_pretrained_model(found, packed, tmp_path):
   config = found.config.copy_and_resolve_references()
   config.init_from = str(packed)
-  _, optimizer = build.make_optimizer(config.train)
+  _, optimizer = build.make_optimizer(config)
   state = train_state.create_state(
     jax.tree.map(jnp.zeros_like, found.params), optimizer
   )

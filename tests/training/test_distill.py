@@ -1,5 +1,7 @@
 """Distillation: a student's step lands where its teacher's steps do."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,11 @@ def denoise(params, z_t, image, t):
   """Some function of all it is given, that guidance takes out of [-1, 1]."""
   seen = jnp.sin(params * z_t) + jnp.cos(t)[:, None, None, None]
   return jnp.tanh(seen + image.mean(-1, keepdims=True))
+
+
+TEACHER = SimpleNamespace(
+  encode=lambda params, image: image, denoise=denoise, schedule=NOISE
+)
 
 
 @pytest.fixture
@@ -45,11 +52,11 @@ def test_one_step_lands_where_the_steps_of_the_teacher_do(
   given, guidance_weight
 ):
   params, z_t, image, valid = given
-  target_fn = distill.make_target_fn(denoise, NOISE, 4, 3, guidance_weight)
+  target_fn = distill.make_target_fn(TEACHER, 4, 3, guidance_weight)
   predict = sampler.guided(denoise, params, image, guidance_weight)
   t = jnp.full(4, 0.75)
   *_, (z_s, _) = path(predict, z_t, t, valid, 4, 3)
-  target = target_fn(params, z_t, image, t, valid)
+  target = target_fn(params, image, z_t, t, valid)
   logsnr = [NOISE.logsnr(time)[:, None, None, None] for time in (t, t - 0.25)]
   landed = sampler.ddim_step(z_t, target, *logsnr)
   np.testing.assert_allclose(landed, z_s, atol=1e-4)
@@ -59,34 +66,26 @@ def test_one_step_lands_where_the_steps_of_the_teacher_do(
 
 def test_the_last_step_predicts_what_the_teacher_does_last(given):
   params, z_t, image, valid = given
-  target_fn = distill.make_target_fn(denoise, NOISE, 4, 2)
+  target_fn = distill.make_target_fn(TEACHER, 4, 2)
   predict = sampler.guided(denoise, params, image, 0)
   t = jnp.full(4, 0.25)
   *_, (_, last) = path(predict, z_t, t, valid, 4, 2)
-  target = target_fn(params, z_t, image, t, valid)
+  target = target_fn(params, image, z_t, t, valid)
   np.testing.assert_allclose(target, last, atol=1e-3)
 
 
 def test_students_differ_with_their_noise_at_a_single_step(given):
   params, z_t, image, valid = given
-  target_fn = distill.make_target_fn(denoise, NOISE, 1, 4)
+  target_fn = distill.make_target_fn(TEACHER, 1, 4)
   targets = [
-    target_fn(params, z, image, jnp.ones(4), valid) for z in (z_t, -z_t)
+    target_fn(params, image, z, jnp.ones(4), valid) for z in (z_t, -z_t)
   ]
   assert jnp.abs(targets[0] - targets[1]).max() > 0.1
 
 
 def test_times_are_those_at_which_a_step_begins():
-  parts = build.build(quickstart.get_config())
-  corrupt_fn = train_step.make_corrupt_fn(
-    parts.schedule, parts.codec, num_steps=4
-  )
-  batch = {
-    'image': np.zeros((64, 8, 8, 3), np.uint8),
-    'codes': np.zeros((64, 8, 8), np.int16),
-  }
-  t = np.asarray(corrupt_fn(batch, jax.random.key(0))['t'])
-  times, counts = np.unique(t, return_counts=True)
+  noise = train_step.draw_noise(jax.random.key(0), (64, 8, 8, 4), num_times=4)
+  times, counts = np.unique(noise['t'], return_counts=True)
   np.testing.assert_array_equal(times, [0.25, 0.5, 0.75, 1])
   assert (counts == 16).all()
 
@@ -123,18 +122,18 @@ def test_a_student_starts_as_its_teacher_and_comes_to_draw_alike(
   student.segment(draw_photo(0, 16, 16), num_samples=2)
 
   parts = build.build(student_config)
-  (teacher,), target_fn = distill.load_teacher(student_config, parts)
-  corrupt_fn, loss_fn = train_step.make_loss(
-    student_config.diffusion, parts, 1, target_fn
-  )
+  (teacher,), target_fn = distill.load_teacher(student_config)
   source = build.open_sources(student_config, 'eval')['procedural']
   batch = {
     'image': np.stack([scene['image'] for scene in source]),
     'codes': np.zeros((8, 16, 16), np.int16),
   }
+  shape = 8, 16, 16, parts.codec.channels
+  batch |= train_step.draw_noise(jax.random.key(5), shape, 1, 0.0, 1)
+  recipe = build.make_recipe(student_config)
   loss = jax.jit(
-    lambda params: loss_fn(
-      params, corrupt_fn(batch, jax.random.key(5), teacher)
+    lambda params: train_step.loss_fn(
+      params, batch, parts, recipe, target_fn, teacher
     )
   )
   shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
@@ -150,8 +149,6 @@ WRONG = {
   'sample.num_steps': (4, 'the teacher takes 2 steps, no multiple of'),
   'distill.teacher_steps': (1, None),
   'sample.guidance_weight': (1.0, 'it must be 0'),
-  'diffusion.loss': ('cross_entropy', 'it must be squared'),
-  'diffusion.self_conditioning': (True, 'it must be False'),
   'diffusion.input_scale': (0.5, 'but 0.1 in the config of the teacher'),
   'codes.num_codes': (4, 'but 16 in the config of the teacher'),
   'data.image_size': (32, 'but 16 in the config of the teacher'),
@@ -166,12 +163,11 @@ def test_students_that_do_not_fit_their_teacher_get_one_line(
   value, message = WRONG[name]
   section, key = name.split('.')
   student_config[section][key] = value
-  parts = build.build(student_config)
   if message is None:
-    distill.load_teacher(student_config, parts)
+    distill.load_teacher(student_config)
     return
   with pytest.raises((ValueError, OSError), match=message) as caught:
-    distill.load_teacher(student_config, parts)
+    distill.load_teacher(student_config)
   assert '\n' not in str(caught.value)
 
 
@@ -184,11 +180,10 @@ def test_a_student_teaches_the_steps_that_it_has_learned(
   monkeypatch.setattr(
     distill.weights, 'read', lambda name: found._replace(config=config)
   )
-  parts = build.build(student_config)
-  distill.load_teacher(student_config, parts)
+  distill.load_teacher(student_config)
   student_config.distill.teacher_steps = 4
   with pytest.raises(ValueError, match='which learned to take 2'):
-    distill.load_teacher(student_config, parts)
+    distill.load_teacher(student_config)
 
 
 def test_a_student_is_evaluated_as_it_was_trained(student_config):
@@ -204,4 +199,4 @@ def test_a_student_is_evaluated_as_it_was_trained(student_config):
 
 def test_a_run_without_a_teacher_has_no_target():
   config = quickstart.get_config()
-  assert distill.load_teacher(config, build.build(config)) == ((), None)
+  assert distill.load_teacher(config) == ((), None)

@@ -1,8 +1,8 @@
 """Training: every variant learns, state moves as it should, errors speak."""
 
+import json
 import sys
 import time
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ VARIANTS = [
   {'loss_weight': 'SNR', 'decoupled': False, 'encoding': 'rgb'},
   {'loss_weight': 'SNR_plus1', 'decoupled': False, 'schedule': 'linear'},
   {'loss_weight': 'SNR_trunc', 'decoupled': False, 'schedule': 'linear_simple'},
-  {'self_conditioning': True, 'palette': 'range', 'overflow': 'largest'},
-  {'prompt_rate': 0.5, 'palette': 'none', 'loss': 'cross_entropy'},
+  {'palette': 'range', 'overflow': 'largest'},
+  {'palette': 'none'},
 ]
 
 
@@ -52,6 +52,12 @@ def flat_config(tiny_config):
   return tiny_config
 
 
+def loss_of(parts, recipe, params, batch, key):
+  shape = *batch['codes'].shape, parts.codec.channels
+  noise = train_step.draw_noise(key, shape, recipe.draws, recipe.cond_drop_rate)
+  return train_step.loss_fn(params, {**batch, **noise}, parts, recipe)
+
+
 # The first is enough for every day; all take minutes.
 @pytest.mark.parametrize(
   'variant',
@@ -67,11 +73,9 @@ def test_every_variant_learns(flat_config, variant):
     flat_config[section][name] = value
   parts = build.build(flat_config)
   mesh = devices.make_mesh()
-  corrupt_fn, loss_fn = train_step.make_loss(flat_config.diffusion, parts)
+  recipe = build.make_recipe(flat_config)._replace(ema_decay=0.99)
   optimizer = train_state.make_optimizer(3e-3)
-  step_fn = train_step.make_train_step(
-    corrupt_fn, loss_fn, optimizer, 0.99, mesh
-  )
+  step_fn = train_step.make_step(parts, recipe, optimizer, mesh)
   batches = iter(
     build.training_batches(
       flat_config, [ProceduralScenes(100, 16)], parts.palette, mesh
@@ -84,7 +88,7 @@ def test_every_variant_learns(flat_config, variant):
   batch = devices.put_batch(next(batches), mesh)
   mean_loss = jax.jit(
     lambda params: jax.lax.map(
-      lambda key: loss_fn(params, corrupt_fn(batch, key)),
+      lambda key: loss_of(parts, recipe, params, batch, key),
       jax.random.split(jax.random.key(2), 16),
     ).mean()
   )
@@ -158,47 +162,57 @@ def test_an_unknown_optimizer_is_refused():
     train_state.make_optimizer(0.1, name='lion')
 
 
-def test_dropped_images_are_not_seen(flat_config):
+def test_dropped_photos_are_not_seen(flat_config):
+  flat_config.diffusion.update(pred_type='eps', tanh=False)
   parts = build.build(flat_config)
-  seen = lambda rate, batch: train_step.make_corrupt_fn(
-    parts.schedule, parts.codec, cond_drop_rate=rate
-  )(batch, jax.random.key(0))['image']
-  codes = np.zeros((8, 16, 16), np.int16)
-  images = np.random.default_rng(0).integers(0, 255, (2, 8, 16, 16, 3), 'u1')
-  first, second = (
-    {'image': image, 'codes': codes} for image in (images[0], images[1])
-  )
-  assert (seen(1.0, first) == seen(1.0, second)).all()
-  assert (seen(0.0, first) != seen(0.0, second)).any()
+  params = jax.tree.map(lambda x: x + 0.1, parts.init_params(jax.random.key(0)))
+  codes = np.zeros((4, 16, 16), np.int16)
+  images = np.random.default_rng(0).integers(0, 255, (2, 4, 16, 16, 3), 'u1')
+
+  def losses(rate):
+    recipe = build.Recipe(cond_drop_rate=rate)
+    batches = [{'image': image, 'codes': codes} for image in images]
+    return [
+      loss_of(parts, recipe, params, batch, jax.random.key(0))
+      for batch in batches
+    ]
+
+  first, second = losses(1.0)
+  assert first == second
+  first, second = losses(0.0)
+  assert first != second
 
 
-def test_marks_are_seen_beside_the_photo_and_dropped_with_it(flat_config):
-  parts = build.build(flat_config)
-  codes = np.random.default_rng(0).integers(-1, 4, (64, 16, 16), np.int16)
-  batch = {'image': np.zeros((64, 16, 16, 3), np.uint8), 'codes': codes}
-  seen = lambda rate: np.asarray(
-    train_step.make_corrupt_fn(
-      parts.schedule, parts.codec, cond_drop_rate=rate, prompt_rate=0.5
-    )(batch, jax.random.key(0))['image']
+def test_draws_of_one_photo_are_as_good_as_copies_of_it(flat_config):
+  """The loss of 2 photos with 3 draws is that of 6 photos with one each."""
+  parts, params = build.build(flat_config), None
+  params = parts.init_params(jax.random.key(0))
+  source = ProceduralScenes(2, 16)
+  batch = {
+    'image': np.stack([source[i]['image'] for i in range(2)]),
+    'codes': np.stack([source[i]['id_maps'][0] % 4 for i in range(2)]),
+  }
+  noise = train_step.draw_noise(jax.random.key(1), (2, 16, 16, 4), draws=3)
+  copies = {name: np.repeat(a, 3, axis=0) for name, a in batch.items()}
+  alone = {name: a.reshape(6, 1, *a.shape[2:]) for name, a in noise.items()}
+  loss = lambda *given: train_step.loss_fn(
+    params, {**given[0], **given[1]}, parts, build.Recipe()
   )
-  marks = seen(0.0)[..., 3:]
-  there = (marks != 0).any(-1)
-  x = np.asarray(parts.codec.encode(codes.astype(np.int32)))
-  np.testing.assert_array_equal(marks[there], x[there])
-  assert 0.3 < there.any((1, 2)).mean() < 0.7
-  assert (seen(1.0) == 0).all()
+  np.testing.assert_allclose(loss(batch, noise), loss(copies, alone), rtol=1e-6)
 
 
 def test_unlabelled_pixels_do_not_train(flat_config):
   parts = build.build(flat_config)
-  corrupt_fn, loss_fn = train_step.make_loss(flat_config.diffusion, parts)
   params = parts.init_params(jax.random.key(0))
   batch = {
     'image': np.zeros((4, 16, 16, 3), np.uint8),
     'codes': np.full((4, 16, 16), -1, np.int16),
   }
-  inputs = corrupt_fn(batch, jax.random.key(0))
-  loss, grads = jax.value_and_grad(loss_fn)(params, inputs)
+  loss, grads = jax.value_and_grad(
+    lambda params: loss_of(
+      parts, build.Recipe(), params, batch, jax.random.key(0)
+    )
+  )(params)
   assert loss == 0
   assert optax.global_norm(grads) == 0
 
@@ -223,9 +237,10 @@ def test_a_batch_taken_in_parts_needs_less_memory(tiny_config):
   def need(parts):
     tiny_config.train.accumulate = parts
     run, mesh = build.build(tiny_config), devices.make_mesh()
-    _, optimizer = build.make_optimizer(tiny_config.train)
+    _, optimizer = build.make_optimizer(tiny_config)
     _, abstract = build.make_state(run, optimizer, mesh)
-    step = train_step.make_step_fn(tiny_config, run, optimizer, mesh, abstract)
+    recipe = build.make_recipe(tiny_config)
+    step = train_step.make_step(run, recipe, optimizer, mesh)
     batch = device.training_batch(tiny_config, run, mesh)
     program = step.lower(abstract, batch, jax.random.key(0)).compile()
     return program.memory_analysis().temp_size_in_bytes
@@ -252,18 +267,17 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
   parts = build.build(flat_config)
   mesh = devices.make_mesh()
   source = ProceduralScenes(5, 16)
-  codes_fn = draw_samples.make_codes_fn(parts, flat_config.sample, mesh)
+  functions = draw_samples.make_functions(
+    parts, build.sampler_options(flat_config.sample), mesh
+  )
   params = parts.init_params(jax.random.key(0))
   run = lambda batch_size: evaluate.score_samples(
-    codes_fn,
+    functions,
     params,
-    parts.codec.decode,
+    parts,
     source,
-    16,
     mesh,
-    batch_size,
-    num_samples=2,
-    num_shown=5,
+    evaluate.Options(batch_size, num_samples=2, num_shown=5),
   )
   ragged, whole = run(4), run(5)
   assert ragged.names == whole.names and len(whole.names) == 5
@@ -360,34 +374,26 @@ def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
   ]
 
 
-def test_compiling_does_not_count_as_slow_training(tiny_config, monkeypatch):
-  clock, passed, written = time.perf_counter, [0.0], []
+def test_compiling_does_not_count_as_slow_training(
+  flat_config, tmp_path, monkeypatch
+):
+  clock, passed = time.perf_counter, [0.0]
+  compile_ahead = devices.compile_ahead
 
-  def compile_ahead(step_fn, *args):
+  def compile_slowly(*args):
     passed[0] += 1e6
-    return step_fn
+    return compile_ahead(*args)
 
   monkeypatch.setattr(time, 'perf_counter', lambda: clock() + passed[0])
-  monkeypatch.setattr(devices, 'compile_ahead', compile_ahead)
-  tiny_config.train.num_steps = 1
-  nothing = lambda *args: None
-  train.loop(
-    tiny_config.train,
-    0,
-    SimpleNamespace(step=0),
-    lambda state, *args: (state, {'loss': np.zeros(1)}),
-    iter([{'codes': np.zeros((8, 16, 16), np.int16)}]),
-    devices.make_mesh(),
-    SimpleNamespace(
-      write_scalars=lambda step, scalars: written.append(scalars), flush=nothing
-    ),
-    learning_rate=lambda step: 0,
-    save=nothing,
-    show=nothing,
-    last_saved=nothing,
-    stop_asked=nothing,
-  )
-  assert written[0]['images_per_second'] > 8 / 1e5
+  monkeypatch.setattr(devices, 'compile_ahead', compile_slowly)
+  flat_config.train.update(num_steps=2, warmup_steps=0, decay_steps=0)
+  flat_config.train.update(log_every=1, eval_every=2, checkpoint_every=2)
+  flat_config.eval.during_training = 0
+  assert train.train(flat_config, tmp_path)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  rates = [json.loads(line).get('images_per_second') for line in lines]
+  assert all(rate > 8 / 1e5 for rate in rates if rate is not None)
+  assert any(rates)
 
 
 def test_an_evaluation_scores_the_data_that_flags_name(
