@@ -19,6 +19,7 @@ from bitseg_jax.data.outside import (
   SourceError,
   as_key,
   find_below,
+  plain_name,
   read_lists,
   shown,
 )
@@ -247,7 +248,7 @@ def _list_panoptic(root, path, source):
       if png is None:
         raise SourceError(f'{where}: no {own / annotation["file_name"]}')
       below = png.relative_to(own if png.is_relative_to(own) else root)
-      name = below.with_suffix('').as_posix()
+      name = plain_name(below.with_suffix('').as_posix())
       if name in items:
         raise SourceError(f'{where}: {name}.png is listed twice')
       label = Annotation(
@@ -269,7 +270,7 @@ def _list_instances(root, path, source):
       continue
     try:
       found, below = _find_photo(root, path, 'instances_', photo, masks.where)
-      name = below.with_suffix('').as_posix()
+      name = plain_name(below.with_suffix('').as_posix())
       if name in items:
         raise SourceError(f'{masks.where}: another photo is called {name}')
       items[name] = Item(name, found, (masks,))
@@ -283,10 +284,11 @@ def _list_instances(root, path, source):
 def _find_photo(root, path, prefix, name, where):
   """Finds a photo; returns it, and its path below where such photos are."""
   stem, own = path.stem.removeprefix(prefix), path.with_suffix('')
-  places = stem, f'images/{stem}', 'images', 'input_images', '.'
+  places = stem, f'images/{stem}', 'images', 'input_images'
   # Labels may have the names of the photos.
   folders = [root / place for place in places if root / place != own]
-  found = find_below(root, [*folders, path.parent], name, where)
+  folders += [path.parent, root]
+  found = find_below(root, folders, name, where)
   if found is None or own in found.parents:
     raise SourceError(f'{where}: no photo {shown(name)[1:-1]} in {root}')
   place = next(f for f in folders if found.is_relative_to(f))

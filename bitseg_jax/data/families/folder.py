@@ -1,8 +1,9 @@
 """Reads a folder of photos with id maps, the layout for a user's own data."""
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def open_source(
       )
   photos: dict[str, list[Path]] = {}
   for path in _files(root / 'images'):
-    if path.suffix.lower() in PHOTO_SUFFIXES:
+    if _is_photo(path):
       photos.setdefault(plain_name(path.stem), []).append(path)
   if not photos:
     raise SourceError(
@@ -61,44 +62,45 @@ def open_source(
   notes: list[str] = []
   splits = _make_splits(root, sorted(photos), problems, notes)
   for place in _folders(root / 'images'):
-    inside = [p for p in _files(place) if p.suffix.lower() in PHOTO_SUFFIXES]
+    inside = [path for path in _files(place) if _is_photo(path)]
     if inside:
       problems.append(
         f'{place}: {len(inside)} photos in a sub-folder; move them to '
         f'{root / "images"}'
       )
   found, near = _find_labels(root / 'labels', photos.keys(), problems)
-  wanted = {name for names in splits.values() for name in names}
-  good = set()
-  for name in sorted(wanted):
-    path = photos[name][0]
-    if len(photos[name]) > 1:
-      problems.append(
-        f'{path}: {len(photos[name])} photos have this name; keep one'
-      )
-    elif name in found:
-      good.add(name)
-    else:
-      problem = f'{path}: no {root / "labels" / name}.png for it'
-      if name in near:
-        problem += (
-          f', and {near[name]} is not read; export PNG, TIFF or .npy of ids, '
-          'or JSON of labelme (of COCO: --dataset=coco_instances)'
+  items: dict[str, list[Item]] = {}
+  for split, names in splits.items():
+    for name in names:
+      path, *others = photos[name]
+      if others:
+        problems.append(
+          f'{path}: {len(others) + 1} photos have this name; keep one'
         )
-      problems.append(problem)
-  items = {
-    split: [Item(n, photos[n][0], tuple(found[n])) for n in names if n in good]
-    for split, names in splits.items()
-  }
-  items = {split: listed for split, listed in items.items() if listed}
-  for place in sorted({path.parent for name in good for path in found[name]}):
-    missing = sorted(
-      name for name in good if all(p.parent != place for p in found[name])
-    )
+      elif name in found:
+        item = Item(name, path, tuple(found[name]))
+        items.setdefault(split, []).append(item)
+      else:
+        problems.append(
+          f'{path}: no {root / "labels" / name}.png for it'
+          + (
+            f', and {near[name]} is not read; export PNG, TIFF or .npy of ids, '
+            'or JSON of labelme (of COCO: --dataset=coco_instances)'
+            if name in near
+            else ''
+          )
+        )
+  labelled = [
+    (item.name, {path.parent for path in item.labels})
+    for listed in items.values()
+    for item in listed
+  ]
+  for place in sorted({place for _, places in labelled for place in places}):
+    missing = sorted(name for name, places in labelled if place not in places)
     if missing:
       notes.append(
-        f'{place}: no label for {len(missing)} of {len(good)} photos, such as '
-        f'{missing[0]}'
+        f'{place}: no label for {len(missing)} of {len(labelled)} photos, such '
+        f'as {missing[0]}'
       )
 
   def load_id_maps(item: Item) -> list[np.ndarray]:
@@ -114,50 +116,49 @@ def open_source(
   return Source(items, load_id_maps, problems, notes)
 
 
-def _files(directory: Path) -> Iterator[Path]:
-  for path in sorted(directory.iterdir()):
-    if not path.name.startswith('.') and not path.is_dir():
-      yield path
+def _is_photo(path):
+  return path.suffix.lower() in PHOTO_SUFFIXES
 
 
-def _folders(directory: Path) -> list[Path]:
+def _files(directory):
+  paths = sorted(directory.iterdir())
+  return [p for p in paths if not p.name.startswith('.') and not p.is_dir()]
+
+
+def _folders(directory):
   """Folders in it but those that programs make: hidden, or __MACOSX."""
-  return sorted(
-    path
-    for path in directory.iterdir()
-    if path.is_dir() and not path.name.startswith(('.', '__'))
-  )
+  paths = sorted(directory.iterdir())
+  return [p for p in paths if p.is_dir() and not p.name.startswith(('.', '__'))]
 
 
-def _find_labels(
-  directory: Path, names: Iterable[str], problems: list[str]
-) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-  """Finds the label files of each photo, in labels/ and for each annotator.
+def _find_labels(directory, names, problems):
+  """Finds the label files in labels/, and those of each annotator.
 
   Returns:
-    The files by name, and for names with a file that is no label that file.
+    The files of each photo by its name, and of each photo a file that begins
+    with its name but is no label.
   """
   found: dict[str, list[Path]] = {}
   near: dict[str, Path] = {}
   for place in [directory, *_folders(directory)]:
     own: dict[str, list[Path]] = {}
-    strange = []
     for path in _files(place):
-      stem = plain_name(path.stem)
-      bases = [
-        re.sub(rf'({"|".join(PHOTO_SUFFIXES)})$', '', base, flags=re.I)
-        if base not in names
-        else base
-        for ending in labels.ENDINGS
-        if stem.endswith(ending) and (base := stem.removesuffix(ending))
-      ]
+      stem, suffix = plain_name(path.stem), path.suffix.lower()
+      bases = [stem.removesuffix(e) for e in labels.ENDINGS if stem.endswith(e)]
+      bases += [Path(base).stem for base in bases if _is_photo(Path(base))]
       name = next((base for base in bases if base in names), None)
-      if path.suffix.lower() not in labels.SUFFIXES:
-        near.setdefault(name or stem, path)
-      elif name:
+      if name and suffix in labels.SUFFIXES:
         own.setdefault(name, []).append(path)
-      elif path.suffix.lower() != '.json':
-        strange.append((stem, path))
+        continue
+      # Other files of a photo, such as NAME_overlay.png, are no labels.
+      starts = [stem, *(stem[: m.start()] for m in re.finditer('[_.-]', stem))]
+      start = next((start for start in starts if start in names), None)
+      if start:
+        near.setdefault(start, path)
+      elif suffix in labels.SUFFIXES and suffix != '.json':
+        problems.append(
+          f'{path}: no photo of this name in {directory.parent / "images"}'
+        )
     for name, paths in own.items():
       # labelme's may lie beside the PNG that was made of it.
       paths = [p for p in paths if p.suffix.lower() != '.json'] or paths
@@ -167,22 +168,10 @@ def _find_labels(
         problems.append(
           f'{paths[0]} and {paths[1]} may both be the label of {name}; keep one'
         )
-    for stem, path in strange:
-      # Other files of a photo, such as NAME_overlay.png, are no labels.
-      starts = [stem[: m.start()] for m in re.finditer('[_.-]', stem)]
-      name = next((start for start in starts[::-1] if start in names), None)
-      if name:
-        near.setdefault(name, path)
-      else:
-        problems.append(
-          f'{path}: no photo of this name in {directory.parent / "images"}'
-        )
   return found, near
 
 
-def _make_splits(
-  root: Path, names: list[str], problems: list[str], notes: list[str]
-) -> dict[str, list[str]]:
+def _make_splits(root, names, problems, notes):
   """Returns the names of each split; appends to problems and notes."""
   lists = {s: root / f'{s}.txt' for s in SPLITS}
   lists = {split: path for split, path in lists.items() if path.exists()}
@@ -199,7 +188,8 @@ def _make_splits(
     listed = set()
     for line in read_lines(path):
       # Lists may give the folder and the suffix, as photo names do not.
-      name = plain_name(line).replace('\\', '/').rpartition('/')[2]
+      name = line.replace('\\', '/').rpartition('/')[2]
+      name = unicodedata.normalize('NFC', name)
       ways = name, name.rpartition('.')[0]
       ways = *ways, *(way.casefold() for way in ways)
       found = next((known[way] for way in ways if way in known), None)

@@ -1,14 +1,16 @@
-"""COCO panoptic: ids in colours, crowds left out, split by file name."""
+"""COCO: ids in colours, masks, crowds left out, names as others write them."""
 
 import json
 import os
 
 import numpy as np
+import pycocotools.mask
 import pytest
 from PIL import Image
 
 from bitseg_jax import cli, prepare
 from bitseg_jax.data.families import coco
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.prepared import splits
 
 H, W = 16, 24
@@ -201,3 +203,185 @@ def test_wrong_source_gives_one_line(tmp_path, capfd):
   errors = capfd.readouterr().err
   assert errors.startswith(f'error: {tmp_path}: no NAME.json')
   assert errors.count('\n') == 1
+
+
+def edit(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def rename_photos(spelled):
+  def change(content):
+    for image in content['images']:
+      image['file_name'] = spelled(image['file_name'])
+
+  return change
+
+
+def ids_as_text(content):
+  for image in content['images']:
+    image['id'] = str(image['id'])
+  for annotation in content['annotations']:
+    for segment in annotation['segments_info']:
+      segment.update(id=str(segment['id']), iscrowd=str(segment['iscrowd']))
+
+
+def labels_with_folder(content):
+  for annotation in content['annotations']:
+    annotation['file_name'] = f'panoptic_train2017/{annotation["file_name"]}'
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    rename_photos(lambda name: f'train2017/{name}'),
+    rename_photos(lambda name: f'train2017\\{name}'),
+    rename_photos(lambda name: os.path.abspath(f'in/train2017/{name}')),
+    ids_as_text,
+    labels_with_folder,
+  ],
+)
+def test_names_and_ids_are_read_as_others_write_them(
+  tmp_path, monkeypatch, change
+):
+  monkeypatch.chdir(tmp_path)
+  make_tree(tmp_path / 'in')
+  plain = coco.open_panoptic(tmp_path / 'in')
+  edit(tmp_path / 'in/annotations/panoptic_train2017.json', change)
+  for source in (tmp_path / 'in', 'in'):
+    found = coco.open_panoptic(source)
+    assert not found.problems
+    for a, b in zip(plain.splits['train'], found.splits['train'], strict=True):
+      assert a.name == b.name and os.path.samefile(a.photo, b.photo)
+      np.testing.assert_array_equal(
+        found.load_id_maps(b), plain.load_id_maps(a)
+      )
+
+
+def test_an_id_of_two_images_is_named_and_neither_is_taken(tmp_path):
+  make_tree(tmp_path)
+  path = tmp_path / 'annotations/panoptic_train2017.json'
+  edit(path, lambda c: c['images'].append({'id': 1, 'file_name': '002.jpg'}))
+  source = coco.open_panoptic(tmp_path)
+  assert [item.name for item in source.splits['train']] == ['002', '003']
+  (problem,) = source.problems
+  assert "one id to '001.jpg' and to '002.jpg'" in problem
+
+
+def test_names_may_differ_by_folder_and_be_equal_in_two_splits(tmp_path):
+  for split in ('train', 'val'):
+    path = tmp_path / f'panoptic_{split}.json'
+    for clip in ('a', 'b'):
+      make_split(
+        tmp_path / split / clip, path.with_suffix('') / f'{clip}.json', [1, 2]
+      )
+    parts = [
+      json.loads((path.with_suffix('') / f'{clip}.json').read_text())
+      for clip in ('a', 'b')
+    ]
+    content = {'images': [], 'annotations': []}
+    for k, (clip, part) in enumerate(zip('ab', parts, strict=True)):
+      for image in part['images']:
+        name = f'{clip}/{image["file_name"]}'
+        content['images'].append(
+          {'id': 10 * k + image['id'], 'file_name': name}
+        )
+      for one in part['annotations']:
+        number, name = 10 * k + one['image_id'], f'{clip}/{one["file_name"]}'
+        content['annotations'].append(
+          {**one, 'image_id': number, 'file_name': name}
+        )
+    path.write_text(json.dumps(content))
+  assert run(tmp_path, str(tmp_path / 'out'), strict=True) == 0
+  for split in ('train', 'val'):
+    reader = splits.open_split(tmp_path / 'out', split)
+    names = [reader[i]['name'] for i in range(len(reader))]
+    assert names == ['a/001', 'a/002', 'b/001', 'b/002']
+
+
+def test_folders_may_be_links(tmp_path):
+  make_tree(tmp_path / 'in')
+  for place in ('train2017', 'annotations'):
+    (tmp_path / 'in' / place).rename(tmp_path / place)
+    (tmp_path / 'in' / place).symlink_to(tmp_path / place)
+  assert not coco.open_panoptic(tmp_path / 'in').problems
+
+
+def test_a_palette_stands_for_its_colours(tmp_path):
+  truth = make_tree(tmp_path)['val']
+  path = tmp_path / 'annotations/panoptic_val2017/004.png'
+  Image.open(path).quantize(8).save(path)
+  source = coco.open_panoptic(tmp_path)
+  (id_map,) = source.load_id_maps(source.splits['val'][0])
+  void = (truth['004'] == 0) | (truth['004'] == CROWD)
+  np.testing.assert_array_equal(id_map, np.where(void, -1, truth['004']))
+
+
+def make_instances(path, photos, place=''):
+  """Three photos: polygons and a crowd, run lengths both ways, nothing."""
+  photos.mkdir(parents=True)
+  for i in range(3):
+    Image.new('RGB', (W, H), (90 * i, 0, 0)).save(photos / f'{i}.jpg')
+  square = lambda a, b: [[a, a, b, a, b, b, a, b]]
+  mask = np.zeros((H, W), np.uint8)
+  mask[2:9, 3:20] = 1
+  counts = pycocotools.mask.encode(np.asfortranarray(mask))['counts'].decode()
+  listed = [
+    (0, square(1, 9), 0),
+    (0, square(5, 8), 0),
+    (0, {'size': [H, W], 'counts': [0, H * W]}, 1),
+    (1, {'size': [H, W], 'counts': counts}, 0),
+    (1, {'size': [H, W], 'counts': [0, 5, H * W - 5]}, 0),
+  ]
+  annotations = [
+    {'id': i, 'image_id': k, 'category_id': 1, 'segmentation': s, 'iscrowd': c}
+    for i, (k, s, c) in enumerate(listed)
+  ]
+  images = [
+    {'id': i, 'file_name': f'{place}{i}.jpg', 'height': H, 'width': W}
+    for i in range(3)
+  ]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps({'images': images, 'annotations': annotations}))
+  first = np.full((H, W), -1)
+  first[1:9, 1:9] = 0
+  first[5:8, 5:8] = 1
+  second = np.where(mask, 0, -1)
+  second[:5, 0] = 1
+  return [first, second]
+
+
+@pytest.mark.parametrize(
+  ('path', 'photos', 'place'),
+  [
+    ('annotations/instances_val2017.json', 'val2017', ''),
+    ('annotations/instances_val2017.json', 'images/val2017', ''),
+    ('result_val.json', 'images', 'images/'),
+    ('result_val.json', 'images', '.\\images\\'),
+    ('valid/_annotations.coco.json', 'valid', ''),
+  ],
+)
+def test_instances_are_painted_and_crowds_left_out(
+  tmp_path, path, photos, place
+):
+  truth = make_instances(tmp_path / path, tmp_path / photos, place)
+  if 'annotations/' in path:
+    (tmp_path / 'annotations/captions_val2017.json').write_text('{}')
+  done = cli.call(
+    lambda: prepare.prepare(
+      'coco_instances', str(tmp_path), str(tmp_path / 'out'), strict=True
+    )
+  )
+  assert done == 0
+  reader = splits.open_split(tmp_path / 'out', 'val')
+  for i, expected in enumerate(truth):
+    assert reader[i]['name'] == f'{i}'
+    np.testing.assert_array_equal(reader[i]['id_maps'][0], expected)
+  assert len(reader) == 2
+
+
+def test_the_wrong_one_of_two_formats_is_told(tmp_path):
+  make_instances(tmp_path / 'instances_val.json', tmp_path / 'val')
+  with pytest.raises(SourceError, match='dataset=coco_instances'):
+    coco.open_panoptic(tmp_path)
