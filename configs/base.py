@@ -58,11 +58,8 @@ DATA = {
   ),
   'augment': Setting(
     'full',
-    'full is as in the paper, strong is more of it, flip is flips alone',
+    'full is as in the paper, flip is flips alone',
     choices=transforms.AUGMENTATIONS,
-  ),
-  'paste_rate': Setting(
-    0.0, 'share of photos that get entities of another one', least=0, most=1
   ),
   'crop_scale': Setting(
     (1.0, 1.0),

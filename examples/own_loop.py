@@ -10,9 +10,8 @@ import numpy as np
 import optax
 
 from bitseg_jax import codec, diffusion, metrics, palette, sampler, schedule
-from bitseg_jax.data import transforms
 from bitseg_jax.data.procedural import ProceduralScenes
-from bitseg_jax.models import UNet
+from bitseg_jax.models import UNet, layers
 from bitseg_jax.training import step as train_step
 
 noise, bits = schedule.Schedule(), codec.make_codec('analog_bits', num_codes=4)
@@ -43,7 +42,7 @@ for k in range(int(sys.argv[1]) if len(sys.argv) > 1 else 400):
   batch = {'image': images[i], 'codes': codes[i]}
   params, state, loss = step(params, state, batch, jax.random.key(k))
 
-held_out = transforms.normalize_image(images[:64])
+held_out = layers.normalize_image(images[:64])
 draw = sampler.guided(denoise, params, held_out, guidance_weight=0)
 x_hat = sampler.sample(draw, jax.random.key(1), x.shape, noise)
 pairs = zip(codes, np.asarray(bits.decode(x_hat)), strict=False)

@@ -24,7 +24,6 @@ PAPER = {
   'data.augment': 'full',
   'data.crop_scale': (1.0, 1.0),
   'data.crop_aspect': 1.0,
-  'data.paste_rate': 0.0,
   'codes.encoding': 'analog_bits',
   'codes.num_codes': 2**6,
   'codes.palette': 'similar',

@@ -94,8 +94,9 @@ def measure_input(side: int, data: str = '') -> Rows:
     prepared = splits.open_split(data, 'train', side)
     for workers in sorted({0, 1, 2, os.cpu_count() or 1}):
       stream = pipeline.training_batches(
-        [prepared], example, 32, 0, num_threads=1, num_workers=workers
+        [prepared], example, 32, 0, num_threads=1
       )
+      stream = pipeline.read_in_processes(stream, workers)
       with contextlib.closing(iter(stream)) as batches:
         for _ in range(10 + 10 * workers):  # warms up before timing
           next(batches)

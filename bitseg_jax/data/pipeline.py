@@ -38,9 +38,7 @@ class TrainingExample(grain.transforms.RandomMap):
     augment: one of transforms.AUGMENTATIONS.
     crop_scale: see transforms.random_box; (1, 1) turns it off.
     crop_aspect: see transforms.random_box; 1 turns it off.
-    paste_rate: share of examples that get entities of another photo.
     code_size: side G of the codes, which divides S; 0: S.
-    donors: endless records, where those photos are drawn from.
   """
 
   image_size: int
@@ -50,30 +48,12 @@ class TrainingExample(grain.transforms.RandomMap):
   augment: str = 'full'
   crop_scale: tuple[float, float] = (1.0, 1.0)
   crop_aspect: float = 1.0
-  paste_rate: float = 0.0
   code_size: int = 0
-  donors: Sequence[dict[str, Any]] = ()
 
   def random_map(
     self, record: dict[str, Any], rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """Draws a part of the photo, pastes, pads, and assigns codes."""
-    image, id_map = self._draw(record, rng)
-    if self.paste_rate and rng.random() < self.paste_rate:
-      other = self.donors[int(rng.integers(2**30))]
-      image, id_map = transforms.paste(
-        image, id_map, *self._draw(other, rng), rng
-      )
-    image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
-    id_map = _every_nth(id_map, self.code_size)
-    if self.palette is None:
-      codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
-    else:
-      codes = palettes.assign_codes(id_map, self.palette, self.overflow)
-    return {'image': image, 'codes': codes.astype(np.int16)}
-
-  def _draw(self, record, rng):
-    """Returns a random part of a photo, by a random annotator, augmented."""
+    """Draws a part of the photo, augments, pads, and assigns codes."""
     id_maps = record['id_maps']
     id_map = id_maps[rng.integers(len(id_maps))]
     box = transforms.random_box(rng, self.crop_scale, self.crop_aspect)
@@ -84,7 +64,14 @@ class TrainingExample(grain.transforms.RandomMap):
     )
     image = transforms.resize_image(record['image'], size, box)
     id_map = transforms.resize_ids(id_map, size, box)
-    return transforms.augment(image, id_map, rng, self.augment)
+    image, id_map = transforms.augment(image, id_map, rng, self.augment)
+    image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
+    id_map = _every_nth(id_map, self.code_size)
+    if self.palette is None:
+      codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
+    else:
+      codes = palettes.assign_codes(id_map, self.palette, self.overflow)
+    return {'image': image, 'codes': codes.astype(np.int16)}
 
 
 def _every_nth(id_map, side):
@@ -100,7 +87,6 @@ def training_batches(
   seed: int,
   weights: Sequence[float] = (),
   num_threads: int = 4,
-  num_workers: int = 0,
   rows: Sequence[int] | None = None,
   start: int = 0,
 ) -> grain.IterDataset:
@@ -118,10 +104,9 @@ def training_batches(
     batch_size: examples in a batch over all processes, B.
     seed: of order and augmentation.
     weights: how often each source is drawn from; () = all alike.
-    num_threads: reader threads of this process.
-    num_workers: reader processes of this process; 0 reads in this one.
-    rows: which rows of each batch are this process's, see
-      sharding.local_rows; None = all of them.
+    num_threads: reader threads.
+    rows: which rows of each batch are this process's, see devices.local_rows;
+      None = all of them.
     start: number of the first batch.
 
   Returns:
@@ -133,25 +118,24 @@ def training_batches(
   for source in sources:
     if not len(source):
       raise ValueError(f'{source!r} is empty; there is nothing to train on')
-  records = _shuffled(sources, weights, seed)
-  examples = records.random_map(dataclasses.replace(example, donors=records))
+  shuffled = [
+    grain.MapDataset.source(source).seed(seed + i).shuffle().repeat()
+    for i, source in enumerate(sources)
+  ]
+  records = shuffled[0]
+  if len(shuffled) > 1:
+    weights = weights or [1] * len(shuffled)
+    records = grain.MapDataset.mix(shuffled, weights).seed(seed)
   rows = list(range(batch_size) if rows is None else rows)
   mine = grain.MapDataset.source(
-    _RowsOfBatches(examples, rows, batch_size, start)
+    _RowsOfBatches(records.random_map(example), rows, batch_size, start)
   )
   # Endless, so none is dropped; but grain's length of it overflows at 1.
-  dataset = mine.batch(len(rows), drop_remainder=True).to_iter_dataset(
+  return mine.batch(len(rows), drop_remainder=True).to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
     )
   )
-  if num_workers:
-    if not flags.FLAGS.is_parsed():  # grain reads flags, some programs do not
-      flags.FLAGS.mark_as_parsed()
-    dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=num_workers), _init_worker
-    )
-  return dataset
 
 
 class _RowsOfBatches:
@@ -174,16 +158,16 @@ class _RowsOfBatches:
     return f'{len(self._rows)} of {self._batch_size} rows of {self._examples!r}'
 
 
-def _shuffled(sources, weights, seed):
-  """Returns endless records of all sources, interleaved by their weights."""
-  shuffled = [
-    grain.MapDataset.source(source).seed(seed + i).shuffle().repeat()
-    for i, source in enumerate(sources)
-  ]
-  if len(shuffled) == 1:
-    return shuffled[0]
-  weights = weights or [1] * len(shuffled)
-  return grain.MapDataset.mix(shuffled, weights).seed(seed)
+def read_in_processes(
+  batches: grain.IterDataset, num_workers: int
+) -> grain.IterDataset:
+  """Makes so many processes read the same batches; 0 leaves it to this one."""
+  if not num_workers:
+    return batches
+  if not flags.FLAGS.is_parsed():  # grain reads flags, some programs do not
+    flags.FLAGS.mark_as_parsed()
+  options = grain.MultiprocessingOptions(num_workers=num_workers)
+  return batches.mp_prefetch(options, _init_worker)
 
 
 def _init_worker(index: int, count: int) -> None:

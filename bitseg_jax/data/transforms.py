@@ -18,7 +18,7 @@ cv2.setNumThreads(0)  # the readers are threads already
 # The colour outside the photo: ImageNet's mean, nearly 0 once normalised.
 PAD_COLOR = (124, 116, 104)
 
-AUGMENTATIONS = ('full', 'strong', 'flip', 'none')
+AUGMENTATIONS = 'full', 'flip', 'none'
 
 # (top, left, bottom, right), relative: 0 and 1 are the edges of the photo.
 Box = tuple[float, float, float, float]
@@ -152,8 +152,7 @@ def augment(
     image: uint8 [H, W, 3].
     id_map: int32 [H, W].
     rng: the only source of randomness.
-    kind: 'full'; 'strong', where all but the flip is twice as frequent and
-      colours change half as far again; 'flip' (only the flip); or 'none'.
+    kind: 'full', 'flip' (only the flip) or 'none'.
 
   Returns:
     (image, id_map) of the same shapes; the corners that a rotation uncovers
@@ -165,58 +164,19 @@ def augment(
     image, id_map = image[:, ::-1], id_map[:, ::-1]
   if kind == 'flip':
     return image, id_map
-  often, far = (2, 1.5) if kind == 'strong' else (1, 1)
-  if rng.random() < often * 0.3:
-    gamma = rng.uniform(1 - far * 0.2, 1 + far * 0.2)
-    image = _lookup(image, 255 * _RAMP**gamma)
-  if rng.random() < often * 0.3:
-    brightness, contrast = rng.uniform(-far * 0.2, far * 0.2, 2)
+  if rng.random() < 0.3:
+    image = _lookup(image, 255 * _RAMP ** rng.uniform(0.8, 1.2))
+  if rng.random() < 0.3:
+    brightness, contrast = rng.uniform(-0.2, 0.2, 2)
     image = _lookup(image, 255 * (_RAMP * (1 + contrast) + brightness))
-  if rng.random() < often * 0.3:
-    image = _shift_hsv(image, rng.uniform(-far, far, 3) * (20, 30, 20))
-  if rng.random() < often * 0.1:
-    shift = rng.uniform(-far * 20, far * 20, 3).round()
+  if rng.random() < 0.3:
+    image = _shift_hsv(image, rng.uniform(-1, 1, 3) * (20, 30, 20))
+  if rng.random() < 0.1:
+    shift = rng.uniform(-20, 20, 3).round()
     image = _lookup(image, 255 * _RAMP + shift[:, None])
-  if rng.random() < often * 0.3:
+  if rng.random() < 0.3:
     image, id_map = rotate(image, id_map, rng.uniform(-20, 20))
   return image, id_map
-
-
-def paste(
-  image: np.ndarray,
-  id_map: np.ndarray,
-  donor: np.ndarray,
-  donor_ids: np.ndarray,
-  rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Pastes one to three entities of another photo over a photo.
-
-  They keep their distance from the top left corner and are new entities. Only
-  those are taken that cover at most a quarter, as larger ones hide the photo.
-
-  Args:
-    image: uint8 [H, W, 3].
-    id_map: int32 [H, W].
-    donor: the other photo, uint8 [h, w, 3]; what reaches beyond [H, W] is lost.
-    donor_ids: its id map, int32 [h, w].
-    rng: the only source of randomness.
-
-  Returns:
-    (image, id_map) of the same shapes.
-
-  Source: Ghiasi et al. 2021, Simple Copy-Paste.
-  """
-  height, width = np.minimum(id_map.shape, donor_ids.shape)
-  both = np.s_[:height, :width]
-  donor, donor_ids = donor[both], donor_ids[both]
-  ids, areas = np.unique(donor_ids[donor_ids >= 0], return_counts=True)
-  ids = ids[4 * areas <= donor_ids.size]
-  count = min(int(rng.integers(1, 4)), len(ids))
-  over = np.isin(donor_ids, rng.choice(ids, count, replace=False))
-  image, pasted = image.copy(), id_map.copy()
-  image[both][over] = donor[over]
-  pasted[both][over] = donor_ids[over] + id_map.max() + 1
-  return image, pasted
 
 
 _RAMP = np.arange(256) / 255

@@ -250,7 +250,7 @@ def training_batches(
   Returns:
     The stream, see pipeline.training_batches.
   """
-  return pipeline.training_batches(
+  batches = pipeline.training_batches(
     sources,
     pipeline.TrainingExample(
       image_size=config.data.image_size,
@@ -260,17 +260,16 @@ def training_batches(
       augment=config.data.augment,
       crop_scale=tuple(config.data.crop_scale),
       crop_aspect=config.data.crop_aspect,
-      paste_rate=config.data.paste_rate,
       code_size=config.data.code_size,
     ),
     config.train.batch_size,
     config.seed,
     tuple(config.data.weights),
     config.data.num_threads,
-    config.data.num_workers,
     devices.local_rows(mesh, config.train.batch_size),
     start,
   )
+  return pipeline.read_in_processes(batches, config.data.num_workers)
 
 
 def make_optimizer(

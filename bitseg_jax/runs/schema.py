@@ -54,6 +54,7 @@ Settings = Mapping[str, 'Setting | Settings']
 
 # Settings of earlier versions, with the value that turned each of them off.
 _GONE = {
+  'data.paste_rate': 0.0,
   'diffusion.loss': 'squared',
   'diffusion.size_power': 0.0,
   'diffusion.prompt_rate': 0.0,

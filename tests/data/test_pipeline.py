@@ -76,43 +76,6 @@ def test_every_epoch_sees_every_record_and_draws_anew():
   assert len({image.tobytes() for image in images}) > 0.7 * len(images)
 
 
-def test_pasting_draws_from_all_sources_and_follows_the_seed():
-  class Plain:
-    """Photos of one colour, each of them one entity but for its middle."""
-
-    def __init__(self, color, shape):
-      self.color, self.shape = color, shape
-
-    def __len__(self):
-      return 3
-
-    def __getitem__(self, i):
-      ids = np.zeros(self.shape, np.int32)
-      ids[6:10, 6:10] = 1
-      image = np.full((*self.shape, 3), self.color, np.uint8)
-      return {'name': '', 'image': image, 'id_maps': [ids]}
-
-  def stream(rate):
-    example = pipeline.TrainingExample(
-      16, 16, EXAMPLE.palette, augment='none', paste_rate=rate
-    )
-    sources = [Plain(50, (16, 12)), Plain(200, (12, 16))]
-    return take(
-      iter(pipeline.training_batches(sources, example, 16, 0, num_threads=1)), 4
-    )
-
-  mixed, alone = stream(0.5), stream(0.0)
-  assert same(mixed, stream(0.5))
-  colors = lambda batches: [
-    set(np.unique(photo)) & {50, 200} for b in batches for photo in b['image']
-  ]
-  assert all(len(seen) == 1 for seen in colors(alone))
-  share = np.mean([len(seen) == 2 for seen in colors(mixed)])
-  assert 0.1 < share < 0.4  # half of the pastes come from the same source
-  for batch in mixed:  # nothing is pasted beyond the photo
-    assert ((batch['codes'] >= 0).sum((1, 2)) == 16 * 12).all()
-
-
 @pytest.mark.parametrize(
   'rows', [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 1, 4, 5], [2, 3, 6, 7]]]
 )
@@ -140,18 +103,11 @@ def cropped_batches(num_workers=0, seed=5, start=0):
     16, 16, EXAMPLE.palette, crop_scale=(0.3, 1.5), crop_aspect=1.3
   )
   source = [ProceduralScenes(1, size=48)[0]] * 12
+  stream = pipeline.training_batches(
+    [source], example, 4, seed, num_threads=2, start=start
+  )
   return contextlib.closing(
-    iter(
-      pipeline.training_batches(
-        [source],
-        example,
-        4,
-        seed,
-        num_threads=2,
-        num_workers=num_workers,
-        start=start,
-      )
-    )
+    iter(pipeline.read_in_processes(stream, num_workers))
   )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bitseg_jax.data import transforms
+from bitseg_jax.models import layers
 
 
 @pytest.fixture
@@ -43,15 +44,15 @@ def test_padding_goes_to_the_bottom_and_right(photo):
   np.testing.assert_array_equal(padded_image[:24, :36], image)
   np.testing.assert_array_equal(padded_ids[:24, :36], id_map)
   assert np.all(padded_ids[24:] == -1) and np.all(padded_ids[:, 36:] == -1)
-  normal = transforms.normalize_image(padded_image)
+  normal = layers.normalize_image(padded_image)
   assert np.abs(normal[24:]).max() < 0.01
 
 
 def test_normalized_images_have_the_right_statistics():
   image = np.full((2, 2, 3), 255, np.uint8)
-  expected = (1 - transforms.IMAGE_MEAN) / transforms.IMAGE_STD
+  expected = (1 - layers.IMAGE_MEAN) / layers.IMAGE_STD
   np.testing.assert_allclose(
-    transforms.normalize_image(image)[0, 0], expected, rtol=1e-6
+    layers.normalize_image(image)[0, 0], expected, rtol=1e-6
   )
 
 
@@ -69,7 +70,7 @@ def test_augmentation_follows_its_rng_and_keeps_its_input(photo, kind):
   np.testing.assert_array_equal(draws[0][1], draws[-1][1])
   different = {new_image.tobytes() for new_image, _ in draws}
   assert len(different) == {'none': 1, 'flip': 2}.get(kind, len(different))
-  if kind in ('full', 'strong'):
+  if kind == 'full':
     assert len(different) > 8
   for new_image, new_ids in draws:
     assert new_image.dtype == np.uint8 and new_image.shape == image.shape
@@ -139,49 +140,3 @@ def test_random_boxes_keep_their_area_and_aspect():
   state = rng.bit_generator.state
   assert transforms.random_box(rng, (1.0, 1), 1) == transforms.WHOLE
   assert rng.bit_generator.state == state  # off: the stream is as without
-
-
-def test_strong_changes_colours_further_than_full():
-  image = np.full((4, 4, 3), 128, np.uint8)
-  ids = np.zeros((4, 4), np.int32)
-  draw = lambda seed, kind: transforms.augment(
-    image, ids, np.random.default_rng(seed), kind
-  )[0][1, 1]
-  spread = {
-    kind: np.std([draw(seed, kind) for seed in range(400)])
-    for kind in ('full', 'strong')
-  }
-  assert spread['strong'] > 1.5 * spread['full']
-
-
-def test_pasted_entities_are_new_and_bring_their_pixels(photo):
-  image, id_map = photo
-  before = image.copy(), id_map.copy()
-  donor = np.full_like(image, 7)
-  donor_ids = id_map[::-1, ::-1]
-  counts = set()
-  for seed in range(20):
-    pasted, ids = transforms.paste(
-      image, id_map, donor, donor_ids, np.random.default_rng(seed)
-    )
-    new = ids > id_map.max()
-    counts.add(len(np.unique(ids[new])))
-    assert (pasted[new] == 7).all()
-    np.testing.assert_array_equal(pasted[~new], image[~new])
-    np.testing.assert_array_equal(ids[~new], id_map[~new])
-    # Each is a whole entity of the donor.
-    whole = np.isin(donor_ids, donor_ids[new])
-    np.testing.assert_array_equal(new, whole)
-    assert pasted.dtype == np.uint8 and ids.dtype == np.int32
-  assert counts == {1, 2, 3}
-  np.testing.assert_array_equal(image, before[0])
-  np.testing.assert_array_equal(id_map, before[1])
-
-
-def test_nothing_is_pasted_that_would_hide_the_photo(photo):
-  image, id_map = photo
-  rng = np.random.default_rng(0)
-  for donor_ids in (np.zeros_like(id_map), np.full_like(id_map, -1)):
-    pasted, ids = transforms.paste(image, id_map, 255 - image, donor_ids, rng)
-    np.testing.assert_array_equal(pasted, image)
-    np.testing.assert_array_equal(ids, id_map)
