@@ -50,9 +50,7 @@ def serve(
   _check_free(host, port)
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
-  # As the page does, which is told of every step.
-  blank = np.zeros((32, 32, 3), np.uint8)
-  segmenter.segment(blank, progress=lambda how_far: None)
+  segmenter.segment(np.zeros((32, 32, 3), np.uint8))
   # Whatever ends the page, the folder is deleted.
   with (
     interrupts.raised(),

@@ -1,31 +1,35 @@
-"""What the demo page shows; layout.py is how it looks."""
+"""What the page does: reads photos, segments them, hands out files."""
 
-import contextlib
+import dataclasses
 import html
-import queue
+import itertools
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from bitseg_jax import relabel
 from bitseg_jax.app import files, photos
-from bitseg_jax.app.answer import Segmentation
-from bitseg_jax.app.page import board, marks
+from bitseg_jax.app.answer import AnswerOptions, Segmentation
+from bitseg_jax.app.page import board
+from bitseg_jax.app.page.board import Marks
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import transforms
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.evaluation import pictures
+from bitseg_jax.evaluation import pictures, upsample
 from bitseg_jax.evaluation.draw_samples import Progress
+from bitseg_jax.runs.log import write_json
 
 EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.jpg'))
-Told = Callable[[Progress], None]
-Done = TypeVar('Done')
-
+KINDS = 'labels', 'overlay', 'uncertainty', 'sheet', 'coco', 'geojson'
 _SAMPLE_SIDE = 512
+_KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
 
 
 class Photo(NamedTuple):
@@ -51,8 +55,8 @@ class Shown(NamedTuple):
     matched: int32 [h, w], the same segments, with the ids of those that they
       were before a click wherever they are still there.
     colors: of each id in matched.
-    marks: those that it was made with.
-    made_with: settings and checkpoint, for the files.
+    overlay: uint8 [h, w, 3], the segments in these colours over the photo.
+    marks, options: those that it was made with.
     seconds: that it took.
   """
 
@@ -60,20 +64,18 @@ class Shown(NamedTuple):
   result: Segmentation
   matched: np.ndarray
   colors: dict[int, pictures.Color]
-  marks: marks.Marks
-  made_with: dict[str, Any]
+  overlay: np.ndarray
+  marks: Marks
+  options: AnswerOptions
   seconds: float
 
 
-def read_photo(path: str | Path | None, max_pixels: int) -> np.ndarray:
+def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
   """Reads what somebody uploaded.
 
   Args:
     path: the file; None if there is none.
     max_pixels: the most that are taken; more is refused before it is decoded.
-
-  Returns:
-    uint8 [H, W, 3].
 
   Raises:
     SourceError: there is none, it is no photo, or too large; in one line,
@@ -95,168 +97,70 @@ def read_photo(path: str | Path | None, max_pixels: int) -> np.ndarray:
       f' more than the {max_pixels / 1e6:g} taken here; shrink it'
     )
   try:
-    return photos.read(path)
+    photo = photos.read(path)
   except SourceError as error:
     raise SourceError(str(error).replace(f'{path}', path.name)) from error
-
-
-def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
-  """Reads what somebody uploaded, for the page to work with.
-
-  Args:
-    path, max_pixels: as in `read_photo`.
-
-  Raises:
-    SourceError: see there.
-  """
-  photo = read_photo(path, max_pixels)
   size = photo.shape[:2]
-  fitting = _fit(*size, files.LONGEST_SIDE)
-  return Photo(Path(path).name, transforms.resize_image(photo, fitting), size)
+  pixels = transforms.resize_image(photo, _fit(size, files.LONGEST_SIDE))
+  return Photo(path.name, pixels, size)
 
 
-def inspect(path: str | None, max_pixels: int) -> tuple[str, np.ndarray | None]:
-  """Says at once whether an upload can be segmented.
-
-  Args:
-    path: the file; None if there is none.
-    max_pixels: as in `read_photo`.
-
-  Returns:
-    HTML with one line for the page, and a picture, uint8 [h, w, 3], if it can.
-  """
-  if path is None:
-    return note('Choose a photo, or tap one of those above.'), None
-  try:
-    photo = open_photo(path, max_pixels)
-  except SourceError as error:
-    return note(str(error), bad=True), None
-  height, width = photo.size
-  return note(f'{width}x{height} pixels; press Segment.'), photo.pixels
-
-
-def working(segment: Callable[[Told], Done]) -> Iterator[str | Done]:
-  """Segments in the background and says how far it is.
-
-  Args:
-    segment: given a function to tell how far it is.
-
-  Yields:
-    Lines for the page, and at last the result.
-  """
-  told = queue.SimpleQueue()
-  began = time.monotonic()
-  first = latest = None  # (how far, when)
-  with ThreadPoolExecutor(1) as worker:
-    future = worker.submit(
-      segment, lambda how_far: told.put((how_far, time.monotonic()))
-    )
-    yield _line('Working, 0 s so far ...')
-    while not future.done():
-      with contextlib.suppress(queue.Empty):
-        latest = told.get(timeout=0.3)
-        # Before the first step it may have been compiled.
-        first = first or latest
-      if latest:
-        yield _progress(first, latest)
-      else:
-        yield _line(f'Working, {time.monotonic() - began:.0f} s so far ...')
-  yield future.result()
-
-
-def _progress(first, latest):
-  """A line that says sample, step and time left, which it knows from two."""
-  (how_far, now), share = latest, _share(latest[0])
-  if how_far.drawn == how_far.total:
-    return _line(f'All {how_far.total} samples drawn; joining them ...')
-  number, last = how_far.drawn + 1, how_far.drawn + how_far.at_work
-  if not how_far.at_work:
-    text = f'{how_far.drawn} of {how_far.total} samples drawn'
-  elif number == last:
-    text = f'Sample {number} of {how_far.total}'
-  else:
-    text = f'Samples {number} to {last} of {how_far.total}'
-  if how_far.step:
-    step = min(how_far.step, how_far.num_steps)
-    text += f', step {step} of {how_far.num_steps}'
-  since = share - _share(first[0])
-  if since > 0:
-    left = (now - first[1]) * (1 - share) / since
-    text += f', about {max(1, round(left))} s left'
-  return _line(f'{text} ...', f' value="{share:.4f}"')
-
-
-def _share(how_far):
-  """The share of all steps that are done."""
-  steps = min(max(how_far.step - 1, 0), how_far.num_steps) / how_far.num_steps
-  return (how_far.drawn + how_far.at_work * steps) / how_far.total
-
-
-def _line(text, value=''):
-  """A line with a bar; it moves while nobody knows how long it takes."""
-  bar = f'<progress{value}></progress>'
-  return f'<div role="status" class="working">{text}{bar}</div>'
+def _fit(size, longest):
+  """Size to show a picture at; small ones stay."""
+  if max(size) <= longest:
+    return size
+  return transforms.fit_longest_side(*size, longest)
 
 
 def segment(
   segmenter: Segmenter,
   photo: Photo,
-  checkpoint: str,
-  settings: dict[str, Any],
-  marked: marks.Marks,
+  options: AnswerOptions,
+  marks: Marks,
   before: Shown | None = None,
-  told: Told | None = None,
+  told: Callable[[Progress], None] | None = None,
 ) -> Shown:
   """Segments a photo for the page.
 
   Args:
     segmenter: the model.
     photo: the photo.
-    checkpoint: where the model is from.
-    settings: of Segmenter.segment.
-    marked: what is known of the photo.
+    options: how it is segmented.
+    marks: what is known of it.
     before: what is shown of it so far; its entities keep their colours.
-    told: see `working`.
+    told: told how far it is.
 
   Returns:
     What there is to show.
-
-  Raises:
-    ValueError: a setting is none that the segmenter takes.
   """
-  if settings['seed'] is None:
-    raise ValueError('seed is empty; give a whole number')
   began = time.perf_counter()
-  known = marks.known(marked, photo.pixels.shape[:2])
-  how = {'known': known, 'progress': told}
-  result = segmenter.segment(photo.pixels, **settings, **how)
+  known = board.known(marks, photo.pixels.shape[:2])
+  (result,) = segmenter.segment_batch(
+    [photo.pixels], options, known=[known], progress=told
+  )
+  matched, colors = result.id_map, None
   if before is not None and np.array_equal(before.photo.pixels, photo.pixels):
     matched = pictures.match_ids(before.matched, result.id_map)
-    known_colors = before.colors
-  else:
-    matched, known_colors = result.id_map, None
-  made_with = {
-    'checkpoint': checkpoint,
-    'step': segmenter.step,
-    'digest': segmenter.digest,
-    **settings,
-  }
-  return Shown(
-    photo,
-    result,
-    matched,
-    pictures.entity_colors(matched, known_colors),
-    marked,
-    made_with,
-    time.perf_counter() - began,
-  )
+    colors = before.colors
+  colors = pictures.entity_colors(matched, colors)
+  overlay = pictures.overlay(photo.pixels, matched, colors=colors)
+  seconds = time.perf_counter() - began
+  return Shown(photo, result, matched, colors, overlay, marks, options, seconds)
 
 
-def entities(shown: Shown) -> str:
-  """HTML of the segmentation; pointing at an entity tells of it."""
-  pixels, result = shown.photo.pixels, shown.result
-  overlay = pictures.overlay(pixels, shown.matched, colors=shown.colors)
-  return board.picture(overlay, result.id_map, result.confidence)
+def how_far(progress: Progress, num_samples: int) -> tuple[float, str]:
+  """Returns the share that is done, and a line that says it.
+
+  Args:
+    progress: samples drawn, close-ups after those of the whole photo.
+    num_samples: of the whole photo.
+  """
+  drawn, total = progress.drawn, progress.total
+  text = f'{min(drawn, num_samples)} of {num_samples} samples'
+  if total > num_samples:
+    closeups = max(drawn - num_samples, 0)
+    text += f' and {closeups} of {total - num_samples} close-ups'
+  return drawn / total, text + (' drawn' if drawn < total else '; joining them')
 
 
 def summary(shown: Shown) -> str:
@@ -269,17 +173,22 @@ def summary(shown: Shown) -> str:
   )
 
 
+def note(text: str, bad: bool = False) -> str:
+  """A line for the page; a bad one stands out."""
+  style = 'border-left: 4px solid #dc2626; padding-left: 8px' if bad else ''
+  role = 'alert' if bad else 'status'
+  return f'<div role="{role}" style="{style}">{html.escape(text)}</div>'
+
+
 def sample_pictures(shown: Shown) -> list[pictures.Cell]:
   """Each sample in the colours of the result, where they match."""
-  size = _fit(*shown.matched.shape, _SAMPLE_SIDE)
+  size = _fit(shown.matched.shape, _SAMPLE_SIDE)
   id_map = transforms.resize_ids(shown.matched, size)
   cells = []
   for n in range(shown.result.num_samples):
     sample = transforms.resize_ids(shown.result.sample(n), size)
-    picture = pictures.colorize(
-      pictures.match_ids(id_map, sample), shown.colors
-    )
-    cells.append((picture, f'sample {n + 1}'))
+    matched = pictures.match_ids(id_map, sample)
+    cells.append((pictures.colorize(matched, shown.colors), f'sample {n + 1}'))
   return cells
 
 
@@ -288,15 +197,65 @@ def uncertainty(shown: Shown) -> np.ndarray:
   return pictures.doubt(shown.photo.pixels, shown.result.uncertainty)
 
 
-def note(text: str, bad: bool = False) -> str:
-  """A line for the page; a bad one stands out."""
-  style = 'border-left: 4px solid #dc2626; padding-left: 8px' if bad else ''
-  role = 'alert' if bad else 'status'
-  return f'<div role="{role}" style="{style}">{html.escape(text)}</div>'
+def write_files(
+  shown: Shown, parent: Path, made_with: dict[str, Any]
+) -> list[str]:
+  """Writes the files of a segmented photo, at the photo's own size.
+
+  Args:
+    shown: what the page shows.
+    parent: folder in which each result gets its own; the oldest are deleted.
+    made_with: what NAME.json is to say of the model.
+
+  Returns:
+    Paths of the files, at last of a zip of the others.
+  """
+  parent.mkdir(parents=True, exist_ok=True)
+  for old in sorted(parent.iterdir(), key=lambda p: p.stat().st_mtime)[
+    : 1 - _KEPT_RESULTS
+  ]:
+    shutil.rmtree(old, ignore_errors=True)
+  folder, stem = Path(tempfile.mkdtemp(dir=parent)), Path(shown.photo.name).stem
+  made_with = {**made_with, **dataclasses.asdict(shown.options)}
+  about = {'photo': shown.photo.name, 'made_with': made_with}
+  outputs = files.Outputs(folder, KINDS)
+  # Pictures for people are no larger than what the page shows.
+  record = files.write(
+    outputs, stem, shown.photo.pixels, at_full_size(shown), about
+  )
+  files.write_together(outputs, [stem])
+  names = [*itertools.chain(*record['files'].values()), 'coco.json']
+  if shown.marks.done:
+    full = board.known(shown.marks, shown.matched.shape, shown.photo.size)
+    write_json(folder / f'{stem}_marks.json', {stem: board.as_json(full)})
+    names.append(f'{stem}_marks.json')
+  names.append(f'{stem}.json')
+  archive = folder / f'{stem}.zip'
+  with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
+    for name in names:
+      out.write(folder / name, name)
+  return [*(str(folder / name) for name in names), str(archive)]
 
 
-def _fit(height, width, longest):
-  """Size to show a picture at; small ones stay."""
-  if max(height, width) <= longest:
-    return height, width
-  return transforms.fit_longest_side(height, width, longest)
+def at_full_size(shown: Shown) -> Segmentation:
+  """Enlarges what the page shows to the photo's own size.
+
+  Nothing is drawn anew: what one has seen is what one gets. Borders are
+  interpolated, and marked pixels are as marked.
+  """
+  result, size = shown.result, shown.photo.size
+  small = result.id_map.shape
+  if small == size:
+    return result
+  ids = upsample.smooth_ids(result.id_map, size)
+  full = board.known(shown.marks, small, size)
+  for mark in shown.marks.done:
+    x, y = mark.points[0]
+    ids[full == mark.entity] = result.id_map[y, x]
+  ids, present = relabel.compact(ids)
+  return dataclasses.replace(
+    result,
+    id_map=ids,
+    uncertainty=upsample.upsample_values(result.uncertainty, size),
+    confidence=result.confidence[present],
+  )

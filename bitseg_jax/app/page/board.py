@@ -1,136 +1,167 @@
-"""The picture that one clicks on: its entities, the marks, and the buttons.
+"""The picture that one clicks on: its marks, entities and buttons, as HTML.
 
-All of it is one component of the page. Its parts are filled in separately, so
-that a new mark appears before there is a new segmentation.
+Pixels are those of the picture. Whatever comes from the browser is checked
+here. Parts of the component are filled in separately, so that a new mark
+appears before there is a new segmentation.
 """
 
 import base64
 import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from bitseg_jax.app.page.marks import Marks, letter
-from bitseg_jax.evaluation.pictures import Color
+from bitseg_jax.app import polygons
 
+SCRIPT = Path(__file__).with_name('board.js').read_text()
 # `marks` stand in the picture and have the colours of its entities.
 TEMPLATE = """<div class="board" style="${colors}">
 <div class="said">${said}</div><div class="chips">${chips}</div>
-<div class="busy">${busy}</div>
+<div class="told">${told}</div>
 <div>${value.replace('</svg>', marks + '</svg>')}</div></div>"""
-
-# What follows the mouse while one draws.
-_DRAWING = '<path class="drawing" d=""/>'
-PARTS = {'colors': '', 'said': '', 'chips': '', 'busy': '', 'marks': _DRAWING}
-
-# A mouse clicks or draws. A finger taps; moving, it scrolls the page.
-SCRIPT = """
-let points = null;
-const share = (event) => {
-  const box = element.querySelector('.entities image').getBoundingClientRect();
-  return [(event.clientX - box.left) / box.width,
-          (event.clientY - box.top) / box.height];
-};
-const draw = () => {
-  const {width, height} = element.querySelector('.entities image').attributes;
-  element.querySelector('.drawing').setAttribute('d', points.map(
-    ([x, y], k) => (k ? 'L' : 'M') + x * width.value + ' ' + y * height.value
-  ).join(''));
-};
-element.addEventListener('pointerdown', (event) => {
-  points = null;
-  if (event.button || !event.target.closest('.entities')) return;
-  const at = share(event);
-  if (Math.min(...at) >= 0 && Math.max(...at) < 1) points = [at];
-});
-element.addEventListener('pointermove', (event) => {
-  if (!points) return;
-  const at = share(event), last = points[points.length - 1];
-  const box = element.querySelector('.entities image').getBoundingClientRect();
-  const moved = Math.hypot(
-    (at[0] - last[0]) * box.width, (at[1] - last[1]) * box.height);
-  if (moved < (points.length > 1 ? 3 : 8)) return;  // a hand is never still
-  if (event.pointerType === 'touch') points = null;
-  else { points.push(at); draw(); }
-});
-element.addEventListener('pointerup', () => {
-  if (!points) return;
-  trigger('select', {points});
-  element.querySelector('.drawing').setAttribute('d', '');
-  points = null;
-});
-element.addEventListener('pointercancel', () => { points = null; });
-element.addEventListener('dragstart', (event) => event.preventDefault());
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-act]');
-  if (button) trigger('select', {act: button.dataset.act});
-});
-"""
-
-# Labels by CSS alone: a tap does what a mouse does.
-CSS = """
-.board .said { margin-bottom: 6px }
-.board .chips {
-  display: flex; flex-wrap: wrap; gap: 6px; align-items: center;
-}
-.board .chips button {
-  display: inline-flex; align-items: center; gap: 6px; min-height: 36px;
-  min-width: 44px; padding: 2px 10px; border-radius: 8px; cursor: pointer;
-  margin: 0; font: inherit;
-  border: 2px solid var(--border-color-primary); color: var(--body-text-color);
-  background: var(--background-fill-primary); justify-content: center;
-}
-.board .chips button[aria-pressed=true] {
-  border-color: var(--color-accent); background: var(--color-accent-soft);
-}
-.board .chips button:disabled { opacity: .4; cursor: default }
-.board .chips i {
-  width: 14px; height: 14px; border-radius: 50%; background: var(--c);
-  box-shadow: 0 0 0 1px #fff, 0 0 0 2px #000;
-}
-.board .chips span { margin-left: auto; display: flex; gap: 6px }
-/* As high as its line, for the picture not to move when there is none. */
-.board .busy { min-height: 38px; padding-top: 4px }
-.board .busy progress { height: 4px !important; margin-top: 2px }
-.entities {
-  width: 100%; max-height: 75vh; display: block; cursor: crosshair;
-  touch-action: manipulation; user-select: none; -webkit-user-select: none;
-}
-.entities .entity path { fill: #fff; fill-opacity: 0 }
-.entities .entity:hover path { fill-opacity: .3 }
-.entities text {
-  fill: currentColor; font-family: sans-serif; font-size: calc(var(--w) / 24);
-}
-.entities .entity text, .entities:has(.entity:hover) .hint {
-  visibility: hidden;
-}
-.entities .entity:hover text { visibility: visible }
-.entities .mark { pointer-events: none; filter: drop-shadow(0 0 1px #000) }
-.entities .mark path, .entities .drawing {
-  fill: none; stroke: var(--c, #fff); stroke-width: calc(var(--w) / 20);
-  stroke-linecap: round; stroke-linejoin: round;
-}
-.entities .drawing { pointer-events: none; stroke-opacity: .7 }
-.entities .mark .under { stroke: #fff; stroke-width: calc(var(--w) / 16) }
-.entities .mark text {
-  font-size: calc(var(--w) / 30); font-weight: 700; text-anchor: middle;
-  dominant-baseline: central; fill: #fff; stroke: #000; paint-order: stroke;
-  stroke-width: calc(var(--w) / 200);
-}
-@media (min-width: 641px) {
-  .entities text { font-size: calc(var(--w) / 50) }
-  .entities .mark path, .entities .drawing {
-    stroke-width: calc(var(--w) / 40);
-  }
-  .entities .mark .under { stroke-width: calc(var(--w) / 32) }
-  .entities .mark text { font-size: calc(var(--w) / 55) }
-}
-"""
-
+_DRAWING = '<path class="drawing" d=""/>'  # follows the mouse
+PARTS = {'colors': '', 'said': '', 'chips': '', 'told': '', 'marks': _DRAWING}
 HINT = (
   'Not as you want it? Click on the picture. Clicks with one letter are one '
   'entity, those with another letter are another; a mouse can also draw.'
 )
+_MOST_POINTS = 2000  # of a stroke; what follows is left out
+
+
+class Mark(NamedTuple):
+  """A click, or a stroke drawn with the mouse.
+
+  Attributes:
+    entity: number of the entity that it belongs to, from 0.
+    points: (x, y) of its corners, in pixels; of a click one.
+  """
+
+  entity: int
+  points: tuple[tuple[int, int], ...]
+
+
+class Marks(NamedTuple):
+  """All marks on a picture.
+
+  Attributes:
+    done: marks, the oldest first.
+    active: entity that the next one belongs to; None for a new one.
+  """
+
+  done: tuple[Mark, ...] = ()
+  active: int | None = None
+
+  @property
+  def count(self) -> int:
+    """Number of the entities that are marked."""
+    return 1 + max((mark.entity for mark in self.done), default=-1)
+
+
+def act(
+  marks: Marks, what: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[Marks, str]:
+  """Does what somebody asked for on the page.
+
+  Args:
+    marks: those so far.
+    what: {'points': [[x, y], ...]} of a new mark, as shares of the picture's
+      width and height; or {'act': 'new', 'undo', 'clear', or the number of an
+      entity as text}.
+    size: height and width of the picture.
+
+  Returns:
+    The marks, and a line on what is wrong with the new one, '' if nothing is;
+    then they are what they were.
+  """
+  name = str(what.get('act'))
+  if 'points' in what:
+    return _add(marks, what['points'], size)
+  if name == 'undo' and marks.done:
+    *rest, last = marks.done
+    left = Marks(tuple(rest))
+    active = last.entity if last.entity < left.count else None
+    return left._replace(active=active), ''
+  if name == 'clear':
+    return Marks(), ''
+  if name == 'new':
+    return marks._replace(active=None), ''
+  if name in map(str, range(marks.count)):
+    return marks._replace(active=int(name)), ''
+  return marks, ''
+
+
+def _add(marks, points, size):
+  """`act` of a new mark; nothing for what no browser of ours would send."""
+  try:
+    shares = np.array(points[:_MOST_POINTS], np.float64).reshape(-1, 2)
+  except (TypeError, ValueError, OverflowError, KeyError):
+    return marks, ''
+  if not len(shares) or not np.isfinite(shares).all():
+    return marks, ''
+  end = np.array(size[::-1])
+  pixels = np.clip(np.floor(shares.clip(-1, 2) * end), 0, end - 1).astype(int)
+  entity = marks.count if marks.active is None else marks.active
+  mark = Mark(entity, tuple(map(tuple, pixels.tolist())))
+  there = known(marks, size)[_pixels(mark, size)]
+  others = there[(there >= 0) & (there != entity)]
+  if len(others):
+    other = letter(int(others[0]))
+    return marks, (
+      f'This goes over a mark of {other}, and one pixel cannot be of two '
+      f'entities. Nothing was changed: mark another place, choose {other}, or '
+      'undo.'
+    )
+  return Marks((*marks.done, mark), entity), ''
+
+
+def _pixels(mark, size):
+  """Rows and columns of the pixels that a mark covers."""
+  canvas = Image.new('1', size[::-1])
+  draw = ImageDraw.Draw(canvas)
+  draw.line(mark.points, fill=1)
+  draw.point(mark.points, fill=1)
+  return np.nonzero(np.array(canvas))
+
+
+def known(
+  marks: Marks, size: tuple[int, int], full: tuple[int, int] | None = None
+) -> np.ndarray:
+  """Returns what the marks say, as Segmenter.segment takes it.
+
+  Args:
+    marks: the marks.
+    size: height and width of the picture.
+    full: of the photo, if that is larger: of each of its blocks that are a
+      pixel of the picture the middle is marked.
+
+  Returns:
+    int32 [h, w]: the number of the entity at each marked pixel, -1 elsewhere.
+  """
+  full = full or size
+  ids = np.full(full, -1, np.int32)
+  for mark in marks.done:
+    rows, columns = (
+      (2 * along + 1) * new // (2 * old)
+      for along, old, new in zip(_pixels(mark, size), size, full, strict=True)
+    )
+    ids[rows, columns] = mark.entity
+  return ids
+
+
+def as_json(ids: np.ndarray) -> list[dict[str, Any]]:
+  """Returns what `known` gives as predict's --known reads it of one photo."""
+  return [
+    {'id': k + 1, 'points': np.argwhere(ids == k)[:, ::-1].tolist()}
+    for k in range(ids.max() + 1)
+  ]
+
+
+def letter(entity: int) -> str:
+  """Returns what an entity is called on the page: A, ..., Z, A1, ..."""
+  return chr(ord('A') + entity % 26) + str(entity // 26 or '')
 
 
 def picture(
@@ -150,43 +181,44 @@ def picture(
   jpeg = io.BytesIO()
   Image.fromarray(overlay).save(jpeg, 'JPEG', quality=90)
   data = base64.b64encode(jpeg.getvalue()).decode()
-  line = width / 18
-  # Above the picture, where it is seen without scrolling.
-  where = f'x="0" y="{-0.4 * line:.1f}"'
-  shares = np.bincount(id_map.ravel()) / id_map.size
-  groups = [
-    f'<g class="entity"><path d="{path}"/><text {where}>Entity {k + 1}: '
-    f'{100 * shares[k]:.1f}% of the area, '
-    f'confidence {confidence[k]:.2f}</text></g>'
-    for k, path in _paths(id_map).items()
+  shares = 100 * np.bincount(id_map.ravel()) / id_map.size
+  paths = [
+    ''.join(
+      f'M{"L".join(f"{x} {y}" for x, y in ring.tolist())}z'
+      for piece in pieces
+      for ring in piece
+    )
+    for pieces in polygons.trace(id_map)
   ]
+  groups = ''.join(
+    f'<path class="entity" data-says="Entity {k + 1}: {shares[k]:.1f}% of the '
+    f'area, confidence {confidence[k]:.2f}" d="{path}"/>'
+    for k, path in enumerate(paths)
+  )
   return (
-    f'<svg class="entities" style="--w: {width}px" '
-    f'viewBox="0 {-line:.1f} {width} {height + line:.1f}">'
-    f'<image width="{width}" height="{height}" '
-    f'href="data:image/jpeg;base64,{data}"/>'
-    f'<text class="hint" {where}>Point at or tap an entity for its area and '
-    f'confidence.</text>{"".join(groups)}</svg>'
+    '<div class="caption">Point at or tap an entity for its area and '
+    f'confidence.</div><svg class="entities" style="--w: {width}px" '
+    f'viewBox="0 0 {width} {height}"><image width="{width}" height="{height}" '
+    f'href="data:image/jpeg;base64,{data}"/>{groups}</svg>'
   )
 
 
-def colors(
-  marks: Marks, id_map: np.ndarray, of_entity: dict[int, Color]
-) -> str:
+def colors(marks: Marks, id_map: np.ndarray, overlay: np.ndarray) -> str:
   """Returns CSS that gives each marked entity its colour in the picture.
 
   Args:
     marks: those that the segmentation was made with.
     id_map: int [h, w], the segmentation.
-    of_entity: the colour of each of its ids.
+    overlay: uint8 [h, w, 3], as it is shown.
   """
-  found = {}
-  for mark in marks.done:
-    x, y = mark.points[0]
-    found[mark.entity] = of_entity[int(id_map[y, x])]
+  first = {mark.entity: mark.points[0] for mark in reversed(marks.done)}
+  seen = {
+    entity: overlay[id_map == id_map[y, x]].mean(axis=0).round().astype(int)
+    for entity, (x, y) in first.items()
+  }
   return ' '.join(
     '--m{}: rgb({}, {}, {});'.format(entity, *color)
-    for entity, color in found.items()
+    for entity, color in sorted(seen.items())
   )
 
 
@@ -209,42 +241,31 @@ def marks_html(marks: Marks) -> str:
 
 def chips(marks: Marks) -> str:
   """Makes the buttons: what the next click belongs to, and taking back."""
+
+  def button(act, text, title, pressed=None, off=False):
+    state = '' if pressed is None else f' aria-pressed="{str(pressed).lower()}"'
+    return (
+      f'<button data-act="{act}" title="{title}"{state}{" disabled" * off}>'
+      f'{text}</button>'
+    )
+
   choices = [
-    f'<button data-act="{k}" aria-pressed="{_truth(k == marks.active)}" '
-    f'title="The next clicks are on the same entity as {letter(k)}">'
-    f'<i style="{_color(k)}"></i>{letter(k)}</button>'
+    button(
+      k,
+      f'<i style="{_color(k)}"></i>{letter(k)}',
+      f'The next clicks are on the same entity as {letter(k)}',
+      k == marks.active,
+    )
     for k in range(marks.count)
   ]
-  new = _truth(marks.active is None)
-  off = '' if marks.done else ' disabled'
-  return (
-    f'{"".join(choices)}<button data-act="new" aria-pressed="{new}" title="The '
-    'next click is on another entity than all so far">+ New entity</button>'
-    f'<span><button data-act="undo"{off}>Undo</button>'
-    f'<button data-act="clear"{off}>Clear all</button></span>'
-  )
+  another = 'The next click is on another entity than all so far'
+  choices.append(button('new', '+ New entity', another, marks.active is None))
+  off = not marks.done
+  back = button('undo', 'Undo', 'Takes the last mark back', off=off)
+  back += button('clear', 'Clear all', 'Takes all marks back', off=off)
+  return f'{"".join(choices)}<span>{back}</span>'
 
 
 def _color(entity):
   """Grey until a segmentation has been made with it."""
   return f'--c: var(--m{entity}, #888)'
-
-
-def _truth(value):
-  return 'true' if value else 'false'
-
-
-def _paths(id_map):
-  """{id: SVG path of its pixels}, a box for each run in a row."""
-  width = id_map.shape[1]
-  flat = id_map.ravel()
-  begins = np.arange(flat.size) % width == 0
-  begins[1:] |= flat[1:] != flat[:-1]
-  starts = np.flatnonzero(begins)
-  lengths = np.diff(starts, append=flat.size)
-  paths = {}
-  for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-    y, x = divmod(start, width)
-    box = f'M{x} {y}h{length}v1h-{length}z'
-    paths.setdefault(int(flat[start]), []).append(box)
-  return {k: ''.join(paths[k]) for k in sorted(paths)}

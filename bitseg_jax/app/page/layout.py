@@ -5,46 +5,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from bitseg_jax.app.page import actions, board, downloads
-from bitseg_jax.app.page.marks import Marks, act
+from bitseg_jax.app.answer import AnswerOptions
+from bitseg_jax.app.page import actions, board
+from bitseg_jax.app.page.board import Marks
 from bitseg_jax.app.segmenter import Segmenter
 
-CSS = (
-  board.CSS
-  + """
-/* Results are for taking, yet gradio offers to take them off the page. */
-.files button { display: none }
-/* No more room than the samples need, and two in a row on phones. */
-.samples, .samples .grid-wrap {
-  min-height: 0 !important; max-height: none !important; height: auto
-}
-.examples .grid-container {
-  grid-template-columns: repeat(4, minmax(0, 1fr)) !important; gap: 6px
-}
-/* Whole squares: a fixed height would cut them or leave a gap. */
-.examples, .examples .grid-wrap {
-  height: auto !important; min-height: 0 !important; overflow: hidden
-}
-.examples button { min-width: 0; width: 100%; aspect-ratio: 1 }
-.working progress {
-  display: block; width: 100%; margin-top: 6px
-}
-.working progress[value] { appearance: none; height: 8px; border: 0 }
-.working ::-webkit-progress-bar { background: var(--border-color-primary) }
-.working ::-webkit-progress-value { background: var(--color-accent) }
-.working ::-moz-progress-bar { background: var(--color-accent) }
-/* Gradio prints explanations too pale to read outdoors. */
-.settings { --block-info-text-color: var(--body-text-color) }
-@media (max-width: 640px) {
-  .samples .grid-container { grid-template-columns: 1fr 1fr !important }
-  /* All four tabs in sight: gradio would put some into a menu. */
-  .results button[role=tab] { padding: 0 6px; font-size: 14px }
-  /* Else the page shrinks while a tab is drawn, and jumps to its top. */
-  .results { min-height: 100vh }
-  .preview img { max-height: 150px; object-fit: contain }
-}
-"""
-)
+CSS = Path(__file__).with_name('page.css').read_text()
 # On a phone the result is below the button, out of sight.
 _SHOW_RESULT = """() => {
   const results = document.querySelector('.results');
@@ -55,24 +21,30 @@ _SHOW_RESULT = """() => {
   if (results.getBoundingClientRect().top > window.innerHeight / 2)
     results.scrollIntoView({behavior: 'smooth'});
 }"""
-
 _INTRODUCTION = """
 # Segment a photo
 Each sample is one way to segment the photo. Samples differ where the model is
 unsure; together they make the result.
 """
-# Few, for each pair of them is compiled, and then kept.
-_STEPS = {2, 4, 8, 16, 32}
-_GUIDANCE = {0.0, 0.5, 1.0, 2.0, 4.0}
-_SETTINGS = 'num_samples', 'closeups', 'num_steps', 'guidance_weight', 'seed'
+# Options that the page offers: what is chosen at first, None for what the
+# model's config says, and few choices, for each is compiled and then kept.
+_OFFERED = {
+  'num_samples': (4, [1, 2, 4, 8, 16]),
+  'closeups': (1, [0, 1, 2, 4]),
+  'num_steps': (None, [2, 4, 8, 16, 32]),
+  'guidance_weight': (None, [0.0, 0.5, 1.0, 2.0, 4.0]),
+  'split_disconnected': (False, []),
+  'seed': (0, []),
+}
+_PROGRESS = gr.Progress()  # gradio gives each call its own
 _DELETE_CACHE = (600, 3600)  # every so many seconds what is so old
 # Not 'share', which would send the picture to another machine.
-_BUTTONS = ['download', 'fullscreen']
+_PLAIN = {'show_label': False, 'buttons': ['download', 'fullscreen']}
 _PRIVATE = {'api_visibility': 'private'}  # a page, not a service
 _ONE_AT_A_TIME = {  # two at once would both be slower
   'concurrency_limit': 1,
   'concurrency_id': 'model',
-  'show_progress': 'hidden',  # a line says it
+  **_PRIVATE,
 }
 
 
@@ -90,258 +62,199 @@ def build(
   Returns:
     The page, not launched.
   """
+  # Pretrained models are no step of a run.
+  step = f'step {segmenter.step} of ' * (segmenter.step is not None)
+  made_with = {
+    'checkpoint': checkpoint,
+    'step': segmenter.step,
+    'digest': segmenter.digest,
+  }
+  empty = gr.HTML(actions.note('The segmentation will be here.'), **board.PARTS)
   with gr.Blocks(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
   ) as blocks:
-    gr.Markdown(f'{_INTRODUCTION} Model: {_name(segmenter, checkpoint)}.')
-    states = shown, _ = gr.State(None), gr.State(Marks())
+    gr.Markdown(f'{_INTRODUCTION} Model: {step}{html.escape(checkpoint)}.')
+    shown, marks = gr.State(None), gr.State(Marks())
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
-        chosen = _choice(segmenter, max_pixels)
+        upload = gr.File(label='Photo, or one of those below', height=150)
+        examples = gr.Gallery(
+          [str(path) for path in actions.EXAMPLES],
+          columns=len(actions.EXAMPLES),
+          object_fit='cover',
+          allow_preview=False,
+          interactive=False,
+          elem_classes='examples',
+          show_label=False,
+          buttons=[],
+        )
+        button = gr.Button('Segment', variant='primary')
+        status = gr.HTML(elem_classes='status')
+        with gr.Accordion('Settings', open=False, elem_classes='settings'):
+          settings = _settings(segmenter)
+        preview = gr.Image(
+          visible=False,
+          interactive=False,
+          elem_classes='preview',
+          show_label=False,
+          buttons=[],
+        )
       with gr.Column(scale=3), gr.Tabs(elem_classes='results'):
-        results = *states, *_results(folder, shown)
-    answering = _connect_marks(chosen[-2], results, segmenter, checkpoint)
-    how = segmenter, checkpoint, max_pixels, answering
-    _connect_choice(chosen, results, *how)
+        with gr.Tab('Result'):
+          picture = gr.HTML(
+            empty.value,
+            html_template=board.TEMPLATE,
+            js_on_load=board.SCRIPT,
+            min_height=400,
+            apply_default_css=False,
+            **board.PARTS,
+          )
+        # What is in the other tabs is made when they are opened: clicks are not
+        # to wait for it.
+        with gr.Tab('Samples') as samples_tab:
+          samples = gr.Gallery(
+            columns=4,
+            object_fit='contain',
+            height='auto',
+            elem_classes='samples',
+            **_PLAIN,
+          )
+        with gr.Tab('Uncertainty') as uncertainty_tab:
+          uncertainty = gr.Image(interactive=False, **_PLAIN)
+        with gr.Tab('Files') as files_tab:
+          files = gr.File(
+            file_count='multiple',
+            interactive=False,
+            show_label=False,
+            elem_classes='files',
+          )
+    others = [samples, uncertainty, files]
+    nothing = [None] * len(others)
+
+    def check(path):
+      """Says at once whether a photo that is chosen can be segmented."""
+      message, pixels = actions.note('Choose a photo, or tap one above.'), None
+      if path is not None:
+        try:
+          photo = actions.open_photo(path, max_pixels)
+          pixels, (height, width) = photo.pixels, photo.size
+          message = actions.note(f'{width}x{height} pixels; press Segment.')
+        except ValueError as error:
+          message = actions.note(str(error), bad=True)
+      seen = gr.Image(pixels, visible=pixels is not None)
+      return message, seen, None, Marks(), empty, *nothing
+
+    def work(open_photo, before, marked, values, told=None):
+      """The status, what is shown, the picture and the other tabs."""
+      try:
+        options = AnswerOptions(**dict(zip(_OFFERED, values, strict=True)))
+        far = told and (
+          lambda now: told(*actions.how_far(now, options.num_samples))
+        )
+        now = actions.segment(
+          segmenter, open_photo(), options, marked, before, far
+        )
+      except ValueError as error:
+        message = actions.note(str(error), bad=True)
+        kept = [gr.skip()] * (len(others) + 1)
+        return message, *kept[:1], gr.HTML(told=message), *kept[1:]
+      message = actions.note(actions.summary(now))
+      board_ = gr.HTML(
+        board.picture(now.overlay, now.result.id_map, now.result.confidence),
+        colors=board.colors(marked, now.matched, now.overlay),
+        said=board.HINT,
+        chips=board.chips(marked),
+        told=message,
+      )
+      return message, now, board_, *nothing
+
+    def run(path, before, marked, told=_PROGRESS, *values):
+      told(0, 'starting')
+      photo = lambda: actions.open_photo(path, max_pixels)
+      return work(photo, before, marked, values, told)
+
+    def mark(before, marked, event: gr.EventData):
+      if before is None:
+        return marked, gr.skip()
+      size = before.photo.pixels.shape[:2]
+      marked, wrong = board.act(marked, event._data, size)
+      said = actions.note(wrong, bad=True) if wrong else board.HINT
+      return marked, gr.HTML(
+        said=said, chips=board.chips(marked), marks=board.marks_html(marked)
+      )
+
+    def answer(before, marked, *values):
+      # Clicks that came while another was answered are answered together.
+      if before is None or marked.done == before.marks.done:
+        return [gr.skip()] * (3 + len(others))
+      return work(lambda: before.photo, before, marked, values)
+
+    def choose(event: gr.SelectData):
+      return str(actions.EXAMPLES[event.index])
+
+    blocks.load(lambda: check(None)[0], None, status, **_PRIVATE)
+    examples.select(choose, None, upload, **_PRIVATE)
+    answered = [status, shown, picture, *others]
+    segmenting = button.click(
+      run,
+      [upload, shown, marks, *settings],
+      answered,
+      show_progress_on=[status],
+      **_ONE_AT_A_TIME,
+    )
+    segmenting.then(None, js=_SHOW_RESULT, **_PRIVATE)
+    answering = picture.select(
+      mark,
+      [shown, marks],
+      [marks, picture],
+      trigger_mode='multiple',
+      show_progress='hidden',
+      **_PRIVATE,
+    ).then(
+      answer,
+      [shown, marks, *settings],
+      answered,
+      trigger_mode='multiple',
+      show_progress='hidden',
+      **_ONE_AT_A_TIME,
+    )
+    # The answer to another photo must not appear in place of the new one's.
+    reset = [status, preview, shown, marks, picture, *others]
+    late = [segmenting, answering]
+    upload.change(check, upload, reset, cancels=late, **_PRIVATE)
+    for tab, make, output in (
+      (samples_tab, actions.sample_pictures, samples),
+      (uncertainty_tab, actions.uncertainty, uncertainty),
+      (
+        files_tab,
+        lambda now: actions.write_files(now, folder, made_with),
+        files,
+      ),
+    ):
+      of_shown = lambda now, make=make: None if now is None else make(now)
+      tab.select(of_shown, shown, output, **_PRIVATE)
   return blocks
 
 
-def _choice(segmenter, max_pixels):
-  """Inputs: what to segment and how, and where it is told how far it is."""
-  upload = gr.File(label='Photo, or one of those below', height=150)
-  examples = gr.Gallery(
-    [str(path) for path in actions.EXAMPLES],
-    columns=len(actions.EXAMPLES),
-    object_fit='cover',
-    allow_preview=False,
-    interactive=False,
-    elem_classes='examples',
-    **_plain([]),
-  )
-  button = gr.Button('Segment', variant='primary')
-  status = gr.HTML(actions.inspect(None, max_pixels)[0], elem_classes='status')
-  with gr.Accordion('Settings', open=False, elem_classes='settings'):
-    settings = _settings(**segmenter.sampler_settings())
-  preview = gr.Image(
-    visible=False,
-    interactive=False,
-    elem_classes='preview',
-    **_plain([]),
-  )
-  return upload, examples, button, status, settings, preview
-
-
-def _connect_choice(
-  chosen, results, segmenter, checkpoint, max_pixels, answering
-):
-  """Says what happens when a photo is chosen, and when Segment is pressed."""
-  upload, examples, button, status, settings, preview = chosen
-  shown, marks, picture, *others = results
-  nothing = [None] * len(others)
-
-  def check(path):
-    message, pixels = actions.inspect(path, max_pixels)
-    visible = gr.Image(pixels, visible=pixels is not None)
-    return message, visible, None, Marks(), _empty_board(), *nothing
-
-  def run(path, before, marked, *values):
-    def work(told):
-      return actions.segment(
-        segmenter,
-        actions.open_photo(path, max_pixels),
-        checkpoint,
-        dict(zip(_SETTINGS, values, strict=True)),
-        marked,
-        before,
-        told,
+def _settings(segmenter):
+  """A control for each option that is offered, in this order."""
+  sampler = segmenter.sampler_settings()
+  controls = []
+  for name, (value, choices) in _OFFERED.items():
+    setting = AnswerOptions.__dataclass_fields__[name].metadata['setting']
+    value = sampler[name] if value is None else value
+    about = {
+      'label': name.replace('_', ' ').capitalize(),
+      'info': setting.meaning[0].upper() + setting.meaning[1:] + '.',
+    }
+    if choices:
+      control = gr.Dropdown(sorted({*choices, value}), value=value, **about)
+    elif isinstance(value, bool):
+      control = gr.Checkbox(value, **about)
+    else:
+      least, most = setting.bounds
+      control = gr.Number(
+        value, precision=0, minimum=least, maximum=most, **about
       )
-
-    kept = [gr.skip()] * (len(others) + 2)
-    try:
-      for said in actions.working(work):
-        if isinstance(said, str):
-          yield said, *kept
-        else:
-          message = actions.note(actions.summary(said))
-          told = _board(said, said=board.HINT, chips=board.chips(marked))
-          yield message, said, told, *nothing
-    except ValueError as error:
-      yield actions.note(str(error), bad=True), *kept
-
-  def choose(event: gr.SelectData):
-    return str(actions.EXAMPLES[event.index])
-
-  examples.select(choose, None, upload, **_PRIVATE)
-  segmenting = button.click(
-    run,
-    [upload, shown, marks, *settings],
-    [status, shown, picture, *others],
-    **_ONE_AT_A_TIME,
-    **_PRIVATE,
-  )
-  segmenting.then(None, js=_SHOW_RESULT, **_PRIVATE)
-  # The answer to another photo must not appear in place of the new one's.
-  reset = [status, preview, shown, marks, picture, *others]
-  late = [segmenting, answering]
-  upload.change(check, upload, reset, cancels=late, **_PRIVATE)
-
-
-def _connect_marks(settings, results, segmenter, checkpoint):
-  """Says what happens when one clicks on the picture or a button above it.
-
-  Returns the event in which it is answered.
-  """
-  shown, marks, picture, *others = results
-  nothing = [None] * len(others)
-
-  def mark(before, marked, event: gr.EventData):
-    if before is None:
-      return marked, gr.skip()
-    size = before.photo.pixels.shape[:2]
-    marked, wrong = act(marked, event._data, size)
-    said = actions.note(wrong, bad=True) if wrong else board.HINT
-    return marked, gr.HTML(
-      said=said, chips=board.chips(marked), marks=board.marks_html(marked)
-    )
-
-  def answer(before, marked, *values):
-    kept = [gr.skip()] * (len(others) + 2)
-    # Clicks that came while another was answered are answered together.
-    if before is None or marked.done == before.marks.done:
-      yield kept
-      return
-
-    def work(told):
-      settings = dict(zip(_SETTINGS, values, strict=True))
-      how = checkpoint, settings, marked, before, told
-      return actions.segment(segmenter, before.photo, *how)
-
-    try:
-      for said in actions.working(work):
-        if isinstance(said, str):
-          yield gr.skip(), gr.HTML(busy=said), *kept[2:]
-        else:
-          message = actions.note(actions.summary(said))
-          yield said, _board(said, busy=message), *nothing
-    except ValueError as error:
-      message = actions.note(str(error), bad=True)
-      yield gr.skip(), gr.HTML(busy=message), *kept[2:]
-
-  return picture.select(
-    mark,
-    [shown, marks],
-    [marks, picture],
-    trigger_mode='multiple',
-    show_progress='hidden',
-    **_PRIVATE,
-  ).then(
-    answer,
-    [shown, marks, *settings],
-    [shown, picture, *others],
-    trigger_mode='multiple',
-    **_ONE_AT_A_TIME,
-    **_PRIVATE,
-  )
-
-
-def _board(shown, **parts):
-  """The picture of a segmentation, and what else is to change around it."""
-  colors = board.colors(shown.marks, shown.matched, shown.colors)
-  return gr.HTML(actions.entities(shown), colors=colors, **parts)
-
-
-def _empty_board():
-  return gr.HTML(actions.note('The segmentation will be here.'), **board.PARTS)
-
-
-def _name(segmenter, checkpoint):
-  """What the model is called: pretrained ones are no step of a run."""
-  step = f'step {segmenter.step} of ' * (segmenter.step is not None)
-  return step + html.escape(checkpoint)
-
-
-def _settings(num_steps, guidance_weight, **_):
-  """Inputs in the order of _SETTINGS; what the run's config says is chosen."""
-  samples = gr.Slider(
-    1,
-    16,
-    4,
-    step=1,
-    precision=0,
-    label='Samples',
-    info='More give a better result and show more of what is unsure; each '
-    'takes the same time.',
-  )
-  info = 'Samples of each of five parts of the photo, seen in more detail.'
-  closeups = gr.Slider(
-    0, 4, 1, step=1, precision=0, label='Close-ups', info=info
-  )
-  steps = gr.Dropdown(
-    sorted({*_STEPS, num_steps}),
-    value=num_steps,
-    label='Steps',
-    info='From noise to a sample. Fewer are faster and coarser. A number not '
-    'used before is compiled first.',
-  )
-  guidance = gr.Dropdown(
-    sorted({*_GUIDANCE, guidance_weight}),
-    value=guidance_weight,
-    label='Guidance',
-    info='How closely samples keep to the photo. 0 is off and twice as fast; '
-    'much of it makes samples alike.',
-  )
-  seed = gr.Number(
-    0,
-    label='Seed',
-    precision=0,
-    minimum=0,
-    maximum=2**31 - 1,
-    info='Another number draws other samples, the same one the same.',
-  )
-  return [samples, closeups, steps, guidance, seed]
-
-
-def _results(folder, shown):
-  """The outputs of a segmentation, in tabs.
-
-  What is in the other tabs than the first is made when they are opened: clicks
-  are not to wait for it.
-  """
-  with gr.Tab('Result'):
-    picture = gr.HTML(
-      actions.note('The segmentation will be here.'),
-      html_template=board.TEMPLATE,
-      js_on_load=board.SCRIPT,
-      min_height=400,
-      apply_default_css=False,
-      **board.PARTS,
-    )
-  with gr.Tab('Samples') as samples_tab:
-    samples = gr.Gallery(
-      columns=4,
-      object_fit='contain',
-      height='auto',
-      elem_classes='samples',
-      **_plain(_BUTTONS),
-    )
-  with gr.Tab('Uncertainty') as uncertainty_tab:
-    uncertainty = gr.Image(interactive=False, **_plain(_BUTTONS))
-  with gr.Tab('Files') as files_tab:
-    files = gr.File(
-      file_count='multiple',
-      interactive=False,
-      show_label=False,
-      elem_classes='files',
-    )
-  for tab, make, output in (
-    (samples_tab, actions.sample_pictures, samples),
-    (uncertainty_tab, actions.uncertainty, uncertainty),
-    (files_tab, lambda now: downloads.write(now, folder), files),
-  ):
-    of_shown = lambda now, make=make: None if now is None else make(now)
-    tab.select(of_shown, shown, output, **_PRIVATE)
-  return [picture, samples, uncertainty, files]
-
-
-def _plain(buttons):
-  return {'show_label': False, 'buttons': buttons}
+    controls.append(control)
+  return controls

@@ -1,6 +1,7 @@
 """The demo page: its logic, and the page itself in a browser."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -12,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import types
 import zipfile
@@ -24,18 +24,16 @@ from PIL import Image
 
 import bitseg_jax.app.page
 from bitseg_jax import demo
-from bitseg_jax.app.page import actions, downloads
-from bitseg_jax.app.page.marks import Marks
+from bitseg_jax.app.answer import AnswerOptions
+from bitseg_jax.app.page import actions, board
+from bitseg_jax.app.page.board import Marks
 from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.data import rle
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.evaluation.draw_samples import Progress
 
-SETTINGS = {
-  'num_samples': 3,
-  'num_steps': 2,
-  'guidance_weight': 1.0,
-  'seed': 0,
-}
+OPTIONS = AnswerOptions(num_samples=3, num_steps=2, guidance_weight=1.0)
+MADE_WITH = {'checkpoint': 'some/run'}
 
 
 @pytest.fixture(scope='module')
@@ -47,22 +45,16 @@ def model(random_run):
 def shown(model, draw_photo):
   """What the page shows of a photo."""
   photo = actions.Photo('my <photo>.jpg', draw_photo(0, 30, 47), (30, 47))
-  return actions.segment(model, photo, 'some/run', SETTINGS, Marks())
+  return actions.segment(model, photo, OPTIONS, Marks())
 
 
 def test_a_bad_file_is_named_without_its_folder(tmp_path):
   path = tmp_path / 'bad.jpg'
   path.write_text('no photo')
   with pytest.raises(SourceError, match=r'^bad\.jpg: unreadable image'):
-    actions.read_photo(path, 1000)
-  message, picture = actions.inspect(str(path), 1000)
-  assert picture is None and 'alert' in message and 'bad.jpg' in message
-  assert str(tmp_path) not in message
-
-
-def test_no_photo_is_answered_with_one_line():
+    actions.open_photo(path, 1000)
   with pytest.raises(SourceError, match='No photo is chosen yet'):
-    actions.read_photo(None, 1000)
+    actions.open_photo(None, 1000)
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(
@@ -70,33 +62,30 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
 ):
   path = tmp_path / 'large.png'
   Image.fromarray(draw_photo(0, 40, 50)).save(path)
-  np.testing.assert_array_equal(
-    actions.read_photo(path, 2000), draw_photo(0, 40, 50)
-  )
+  photo = actions.open_photo(path, 2000)
+  np.testing.assert_array_equal(photo.pixels, draw_photo(0, 40, 50))
   path.write_bytes(path.read_bytes()[:60])  # the size, and no pixels
   with pytest.raises(SourceError, match=r'large\.png: 50x40 .* shrink it'):
-    actions.read_photo(path, 1999)
+    actions.open_photo(path, 1999)
 
 
-def test_an_upload_is_shown_or_refused(tmp_path, draw_photo):
-  message, picture = actions.inspect(None, 10**7)
-  assert picture is None and 'alert' not in message
+def test_a_large_photo_is_worked_on_as_a_smaller_copy(tmp_path, draw_photo):
   path = tmp_path / 'wide.png'
   Image.fromarray(draw_photo(0, 20, 2000)).save(path)
-  message, picture = actions.inspect(str(path), 10**7)
-  assert '2000x20' in message and max(picture.shape) == 1024
   photo = actions.open_photo(path, 10**7)
-  np.testing.assert_array_equal(photo.pixels, picture)
+  assert max(photo.pixels.shape) == 1024
   assert photo.name == 'wide.png' and photo.size == (20, 2000)
 
 
 def test_what_can_be_downloaded(shown, tmp_path):
-  *files, archive = map(Path, downloads.write(shown, tmp_path))
+  written = actions.write_files(shown, tmp_path, MADE_WITH)
+  *files, archive = map(Path, written)
   stem = 'my <photo>'
   assert [file.name for file in files] == [
     f'{stem}_labels.png',
     f'{stem}_overlay.png',
     f'{stem}_uncertainty.png',
+    f'{stem}_sheet.png',
     f'{stem}.geojson',
     'coco.json',
     f'{stem}.json',
@@ -107,29 +96,33 @@ def test_what_can_be_downloaded(shown, tmp_path):
   labels = np.asarray(Image.open(files[0]))
   np.testing.assert_array_equal(labels, shown.result.id_map + 1)
   areas = np.bincount(labels.ravel())[1:].tolist()
-  polygons = json.loads(files[3].read_text())['features']
+  polygons = json.loads(files[4].read_text())['features']
   assert [f['properties']['area'] for f in polygons] == areas
-  coco = json.loads(files[4].read_text())
+  coco = json.loads(files[5].read_text())
   assert [a['area'] for a in coco['annotations']] == areas
   assert coco['images'][0]['file_name'] == shown.photo.name
-  record = json.loads(files[5].read_text())
+  record = json.loads(files[6].read_text())
   assert [segment['area'] for segment in record['segments']] == areas
-  assert record['made_with']['seed'] == 0
+  assert record['made_with'] == {**MADE_WITH, **dataclasses.asdict(OPTIONS)}
+
+
+def entities(shown):
+  result = shown.result
+  return board.picture(shown.overlay, result.id_map, result.confidence)
 
 
 def test_every_entity_has_its_pixels_and_says_its_share(shown):
   labels = shown.result.id_map + 1
   groups = re.findall(
-    r'<path d="([^"]*)"/><text[^>]*>Entity (\d+): ([\d.]+)%',
-    actions.entities(shown),
+    r'data-says="Entity (\d+): ([\d.]+)%[^"]*" d="([^"]*)"', entities(shown)
   )
   drawn = np.zeros_like(labels)
-  for path, number, share in groups:
-    for x, y, length, back in re.findall(r'M(\d+) (\d+)h(\d+)v1h-(\d+)z', path):
-      assert length == back
-      run = drawn[int(y), int(x) : int(x) + int(length)]
-      assert not run.any()
-      run[:] = int(number)
+  for number, share, path in groups:
+    inside = np.zeros(labels.shape[::-1], bool)
+    for ring in re.findall('M([^z]*)z', path):
+      corners = list(map(int, re.split('[L ]', ring)))
+      inside.ravel()[rle.decode([corners], *labels.shape)] ^= True
+    drawn += int(number) * inside.T
     expected = 100 * (labels == int(number)).mean()
     assert float(share) == pytest.approx(expected, abs=0.06)
   np.testing.assert_array_equal(drawn, labels)
@@ -138,7 +131,7 @@ def test_every_entity_has_its_pixels_and_says_its_share(shown):
 def test_names_from_outside_are_no_html(shown):
   said = actions.note(actions.summary(shown))
   assert 'my &lt;photo&gt;.jpg' in said
-  assert '<photo>' not in said + actions.entities(shown)
+  assert '<photo>' not in said + entities(shown)
 
 
 def test_samples_are_shown_side_by_side(shown):
@@ -151,68 +144,32 @@ def test_samples_are_shown_side_by_side(shown):
   assert actions.uncertainty(shown)[:height, :width].any()
 
 
-def test_one_sees_how_far_it_is():
-  result, step = object(), threading.Event()
-
-  def work(told):
-    # Two samples at once, two steps each; the last batch is not full.
-    batches = (0, 2, 1), (0, 2, 2), (2, 0, 0), (2, 1, 1), (2, 1, 2), (3, 0, 0)
-    for drawn, at_work, now in batches:
-      told(Progress(drawn, at_work, 3, now, 2))
-      assert step.wait(10)
-      step.clear()
-    return result
-
-  said, texts = actions.working(work), []
-  for one in said:
-    if not isinstance(one, str):
-      break
-    texts.append(re.sub('<[^>]*>', '', one))
-    if len(texts) > 1 and texts[-1] != texts[-2]:
-      step.set()
-  assert one is result
-  shown = list(dict.fromkeys(re.sub(r'\d+ s\b', 'T', text) for text in texts))
-  assert shown == [
-    'Working, T so far ...',
-    'Samples 1 to 2 of 3, step 1 of 2 ...',
-    'Samples 1 to 2 of 3, step 2 of 2, about T left ...',
-    '2 of 3 samples drawn, about T left ...',
-    'Sample 3 of 3, step 1 of 2, about T left ...',
-    'Sample 3 of 3, step 2 of 2, about T left ...',
-    'All 3 samples drawn; joining them ...',
-  ]
+def test_one_sees_how_far_it_is(model, draw_photo):
+  """Close-ups are not counted as samples, which are as many as were asked."""
+  told = []
+  options = dataclasses.replace(OPTIONS, num_samples=2, closeups=1)
+  note = lambda now: told.append(actions.how_far(now, 2))
+  photo = actions.Photo('a.jpg', draw_photo(1, 40, 30), (40, 30))
+  actions.segment(model, photo, options, Marks(), None, note)
+  shares, texts = zip(*told, strict=True)
+  assert list(shares) == sorted(shares) and shares[-1] == 1
+  assert texts[-1] == '2 of 2 samples and 5 of 5 close-ups; joining them'
+  for drawn, total, said in (
+    (1, 7, '1 of 2 samples and 0 of 5 close-ups drawn'),
+    (3, 7, '2 of 2 samples and 1 of 5 close-ups drawn'),
+    (1, 2, '1 of 2 samples drawn'),
+  ):
+    now = types.SimpleNamespace(drawn=drawn, total=total)
+    assert actions.how_far(now, 2) == (drawn / total, said)
 
 
-def test_what_fails_while_one_waits_is_told():
-  def work(told):
-    raise ValueError('seed is empty')
-
-  with pytest.raises(ValueError, match='seed is empty'):
-    list(actions.working(work))
-
-
-def test_the_time_left_is_that_of_the_steps_left():
-  # 4 samples, one at a time: of 8 steps in all each takes a second.
-  first = Progress(0, 1, 4, 1, 2), 100.0
-  latest = Progress(1, 1, 4, 2, 2), 103.0
-  line = actions._progress(first, latest)
-  assert 'Sample 2 of 4, step 2 of 2, about 5 s left' in line
-  assert 'value="0.3750"' in line
-
-
-def test_every_step_of_every_sample_is_told(random_run, draw_photo):
+def test_every_sample_is_told(random_run, draw_photo):
   told = []
   photos = [draw_photo(0, 20, 30), draw_photo(1, 30, 20)]
   model = Segmenter.from_checkpoint(random_run, batch_size=4)
   model.segment_batch(photos, num_samples=3, num_steps=2, progress=told.append)
-  assert told == [
-    Progress(0, 4, 6, 1, 2),
-    Progress(0, 4, 6, 2, 2),
-    Progress(4, 0, 6, 0, 2),
-    Progress(4, 2, 6, 1, 2),
-    Progress(4, 2, 6, 2, 2),
-    Progress(6, 0, 6, 0, 2),
-  ]
+  drawn = [progress.drawn for progress in told]
+  assert drawn == sorted(drawn) and told[-1] == Progress(6, 6)
 
 
 def test_what_is_told_changes_no_result(model, draw_photo):
@@ -225,21 +182,15 @@ def test_examples_are_small_photos_that_can_be_segmented():
   assert len(actions.EXAMPLES) == 4
   for path in actions.EXAMPLES:
     assert path.stat().st_size < 25_000
-    assert actions.inspect(str(path), 10**6)[1] is not None
-
-
-def test_an_empty_seed_is_no_seed(model, shown):
-  settings = {**SETTINGS, 'seed': None}
-  with pytest.raises(ValueError, match='seed is empty'):
-    actions.segment(model, shown.photo, '', settings, Marks())
+    assert actions.open_photo(path, 10**6).name == path.name
 
 
 def test_old_results_are_deleted(shown, tmp_path, monkeypatch):
-  monkeypatch.setattr(downloads, '_KEPT_RESULTS', 2)
+  monkeypatch.setattr(actions, '_KEPT_RESULTS', 2)
   for _ in range(4):
-    paths = downloads.write(shown, tmp_path)
+    paths = actions.write_files(shown, tmp_path, MADE_WITH)
     assert all(Path(file).is_file() for file in paths)
-  assert sorted(old.name for old in tmp_path.iterdir()) == ['2', '3']
+  assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch):
@@ -438,10 +389,14 @@ def test_the_page_in_a_browser(address, browser, tmp_path, draw_photo):
   until(lambda: '90x60 pixels' in page.status())
   page.segment()
   until(lambda: re.search(r'photo\.png: \d+ entit', page.status()))
-  assert until(lambda: page.find('svg.entities .entity path'))
+  assert until(lambda: page.find('svg.entities path.entity'))
   # On a phone every tab and what it shows are in view once it is tapped.
   page.as_phone()
   results = "document.querySelector('.results')"
+  wide = 'return document.documentElement.scrollWidth'
+  assert browser.execute_script(wide) <= 390  # nothing is cut off
+  caption = page.find('.caption')[0].rect
+  assert caption['x'] >= 0 and caption['x'] + caption['width'] <= 390
   top = f'return {results}.getBoundingClientRect().top'
   browser.execute_script(f'{results}.scrollIntoView()')
   for tab in 'Samples', 'Uncertainty', 'Files':
@@ -474,7 +429,8 @@ def test_clicks_in_a_browser(address, browser, tmp_path, draw_photo):
   until(lambda: page.find('.entities .entity'))
   letters = lambda: [mark.text for mark in page.find('.mark')]
   answered = lambda count: until(
-    lambda: f'true to {count} mark' in page.status()
+    # Beside the button, too.
+    lambda: f'true to {count} mark' in page.find('.status')[0].text
   )
 
   # Two clicks on one entity, a third on another.

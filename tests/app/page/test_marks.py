@@ -1,14 +1,16 @@
 """Clicks on the page: what they say to the model, and taking them back."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from bitseg_jax import metrics
 from bitseg_jax.app import known_files
-from bitseg_jax.app.page import actions, board, downloads
-from bitseg_jax.app.page.marks import Marks, act, as_json, known, letter
+from bitseg_jax.app.answer import AnswerOptions
+from bitseg_jax.app.page import actions, board
+from bitseg_jax.app.page.board import Marks, act, as_json, known, letter
 from bitseg_jax.app.segmenter import Segmenter
 
 SIZE = 40, 60
@@ -100,7 +102,7 @@ def test_places_outside_are_at_the_border():
 
 def test_letters_never_end():
   names = [letter(k) for k in range(800)]
-  assert names[:2] + names[25:28] == ['A', 'B', 'Z', 'AA', 'AB']
+  assert names[:2] + names[25:28] == ['A', 'B', 'Z', 'A1', 'B1']
   assert len(set(names)) == 800
 
 
@@ -108,7 +110,8 @@ def test_marks_are_drawn_in_the_colours_of_their_entities():
   marks = do(click(3, 4), NEW, click(20, 9))
   id_map = np.zeros(SIZE, int)
   id_map[:, 10:] = 5
-  css = board.colors(marks, id_map, {0: (1, 2, 3), 5: (4, 5, 6)})
+  overlay = np.where(id_map[..., None] == 5, (4, 5, 6), (1, 2, 3))
+  css = board.colors(marks, id_map, overlay)
   assert css == '--m0: rgb(1, 2, 3); --m1: rgb(4, 5, 6);'
   drawn = board.marks_html(marks)
   assert drawn.count('class="mark"') == 2
@@ -122,7 +125,7 @@ def test_marks_of_the_page_are_read_by_the_command(tmp_path):
   """At the photo's own size: the pixels in the middle of those clicked on."""
   marks, full = do(click(3, 4), NEW, click(20, 9), click(59, 39)), (400, 600)
   path = tmp_path / 'marks.json'
-  path.write_text(json.dumps(as_json(marks, 'photo', SIZE, full)))
+  path.write_text(json.dumps({'photo': as_json(known(marks, SIZE, full))}))
   read = known_files.read(known_files.open_place(path), 'photo', full)
   assert read[45, 35] == 1 and read[95, 205] == read[395, 595] == 2
   assert (read >= 0).sum() == 3
@@ -133,8 +136,8 @@ def answered(random_run, draw_photo):
   """A large photo before two clicks and after them."""
   model = Segmenter.from_checkpoint(random_run)
   photo = actions.Photo('a.jpg', draw_photo(0, *SIZE), (120, 180))
-  settings = {'num_samples': 2, 'seed': 0}
-  segment = lambda *how: actions.segment(model, photo, '', settings, *how)
+  options = AnswerOptions(num_samples=2)
+  segment = lambda *how: actions.segment(model, photo, options, *how)
   before = segment(Marks())
   return before, segment(do(click(3, 4), NEW, click(20, 9)), before)
 
@@ -148,6 +151,13 @@ def test_a_click_is_obeyed_and_colours_stay(answered):
   same = [after.colors[k] == before.colors[k] for k in stayed]
   assert stayed and np.mean(same) > 0.5
   assert 'true to 2 marks' in actions.summary(after)
+  # A button has the colour that its region has on the screen.
+  css = board.colors(after.marks, after.matched, after.overlay)
+  (red, green, blue) = map(
+    int, re.match(r'--m0: rgb\((.*?)\)', css)[1].split(',')
+  )
+  inside = after.overlay[after.matched == after.matched[4, 3]]
+  assert np.abs(np.median(inside, axis=0) - (red, green, blue)).max() < 40
 
 
 def test_another_photo_owes_nothing_to_the_last(
@@ -156,14 +166,14 @@ def test_another_photo_owes_nothing_to_the_last(
   before, _ = answered
   model = Segmenter.from_checkpoint(random_run)
   photo = actions.Photo('b.jpg', draw_photo(1, 30, 20), (30, 20))
-  settings = {'num_samples': 2, 'seed': 0}
-  after = actions.segment(model, photo, '', settings, Marks(), before)
+  options = AnswerOptions(num_samples=2)
+  after = actions.segment(model, photo, options, Marks(), before)
   np.testing.assert_array_equal(after.matched, after.result.id_map)
 
 
 def test_files_are_what_is_shown_at_the_size_of_the_photo(answered, tmp_path):
   _, after = answered
-  full = downloads.at_full_size(after)
+  full = actions.at_full_size(after)
   assert full.id_map.shape == full.uncertainty.shape == (120, 180)
   assert full.confidence.shape == (full.id_map.max() + 1,)
   ari = metrics.adjusted_rand_index(
@@ -171,5 +181,7 @@ def test_files_are_what_is_shown_at_the_size_of_the_photo(answered, tmp_path):
   )
   assert ari > 0.8
   assert full.id_map[13, 10] != full.id_map[28, 61]
-  names = [p.rsplit('/', 1)[1] for p in downloads.write(after, tmp_path)]
+  names = [
+    p.rsplit('/', 1)[1] for p in actions.write_files(after, tmp_path, {})
+  ]
   assert names[-3:] == ['a_marks.json', 'a.json', 'a.zip']
