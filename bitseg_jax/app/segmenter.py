@@ -32,6 +32,7 @@ class Segmenter:
   (num_steps, guidance_weight) and then kept. Threads may share a segmenter.
   """
 
+  @devices.jax_defaults()
   def __init__(
     self,
     parts: build.Experiment,
@@ -179,6 +180,7 @@ class Segmenter:
       0
     ]
 
+  @devices.jax_defaults()
   def segment_batch(
     self,
     images: Sequence[Photo],
@@ -238,6 +240,7 @@ class Segmenter:
       self._last = last = key, views.draw(draw, *given)
     return last[1]
 
+  @devices.jax_defaults()
   def export(
     self,
     path: str | pathlib.Path,

@@ -180,6 +180,7 @@ def summarize(scores: Scores) -> dict[str, float]:
   return summary
 
 
+@devices.jax_defaults()
 def evaluate(
   config: ConfigDict,
   workdir: str | pathlib.Path,

@@ -130,7 +130,7 @@ def open_manager(
   """Opens <workdir>/checkpoints for saving; keeps the newest `keep` steps."""
   folder = _folder(workdir)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-  _keep_orbax_from_tracebacks()
+  _quiet_orbax()
   with ocp.CheckpointManager(
     folder, item_names=ITEMS, options=options
   ) as orbax:
@@ -142,11 +142,15 @@ def open_manager(
 
 
 @functools.cache  # once, and for good: its threads outlive the error
-def _keep_orbax_from_tracebacks():
+def _quiet_orbax():
   """Each failed save is raised; orbax would also print it, array by array."""
   logging.getLogger('absl').addFilter(
     lambda record: (
-      record.levelno < logging.ERROR or 'orbax' not in record.pathname
+      'orbax' not in record.pathname
+      or (
+        record.levelno < logging.ERROR
+        and 'read only' not in record.getMessage()
+      )  # as asked for
     )
   )
   hook = sys.unraisablehook
@@ -256,6 +260,7 @@ def _read_newest(path, **items):
   step, damaged = _newest_whole(folder, list(items), only)
   if step == _NO_STEP:
     raise FileNotFoundError(_none_whole(folder, damaged, only))
+  _quiet_orbax()
   # These are the values that read_only implies; orbax warns of others.
   options = ocp.CheckpointManagerOptions(
     read_only=True, save_interval_steps=0, create=False

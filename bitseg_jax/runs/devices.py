@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
+import jax.experimental
 import jaxlib
 import numpy as np
 from jax.experimental import mesh_utils
@@ -26,7 +27,37 @@ _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
 # Of XLA on CPU: which operations to leave to YNNPACK.
 _FUSION = 'xla_cpu_experimental_ynn_fusion_type'
 _FUSED = ('LIBRARY_FUSION_TYPE_DOT', 'LIBRARY_FUSION_TYPE_REDUCE')
+_process = []  # number of the one that first computed
 _LOST = 30  # seconds without a sign of life after which JAX ends a process
+
+
+@contextlib.contextmanager
+def jax_defaults() -> Iterator[None]:
+  """Has JAX compute by its defaults in a block, or in a function as decorator.
+
+  Whatever the program around it has set (64 bits, strict promotion, another
+  random number generator), the same seed gives the same numbers.
+
+  Raises:
+    RuntimeError: in a process forked from one that has used JAX, which would
+      wait for ever.
+  """
+  if os.getpid() != (_process or [os.getpid()])[0]:
+    raise RuntimeError(
+      'JAX hangs in a process that was forked after it was used: load the '
+      'model in each worker, and start workers by '
+      "multiprocessing.get_context('spawn')"
+    )
+  _process[:] = [os.getpid()]
+  home = jax if hasattr(jax, 'enable_x64') else jax.experimental  # before 0.8
+  with (
+    home.enable_x64(False),
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
+    jax.default_prng_impl('threefry2x32'),
+    jax.threefry_partitionable(True),
+  ):
+    yield
 
 
 def join(

@@ -71,6 +71,7 @@ class Weights(NamedTuple):
     return f'step {self.step}'
 
 
+@devices.jax_defaults()
 def read(
   name: str | pathlib.Path,
   kind: str = 'ema_params',

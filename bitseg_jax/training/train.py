@@ -32,6 +32,7 @@ class NonFiniteLossError(ArithmeticError):
   """The training loss or its gradient became inf or nan."""
 
 
+@devices.jax_defaults()
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains until config.train.num_steps, resuming what the workdir holds.
 

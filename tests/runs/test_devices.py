@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from bitseg_jax.runs import devices, train_state
+from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.evaluation import evaluate
+from bitseg_jax.runs import checkpoint, devices, train_state, weights
+from bitseg_jax.training import train
 
 
 def specs(shapes, fsdp):
@@ -129,3 +132,103 @@ def test_only_the_gradient_crosses_between_slices():
   assert len({device.id for device in mesh.devices.flat}) == 8
   with pytest.raises(ValueError, match='are not shared between slices'):
     devices.make_mesh(8, eight)
+
+
+@pytest.fixture
+def mesh(monkeypatch):
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  return devices.make_mesh()
+
+
+def test_the_compiler_takes_the_options_and_computes_the_same(mesh):
+  options = devices.compiler_options(mesh)
+  if options is None:
+    pytest.skip('this jaxlib has no such choice')
+
+  def loss(kernel, x):
+    y = jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    return jnp.mean(jnp.square(y))
+
+  draw = np.random.default_rng(0)
+  kernel = draw.normal(size=(3, 3, 32, 32)).astype(np.float32)
+  x = draw.normal(size=(2, 16, 16, 32)).astype(np.float32)
+  plain = jax.jit(jax.grad(loss)).lower(kernel, x).compile()
+  chosen = jax.jit(jax.grad(loss), compiler_options=options)
+  chosen = chosen.lower(kernel, x).compile()
+  assert chosen.as_text() != plain.as_text()  # the options reach the compiler
+  np.testing.assert_allclose(
+    chosen(kernel, x), plain(kernel, x), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_nothing_is_chosen_against_the_user_or_an_older_jaxlib(
+  mesh, monkeypatch
+):
+  monkeypatch.setattr(devices, '_jaxlib_knows', lambda *names: True)
+  assert devices.compiler_options(mesh)
+  with monkeypatch.context() as patch:
+    patch.setenv(
+      'XLA_FLAGS', f'--{next(iter(devices.compiler_options(mesh)))}='
+    )
+    assert devices.compiler_options(mesh) is None
+  monkeypatch.setattr(devices, '_jaxlib_knows', lambda *names: False)
+  assert devices.compiler_options(mesh) is None
+
+
+def test_what_jaxlib_knows_is_found_in_its_library():
+  assert devices._jaxlib_knows('xla_cpu_enable_fast_math')
+  assert not devices._jaxlib_knows('xla_cpu_no_such_option_at_all')
+
+
+@pytest.fixture
+def odd_surroundings():
+  """A program that has set JAX in every way that changes what is computed."""
+  odd = {
+    'jax_enable_x64': True,
+    'jax_numpy_dtype_promotion': 'strict',
+    'jax_numpy_rank_promotion': 'raise',
+    'jax_default_prng_impl': 'rbg',
+    'jax_threefry_partitionable': False,
+  }
+  before = {name: getattr(jax.config, name) for name in odd}
+  yield lambda: [jax.config.update(*item) for item in odd.items()]
+  for item in before.items():
+    jax.config.update(*item)
+
+
+def test_what_the_program_around_sets_changes_no_number(
+  random_run, tiny_config, tmp_path, draw_photo, odd_surroundings
+):
+  tiny_config.model.channel_mults, tiny_config.model.attention_levels = (1,), ()
+  tiny_config.train.num_steps, made = 2, []
+  for folder in tmp_path / 'usual', tmp_path / 'odd':
+    model = Segmenter.from_checkpoint(random_run)
+    made.append(model.segment(draw_photo(0, 30, 47), num_samples=2).samples)
+    assert train.train(tiny_config, folder)
+    made.append(weights.read(folder).params)
+    results = evaluate.evaluate(checkpoint.read_config(folder), folder)
+    made.append(results['ema']['ari'])
+    odd_surroundings()
+  jax.tree.map(np.testing.assert_array_equal, made[:3], made[3:])
+
+
+def test_a_forked_process_is_told_instead_of_hanging(random_run):
+  program = (
+    'import multiprocessing, sys, numpy as np\n'
+    'from bitseg_jax import Segmenter\n'
+    'model = Segmenter.from_checkpoint(sys.argv[1])\n'
+    'segment = lambda i: model.segment(np.zeros((9, 9, 3), np.uint8)).id_map\n'
+    'work = lambda: print(segment(0))\n'
+    'child = multiprocessing.get_context("fork").Process(target=work)\n'
+    'work(); child.start(); child.join(60); sys.exit(child.exitcode != 1)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program, str(random_run)],
+    env={**os.environ, 'PYTHONPATH': '.'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0
+  assert 'load the model in each worker' in done.stderr

@@ -1,8 +1,9 @@
-"""Files appear whole, under no name but their own, and leave nothing behind."""
+"""Files appear whole, leave nothing behind, and folders have one holder."""
 
 import errno
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -92,3 +93,37 @@ def test_what_json_lacks_becomes_null(tmp_path):
   log.write_json(tmp_path / 'a.json', content)
   read = outside.read_json(tmp_path / 'a.json')
   assert read == {'a': [None, [None, 1.5]], 'b': 'nan', 'c': 2}
+
+
+HOLDER = """
+import sys, time
+from bitseg_jax.runs import log
+with log.hold(sys.argv[1]):
+  print('held', flush=True)
+  time.sleep(60)
+"""
+
+
+def test_the_second_is_told_who_holds_it_until_the_first_is_killed(tmp_path):
+  holder = subprocess.Popen(
+    [sys.executable, '-c', HOLDER, str(tmp_path)],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert holder.stdout.readline() == 'held\n'
+  with (
+    pytest.raises(log.LockedError, match=f'in use by process {holder.pid} on'),
+    log.hold(tmp_path),
+  ):
+    pass
+  holder.send_signal(signal.SIGKILL)
+  holder.wait()
+  with log.hold(tmp_path):
+    pass
+
+
+def test_a_folder_may_be_held_again_after_an_error(tmp_path):
+  with pytest.raises(KeyError), log.hold_for_all(tmp_path / 'new'):
+    raise KeyError
+  with log.hold_for_all(tmp_path / 'new'):
+    pass
