@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate, reports
-from bitseg_jax.runs import build, checkpoint, devices
+from bitseg_jax.runs import build, checkpoint, devices, schema
 from bitseg_jax.training import train
 
 
@@ -106,6 +106,9 @@ def _run(f):
       f'--workdir={workdir} is a step of a run; training takes the run, {run}'
     )
   else:
+    named = config_flags.get_override_values(f['config'])
+    if line := schema.fit_warmup_and_decay(config, named):
+      logging.info(line)
     workdir.mkdir(parents=True, exist_ok=True)
     if not train.train(config, workdir):
       return os.EX_TEMPFAIL

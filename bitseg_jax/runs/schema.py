@@ -8,7 +8,7 @@ import json
 import math
 import numbers
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -118,6 +118,31 @@ def check(config: ConfigDict) -> None:
         f'config.train.{name} is {train[name]}, no multiple of '
         f'steps_per_call = {train.steps_per_call}'
       )
+
+
+def fit_warmup_and_decay(config: ConfigDict, named: Collection[str]) -> str:
+  """Shortens warm-up and decay where a run was asked for that is too short.
+
+  Args:
+    config: of the run; changed.
+    named: settings that were given one by one, such as 'train.num_steps'; the
+      others keep their proportion.
+
+  Returns:
+    What was done, in one line; '' for nothing.
+  """
+  train, both = config.train, ('warmup_steps', 'decay_steps')
+  others = [name for name in both if f'train.{name}' not in named]
+  steps = sum(train[name] for name in others)
+  room = train.num_steps - sum(train[name] for name in set(both) - {*others})
+  if 'train.num_steps' not in named or not 0 <= room < steps:
+    return ''
+  for name in others:
+    train[name] = train[name] * room // steps
+  return (
+    f'a run of {train.num_steps} steps: shortened to warmup_steps = '
+    f'{train.warmup_steps} and decay_steps = {train.decay_steps}'
+  )
 
 
 def check_ranges(
