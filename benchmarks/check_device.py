@@ -17,8 +17,8 @@ from bitseg_jax.app import official
 from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import quickstart
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, weights
-from bitseg_jax.training import step as train_step
+from bitseg_jax.runs import build, devices, weights
+from bitseg_jax.training.step import make_step
 from tests import recorded
 
 
@@ -36,15 +36,13 @@ def golden_difference() -> float:
   return float(np.abs(np.tanh(out) - last('y')).max())
 
 
-def step_and_codes(
-  devices: list[jax.Device],
-) -> tuple[float, float, np.ndarray]:
+def step_and_codes(chips: list[jax.Device]) -> tuple[float, float, np.ndarray]:
   """(loss, gradient norm, codes of 8 samples) of the quickstart's network."""
   config = quickstart.get_config()
   config.sample.num_steps = 2
-  parts, mesh = build.build(config), devices.make_mesh(1, devices)
-  with jax.default_device(devices[0]):
-    _, optimizer = build.make_optimizer(config.train)
+  parts, mesh = build.build(config), devices.make_mesh(1, chips)
+  with jax.default_device(chips[0]):
+    _, optimizer = build.make_optimizer(config)
     init, abstract = build.make_state(parts, optimizer, mesh)
     state = init(jax.random.key(0))
     # With the zeros that blocks begin with, most would not be computed.
@@ -52,13 +50,19 @@ def step_and_codes(
     state = state.replace(params=jax.tree.map(noisy, state.params))
     state = jax.device_put(state, devices.shardings(abstract))
     batch = device.training_batch(config, parts, mesh)
-    draw = draw_samples.make_codes_fn(parts, config.sample, mesh)
-    size = np.full((len(batch['image']), 2), parts.image_size, np.int32)
-    keys = jax.random.split(jax.random.key(2), len(size))
-    put = lambda x: jax.device_put(x, devices.split_on(mesh))
-    codes, _ = draw(state.params, batch['image'], put(size), put(keys))
-    codes = np.asarray(codes)
-    step = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+    options = build.sampler_options(config.sample)
+    draw = draw_samples.make_functions(parts, options, mesh)
+    count = len(batch['image'])
+    size = np.full((count, 2), parts.code_size, np.int32)
+    labels = np.stack([np.arange(count), np.arange(count)], 1).astype(np.int32)
+    size, labels = devices.put_batch((size, labels), mesh)
+    seen = draw.encode(state.params, batch['image'])
+    x_hat = draw.sample(state.params, seen, size, labels, np.uint32(2))
+    codes = np.asarray(parts.codec.decode(x_hat))
+    step = make_step(
+      *(parts, build.make_recipe(config), optimizer, mesh),
+      devices.shardings(abstract),
+    )
     key = jax.device_put(jax.random.key(3), devices.copied_on(mesh))
     _, values = step(state, batch, key)
   return float(values['loss']), float(values['grad_norm']), codes
@@ -72,11 +76,7 @@ def main() -> int:
   loss, norm, codes = step_and_codes(here)
   loss_cpu, norm_cpu, codes_cpu = step_and_codes(cpu)
   rows = [
-    (
-      "network: largest difference from the authors'",
-      golden_difference(),
-      1e-4,
-    ),
+    ("network: largest difference from authors'", golden_difference(), 1e-4),
     ('training step: loss, relative', abs(loss / loss_cpu - 1), 1e-4),
     ('training step: gradient, relative', abs(norm / norm_cpu - 1), 1e-3),
     ('sampler: share of other codes', np.mean(codes != codes_cpu), 1e-2),

@@ -188,19 +188,18 @@ def make_parts(
     ValueError: if the two networks compute different values.
   """
   parts, mesh = build.build(config), devices.make_mesh()
-  _, optimizer = build.make_optimizer(config.train)
+  _, optimizer = build.make_optimizer(config)
   init, abstract = build.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
   # Zeros, with which the blocks begin, would hide mistakes.
   noisy = lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape)
   state = state.replace(params=jax.tree.map(noisy, state.params))
   batch = device.training_batch(config, parts, mesh)
-  corrupt_fn, _ = step.make_loss(config.diffusion, parts)
-  inputs = jax.jit(corrupt_fn)(batch, jax.random.key(1))
+  photos, z_t, t = device.network_inputs(parts, config.train.batch_size)
   denoise = jax.jit(
     parts.denoise, compiler_options=devices.compiler_options(mesh)
   )
-  args = inputs['z_t'], inputs['image'], inputs['t']
+  args = z_t, jax.jit(parts.encode)(state.params, photos), t
   ours = denoise(state.params, *args)
 
   network = UNet(config.model, args[0].shape[-1] + 3, ours.shape[-1])
@@ -237,12 +236,18 @@ def make_parts(
 
 def make_sampler(config, parts, mesh, params):
   """Returns our sampler of one image."""
-  sample_fn = draw_samples.make_sample_fn(parts, config.sample, mesh)
+  options = build.sampler_options(config.sample)
+  draw = draw_samples.make_functions(parts, options, mesh)
   side = parts.image_size
   image = np.zeros((1, side, side, 3), np.uint8)
   sizes = np.full((1, 2), side, np.int32)
-  keys = jax.random.split(jax.random.key(1), 1)
-  return lambda: sample_fn(params, image, sizes, keys)
+  labels = np.zeros((1, 2), np.int32)
+
+  def sample():
+    seen = draw.encode(params, image)
+    return draw.sample(params, seen, sizes, labels, np.uint32(1))
+
+  return sample
 
 
 def sample(network, z, image, features, settings):
@@ -261,7 +266,10 @@ def make_steps(
   network, z_t, image, features,
 ):  # fmt: skip
   """Returns a training step of each, with AdamW, clipping and the average."""
-  step_fn = step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  step_fn = step.make_step(
+    *(parts, build.make_recipe(config), optimizer, mesh),
+    devices.shardings(abstract),
+  )
   state = jax.tree.map(lambda leaf: leaf.copy(), state)  # a step donates it
 
   def ours():

@@ -3,10 +3,12 @@
 python examples/known_truth.py WORKDIR [SCENES [SAMPLES]]
 """
 
+import functools
 import sys
 
 import numpy as np
 
+from bitseg_jax.data import pipeline
 from bitseg_jax.data.ambiguous import OUTLINES, AmbiguousScenes
 from bitseg_jax.evaluation import draw_samples, known_truth
 from bitseg_jax.runs import build, devices, weights
@@ -32,6 +34,10 @@ parts, size = build.build(config), config.data.image_size
 num_scenes = min(num_scenes, config.data.num_eval_scenes)
 scenes = AmbiguousScenes(num_scenes, size, seed=config.seed)  # those held out
 modes = [scenes.modes(i) for i in range(num_scenes)]
+examples = [
+  functools.partial(pipeline.evaluation_example, scenes[i], size)
+  for i in range(num_scenes)
+]
 
 
 def shares(given, which, choice):
@@ -71,19 +77,14 @@ print('|---|---|---|---|---|---|---|---|---|')
 print('| the truth | .25 / .75 | .25 / .75 | .25 / .50 / .25 | 0 | 0 | | | |')
 row('drawn from the truth', [draw_true(m) for m in modes])
 for num_steps, guidance_weight in SETTINGS:
-  config.sample.num_steps = num_steps
-  config.sample.guidance_weight = guidance_weight
-  codes_fn = draw_samples.make_codes_fn(parts, config.sample, mesh)
-  drawn = draw_samples.draw(
-    lambda *batch, codes_fn=codes_fn: codes_fn(found.params, *batch),
-    parts.codec.decode,
-    scenes,
-    size,
-    mesh,
-    min(num_scenes, 40),
-    num_scenes,
-    num_samples,
-    0,
-    'drawing',
+  options = build.SamplerOptions(num_steps, guidance_weight=guidance_weight)
+  functions = draw_samples.make_functions(parts, options, mesh)
+  counts = [num_samples] * num_scenes
+  jobs = draw_samples.Jobs(examples, counts, seed=0)
+  samples = [[] for _ in modes]
+  for i, _, x_hat in draw_samples.draw(functions, found.params, jobs, mesh, 40):
+    samples[i] += list(np.asarray(parts.codec.decode(x_hat)))
+  row(
+    f'{num_steps} steps, guidance {guidance_weight:g}',
+    [np.stack(of_scene) for of_scene in samples],
   )
-  row(f'{num_steps} steps, guidance {guidance_weight:g}', [d[2] for d in drawn])

@@ -4,6 +4,7 @@ python examples/own_loop.py [STEPS]
 """
 
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ import optax
 from bitseg_jax import codec, diffusion, metrics, palette, sampler, schedule
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.models import UNet, layers
-from bitseg_jax.training import step as train_step
+from bitseg_jax.runs.build import Recipe
+from bitseg_jax.training.step import draw_noise, loss_fn
 
 noise, bits = schedule.Schedule(), codec.make_codec('analog_bits', num_codes=4)
 grid = palette.make_palette(4, 'similar')
@@ -23,16 +25,21 @@ x = bits.encode(codes[:64])  # the scenes held out
 
 model = UNet(bits.channels, 32, (1, 2), 1, attention_levels=())  # or your own
 params = model.init(jax.random.key(0), x, images[:64], np.zeros(64))
-denoise = diffusion.make_denoiser(model.apply, noise)  # gives x_hat
-corrupt = train_step.make_corrupt_fn(noise, bits)  # draws t and z_t
-loss_fn = train_step.make_loss_fn(denoise, noise, 'uniform', decoupled=False)
+parts = SimpleNamespace(
+  encode=lambda params, image: layers.normalize_image(image),  # what is seen
+  denoise=diffusion.make_denoiser(model.apply, noise),  # gives x_hat
+  schedule=noise,
+  codec=bits,
+)
+recipe = Recipe(loss_weight=('uniform', 0.0, False))
 optimizer = optax.adam(1e-3)
 state = optimizer.init(params)
 
 
 @jax.jit
 def step(params, state, batch, key):
-  loss, gradient = jax.value_and_grad(loss_fn)(params, corrupt(batch, key))
+  batch |= draw_noise(key, (*batch['codes'].shape, bits.channels))
+  loss, gradient = jax.value_and_grad(loss_fn)(params, batch, parts, recipe)
   update, state = optimizer.update(gradient, state)
   return optax.apply_updates(params, update), state, loss
 
@@ -42,8 +49,8 @@ for k in range(int(sys.argv[1]) if len(sys.argv) > 1 else 400):
   batch = {'image': images[i], 'codes': codes[i]}
   params, state, loss = step(params, state, batch, jax.random.key(k))
 
-held_out = layers.normalize_image(images[:64])
-draw = sampler.guided(denoise, params, held_out, guidance_weight=0)
+seen = parts.encode(params, images[:64])
+draw = sampler.guided(parts.denoise, params, seen, guidance_weight=0)
 x_hat = sampler.sample(draw, jax.random.key(1), x.shape, noise)
 pairs = zip(codes, np.asarray(bits.decode(x_hat)), strict=False)
 ari = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])

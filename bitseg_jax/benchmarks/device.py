@@ -1,4 +1,4 @@
-"""Benchmarks on the devices: one evaluation of the network, training, sampling.
+"""Benchmarks on the devices: encoder, network, training step, sampler, photo.
 
 Rates are given beside that of a matrix product measured in the same run. The
 share of it tells how efficient a program is, whatever the machine.
@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
+from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, devices
-from bitseg_jax.training import step as train_step
+from bitseg_jax.training.step import make_step
 
 _COLLECTIVES = (
   'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
@@ -72,22 +73,32 @@ def flops_of(function: Callable, *args: Any) -> float:
   return lowered.cost_analysis()['flops']
 
 
-def work(what: str, config: ConfigDict) -> float:
-  """Counts the FLOPs per image of one training step, or of one sample.
+def work(config: ConfigDict) -> dict[str, float]:
+  """Counts FLOPs by what they are for.
 
-  A step takes the forward pass, and as much again for the gradient by the
-  inputs and by the weights; a sample as many passes as steps and branches of
-  the guidance.
+  Returns:
+    'encode', of a photo; 'denoise', of an evaluation of the network; 'train',
+    of a photo in a training step, where the gradients by inputs and by weights
+    take as much each as the forward pass (also of a frozen encoder, which is
+    too much); 'sample', of a sample without the encoder.
   """
   config = config.copy_and_resolve_references()
   config.model.fused_attention = False  # whose work XLA cannot count
   parts = build.build(config)
   params = jax.eval_shape(parts.init_params, jax.random.key(0))
-  once = flops_of(parts.denoise, params, *network_inputs(parts, 1))
-  if what == 'train':
-    return 3 * once
-  branches = 2 if config.sample.guidance_weight else 1
-  return once * branches * config.sample.num_steps
+  photos, z_t, t = network_inputs(parts, 1)
+  seen = jax.eval_shape(parts.encode, params, photos)
+  encode = flops_of(parts.encode, params, photos)
+  denoise = flops_of(parts.denoise, params, z_t, seen, t)
+  evaluations = config.sample.num_steps * (
+    1 + bool(config.sample.guidance_weight)
+  )
+  return {
+    'encode': encode,
+    'denoise': denoise,
+    'train': 3 * (encode + config.train.draws * denoise),
+    'sample': evaluations * denoise,
+  }
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
@@ -118,12 +129,37 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   return totals
 
 
+def said_of(what: str, program: Any, began: float) -> Rows:
+  """Returns table rows of what the compiler says of a program.
+
+  Args:
+    what: first word of the rows.
+    program: the compiled program.
+    began: time.perf_counter() before it was compiled.
+  """
+  need = program.memory_analysis()
+  used = need.argument_size_in_bytes + need.temp_size_in_bytes
+  used += need.output_size_in_bytes - need.alias_size_in_bytes
+  rows = [
+    (f'{what}: compiling', time.perf_counter() - began, 's'),
+    (f'{what}: memory, says the compiler', used / 2**30, 'GiB'),
+  ]
+  for kind, (count, size) in collectives(program.as_text()).items():
+    rows += [
+      (f'{what}: {kind} in the program', count, ''),
+      (f'{what}: {kind} in the program, bytes', size / 2**20, 'MiB'),
+    ]
+  return rows
+
+
 def network_inputs(parts: build.Experiment, count: int) -> tuple:
-  """Makes (z_t, photos, t) for one evaluation of the network."""
-  square = count, parts.image_size, parts.image_size
-  z_t = jax.random.normal(jax.random.key(0), (*square, parts.codec.channels))
-  photos = jax.random.normal(jax.random.key(1), (*square, 3))
-  return z_t, photos, jnp.full(count, 0.5)
+  """Makes (photos, z_t, t) of `count` images."""
+  side, code_side = parts.image_size, parts.code_size
+  scenes = ProceduralScenes(count, side, 12)
+  photos = np.stack([scenes[i]['image'] for i in range(count)])
+  shape = count, code_side, code_side, parts.codec.channels
+  z_t = jax.random.normal(jax.random.key(0), shape)
+  return photos, z_t, jnp.full(count, 0.5)
 
 
 def training_batch(
@@ -148,38 +184,44 @@ def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
   Raises:
     ValueError: if the batch does not divide or does not fit.
   """
-  train, size = config.train, config.data.image_size
+  train = config.train
   devices.check_devices(
     'train.batch_size', train.batch_size, train.accumulate, len(chips)
   )
   parts, mesh = build.build(config), devices.make_mesh(train.fsdp, list(chips))
-  _, optimizer = build.make_optimizer(train)
+  _, optimizer = build.make_optimizer(config)
   _, abstract = build.make_state(parts, optimizer, mesh)
-  step = train_step.make_step_fn(config, parts, optimizer, mesh, abstract)
+  step = make_step(
+    *(parts, build.make_recipe(config), optimizer, mesh),
+    devices.shardings(abstract),
+  )
   stacked = train.steps_per_call > 1
-  square = train.batch_size, size, size
-  square = (train.steps_per_call, *square) if stacked else square
+  lead = (train.steps_per_call,) * stacked + (train.batch_size,)
   rows = devices.split_on(mesh, stacked)
   batch = {
-    'image': _abstract((*square, 3), jnp.uint8, rows),
-    'codes': _abstract(square, jnp.int16, rows),
+    'image': _abstract((*lead, *2 * [parts.image_size], 3), jnp.uint8, rows),
+    'codes': _abstract((*lead, *2 * [parts.code_size]), jnp.int16, rows),
   }
   key = _abstract((), jax.random.key(0).dtype, devices.copied_on(mesh))
   return _compile(step, abstract, batch, key)
 
 
 def compile_sampler(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
-  """Compiles the sampler, with decoding; see compile_step."""
-  count, size = config.eval.batch_size, config.data.image_size
+  """Compiles the sampler, without the encoder; see compile_step."""
+  count = config.eval.batch_size
   devices.check_devices('eval.batch_size', count, devices=len(chips))
   parts, mesh = build.build(config), devices.make_mesh(1, list(chips))
-  rows = devices.split_on(mesh)
+  options, rows = build.sampler_options(config.sample), devices.split_on(mesh)
+  params = build.abstract_params(parts, mesh)
+  photos = _abstract((count, *2 * [parts.image_size], 3), jnp.uint8, rows)
+  seen = jax.eval_shape(parts.encode, params, photos)
   return _compile(
-    draw_samples.make_codes_fn(parts, config.sample, mesh),
-    build.abstract_params(parts, mesh),
-    _abstract((count, size, size, 3), jnp.uint8, rows),
+    draw_samples.make_functions(parts, options, mesh).sample,
+    params,
+    _abstract(seen.shape, seen.dtype, rows),
     _abstract((count, 2), jnp.int32, rows),
-    _abstract((count,), jax.random.key(0).dtype, rows),
+    _abstract((count, 2), jnp.int32, rows),
+    _abstract((), jnp.uint32, devices.copied_on(mesh)),
   )
 
 
@@ -200,35 +242,13 @@ def _compile(function, *args):
     raise ValueError(f'the batch does not fit: {reason}') from error
 
 
-def said_of(what: str, program: Any, began: float) -> Rows:
-  """Returns table rows of what the compiler says of a program.
-
-  Args:
-    what: first word of the rows.
-    program: the compiled program.
-    began: time.perf_counter() before it was compiled.
-  """
-  need = program.memory_analysis()
-  used = need.argument_size_in_bytes + need.temp_size_in_bytes
-  used += need.output_size_in_bytes - need.alias_size_in_bytes
-  rows = [
-    (f'{what}: compiling', time.perf_counter() - began, 's'),
-    (f'{what}: memory, says the compiler', used / 2**30, 'GiB'),
-  ]
-  for kind, (count, size) in collectives(program.as_text()).items():
-    rows += [
-      (f'{what}: {kind} in the program', count, ''),
-      (f'{what}: {kind} in the program, bytes', size / 2**20, 'MiB'),
-    ]
-  return rows
-
-
 def _rate(what, unit, count, took, flops, peak):
   """Rows of `count` units in `took` seconds, `flops` each, and of memory."""
   flops *= count / took
   stats = jax.devices()[0].memory_stats()
-  used = stats['peak_bytes_in_use'] / 2**30 if stats else None
-  if not stats:  # a CPU: that of the process, in KiB on Linux
+  if stats:
+    used = stats['peak_bytes_in_use'] / 2**30
+  else:  # a CPU: that of the process, in KiB on Linux
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   return [
     (f'{what}: {unit}', count / took, f'{unit}/s'),
@@ -245,7 +265,7 @@ def _trace(call, folder):
 
 
 def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks forward pass and training step at config.train.batch_size.
+  """Benchmarks a training step and its parts at config.train.batch_size.
 
   Args:
     config: config of a run.
@@ -259,17 +279,23 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   program = compile_step(config, jax.devices())
   said = said_of('train', program, began)
   parts, mesh = build.build(config), devices.make_mesh(config.train.fsdp)
-  _, optimizer = build.make_optimizer(config.train)
+  _, optimizer = build.make_optimizer(config)
   state = build.make_state(parts, optimizer, mesh)[0](jax.random.key(0))
+  photos, *z_t_and_t = devices.put_batch(network_inputs(parts, count), mesh)
+  options, flops = devices.compiler_options(mesh), work(config)
+  encode = jax.jit(parts.encode, compiler_options=options)
+  denoise = jax.jit(parts.denoise, compiler_options=options)
+  seen = encode(state.params, photos)
+  z_t, t = z_t_and_t
+  rows = [
+    (f'{what}: work', flops[what] / 1e9, 'GFLOP/image')
+    for what in ('encode', 'denoise')
+  ]
+  took = seconds(lambda: encode(state.params, photos))
+  rows += _rate('encode', 'images', count, took, flops['encode'], peak)
+  took = seconds(lambda: denoise(state.params, z_t, seen, t))
+  rows += _rate('denoise', 'images', count, took, flops['denoise'], peak)
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
-  forward = jax.jit(
-    parts.denoise, compiler_options=devices.compiler_options(mesh)
-  )
-  inputs = devices.put_batch(network_inputs(parts, count), mesh)
-  flops = work('train', config)
-  rows = [('forward: work', flops / 3e9, 'GFLOP/image')]
-  took = seconds(lambda: forward(state.params, *inputs))
-  rows += _rate('forward', 'images', count, took, flops / 3, peak)
 
   def step():
     nonlocal state
@@ -277,29 +303,40 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
     return values
 
   took = seconds(step) / config.train.steps_per_call
-  rows += _rate('train', 'images', count, took, flops, peak)
+  rows += _rate('train', 'images', count, took, flops['train'], peak)
+  rows.append(('train: draws', config.train.draws * count / took, 'draws/s'))
   if traces:
     _trace(step, f'{traces}/train')
   return rows + said
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks the sampler at config.eval.batch_size; see measure_train."""
-  began = time.perf_counter()
+  """Benchmarks the sampler at config.eval.batch_size, and a photo as a whole.
+
+  The arguments and the returned rows are those of measure_train.
+  """
+  count, began = config.eval.batch_size, time.perf_counter()
   program = compile_sampler(config, jax.devices())
   said = said_of('sample', program, began)
   parts = build.build(config)
   params = jax.jit(parts.init_params)(jax.random.key(0))
-  count, side = config.eval.batch_size, parts.image_size
-  scenes = ProceduralScenes(count, side, 12)
-  batch = (
-    np.stack([scenes[i]['image'] for i in range(count)]),
-    np.full((count, 2), side, np.int32),
-    jax.random.split(jax.random.key(1), count),
+  # With the zeros that blocks begin with, there would be a single segment.
+  noisy = lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape)
+  params = jax.jit(lambda tree: jax.tree.map(noisy, tree))(params)
+  photos, _, _ = network_inputs(parts, count)
+  seen = jax.jit(parts.encode)(params, photos)
+  labels = np.stack([np.zeros(count), np.arange(count)], 1).astype(np.int32)
+  size = np.full((count, 2), parts.code_size, np.int32)
+  args = jax.device_put(
+    (params, seen, size, labels, np.uint32(0)), program.input_shardings[0]
   )
-  args = jax.device_put((params, *batch), program.input_shardings[0])
-  took = seconds(lambda: program(*args))
-  rows = _rate('sample', 'samples', count, took, work('sample', config), peak)
+  took, flops = seconds(lambda: program(*args)), work(config)['sample']
+  rows = _rate('sample', 'samples', count, took, flops, peak)
   if traces:
     _trace(lambda: program(*args), f'{traces}/sample')
-  return rows + said
+  segmenter = Segmenter(parts, params, config.sample)
+  photo = ProceduralScenes(1, 512, 12)[0]['image']
+  seeds = iter(range(1000))  # or a photo's samples would be kept
+  segment = lambda: segmenter.segment(photo, 8, seed=next(seeds)).id_map
+  took = seconds(segment)
+  return [*rows, ('photo of 512 px, 8 samples', took, 's'), *said]

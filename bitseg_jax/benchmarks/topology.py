@@ -106,7 +106,7 @@ def measure(what: str, config: ConfigDict, topology: str) -> Rows:
   else:
     program = device.compile_sampler(config, chips)
     images = config.eval.batch_size
-  flops = images // len(chips) * device.work(what, config)
+  flops = images // len(chips) * device.work(config)[what]
   # In a ring each byte of a sum passes every chip twice, any other once.
   sent = sum(
     size * (2 if kind == 'all-reduce' else 1)
