@@ -231,7 +231,7 @@ def test_door_writes_what_it_prints(prepared, tmp_path):
   [
     ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
     ({'split': 'test'}, "no split 'test'; it has val"),
-    ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its directory'),
+    ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its folder'),
   ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(

@@ -284,7 +284,7 @@ def test_ids_that_mean_void_can_be_named_and_are_asked_about(
   'values, line',
   [
     ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
-    ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its directory'),
+    ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its folder'),
   ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(
