@@ -8,6 +8,7 @@ most 1024 pixels.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -97,8 +98,7 @@ def write(
   Args:
     outputs: which, and where.
     name: what the file names begin with, relative to the folder.
-    photo: uint8 [H, W, 3].
-    result: its segmentation.
+    photo, result: uint8 [H, W, 3], and its segmentation.
     about: what NAME.json is to say besides size, segments and files.
     before: NAME.json of the same segmentation with other files, which stay.
 
@@ -125,9 +125,6 @@ def write(
 
   if 'labels' in kinds:
     save_labels('labels', f'{name}_labels', id_map)
-  if 'samples' in kinds:
-    for n in range(result.num_samples):
-      save_labels('samples', f'{name}_sample_{n + 1}', result.sample(n))
   if 'panoptic' in kinds:
     ids = np.stack([id_map + 1] * 3, axis=-1) >> (0, 8, 16)
     panoptic = path('panoptic', f'panoptic/{name}.png')
@@ -167,13 +164,50 @@ def write(
     for segment, lengths in zip(segments, rle.encode(id_map), strict=True):
       segment['segmentation'] = lengths
 
-  for kind, picture in _pictures(photo, result, kinds):
-    save = path(kind, f'{name}_{kind}.png')
-    if isinstance(picture, np.ndarray):
-      pictures.save_png(picture, save)
-    else:
-      rows, cell_size = picture
-      pictures.gallery(rows, save, cell_size=cell_size)
+  # Pictures for people. Shrunk before they are painted: large photos need as
+  # little as small ones.
+  size = photo.shape[:2]
+  if max(size) > LONGEST_SIDE:
+    size = transforms.fit_longest_side(*size, LONGEST_SIDE)
+  photo = transforms.resize_image(photo, size)
+  small = transforms.resize_ids(id_map, size)
+  uncertainty = Image.fromarray(result.uncertainty)
+  uncertainty = uncertainty.resize(size[::-1], Image.Resampling.BOX)
+  colors = functools.cache(lambda: pictures.entity_colors(small))
+  make = {
+    'overlay': lambda: pictures.overlay(photo, small, colors=colors()),
+    'contours': lambda: pictures.contours(photo, small),
+    'uncertainty': lambda: pictures.doubt(photo, np.asarray(uncertainty)),
+  }
+  make = {kind: functools.cache(paint) for kind, paint in make.items()}
+  for kind in make.keys() & kinds:
+    pictures.save_png(make[kind](), path(kind, f'{name}_{kind}.png'))
+  count = result.num_samples if 'samples' in kinds else 3 * ('sheet' in kinds)
+  samples = []
+  for n in range(min(count, result.num_samples)):
+    ids = result.sample(n)
+    if 'samples' in kinds:
+      save_labels('samples', f'{name}_sample_{n + 1}', ids)
+    if n < _SHOWN_SAMPLES:
+      matched = pictures.match_ids(small, transforms.resize_ids(ids, size))
+      painted = pictures.colorize(matched, colors())
+      samples.append((painted, f'sample {n + 1}'))
+  cell = lambda kind: (make[kind](), kind)
+  if samples:
+    answer = pictures.colorize(small, colors())
+    first = (photo, 'photo'), (answer, f'segments: {len(segments)}')
+  if 'samples' in kinds:
+    cells = [*first, cell('uncertainty'), *samples]
+    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    file = path('samples', f'{name}_samples.png')
+    pictures.gallery(rows, file, cell_size=240)
+  if 'sheet' in kinds:
+    rows = [
+      [*first, cell('overlay'), cell('contours')],
+      [cell('uncertainty'), *samples[:3]],
+    ]
+    file = path('sheet', f'{name}_sheet.png')
+    pictures.gallery(rows, file, cell_size=440)
 
   if before is not None:
     written = {**before['files'], **written}
@@ -189,51 +223,6 @@ def write(
   (folder / name).parent.mkdir(parents=True, exist_ok=True)
   write_json(folder / f'{name}.json', record)
   return record
-
-
-def _pictures(photo, result, kinds):
-  """(kind, picture or a gallery's rows and size of cells) for people."""
-  if not kinds & {'overlay', 'contours', 'uncertainty', 'samples', 'sheet'}:
-    return
-  size = photo.shape[:2]
-  if max(size) > LONGEST_SIDE:
-    size = transforms.fit_longest_side(*size, LONGEST_SIDE)
-  # Shrunk before they are painted: large photos need as little as small ones.
-  photo = transforms.resize_image(photo, size)
-  id_map = transforms.resize_ids(result.id_map, size)
-  uncertainty = Image.fromarray(result.uncertainty)
-  uncertainty = uncertainty.resize(size[::-1], Image.Resampling.BOX)
-  doubt = pictures.doubt(photo, np.asarray(uncertainty))
-  colors = pictures.entity_colors(id_map)
-  overlay = pictures.overlay(photo, id_map, colors=colors)
-  contours = pictures.contours(photo, id_map)
-  if 'overlay' in kinds:
-    yield 'overlay', overlay
-  if 'contours' in kinds:
-    yield 'contours', contours
-  if 'uncertainty' in kinds:
-    yield 'uncertainty', doubt
-
-  def samples(most):
-    for n in range(min(result.num_samples, most)):
-      sample = transforms.resize_ids(result.sample(n), size)
-      matched = pictures.match_ids(id_map, sample)
-      yield pictures.colorize(matched, colors), f'sample {n + 1}'
-
-  count = len(result.confidence)
-  segments = f'{count} segment{"s" * (count > 1)}'
-  if 'samples' in kinds:
-    cells = [(photo, 'photo'), (pictures.colorize(id_map, colors), segments)]
-    cells += [(doubt, 'uncertainty'), *samples(_SHOWN_SAMPLES)]
-    yield 'samples', ([cells[i : i + 4] for i in range(0, len(cells), 4)], 240)
-  if 'sheet' in kinds:
-    cells = [(photo, 'photo'), (overlay, segments), (contours, 'contours')]
-    below = [(doubt, 'uncertainty'), *samples(3)]
-    if result.num_samples > 1:
-      cells.append((pictures.colorize(id_map, colors), 'answer'))
-    else:
-      cells, below = [*cells, below[0]], []
-    yield 'sheet', ([row for row in (cells, below) if row], 440)
 
 
 def write_together(outputs: Outputs, names: Sequence[str]) -> None:
@@ -320,8 +309,7 @@ def remove(folder: Path, name: str, record: Record | None) -> None:
   With them go the files of all photos together, which tell of it, too.
 
   Args:
-    folder: of the outputs.
-    name: what the file names begin with.
+    folder, name: of the outputs, and what the file names begin with.
     record: NAME.json. None: only samples are removed, of a run that was killed
       before it wrote it.
   """
