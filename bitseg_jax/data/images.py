@@ -34,7 +34,6 @@ PHOTO_SUFFIXES = (
 EXIF = 'apply', 'ignore'
 PERCENTILES = 0.2, 99.8  # of deep pixels, which become black and white
 _ORIENTATION = 0x0112  # the EXIF tag
-_INVERSE = {6: 8, 8: 6}
 
 
 class Photo(NamedTuple):
@@ -50,8 +49,8 @@ class Photo(NamedTuple):
 
   image: np.ndarray
   notes: list[str]
-  orientation: int = 1
-  plain: bool = False
+  orientation: int
+  plain: bool
 
 
 def read_photo(
@@ -101,29 +100,35 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
     source = open_image(content, where)
     with outside.named(where, 'unreadable image', 'replace the file'):
       if source is None or is_deep_tiff(source):
-        source, orientation, inverted = read_tiff(content, page, where, notes)
+        source, orientation, inverted = read_tiff(content, where, notes, page)
         if inverted:
           source = -source if source.dtype.kind == 'f' else ~source
       else:
-        _turn_to_page(source, page, where, notes)
+        count = getattr(source, 'n_frames', 1)
+        # The other pictures of an MPO are small ones of the same photo.
+        _check_page(page, count, where, notes if source.format != 'MPO' else [])
+        if page:
+          source.seek(page)
         plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
-        if _is_deep_colour(source):
+        raw = str(source.tile[0].args) if source.tile else ''
+        if source.format == 'PNG' and ';16' in raw and source.mode[0] in 'RL':
+          # Pillow would drop the lower byte of each colour.
           orientation = _orientation(source)
-          source.load()  # so that damage is noticed
+          source.load()  # notices damage
           source = _read_by_opencv(content)
   with outside.named(where, 'unreadable image', 'replace the file'):
     if isinstance(source, Image.Image):
-      orientation = _orientation(source)
-      is_tiff = source.format == 'TIFF'  # which Pillow turns upright itself
-      pixels = _pillow_pixels(source)
-      if is_tiff and source.getexif().get(_ORIENTATION, 1) != orientation:
-        pixels = _turn(pixels, _INVERSE.get(orientation, orientation))
+      orientation, is_tiff = _orientation(source), source.format == 'TIFF'
+      kind = 'RGBA' if source.has_transparency_data else 'RGB'
+      is_deep = source.mode[0] in 'IF'  # I, I;16, I;16B, F
+      pixels = np.asarray(source if is_deep else source.convert(kind))
+      if is_tiff and _orientation(source) != orientation:  # turned by Pillow
+        pixels = _turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
     else:
       pixels = np.asarray(source)
   image = _to_rgb(pixels, where, notes)
   if exif == 'apply':
-    image = _turn(image, orientation)
-    plain = plain and orientation == 1
+    image, plain = _turn(image, orientation), plain and orientation == 1
   return Photo(np.ascontiguousarray(image), notes, orientation, plain)
 
 
@@ -150,12 +155,6 @@ def open_image(content: bytes, where: Any) -> Image.Image | None:
       raise ValueError('not an image Pillow knows') from error
 
 
-def _name(source):
-  if isinstance(source, str | os.PathLike):
-    return os.fspath(source)
-  return getattr(source, 'filename', '') or 'the image'
-
-
 def is_deep_tiff(image: Image.Image) -> bool:
   """Whether it is a TIFF whose numbers Pillow may change."""
   if image.format != 'TIFF':
@@ -164,37 +163,8 @@ def is_deep_tiff(image: Image.Image) -> bool:
   return max(bits) > 8 or formats[0] not in (1, 4)
 
 
-def _is_deep_colour(image):
-  """Whether Pillow would drop the lower byte of each colour."""
-  raw = str(image.tile[0].args) if image.tile else ''
-  return image.format == 'PNG' and ';16B' in raw and image.mode[0] in 'RL'
-
-
-def _orientation(image):
-  try:
-    found = image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # damaged EXIF raises anything
-    return 1
-  return found if found in range(1, 9) else 1
-
-
-def _turn_to_page(image, page, where, notes):
-  count = getattr(image, 'n_frames', 1)
-  # The other pictures of an MPO are small ones of the same photo.
-  _check_page(page, count, where, notes if image.format != 'MPO' else [])
-  if page:
-    image.seek(page)
-
-
-def _check_page(page, count, where, notes):
-  if not 0 <= page < count:
-    raise SourceError(f'{where}: has {count} pages, from 0, and no page {page}')
-  if count > 1 and not page:
-    notes.append(f'the first of its {count} pages is read; page=N reads others')
-
-
 def read_tiff(
-  content: bytes, page: int, where: Any, notes: list[str]
+  content: bytes, where: Any, notes: list[str], page: int = 0
 ) -> tuple[np.ndarray, int, bool]:
   """Reads a TIFF of any depth.
 
@@ -219,8 +189,28 @@ def read_tiff(
       pixels = np.moveaxis(pixels, 0, -1)
     tag = part.tags.get(_ORIENTATION)
     orientation = tag.value if tag and tag.value in range(1, 9) else 1
-    inverted = part.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    return pixels, orientation, inverted
+    return pixels, orientation, part.photometric == 0
+
+
+def _name(source):
+  if isinstance(source, str | os.PathLike):
+    return os.fspath(source)
+  return getattr(source, 'filename', '') or 'the image'
+
+
+def _orientation(image):
+  try:
+    found = image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # damaged EXIF raises anything
+    return 1
+  return found if found in range(1, 9) else 1
+
+
+def _check_page(page, count, where, notes):
+  if not 0 <= page < count:
+    raise SourceError(f'{where}: has {count} pages, from 0, and no page {page}')
+  if count > 1 and not page:
+    notes.append(f'the first of its {count} pages is read; page=N reads others')
 
 
 def _read_by_opencv(content):
@@ -233,36 +223,27 @@ def _read_by_opencv(content):
   return pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]  # BGR(A) to RGB(A)
 
 
-def _pillow_pixels(image):
-  """Pixels of a Pillow image: deep ones as they are, others RGB or RGBA."""
-  if image.mode[0] in 'IF':  # I, I;16, I;16B, F
-    return np.asarray(image)
-  clear = image.has_transparency_data
-  return np.asarray(image.convert('RGBA' if clear else 'RGB'))
-
-
 def _to_rgb(pixels, where, notes):
   """Turns numbers [H, W(, C)] of any type into uint8 [H, W, 3]."""
-  if pixels.ndim == 3 and pixels.shape[-1] == 1:
-    pixels = pixels[..., 0]
-  known = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] in (3, 4))
+  if pixels.ndim == 2:
+    pixels = pixels[..., None]
+  known = pixels.ndim == 3 and pixels.shape[-1] in (1, 3, 4)
   if not known or pixels.dtype.kind not in 'biuf' or not pixels.size:
     raise SourceError(
       f'{where}: a photo is [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA, but '
       f'this is {pixels.dtype} {list(pixels.shape)}'
     )
-  if pixels.ndim == 2:
-    pixels = np.repeat(pixels[..., None], 3, axis=-1)
-  colours, alpha = pixels[..., :3], pixels[..., 3:].astype(np.float32)
-  if alpha.size and pixels.dtype.kind in 'iu':
-    alpha /= np.iinfo(pixels.dtype).max
+  colours, alpha = pixels[..., :3], pixels[..., 3:]
   if pixels.dtype == bool:
     colours = colours * np.uint8(255)
   elif pixels.dtype != np.uint8:
     colours = _stretch(colours, where, notes)
-  if alpha.size and alpha.min() < 1:
+  colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
+  most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in 'iu' else 1
+  if alpha.size and alpha.min() < most:
     notes.append('transparent pixels are laid on white')
-    mixed = 255 - alpha.clip(0, 1) * (255 - colours.astype(np.float32))
+    cover = (alpha / np.float32(most)).clip(0, 1)
+    mixed = 255 - cover * (255 - colours.astype(np.float32))
     colours = np.round(mixed).astype(np.uint8)
   return colours
 

@@ -48,21 +48,20 @@ def read_label(
   """
   path, notes = Path(path), []
   if path.suffix.lower() == '.json':
-    return _read_labelme(path, note)
-  if path.suffix.lower() == '.npy':
+    values = _read_labelme(path, notes)
+  elif path.suffix.lower() == '.npy':
     values = outside.read_array(path)
   else:
     values = _read_image(path, colours, notes)
   if values.dtype == bool:
     values = values.astype(np.uint8)
-  coloured = values.ndim == 3 and values.shape[-1] == 3
-  if coloured and values.dtype == np.uint8:
+  coloured = values.dtype == np.uint8 and values.shape[2:] == (3,)
+  if coloured:
     values = values.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
   if values.size and values.dtype.kind in 'if' and values.min() < 0:
     values = np.maximum(values, -1) + 1
   ids = outside.check_ids(values, str(path))
-  if len(ignore):
-    ids = np.where(np.isin(ids, ignore), 0, ids)
+  ids = np.where(np.isin(ids, ignore), 0, ids) if len(ignore) else ids
   present, areas = np.unique(ids, return_counts=True)
   most = present[-1]
   if most in (255, 65535) and most - 1 not in present and len(present) > 2:
@@ -83,25 +82,29 @@ def _read_image(path, colours, notes):
   """Numbers [H, W], or colours uint8 [H, W, 3], of a PNG or TIFF."""
   content = outside.read_bytes(path)
   image = images.open_image(content, path)
-  if image is not None and image.format not in ('PNG', 'TIFF'):
-    raise SourceError(  # JPEG, whatever it is called, mixes neighbours
-      f'{path}: a {image.format} file, which may not keep ids; export it as PNG'
+  kind = image.format if image else 'TIFF'
+  if kind not in ('PNG', 'TIFF'):  # JPEG, whatever it is called, mixes ids
+    raise SourceError(
+      f'{path}: a {kind} file, which may not keep ids; export it as PNG'
     )
-  if getattr(image, 'n_frames', 1) > 1:
-    raise SourceError(f'{path}: {image.n_frames} pages; save one id map a file')
   with outside.named(path, 'unreadable image', 'replace the file'):
     # Pillow would invert what is stored with white as 0.
-    if image is None or (
-      image.format == 'TIFF'
-      and (images.is_deep_tiff(image) or image.tag_v2.get(262) == 0)
+    if kind == 'TIFF' and (
+      image is None or images.is_deep_tiff(image) or image.tag_v2.get(262) == 0
     ):
-      return images.read_tiff(content, 0, path, [])[0]
-    raw = str(image.tile[0].args) if image.tile else ''
-    image.load()
+      pages = []
+      values = images.read_tiff(content, path, pages)[0]
+    else:
+      pages = [1] * (getattr(image, 'n_frames', 1) - 1)
+      raw = str(image.tile[0].args) if image.tile else ''
+      image.load()
+      values = None
+  if pages:
+    raise SourceError(f'{path}: has several pages; save one id map per file')
+  if values is not None:
+    return values
   if image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw:
-    raise SourceError(
-      f'{path}: 16 bits per channel; save it with 8 bits per channel'
-    )
+    raise SourceError(f'{path}: 16 bits per channel; save it with 8 bits')
   if image.mode in ('RGBA', 'LA') and image.getextrema()[-1] == (255, 255):
     image = image.convert(image.mode[:-1])
   if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB'):
@@ -116,13 +119,13 @@ def _read_image(path, colours, notes):
     palette[: len(given)] = given
     used = palette[np.unique(values)]
     distinct = len(np.unique(used, axis=0)) == len(used)
-    if colours or (palette[0].any() and distinct):
-      values = palette[values]
-      if not colours:
-        notes.append(
-          'a palette whose first colour is not black, so colours are taken for '
-          'ids, and black for unlabelled'
-        )
+    if not colours and palette[0].any() and distinct:
+      colours = True
+      notes.append(
+        'a palette whose first colour is not black, so colours are taken for '
+        'ids, and black for unlabelled'
+      )
+    values = palette[values] if colours else values
   return values
 
 
@@ -140,66 +143,60 @@ def _is_blended(ids, areas):
   return between.sum() >= max(3, len(small) / 2)
 
 
-def _read_labelme(path, note):
+def _read_labelme(path, notes):
   """Paints the shapes of a labelme file in its order, the last on top."""
   content = outside.read_json(path)
-  if not isinstance(content, dict) or not isinstance(
-    content.get('shapes'), list
-  ):
+  shapes = content.get('shapes') if isinstance(content, dict) else None
+  if not isinstance(shapes, list):
     raise SourceError(
       f"{path}: no list 'shapes' in it, so not of labelme; export PNG of ids, "
       'or COCO JSON for --dataset=coco_instances'
     )
   size = content.get('imageHeight'), content.get('imageWidth')
-  if not all(type(n) is int and n > 0 for n in size) or (
-    size[0] * size[1] > MAX_PIXELS
-  ):
+  whole = all(type(n) is int and n > 0 for n in size)
+  if not whole or size[0] * size[1] > MAX_PIXELS:
     raise SourceError(
       f'{path}: imageHeight {shown(size[0])} and imageWidth {shown(size[1])}; '
       'open it in labelme and save it again'
     )
   ids, groups, skipped = np.zeros(size, np.int32), {}, set()
-  for i, shape in enumerate(content['shapes']):
+  for i, shape in enumerate(shapes):
     with outside.named(path, f'shapes[{i}] is damaged'):
       kind = shape.get('shape_type') or 'polygon'
-      pixels = _labelme_pixels(shape, kind, size)
-      if pixels is None:
+      if kind not in ('polygon', 'rectangle', 'circle', 'mask'):
         skipped.add(str(kind))
         continue
       label, group = str(shape['label']), shape.get('group_id')
       key = i if group is None else (label, str(group))
       number = groups.setdefault(key, len(groups) + 1)
       background = label in ('_background_', '__ignore__')
-      ids[pixels] = 0 if background else number
+      ids[_labelme_pixels(shape, kind, size)] = 0 if background else number
   if skipped:
-    note(f'{path}: shapes without an area are left out: {sorted(skipped)}')
+    notes.append(f'shapes without an area are left out: {sorted(skipped)}')
   return ids
 
 
 def _labelme_pixels(shape, kind, size):
-  """Pixels bool [H, W] of a shape, as labelme draws it; None of a line."""
+  """Pixels bool [H, W] of a shape, as labelme draws it."""
   points = np.array(shape['points'], np.float64)
   if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
     raise ValueError('points are no list of x, y')
+  if np.abs(points).max(initial=0) > 10 * max(size):
+    raise ValueError('points far outside of the image')
   canvas = Image.new('1', size[::-1])
   draw = ImageDraw.Draw(canvas)
-  corners = [tuple(point) for point in points.tolist()]
   if kind == 'polygon':
     if len(points) < 3:
       raise ValueError(f'a polygon of {len(points)} points')
-    draw.polygon(corners, outline=1, fill=1)
+    draw.polygon([tuple(point) for point in points.tolist()], 1, 1)
   elif kind == 'rectangle':
-    low, high = points.min(0).tolist(), points.max(0).tolist()
-    draw.rectangle([*low, *high], outline=1, fill=1)
+    draw.rectangle([*points.min(0), *points.max(0)], 1, 1)
   elif kind == 'circle':
-    (x, y), edge = points
-    radius = float(np.hypot(*(edge - (x, y))))
-    box = [x - radius, y - radius, x + radius, y + radius]
-    draw.ellipse(box, outline=1, fill=1)
-  elif kind == 'mask':
-    mask = Image.open(io.BytesIO(base64.b64decode(shape['mask'])))
-    left, top = np.round(points[0]).astype(int).tolist()
-    canvas.paste(mask.convert('1', dither=Image.Dither.NONE), (left, top))
+    centre, edge = points
+    radius = np.hypot(*(edge - centre))
+    draw.ellipse([*(centre - radius), *(centre + radius)], 1, 1)
   else:
-    return None
+    mask = Image.open(io.BytesIO(base64.b64decode(shape['mask'])))
+    corner = np.round(points[0]).astype(int).tolist()
+    canvas.paste(mask.convert('1', dither=Image.Dither.NONE), corner)
   return np.asarray(canvas)

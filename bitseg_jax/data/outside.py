@@ -44,6 +44,8 @@ def as_key(value: Any) -> Any:
 
 def reason(error: BaseException) -> str:
   """Returns what an error says, in one line."""
+  if isinstance(error, KeyError):
+    return f'no {shown(error.args[0])} in it'
   return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
@@ -63,18 +65,25 @@ def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
     raise SourceError(f'{where}: {what} ({reason(error)}){advice}') from error
 
 
-def read_bytes(path: Path) -> bytes:
-  """Reads a plain file whole.
+@contextlib.contextmanager
+def left_out(problems: list[str], where: Any) -> Iterator[None]:
+  """Notes what is wrong with one part of a source, for the others to go on."""
+  try:
+    with named(where, 'left out'):
+      yield
+  except SourceError as error:
+    problems.append(str(error))
 
-  Raises:
-    SourceError: it is not there, no plain file, too large, or unreadable.
-  """
-  _check_plain(path)
+
+def read_bytes(path: Path) -> bytes:
+  """Reads a plain file whole; raises SourceError if it is none."""
+  check_plain(path)
   with named(path, 'cannot be read'):
     return Path(path).read_bytes()
 
 
-def _check_plain(path):
+def check_plain(path: str | Path) -> None:
+  """Raises SourceError unless a path leads to a plain file of common size."""
   path = Path(path)
   try:
     status = os.stat(path)
@@ -100,9 +109,7 @@ def plain_name(name: str) -> str:
   return unicodedata.normalize('NFC', text)
 
 
-def find_below(
-  root: Path, folders: Iterable[Path], name: Any, what: str
-) -> Path | None:
+def find_below(root: Path, folders: Iterable[Path], name: Any) -> Path | None:
   r"""Finds a file by a name that somebody else wrote down, on any system.
 
   Args:
@@ -110,27 +117,23 @@ def find_below(
       it may be links.
     folders: folders that may hold the file, in this order.
     name: its name relative to one of them, or absolute; with / or \.
-    what: where the name stands, for the message.
 
   Returns:
     The file, None where there is none.
 
   Raises:
-    SourceError: the name is no text, or leads out of the source.
+    ValueError: the name is no text, or leads out of the source.
   """
   if not isinstance(name, str) or not name or '\0' in name:
-    raise SourceError(f'{what}: {shown(name)} is no file name')
+    raise ValueError(f'{shown(name)} is no file name')
   folders = list(folders)
   for spelled in dict.fromkeys((name, name.replace('\\', '/'))):
     path = PurePath(spelled)
-    if path.is_absolute():
-      base = root.absolute()
-      if not path.is_relative_to(base):
-        base = root.resolve()
-      if path.is_relative_to(base):
+    for base in (root.absolute(), root.resolve()):
+      if path.is_absolute() and path.is_relative_to(base):
         path, folders = path.relative_to(base), [root]
     if path.is_absolute() or '..' in path.parts or re.match(r'\w:/', spelled):
-      raise SourceError(f'{what}: {shown(name)} leads out of {root}')
+      raise ValueError(f'{shown(name)} leads out of {root}')
     for form in ('NFC', 'NFD'):
       text = unicodedata.normalize(form, str(path)).encode(errors='replace')
       for folder in folders:
@@ -139,19 +142,12 @@ def find_below(
   return None
 
 
-def check_ids(values: Any, where: str, least: int = 0) -> np.ndarray:
-  """Checks that an array of numbers holds ids.
-
-  Args:
-    values: numbers [H, W], whole but of any type.
-    where: they are from, for the message.
-    least: the smallest id.
-
-  Returns:
-    The ids, int32 [H, W].
+def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
+  """Returns whole numbers [H, W] of any type as ids, int32 [H, W].
 
   Raises:
-    SourceError: they are of another shape, not whole, or out of range.
+    SourceError: they are of another shape, not whole, or not in `least` to
+      MAX_ID; the line begins with `where`.
   """
   values = np.asarray(values)
   if values.dtype.kind not in 'iuf' or values.ndim != 2 or not values.size:
@@ -186,18 +182,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_lists(path: Path, keys: Sequence[str]) -> dict[str, list[dict]]:
-  """Reads a JSON file that must hold a list of objects under some keys.
-
-  Args:
-    path: the file.
-    keys: the keys.
-
-  Returns:
-    The lists by key.
-
-  Raises:
-    SourceError: if the file is not JSON or lacks such a list.
-  """
+  """Reads a JSON file that must hold a list of objects under some keys."""
   content = read_json(path)
   for key in keys:
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -219,13 +204,10 @@ def read_mat(path: Path, name: str) -> np.ndarray:
 
 
 def read_array(path: Path) -> np.ndarray:
-  """Reads a .npy file, mapped, so that what it claims takes no memory.
-
-  Raises:
-    SourceError: it is damaged, or holds objects or several arrays.
-  """
-  _check_plain(path)
+  """Reads a .npy file of one array of numbers."""
+  check_plain(path)
   with named(path, 'not a whole .npy file'):
+    # Mapped, so that what it claims to hold takes no memory.
     array = np.load(path, mmap_mode='r', allow_pickle=False)
     if not isinstance(array, np.ndarray):
       raise ValueError('it holds several arrays')

@@ -1,7 +1,7 @@
 """Reads COCO segmentations (polygons, run lengths) as pixels, and writes them.
 
-Run lengths are checked here: pycocotools returns uninitialised memory where
-they do not add up.
+What pycocotools would take without a look is checked: of run lengths that do
+not add up it returns uninitialised memory.
 """
 
 from typing import Any
@@ -31,14 +31,47 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
     ValueError: if the segmentation is none of these or does not fit the image.
   """
   if isinstance(segmentation, dict):
-    counts = _read_counts(segmentation, height, width)
-    return np.flatnonzero(np.repeat(np.arange(len(counts)) % 2, counts))
+    if not {'size', 'counts'} <= segmentation.keys():
+      raise ValueError("run lengths without 'counts' or 'size'")
+    if segmentation['size'] not in ([height, width], (height, width)):
+      raise ValueError(
+        f'run lengths for {shown(segmentation["size"])} (height, width), but '
+        f'the image is {[height, width]}'
+      )
+    counts = segmentation['counts']
+    packed = isinstance(counts, str | bytes)
+    counts = np.asarray(_unpack(counts) if packed else counts)
+    if counts.ndim != 1 or (counts.dtype.kind not in 'iu' and len(counts)):
+      raise ValueError('the run lengths are not a list of whole numbers')
+    total, low = sum(counts.tolist()), counts.min(initial=0)
+    if low < 0 or total != height * width:
+      raise ValueError(
+        f'run lengths that are wrong: they add up to {total}, lowest {low}, '
+        f'but {height} x {width} is {height * width}'
+      )
+    inside = np.arange(len(counts)) % 2
+    return np.flatnonzero(np.repeat(inside, counts.astype(np.int64)))
   if segmentation is None:
     raise ValueError("has no 'segmentation'")
   if not isinstance(segmentation, list) or not segmentation:
     raise ValueError('the segmentation is neither polygons nor run lengths')
-  polygons = [_read_polygon(one, height, width) for one in segmentation]
-  united = mask.merge(mask.frPyObjects(polygons, height, width))
+  for polygon in segmentation:
+    try:
+      points = np.asarray(polygon)
+      if points.dtype.kind not in 'iuf' or points.size < 6:  # text would do
+        raise ValueError
+      points = points.astype(np.float64).reshape(-1, 2)
+    except ValueError:
+      points = np.full((3, 2), np.nan)
+    if not np.isfinite(points).all():
+      raise ValueError('a polygon is no list x0, y0, x1, y1, ... of 3 points')
+    low, high = points.min(0), points.max(0)
+    if (low < -_OUTSIDE).any() or (high - (width, height) > _OUTSIDE).any():
+      raise ValueError(
+        f'a polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, '
+        f'{high[1]:g}) lies outside of the image, {width}x{height}'
+      )
+  united = mask.merge(mask.frPyObjects(segmentation, height, width))
   return np.flatnonzero(mask.decode(united).T)
 
 
@@ -54,30 +87,6 @@ def encode(id_map: np.ndarray) -> list[dict[str, Any]]:
   by_column = np.asfortranarray(id_map)
   encoded = [mask.encode(by_column == k) for k in range(int(id_map.max()) + 1)]
   return [{**rle, 'counts': rle['counts'].decode()} for rle in encoded]
-
-
-def _read_counts(rle, height, width):
-  """Run lengths down the columns, int [N], the first outside the segment."""
-  if 'counts' not in rle or 'size' not in rle:
-    raise ValueError("run lengths without 'counts' or 'size'")
-  counts = rle['counts']
-  if isinstance(counts, str | bytes):
-    counts = _unpack(counts)
-  counts = np.asarray(counts)
-  if counts.ndim != 1 or (counts.dtype.kind not in 'iu' and len(counts)):
-    raise ValueError('the run lengths are not a list of whole numbers')
-  if rle['size'] not in ([height, width], (height, width)):
-    raise ValueError(
-      f'run lengths for {shown(rle["size"])} (height, width), but the image is '
-      f'{[height, width]}'
-    )
-  total, low = sum(counts.tolist()), counts.min(initial=0)  # cannot overflow
-  if low < 0 or total != height * width:
-    raise ValueError(
-      f'run lengths that are wrong: they add up to {total}, lowest {low}, but '
-      f'{height} x {width} is {height * width}'
-    )
-  return counts.astype(np.int64)
 
 
 def _unpack(packed):
@@ -97,26 +106,3 @@ def _unpack(packed):
   counts[1::2] = np.cumsum(counts[1::2])
   counts[2::2] = np.cumsum(counts[2::2])
   return counts
-
-
-def _read_polygon(polygon, height, width):
-  """Checks a polygon, since pycocotools takes memory by its length."""
-  try:
-    points = np.asarray(polygon)
-    if points.dtype.kind not in 'iuf':  # text of digits would do otherwise
-      raise ValueError
-    points = points.astype(np.float64).reshape(-1, 2)
-  except (ValueError, TypeError):
-    points = np.empty((0, 2))
-  if len(points) < 3 or not np.isfinite(points).all():
-    raise ValueError('a polygon is no list x0, y0, x1, y1, ... of 3 points')
-  low, high = points.min(0), points.max(0)
-  if (
-    low.min() < -_OUTSIDE
-    or (high > [width + _OUTSIDE, height + _OUTSIDE]).any()
-  ):
-    raise ValueError(
-      f'a polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}) '
-      f'lies outside of the image, {width}x{height}'
-    )
-  return points.ravel().tolist()

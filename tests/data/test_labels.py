@@ -188,6 +188,16 @@ def test_shapes_of_labelme_are_painted_in_their_order(tmp_path):
       },
       'a polygon of 1 points',
     ),
+    (
+      {
+        'shapes': [
+          {'points': [[1, 2], [1e9, 2]], 'shape_type': 'circle', 'label': 'x'}
+        ],
+        'imageHeight': 9,
+        'imageWidth': 9,
+      },
+      'far outside',
+    ),
   ],
 )
 def test_json_of_others_is_refused_in_one_line(tmp_path, content, reason):
@@ -214,5 +224,5 @@ def test_files_that_hold_no_ids_are_refused(
 
 def test_a_stack_of_ids_is_refused(tmp_path):
   tifffile.imwrite(tmp_path / 'a.tif', np.stack([IDS] * 2).astype(np.uint16))
-  with pytest.raises(SourceError, match='2 pages'):
+  with pytest.raises(SourceError, match='several pages'):
     labels.read_label(tmp_path / 'a.tif')

@@ -19,6 +19,8 @@ from bitseg_jax.data.outside import (
   SourceError,
   as_key,
   find_below,
+  left_out,
+  named,
   plain_name,
   read_lists,
   shown,
@@ -32,18 +34,17 @@ from bitseg_jax.data.source import (
 
 # A word of its own: neither that of latest, nor those of trainval.
 _SPLIT = re.compile(r'(?<![a-z])(train|val|test)(?![a-z])')
-_MAX_ID = 2**24 - 1  # R + 256 G + 65536 B
 
 
-class Annotation(NamedTuple):
-  """The PNG of one photo, and its ids as the JSON lists them."""
+class Png(NamedTuple):
+  """The PNG of one photo, and the ids that the JSON lists for it."""
 
-  path: Path
+  where: Path
   ids: frozenset[int]
   crowds: frozenset[int]
 
   def __str__(self) -> str:
-    return str(self.path)
+    return str(self.where)
 
 
 class Masks(NamedTuple):
@@ -110,42 +111,20 @@ def open_instances(source_dir: str | Path) -> Source:
 
 
 def load_panoptic(item: Item) -> list[np.ndarray]:
-  """Reads the id map of one photo from its PNG.
-
-  Args:
-    item: its only label is an `Annotation`.
-
-  Returns:
-    One int32 [H, W]: R + 256 G + 65536 B, or -1 for void and crowds.
-
-  Raises:
-    SourceError: if the PNG cannot be read or has ids that are not in the JSON.
-  """
-  annotation = item.labels[0]
-  ids = read_label(annotation.path, colours=True, note=lambda line: None)
-  unknown = set(np.unique(ids).tolist()) - annotation.ids - {0}
+  """Reads the one id map of a photo: R + 256 G + 65536 B, or -1."""
+  path, listed, crowds = item.labels[0]
+  ids = read_label(path, colours=True, note=lambda line: None)
+  unknown = set(np.unique(ids).tolist()) - listed - {0}
   if unknown:
     raise SourceError(
-      f'{annotation}: has {len(unknown)} ids that its segments_info does not '
-      f'list, such as {min(unknown)}'
+      f'{path}: has {len(unknown)} ids that its segments_info does not list, '
+      f'such as {min(unknown)}'
     )
-  unlabelled = [0, *annotation.crowds]
-  return [np.where(np.isin(ids, unlabelled), -1, ids).astype(np.int32)]
+  return [np.where(np.isin(ids, [0, *crowds]), -1, ids).astype(np.int32)]
 
 
 def load_masks(item: Item) -> list[np.ndarray]:
-  """Reads the id map of one photo by painting its masks.
-
-  Args:
-    item: its only label is a `Masks`.
-
-  Returns:
-    One int32 [H, W]: the mask's position in the file, -1 where there is none
-    but a crowd.
-
-  Raises:
-    SourceError: if a segmentation is damaged or does not fit the image.
-  """
+  """Paints the masks of a photo, each with its position in the file, or -1."""
   where, height, width, masks = item.labels[0]
   painted = []
   for i, (name, segmentation, is_crowd) in enumerate(masks):
@@ -166,35 +145,28 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, Masks]:
   content = read_lists(path, ('images', 'annotations'))
   masks = defaultdict(list)
   for i, mask in enumerate(content['annotations']):
-    if 'image_id' not in mask:
-      raise SourceError(f"{path}: annotations[{i}] has no 'image_id'")
-    is_crowd = mask.get('iscrowd', 0) in (1, '1')
-    listed = shown(mask.get('id', [i])), mask.get('segmentation'), is_crowd
-    masks[_key(mask['image_id'])].append(listed)
-  named, found = _names_by_id(content), {}
-  names = Counter(as_key(image.get('file_name')) for image in content['images'])
-  for i, image in enumerate(content['images']):
-    lacking = {'file_name', 'height', 'width', 'id'} - image.keys()
-    if lacking:
-      problems.append(f'{path}: images[{i}] has no {min(lacking)!r}')
-      continue
-    where, name = f'{path}, image {shown(image["id"])}', image['file_name']
-    size, key = (image['height'], image['width']), _key(image['id'])
-    whole = all(type(side) is int and side > 0 for side in size)
-    if not isinstance(name, str):
-      problems.append(f'{where}: {shown(name)} is no file name')
-    elif names[name] > 1:
-      problems.append(f'{where}: {name} is listed twice')
-    elif len(named[key]) > 1:
-      problems.append(f'{where}: {_shared(named[key])}')
-    elif not whole or size[0] * size[1] > MAX_PIXELS:
-      height, width = map(shown, size)
-      problems.append(f'{where}: height {height} and width {width}')
-    else:
-      found[name] = Masks(where, *size, masks[key])
-  strange = sorted(
-    masks.keys() - {_key(i.get('id')) for i in content['images']}
-  )
+    with named(f'{path}: annotations[{i}]', 'is damaged', 'download it again'):
+      is_crowd = str(mask.get('iscrowd', 0)) in ('1', 'True')
+      listed = shown(mask.get('id', [i])), mask.get('segmentation'), is_crowd
+      masks[_key(mask['image_id'])].append(listed)
+  ids, found = _names_by_id(content), {}
+  times = Counter(as_key(one.get('file_name')) for one in content['images'])
+  for image in content['images']:
+    where = f'{path}, image {shown(image.get("id"))}'
+    with left_out(problems, where):
+      name, size = (
+        _only_name(ids, image['id']),
+        (image['height'], image['width']),
+      )
+      if times[as_key(name)] > 1:
+        raise ValueError(f'{shown(name)} is listed twice')
+      whole = all(type(side) is int and side > 0 for side in size)
+      if not whole or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(
+          f'of height {shown(size[0])} and width {shown(size[1])}'
+        )
+      found[name] = Masks(where, *size, masks[_key(image['id'])])
+  strange = sorted(masks.keys() - ids.keys())
   if strange:
     problems.append(
       f'{path}: annotations of {len(strange)} images that it does not list, '
@@ -208,55 +180,47 @@ def _open(root, paths, list_items, load):
   source = Source({}, load, problems=[], notes=[])
   for path in paths:
     items = list_items(root, path, source)
-    own_folder = path.stem.startswith('_annotations')
-    words = _SPLIT.findall(
-      (path.parent.name if own_folder else path.stem).replace('valid', 'val')
-    )
-    if len(set(words)) == 1:
-      source.splits.setdefault(words[0], []).extend(items.values())
-      continue
-    source.notes.append(
-      f'{path}: split 80/10/10 at random with seed {SPLIT_SEED}'
-    )
-    for split, names in split_at_random(sorted(items)).items():
-      source.splits.setdefault(split, []).extend(items[name] for name in names)
-  for split in [split for split, items in source.splits.items() if not items]:
-    del source.splits[split]
+    beside = path.stem.startswith('_annotations')  # beside the photos
+    name = path.parent.name if beside else path.stem
+    words = set(_SPLIT.findall(name.replace('valid', 'val')))
+    parts = {next(iter(words)): sorted(items)} if len(words) == 1 else None
+    if parts is None:
+      parts = split_at_random(sorted(items))
+      source.notes.append(
+        f'{path}: split 80/10/10 at random with seed {SPLIT_SEED}'
+      )
+    for split, names in parts.items():
+      if names:
+        listed = source.splits.setdefault(split, [])
+        listed.extend(items[name] for name in names)
   return source
 
 
 def _list_panoptic(root, path, source):
   """Lists the items of one JSON by name."""
   content = read_lists(path, ('images', 'annotations'))
-  named, own = _names_by_id(content), path.with_suffix('')
+  ids, own = _names_by_id(content), path.with_suffix('')
   items: dict[str, Item] = {}
   for i, annotation in enumerate(content['annotations']):
-    where = f'{path}: annotations[{i}]'
-    try:
-      lacking = {'file_name', 'image_id', 'segments_info'} - annotation.keys()
-      if lacking:
-        raise SourceError(f'{where} has no {min(lacking)!r}')
-      number = annotation['image_id']
-      photos = named[_key(number)]
-      if not photos:
-        raise SourceError(f'{where}: images lacks its id {shown(number)}')
-      if len(photos) > 1:
-        raise SourceError(f'{where}: {_shared(photos)}')
-      photo, _ = _find_photo(root, path, 'panoptic_', photos[0], where)
+    with left_out(source.problems, f'{path}: annotations[{i}]'):
+      photo = _only_name(ids, annotation['image_id'])
+      photo, _ = _find_photo(root, path, 'panoptic_', photo)
       places = [own, own.parent, root]
-      png = find_below(root, places, annotation['file_name'], where)
+      png = find_below(root, places, annotation['file_name'])
       if png is None:
-        raise SourceError(f'{where}: no {own / annotation["file_name"]}')
+        raise ValueError(f'no {own / annotation["file_name"]}')
       below = png.relative_to(own if png.is_relative_to(own) else root)
       name = plain_name(below.with_suffix('').as_posix())
       if name in items:
-        raise SourceError(f'{where}: {name}.png is listed twice')
-      label = Annotation(
-        png, *_read_segments(annotation['segments_info'], where)
-      )
+        raise ValueError(f'{name}.png is listed twice')
+      numbers, crowds = set(), set()
+      for segment in annotation['segments_info']:
+        number = _whole(segment['id'], least=1, most=2**24 - 1)
+        numbers.add(number)
+        if _whole(segment.get('iscrowd', 0), least=0, most=1):
+          crowds.add(number)
+      label = Png(png, frozenset(numbers), frozenset(crowds))
       items[name] = Item(name, photo, (label,))
-    except SourceError as error:
-      source.problems.append(str(error))
   return items
 
 
@@ -265,57 +229,40 @@ def _list_instances(root, path, source):
   items: dict[str, Item] = {}
   empty = 0
   for photo, masks in read_masks(path, source.problems).items():
-    if all(is_crowd for _, _, is_crowd in masks.masks):
-      empty += 1
-      continue
-    try:
-      found, below = _find_photo(root, path, 'instances_', photo, masks.where)
+    with left_out(source.problems, masks.where):
+      if all(is_crowd for _, _, is_crowd in masks.masks):
+        empty += 1
+        continue
+      found, below = _find_photo(root, path, 'instances_', photo)
       name = plain_name(below.with_suffix('').as_posix())
       if name in items:
-        raise SourceError(f'{masks.where}: another photo is called {name}')
+        raise ValueError(f'another photo is called {name}')
       items[name] = Item(name, found, (masks,))
-    except SourceError as error:
-      source.problems.append(str(error))
   if empty:
     source.notes.append(f'{path}: {empty} images without masks are left out')
   return items
 
 
-def _find_photo(root, path, prefix, name, where):
+def _find_photo(root, path, prefix, name):
   """Finds a photo; returns it, and its path below where such photos are."""
   stem, own = path.stem.removeprefix(prefix), path.with_suffix('')
   places = stem, f'images/{stem}', 'images', 'input_images'
   # Labels may have the names of the photos.
   folders = [root / place for place in places if root / place != own]
   folders += [path.parent, root]
-  found = find_below(root, folders, name, where)
+  found = find_below(root, folders, name)
   if found is None or own in found.parents:
-    raise SourceError(f'{where}: no photo {shown(name)[1:-1]} in {root}')
+    raise ValueError(f'no photo {shown(name)[1:-1]} in {root}')
   place = next(f for f in folders if found.is_relative_to(f))
   return found, found.relative_to(place)
 
 
-def _read_segments(segments, where):
-  """(ids, those of crowds) of a segments_info; raises SourceError."""
-  if not isinstance(segments, list):
-    raise SourceError(f'{where}: segments_info is {shown(segments)}, no list')
-  ids, crowds = set(), set()
-  for segment in segments:
-    if not isinstance(segment, dict) or 'id' not in segment:
-      raise SourceError(f"{where}: a segment has no 'id'")
-    number, crowd = segment['id'], segment.get('iscrowd', 0)
-    if isinstance(number, str) and re.fullmatch('[0-9]{1,8}', number):
-      number = int(number)
-    if type(number) is not int or not 0 < number <= _MAX_ID:
-      raise SourceError(f'{where}: a segment has the id {shown(number)}')
-    if crowd not in (0, 1, '0', '1'):
-      raise SourceError(
-        f'{where}: a segment has iscrowd {shown(crowd)}; it must be 0 or 1'
-      )
-    ids.add(number)
-    if crowd in (1, '1'):
-      crowds.add(number)
-  return frozenset(ids), frozenset(crowds)
+def _whole(value, least, most):
+  """A whole number, which some programs write as text or as true."""
+  text = str(int(value) if isinstance(value, bool) else value)
+  if not re.fullmatch('[0-9]{1,8}', text) or not least <= int(text) <= most:
+    raise ValueError(f'{shown(value)} should be a number in {least} to {most}')
+  return int(text)
 
 
 def _key(number):
@@ -327,18 +274,24 @@ def _names_by_id(content):
   """File names of the images by id; more than one where ids were mixed up."""
   named = defaultdict(list)
   for image in content['images']:
-    if {'id', 'file_name'} <= image.keys():
-      names = named[_key(image['id'])]
-      if image['file_name'] not in names:
-        names.append(image['file_name'])
+    names = named[_key(image.get('id'))]
+    if image.get('file_name') not in names:
+      names.append(image.get('file_name'))
   return named
 
 
-def _shared(names):
-  return (
-    f'images gives one id to {shown(names[0])} and to {shown(names[1])}; give '
-    'each its own, for none says whose labels these are'
-  )
+def _only_name(names_by_id, number):
+  names = names_by_id.get(_key(number))
+  if not names:
+    raise ValueError(f'images lacks its id {shown(number)}')
+  if len(names) > 1:
+    raise ValueError(
+      f'images gives one id to {shown(names[0])} and to {shown(names[1])}; '
+      'give each its own, for none says whose labels these are'
+    )
+  if not isinstance(names[0], str):
+    raise ValueError(f'{shown(names[0])} is no file name')
+  return names[0]
 
 
 def _jsons(root):

@@ -4,12 +4,13 @@ Entities are painted by area as in coco.py.
 """
 
 import glob
+import itertools
 import random
 from collections.abc import Iterable
 from pathlib import Path
 
 from bitseg_jax.data.families.coco import load_masks, read_masks
-from bitseg_jax.data.outside import SourceError, find_below
+from bitseg_jax.data.outside import SourceError, find_below, left_out
 from bitseg_jax.data.source import SPLIT_SEED, Item, Source
 
 _SCHEMES = ('entityseg_{}', 'entityv2_010203_entity_{}')
@@ -46,18 +47,10 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
     masks = read_masks(path, problems)
     natives[native] = list(masks)
     for name, label in masks.items():
-      try:
-        photo = _find_photo(root, name, places, label.where)
-      except SourceError as error:
-        problems.append(str(error))
-        continue
-      if name in items:
-        problems.append(f'{label}: in {paths["train"].name} as well')
-        del items[name]
-      elif photo is None:
-        problems.append(f'{label}: no photo {name} in {root}')
-      else:
-        items[name] = Item(name, photo, (label,))
+      with left_out(problems, label):
+        if items.pop(name, None):
+          raise ValueError(f'in {paths["train"].name} as well')
+        items[name] = Item(name, _find_photo(root, name, places), (label,))
   names = natives
   if split == 'paper':
     names = paper_split(natives['train'], natives['val'])
@@ -95,17 +88,16 @@ def paper_split(
   }
 
 
-def _find_annotations(root: Path, split: str) -> dict[str, Path]:
+def _find_annotations(root, split):
   """Finds the JSONs of train and val: the most complete pair, _lr preferred."""
   candidates = []
-  for suffix in ('_lr.json', '.json'):
-    for scheme in _SCHEMES:
-      for place in _PLACES:
-        paths = {
-          native: root / place / (scheme.format(native) + suffix)
-          for native in ('train', 'val')
-        }
-        candidates.append({s: p for s, p in paths.items() if p.is_file()})
+  for ending in ('_lr.json', '.json'):
+    for scheme, place in itertools.product(_SCHEMES, _PLACES):
+      form = f'{place}/{scheme}{ending}'
+      paths = {
+        native: root / form.format(native) for native in ('train', 'val')
+      }
+      candidates.append({s: p for s, p in paths.items() if p.is_file()})
   found = max(candidates, key=len)
   if not found:
     raise SourceError(
@@ -121,14 +113,13 @@ def _find_annotations(root: Path, split: str) -> dict[str, Path]:
   return found
 
 
-def _find_photo(root, name, places, where):
-  found = find_below(root, places, name, where)
+def _find_photo(root, name, places):
+  found = find_below(root, places, name)
   if found is not None:
     return found
   # An unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg.
   for place in places:
     pattern = f'*/{glob.escape(Path(name).name)}'
-    nested = sorted((place / name).parent.glob(pattern))
-    if nested:
-      return nested[0]
-  return None
+    for nested in sorted((place / name).parent.glob(pattern)):
+      return nested
+  raise ValueError(f'no photo {name} in {root}')

@@ -132,20 +132,29 @@ def missing_photo(root):
 @pytest.mark.parametrize(
   ('spoil', 'named'),
   [
-    (change_first('segments_info'), "annotations[0] has no 'segments_info'"),
+    (
+      change_first('segments_info'),
+      "annotations[0]: left out (no 'segments_info' in it)",
+    ),
     (change_first('segments_info', [{'id': 9}]), 'does not list, such as 5'),
-    (change_first('segments_info', [{}]), 'annotations[0]: a segment has no'),
-    (change_first('image_id', 77), 'annotations[0]: images lacks its id 77'),
+    (
+      change_first('segments_info', [{}]),
+      "annotations[0]: left out (no 'id' in it)",
+    ),
+    (
+      change_first('image_id', 77),
+      'annotations[0]: left out (images lacks its id 77)',
+    ),
     (change_first('file_name', '002.png'), '002.png is listed twice'),
     (
       change_first('segments_info', [{'id': 5, 'iscrowd': 'false'}]),
-      "iscrowd 'false'; it must be 0 or 1",
+      "'false' should be a number in 0 to 1",
     ),
     (
       change_first('segments_info', [{'id': 2**40}]),
-      'has the id 1099511627776',
+      '1099511627776 should be a number in 1 to 16777215',
     ),
-    (change_first('segments_info', {}), 'segments_info is {}, no list'),
+    (change_first('segments_info', {}), 'does not list, such as'),
     (change_first('image_id', [1]), 'images lacks its id [1]'),
     (change_first('file_name', 3), '3 is no file name'),
     (empty_png, '001.png: empty file'),

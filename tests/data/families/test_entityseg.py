@@ -274,7 +274,7 @@ def set_segmentation(value):
 
 def bad_photo_missing(root):
   (root / 'images' / FOLDERS[0] / '0.jpg').unlink()
-  return f'image 0: no photo {FOLDERS[0]}/0.jpg'
+  return f'image 0: left out (no photo {FOLDERS[0]}/0.jpg'
 
 
 def bad_photo_truncated(root):
@@ -297,7 +297,7 @@ def bad_photo_smaller(root):
 
 def bad_image_without_height(root):
   change_json(root, lambda content: content['images'][0].pop('height'))
-  return "images[0] has no 'height'"
+  return "image 0: left out (no 'height' in it)"
 
 
 def bad_image_without_entities(root):
@@ -355,7 +355,7 @@ def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
     (lambda c: c.pop('images'), "no list 'images' in it"),
     (
       lambda c: c['annotations'][1].pop('image_id'),
-      "annotations[1] has no 'image_id'",
+      "annotations[1]: is damaged (no 'image_id' in it)",
     ),
   ],
 )
