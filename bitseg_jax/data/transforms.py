@@ -68,27 +68,25 @@ def resize_image(
   rows, top, bottom = _lines_inside(image.shape[0], size[0], *box[::2])
   columns, left, right = _lines_inside(image.shape[1], size[1], *box[1::2])
   height, width = rows.stop - rows.start, columns.stop - columns.start
-  resized = _blank(*size)
-  if height and width:
-    # Pillow's BOX filter averages areas; bilinear is smoother for enlarging.
-    shrinks = bottom - top >= height and right - left >= width
-    photo = Image.fromarray(image).resize(
-      (width, height),
-      Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR,
-      (left, top, right, bottom),
-    )
-    resized[rows, columns] = np.asarray(photo)
+  if not height or not width:
+    return _blank(*size).copy()
+  # Pillow's BOX filter averages areas; bilinear is smoother for enlarging.
+  shrinks = bottom - top >= height and right - left >= width
+  kind = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+  photo = Image.fromarray(image).resize(
+    (width, height), kind, (left, top, right, bottom)
+  )
+  if (height, width) == tuple(size):
+    return np.array(photo)
+  resized = _blank(*size).copy()
+  resized[rows, columns] = np.asarray(photo)
   return resized
 
 
 @functools.lru_cache(64)
-def _blank_once(height, width):
-  return np.tile(np.array(PAD_COLOR, np.uint8), (height, width, 1))
-
-
 def _blank(height, width):
-  """Returns a picture of the mean colour; a copy takes a tenth of the time."""
-  return _blank_once(height, width).copy()
+  """A picture of the mean colour, to be copied: that takes a tenth as long."""
+  return np.tile(np.array(PAD_COLOR, np.uint8), (height, width, 1))
 
 
 def _lines_inside(length, count, low, high):
@@ -132,7 +130,7 @@ def pad_to_square(
   The padding has the mean colour and IGNORE_ID.
   """
   height, width = id_map.shape
-  padded_image = _blank(side, side)
+  padded_image = _blank(side, side).copy()
   padded_image[:height, :width] = image
   padded_ids = np.full((side, side), IGNORE_ID, np.int32)
   padded_ids[:height, :width] = id_map

@@ -153,13 +153,13 @@ def test_names_that_are_no_text_are_left_out(tmp_path, capfd):
   assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'))) == 1
   (line,) = [x for x in capfd.readouterr().err.splitlines() if 'rename' in x]
   assert '\\udcff.png' in line
-  assert write.fingerprint(tmp_path / 'in', 'out')
+  assert write._fingerprint(tmp_path / 'in', 'out')
 
 
 def test_links_in_circles_end(tmp_path):
   for name in 'abc':
     (tmp_path / name).symlink_to(tmp_path)
-  assert write.fingerprint(tmp_path, 'out')
+  assert write._fingerprint(tmp_path, 'out')
 
 
 @pytest.mark.parametrize('at', ['', 'entity_segmentation'])

@@ -35,9 +35,6 @@ def check_no_links(data_dir: str | Path) -> None:
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
   """Reads the metadata of a prepared dataset, without its records.
 
-  Args:
-    data_dir: directory given as output when it was prepared.
-
   Returns:
     `dataset`, its source's name; `longest_side`; `options`; and `splits`: for
     each split the number of `images` and two histograms with strings as keys,
@@ -66,15 +63,7 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
 
 
 def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
-  """Share of a split's annotations with at most num_codes entities.
-
-  Args:
-    split: one of the `splits` of `read_metadata`.
-    num_codes: entities that a model can tell apart.
-
-  Returns:
-    Share in [0, 1].
-  """
+  """Share of the id maps of one of the `splits` with at most num_codes ids."""
   maps = {int(k): n for k, n in split['entities_per_map'].items()}
   fitting = sum(n for k, n in maps.items() if k <= num_codes)
   return fitting / sum(maps.values())

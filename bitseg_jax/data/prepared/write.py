@@ -13,7 +13,6 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -107,9 +106,10 @@ def prepare(
     _tell(opened.notes, problems)
     print(f'{len(items)} items read, {len(problems)} problems')
     return 1 if problems else 0
-  key = fingerprint(source, output, *settings)
+  key = _fingerprint(source, output, *settings)
+  folder = Path(output) / f'{splits.UNFINISHED}{key}'
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
-    if left.name == f'{splits.UNFINISHED}{key}':
+    if left == folder:
       print(f'continuing the interrupted run in {left}')
     else:
       print(
@@ -117,7 +117,8 @@ def prepare(
         'it may be deleted'
       )
   if part:
-    shards = _encode_shards(opened, output, longest_side, key, part)
+    shards = _encode_shards(opened, folder, longest_side, part)
+    _tell(opened.notes, [])
     bad = sum(len(about['problems']) for _, _, about in shards)
     print(
       f'part {part[0]} of {part[1]} is done: '
@@ -149,8 +150,7 @@ def write_dataset(
     data_dir: directory that will hold the dataset.
     longest_side: see `prepare`.
     strict: see `prepare`.
-    key: name of this preparation, see `fingerprint`; a call continues an
-      interrupted one of the same key, and '' starts anew.
+    key: a call continues an interrupted one of the same key; '' starts anew.
     about: stored with the data: `dataset`, its name, and `options`.
 
   Raises:
@@ -159,7 +159,7 @@ def write_dataset(
   unfinished = Path(data_dir) / f'{splits.UNFINISHED}{key}'
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
-  shards = _encode_shards(source, data_dir, longest_side, key)
+  shards = _encode_shards(source, unfinished, longest_side)
   problems = list(chain(*(about['problems'] for _, _, about in shards)))
   problems = source.problems + problems
   _tell(source.notes, problems)
@@ -215,47 +215,13 @@ def write_dataset(
   shutil.rmtree(unfinished)
 
 
-def fingerprint(
-  source_dir: str | Path, output: str | Path, *settings: Any
-) -> str:
-  """Digests a dataset's files and the settings of its preparation.
-
-  Args:
-    source_dir: directory whose files count, by path, size and modification
-      time.
-    output: directory whose files do not, though it may lie in the source.
-    *settings: plain values that JSON can hold.
-
-  Returns:
-    16 hexadecimal digits.
-  """
-  settings = json.dumps([_LAYOUT, *settings], sort_keys=True)
-  digest = hashlib.sha256(settings.encode())
-  walked = {os.path.realpath(output)}
-  for folder, subfolders, names in os.walk(source_dir, followlinks=True):
-    subfolders.sort()
-    if os.path.realpath(folder) in walked:  # links may form a cycle
-      subfolders.clear()
-      continue
-    walked.add(os.path.realpath(folder))
-    for path in sorted(os.path.join(folder, name) for name in names):
-      if os.path.isfile(path):
-        seen = os.stat(path)
-        about = f'\0{seen.st_size}\0{seen.st_mtime_ns}\n'
-        digest.update(os.fsencode(path) + about.encode())
-  return digest.hexdigest()[:16]
-
-
 def encode(
   source: Source, item: Item, longest_side: int
 ) -> tuple[dict[str, Any], list[int]] | str:
-  """Reads one item of a source and encodes it as a record.
+  """Reads one item and encodes it as a record.
 
-  Args:
-    source: the source of the item.
-    item: the item to encode.
-    longest_side: a larger photo shrinks to it, in pixels; 0 keeps its size.
-      Photos shrink by area averaging, ids by the nearest pixel.
+  Photos over the longest side shrink to it by area averaging, ids by the
+  nearest pixel; 0 keeps the size.
 
   Returns:
     The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
@@ -304,9 +270,7 @@ def _saved(image, kind, **options):
   return buffer.getvalue()
 
 
-def _encode(
-  source: Source, items: list[Item], longest_side: int
-) -> Iterator[Any]:
+def _encode(source, items, longest_side):
   """Yields the result of `encode` for each item, in order, on all cores."""
   cores = os.cpu_count() or 1
   options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
@@ -316,20 +280,35 @@ def _encode(
   return iter(results.to_iter_dataset(options))
 
 
-def _encode_shards(
-  source: Source,
-  data_dir: str | Path,
-  longest_side: int,
-  key: str,
-  part: tuple[int, int] = (0, 1),
-) -> list[tuple[str, Path, dict[str, Any]]]:
-  """Encodes the shards of a part that are not there already.
+def _fingerprint(source_dir, output, *settings):
+  """Digests the settings, and path, size and time of the source's files.
+
+  Those in the output do not count, though it may lie in the source.
+  """
+  settings = json.dumps([_LAYOUT, *settings], sort_keys=True)
+  digest = hashlib.sha256(settings.encode())
+  walked = {os.path.realpath(output)}
+  for folder, subfolders, names in os.walk(source_dir, followlinks=True):
+    subfolders.sort()
+    if os.path.realpath(folder) in walked:  # links may form a cycle
+      subfolders.clear()
+      continue
+    walked.add(os.path.realpath(folder))
+    for path in sorted(os.path.join(folder, name) for name in names):
+      if os.path.isfile(path):
+        seen = os.stat(path)
+        about = f'\0{seen.st_size}\0{seen.st_mtime_ns}\n'
+        digest.update(os.fsencode(path) + about.encode())
+  return digest.hexdigest()[:16]
+
+
+def _encode_shards(source, folder, longest_side, part=(0, 1)):
+  """Encodes the shards of a part that are not in the folder already.
 
   Returns:
     Of each its split, its file, and how many `items` it is made of, the number
     of `entities` of each record, the `problems`, and its `bytes`.
   """
-  folder = Path(data_dir) / f'{splits.UNFINISHED}{key}'
   folder.mkdir(parents=True, exist_ok=True)
   tasks, shards = [], []
   for split, items in source.splits.items():
@@ -344,16 +323,15 @@ def _encode_shards(
       note = path.with_suffix('.json')  # there once the shard is whole
       try:
         about = json.loads(note.read_bytes())
-        is_whole = about['items'] == len(items)
-        is_whole &= about['bytes'] == path.stat().st_size
+        size = path.stat().st_size
+        is_whole = (about['items'], about['bytes']) == (len(items), size)
       except (OSError, ValueError, TypeError, KeyError):
         is_whole = False
       if is_whole:
         progress.update(len(items))
       else:
-        about = {'items': len(items), 'entities': [], 'problems': []}
         results = _encode(source, items, longest_side)
-        _write_shard(path, results, about, progress)
+        about = _write_shard(path, results, progress)
         partly = path.with_suffix('.partly')
         partly.write_text(json.dumps(about))
         partly.replace(note)
@@ -361,17 +339,18 @@ def _encode_shards(
   return shards
 
 
-def _write_shard(path, results, about, progress):
+def _write_shard(path, results, progress):
+  entities, problems = [], []
   try:
     writer = ArrayRecordWriter(str(path), 'group_size:1')
     try:
       for result in results:
         progress.update()
         if isinstance(result, str):
-          about['problems'].append(result)
-          continue
-        writer.write(_FEATURES.serialize_example(result[0]))
-        about['entities'].append(result[1])
+          problems.append(result)
+        else:
+          writer.write(_FEATURES.serialize_example(result[0]))
+          entities.append(result[1])
     finally:
       writer.close()
   except RuntimeError as error:
@@ -379,10 +358,15 @@ def _write_shard(path, results, about, progress):
     if '() failed: ' not in str(error):
       raise
     raise SourceError(str(error).split(';')[0]) from error
-  about['bytes'] = path.stat().st_size
+  return {
+    'items': len(entities) + len(problems),
+    'bytes': path.stat().st_size,
+    'entities': entities,
+    'problems': problems,
+  }
 
 
-def _tell(notes: Sequence[str], problems: Sequence[str]) -> None:
+def _tell(notes, problems):
   """Prints problems, and of the notes that differ in numbers only one."""
   alike: dict[str, list[str]] = {}
   for line in sorted(notes):
