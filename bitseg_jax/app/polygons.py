@@ -155,6 +155,19 @@ def _joined(piece):
 
 def _inset(ring):
   """Moves the sides of a ring to the right of where they lead."""
-  along = np.sign(np.roll(ring, -1, axis=0) - ring)
-  inwards = np.stack([-along[:, 1], along[:, 0]], axis=1)
-  return ring + _INSET * np.sign(inwards + np.roll(inwards, 1, axis=0))
+  after = np.sign(np.roll(ring, -1, axis=0) - ring)
+  before = np.roll(after, 1, axis=0)
+  right = lambda along: np.stack([-along[:, 1], along[:, 0]], axis=1)
+  inside = ring + _INSET * np.sign(right(before) + right(after))
+  # Where the ring touches itself it goes from one pixel to another that shares
+  # but a corner with it; the pixel in which it would turn left is of another.
+  _, which, counts = np.unique(
+    ring, axis=0, return_inverse=True, return_counts=True
+  )
+  left = before[:, 0] * after[:, 1] < before[:, 1] * after[:, 0]
+  twice = left & (counts[which.ravel()] > 1)
+  points = np.repeat(inside, 1 + twice, axis=0)
+  first = np.flatnonzero(twice) + np.arange(twice.sum())
+  points[first] = (ring + _INSET * (right(before) - before))[twice]
+  points[first + 1] = (ring + _INSET * (right(after) + after))[twice]
+  return points

@@ -87,7 +87,7 @@ def test_one_ring_holds_them_too_where_there_are_holes(id_map):
     assert sum(areas) == np.sum(id_map == k)
 
 
-@pytest.mark.parametrize('id_map', [MAPS[-1], *(blobs(k) for k in range(5))])
+@pytest.mark.parametrize('id_map', MAPS)
 def test_labelme_draws_the_pixels_they_are_made_of(id_map, tmp_path):
   """By the schema of labelme 5 and 6, drawn as labelme draws."""
   path = tmp_path / 'a.json'
@@ -108,7 +108,7 @@ def test_labelme_draws_the_pixels_they_are_made_of(id_map, tmp_path):
     perimeter += np.abs(ring - np.roll(ring, 1, axis=0)).sum()
   # Corners lie a hundredth of a pixel within.
   lost = np.bincount(id_map.ravel()) - areas
-  assert (lost >= 0).all() and lost.sum() <= 0.011 * perimeter
+  assert (lost >= 0).all() and lost.sum() <= 0.01 * perimeter + 0.1
 
 
 @pytest.mark.parametrize('id_map', MAPS)
