@@ -26,11 +26,11 @@ evaluate), prepare, predict, demo, clicks, score, baselines, sweep, benchmark,
 convert.
 `python -m bitseg_jax` lists them. The settings of a run are in configs/base.py.
 
-To segment a photo:
+To segment a photo, an array [H, W, 3] or a Pillow image, with the model that
+comes along:
 
   from bitseg_jax import Segmenter
-  segmenter = Segmenter.from_checkpoint('runs/quickstart')
-  segmenter.segment(photo, num_samples=8).id_map  # int32 [H, W]
+  Segmenter.from_pretrained().segment(photo).id_map  # int32 [H, W]
 """
 
 import importlib
@@ -38,7 +38,7 @@ from typing import Any
 
 from bitseg_jax import interrupts
 
-if interrupts.is_command():  # from here on, before all that takes seconds
+if interrupts.is_command():  # before the imports that take seconds
   interrupts.install()
 
 __all__ = ['IGNORE_ID', 'Segmenter', '__version__']

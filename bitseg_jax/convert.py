@@ -42,22 +42,14 @@ def convert(
     config: of the network, for a state dict.
     to: 'pretrained' or 'official'.
     key: which state dict of the file, see official.read_file.
-    kind: which weights of a run, 'ema_params' or 'params'.
-    dtype: of a pretrained model, see weights.save.
-    card: Markdown that describes a pretrained model.
+    kind, dtype, card: see weights.read and weights.save.
 
   Raises:
     ValueError, OSError, ImportError: one line that says what is wrong.
   """
   if not source or not output:
     raise ValueError('--input and --output must not be empty')
-  if pathlib.Path(source).is_file():
-    if to == 'official':
-      raise ValueError(
-        f'{source} is a file; --to=official takes a workdir or a folder'
-      )
-    params, config, origin = _read_official(source, key, config)
-  else:
+  if not pathlib.Path(source).is_file():
     if config is not None or key is not None:
       raise ValueError(
         f'{source} is no file; --config and --key are of an official state '
@@ -65,6 +57,21 @@ def convert(
       )
     found = weights.read(source, kind)
     params, config, origin = found.params, found.config, found.origin
+  elif to == 'official':
+    raise ValueError(
+      f'{source} is a file; --to=official takes a workdir or a folder'
+    )
+  elif config is None:
+    raise ValueError(
+      f'--config is missing: {source} does not say what network its tensors '
+      'are of; the main model is --config=main'
+    )
+  else:
+    schema.check(config)
+    official.check_config(config)
+    origin, tensors = official.read_file(source, key)
+    expected = weights.abstract_params(config)
+    params = official.from_official(tensors, expected, config, source)
   if to == 'official':
     official.write_file(output, official.to_official(params, config))
   else:
@@ -75,20 +82,6 @@ def convert(
     f'{output}: {count:,} parameters in {len(leaves)} tensors, of {source} '
     f'({origin})'
   )
-
-
-def _read_official(path: str, key: str | None, config: ConfigDict | None):
-  """(parameters, config, which state dict) of an official file."""
-  if config is None:
-    raise ValueError(
-      f'--config is missing: {path} does not say what network its tensors are '
-      'of; the main model is --config=main'
-    )
-  schema.check(config)
-  official.check_config(config)
-  expected = weights.abstract_params(config)
-  key, tensors = official.read_file(path, key)
-  return official.from_official(tensors, expected, config, path), config, key
 
 
 def define_flags() -> None:

@@ -5,7 +5,6 @@ PyTorch's layout: convolutions [out, in, h, w], dense layers [out, in], those of
 the attention [out, in, 1]. The order of q, k and v is the same in both.
 """
 
-import os
 import pathlib
 import pickle
 from collections.abc import Collection, Mapping
@@ -44,37 +43,34 @@ _INNER = {
 def check_config(config: ConfigDict) -> None:
   """Raises ValueError for a config whose network the official code lacks."""
   model = config.model
-  wanted = {
-    'model.name': (model.name, model.name == 'unet', "'unet'"),
-    'model.patch_size': (model.patch_size, model.patch_size == 1, '1'),
-    'model.attention_levels': (
-      tuple(model.attention_levels),
-      bool(model.attention_levels),
-      'at least one level, with which the middle has attention too',
-    ),
-    'model.encoder': (model.encoder, model.encoder == 'none', "'none'"),
-  }
-  for name, (value, good, needed) in wanted.items():
+  levels = 'at least one level, with which the middle has attention too'
+  for name, good, needed in (
+    ('name', model.name == 'unet', "'unet'"),
+    ('patch_size', model.patch_size == 1, '1'),
+    ('attention_levels', bool(model.attention_levels), levels),
+    ('encoder', model.encoder == 'none', "'none'"),
+  ):
     if not good:
+      value = model[name]
       raise ValueError(
-        f'config.{name} is {value!r}; the official network needs {needed}'
+        f'config.model.{name} is {value!r}; the official network needs {needed}'
       )
 
 
-def block_names(
-  num_levels: int, num_res_blocks: int, attention_levels: Collection[int]
-) -> dict[str, str]:
-  """Pairs the blocks of our network with the official ones.
+def official_names(flat: Collection[str], config: ConfigDict) -> dict[str, str]:
+  """Official name of each of our parameters, by our flat name.
 
   Args:
-    num_levels: of the network.
-    num_res_blocks: residual blocks in each level on the way down.
-    attention_levels: levels with attention.
+    flat: ours, such as down_0_0_res/conv_in/kernel.
+    config: of a run, says what the network is made of.
 
-  Returns:
-    Official module path by our module path.
+  Raises:
+    ValueError: see check_config.
   """
-  names = {
+  check_config(config)
+  model = config.model
+  levels, blocks = range(len(model.channel_mults)), model.num_res_blocks
+  modules = {  # official ones by ours
     'time_0': 'time_embed.0',
     'time_1': 'time_embed.2',
     'stem': 'input_blocks.0.0',
@@ -85,39 +81,29 @@ def block_names(
     'conv_out': 'out.3',
   }
   n = 1
-  for level in range(num_levels):
-    for i in range(num_res_blocks):
-      names[f'down_{level}_{i}_res'] = f'input_blocks.{n}.0'
-      names[f'down_{level}_{i}_attn'] = f'input_blocks.{n}.1'
+  for level in levels:
+    for i in range(blocks):
+      modules[f'down_{level}_{i}_res'] = f'input_blocks.{n}.0'
+      modules[f'down_{level}_{i}_attn'] = f'input_blocks.{n}.1'
       n += 1
-    names[f'down_{level}/conv'] = f'input_blocks.{n}.0.op'
+    modules[f'down_{level}/conv'] = f'input_blocks.{n}.0.op'
     n += 1
   n = 0
-  for level in reversed(range(num_levels)):
-    for i in range(num_res_blocks + 1):
-      names[f'up_{level}_{i}_res'] = f'output_blocks.{n}.0'
-      names[f'up_{level}_{i}_attn'] = f'output_blocks.{n}.1'
+  for level in reversed(levels):
+    for i in range(blocks + 1):
+      modules[f'up_{level}_{i}_res'] = f'output_blocks.{n}.0'
+      modules[f'up_{level}_{i}_attn'] = f'output_blocks.{n}.1'
       n += 1
     # The last block of a level ends in the upsampling, after any attention.
-    place = 2 if level in attention_levels else 1
-    names[f'up_{level}/conv'] = f'output_blocks.{n - 1}.{place}.conv'
+    place = 2 if level in model.attention_levels else 1
+    modules[f'up_{level}/conv'] = f'output_blocks.{n - 1}.{place}.conv'
+  names = {}
+  for name in flat:
+    module, leaf = name.rsplit('/', 1)
+    block, _, inner = module.partition('/')
+    theirs = modules.get(module) or f'{modules[block]}.{_INNER[inner]}'
+    names[name] = f'{theirs}.{"bias" if leaf == "bias" else "weight"}'
   return names
-
-
-def tensor_name(name: str, blocks: Mapping[str, str]) -> str:
-  """Official name of one of our parameters.
-
-  Args:
-    name: ours, flat, such as down_0_0_res/conv_in/kernel.
-    blocks: see block_names.
-  """
-  module, leaf = name.rsplit('/', 1)
-  if module not in blocks:
-    block, inner = module.split('/')
-    module = f'{blocks[block]}.{_INNER[inner]}'
-  else:
-    module = blocks[module]
-  return f'{module}.{"bias" if leaf == "bias" else "weight"}'
 
 
 def from_official(
@@ -138,12 +124,10 @@ def from_official(
     Nested dict of float32 parameters.
 
   Raises:
-    ValueError: one line; the config's network is none that the official code
-      has, or a tensor is missing, too many, of another shape or dtype, or not
-      finite.
+    ValueError: one line; see check_config and weights.check_tensors.
   """
   shapes = weights.flatten_shapes(expected)
-  names = _names(shapes, config)
+  names = official_names(shapes, config)
   wanted = {names[ours]: _turned(ours, shape) for ours, shape in shapes.items()}
   weights.check_tensors(tensors, wanted, where, _DTYPES)
   flat = {}
@@ -159,7 +143,7 @@ def from_official(
 def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
   """Makes an official state dict of our parameters; inverts from_official."""
   flat = flatten_dict(params, sep='/')
-  names = _names(flat, config)
+  names = official_names(flat, config)
   tensors = {}
   for ours, theirs in names.items():
     w = np.asarray(flat[ours])
@@ -169,16 +153,6 @@ def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
       w.reshape(_turned(ours, flat[ours].shape))
     )
   return tensors
-
-
-def _names(flat, config):
-  """Official name by ours, of all of our flat names."""
-  check_config(config)
-  model = config.model
-  blocks = block_names(
-    len(model.channel_mults), model.num_res_blocks, model.attention_levels
-  )
-  return {name: tensor_name(name, blocks) for name in flat}
 
 
 def _turned(name, shape):
@@ -248,25 +222,15 @@ def read_file(
 def write_file(
   path: str | pathlib.Path, tensors: Mapping[str, np.ndarray]
 ) -> None:
-  """Writes a state dict as safetensors, whole or not at all.
-
-  Raises:
-    ValueError: the name does not end in .safetensors.
-    FileExistsError: there is such a file already.
-  """
+  """Writes a state dict as a new .safetensors, whole or not at all."""
   path = pathlib.Path(path)
   if path.suffix != '.safetensors':
     raise ValueError(f'{path} must end in .safetensors')
   if path.exists():
     raise FileExistsError(f'{path} is there already; give another name')
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.partly')
-  try:
-    # 'pt' is what PyTorch's own readers ask for.
-    weights.write_tensors(temporary, tensors, {'format': 'pt'})
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  # 'pt' is what PyTorch's own readers ask for.
+  weights.write_tensors(path, tensors, {'format': 'pt'})
 
 
 def _read_torch(path):

@@ -74,7 +74,7 @@ def test_any_levels_blocks_and_attention_have_names(converted):
       attention_levels=attended,
     )
     params = weights.abstract_params(config)
-    pairs = official._names(flatten_dict(params, sep='/'), config)
+    pairs = official.official_names(flatten_dict(params, sep='/'), config)
     assert len(set(pairs.values())) == len(pairs)
     return pairs
 

@@ -311,7 +311,10 @@ def test_predict_notices_other_weights(
   def again():
     output = tmp_path / 'out'
     run = lambda: predict.predict(
-      str(copy), [str(tmp_path / 'a.png')], str(output)
+      str(copy),
+      [str(tmp_path / 'a.png')],
+      predict.Outputs(output),
+      predict.AnswerOptions(),
     )
     assert cli.call(run) == 0, capsys.readouterr().err
     summary = json.loads((output / 'summary.json').read_text())
