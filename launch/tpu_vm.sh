@@ -1,123 +1,89 @@
 #!/usr/bin/env bash
+# Runs bitseg_jax on a Cloud TPU VM, of one worker or many:
+#
+#   launch/tpu_vm.sh VERB --name=NAME --zone=ZONE [--setting=VALUE ...] [-- FLAGS]
+#
+# FLAGS are those of `python -m bitseg_jax.main`, with --workdir=runs/NAME: there
+# runs/ is the bucket, which outlives the VM.
+#
+#   watch   all that is needed until the run has ended: creates the VM, sets it
+#           up, starts the run, and makes a VM that was preempted anew. It may
+#           be stopped (Ctrl-C) and started again at any time
+#   create  asks for the VM        data    copies the datasets to every worker
+#   setup   installs this commit   run     starts the run on every worker
+#   status  what VM and run do     logs    follows the log of one worker
+#   stop    has the run save       delete  deletes the VM; the bucket stays
+#
+#   --name=NAME, --zone=ZONE   of the VM, such as mine and us-east5-b
+#   --bucket=BUCKET            with the runs, and the datasets under datasets/
+#   --accelerator=TYPE         such as v6e-8
+#   --runtime=VERSION          default: that of v6e, v5p, v5litepod, v4
+#   --dataset=NAME             gs://BUCKET/datasets/NAME; may be repeated
+#   --spot                     cheaper, may be preempted
+#   --worker=N                 of logs; default 0
+#   --poll=SECONDS             between looks of watch; default 60
+#   --dry_run                  prints the commands and calls none
 set -euo pipefail
 
-usage() {
-  cat <<'END'
-Runs bitseg_jax on a Cloud TPU VM, of one worker or many.
-
-  launch/tpu_vm.sh VERB [--setting=VALUE ...] [--dry_run] [-- FLAGS]
-
-FLAGS are those of `python -m bitseg_jax.main`, with --workdir=runs/NAME: there
-runs/ is the bucket, which outlives the VM.
-
-verbs
-  watch    everything below as far as it is needed, until the run has ended; a
-           VM that was preempted is made anew, and the run goes on. May itself
-           be stopped (Ctrl-C) and started again at any time
-  create   asks for the VM and waits until it is there
-  setup    copies the committed code to every worker and installs it
-  data     copies the datasets from the bucket to every worker
-  run      starts the run on every worker, in the background
-  status   what the VM and every worker are doing
-  logs     follows the log of one worker
-  stop     has the run save and end; `run` or `watch` goes on
-  delete   deletes the VM; the bucket stays
-
-settings, also read from the environment variable in brackets
-  --name=NAME           of the VM [TPU_NAME]
-  --zone=ZONE           such as us-east5-b [ZONE]
-  --bucket=BUCKET       without gs:// [BUCKET]
-  --accelerator=TYPE    such as v6e-8; of several, such as v6e-16,v6e-8, watch
-                        takes the first that comes: after a preemption the run
-                        goes on with any number of chips [ACCELERATOR_TYPE]
-  --patience=MINUTES    to wait for one of several; default 30
-  --runtime=VERSION     default: the one of the accelerator [RUNTIME_VERSION]
-  --dataset=NAME        gs://BUCKET/datasets/NAME, to be copied to
-                        datasets/NAME of every worker; may be repeated
-  --project=PROJECT     default: that of gcloud [PROJECT]
-  --spot                cheaper, may be preempted
-  --worker=N            of logs; default 0
-  --poll=SECONDS        between looks; default 60
-  --dry_run             prints every command, calls nothing
-END
-}
-
-name=${TPU_NAME-} zone=${ZONE-} bucket=${BUCKET-} project=${PROJECT-}
-accelerator=${ACCELERATOR_TYPE-} runtime=${RUNTIME_VERSION-}
-datasets=() spot=() flags=() worker=0 poll=60 patience=30 dry_run=
-
-say() { echo "$*" >&2; }
+name='' zone='' bucket='' accelerator='' runtime='' worker=0 poll=60 dry_run=''
+datasets=() spot=() flags=()
 
 die() {
-  say "error: $*"
+  echo "error: $*" >&2
   exit 1
 }
 
 # One word of shell for each argument, to be read by another shell.
 quoted() {
-  local word text=
-  for word in "$@"; do
-    text+=" $(printf '%q' "$word")"
-  done
+  local text
+  text=$(printf ' %q' "$@")
   echo "${text# }"
 }
 
-call() {
+tpus() { # GROUP VERB ARGUMENT...
+  local command=(gcloud compute tpus "$@" --zone="$zone" --quiet)
   if [[ $dry_run ]]; then
-    quoted "$@"
+    quoted "${command[@]}"
   else
-    say "+ $(quoted "$@")"
-    "$@"
+    "${command[@]}"
   fi
+}
+
+workers() { # WHICH ARGUMENT...: what tpu_worker.sh does there
+  local which=$1
+  shift
+  tpus tpu-vm ssh "$name" --worker="$which" \
+    --command="$(quoted bash bitseg_jax/launch/tpu_worker.sh "$@")"
 }
 
 need() {
   local setting
-  for setting in "$@"; do
+  for setting in name zone "$@"; do
     [[ ${!setting} ]] || die "--$setting is missing; see launch/tpu_vm.sh --help"
   done
 }
 
-gcloud_tpus() { # GROUP VERB ARGUMENT...
-  local group=$1 verb=$2
-  shift 2
-  call gcloud compute tpus "$group" "$verb" "$@" --zone="$zone" \
-    ${project:+"--project=$project"} --quiet
-}
-
-on_workers() { # WHICH COMMAND
-  gcloud_tpus tpu-vm ssh "$name" --worker="$1" --command="$2"
-}
-
-far_side() { quoted bash bitseg_jax/launch/tpu_worker.sh "$@"; }
-
-worker_state="$(far_side state) 2>/dev/null || echo new"
-
-# Prints what an object is doing: its state, NONE, or UNKNOWN.
+# What an object is doing: its state, NONE, or UNKNOWN where nobody answers.
 look() { # GROUP FORMAT
-  local state errors=$scratch/look
-  if state=$(gcloud_tpus "$1" describe "$name" --format="$2" 2>"$errors"); then
-    echo "$state"
-  elif grep -qiE 'NOT_FOUND|not found' "$errors"; then
+  local said
+  if said=$(tpus "$1" describe "$name" --format="$2" 2>&1); then
+    echo "$said"
+  elif [[ $said =~ NOT_FOUND|not\ found ]]; then
     echo NONE
   else
-    tail -n 1 "$errors" >&2
     echo UNKNOWN
   fi
 }
 
-# none, waiting, ready, gone (preempted, failed) or unknown.
-vm_state() {
+vm_state() { # none, ready, gone (preempted or failed), or waiting
   case $(look queued-resources 'value(state.state)') in
     NONE) echo none ;;
-    UNKNOWN) echo unknown ;;
     FAILED | SUSPENDING | SUSPENDED) echo gone ;;
     ACTIVE)
       # The request may still be active when its VM is gone.
       case $(look tpu-vm 'value(state)') in
         READY) echo ready ;;
         NONE | PREEMPTED | TERMINATED | STOPPED) echo gone ;;
-        UNKNOWN) echo unknown ;;
         *) echo waiting ;;
       esac
       ;;
@@ -125,123 +91,62 @@ vm_state() {
   esac
 }
 
-default_runtime() {
-  case $1 in
-    v6e-*) echo v2-alpha-tpuv6e ;;
-    v5p-*) echo v2-alpha-tpuv5 ;;
-    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
-    v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
-  esac
-}
-
 create() {
-  need name zone accelerator
-  local type=${accelerator%%,*} version
-  version=${runtime:-$(default_runtime "$type")}
-  [[ $version ]] || die "--runtime is missing: none is known for $type"
-  gcloud_tpus queued-resources create "$name" --node-id="$name" \
-    --accelerator-type="$type" --runtime-version="$version" \
-    ${spot[@]+"${spot[@]}"} || {
-    say "error: $name could not be asked for, see above"
-    return 2
-  }
-  if [[ $dry_run ]]; then
-    echo '# then, until it is READY:'
-    look_commands
-  else
-    wait_until_ready
-  fi
-}
-
-wait_until_ready() {
-  local state began=$SECONDS
-  until state=$(vm_state) && [[ $state == ready ]]; do
-    if [[ $state == gone ]]; then
-      say "error: no VM came of $name; delete it and try another zone"
-      return 1
-    fi
-    if [[ $accelerator == *,* ]] && ((SECONDS - began >= 60 * patience)); then
-      say "error: $name did not come in $patience minutes"
-      return 1
-    fi
-    say "$name: $state"
-    sleep "$poll"
-  done
-}
-
-# Asks for the VM; where it does not come, the next of several is due.
-create_for_watch() {
-  local code=0
-  create || code=$?
-  ((code)) || return 0
-  if [[ $accelerator == *,* ]]; then
-    accelerator=${accelerator#*,},${accelerator%%,*}
-    say "trying ${accelerator%%,*} now"
-    ((code == 2)) || delete || true
-  elif ((code == 2)); then
-    exit 1
-  fi
+  need accelerator
+  case $accelerator in
+    v6e-*) runtime=${runtime:-v2-alpha-tpuv6e} ;;
+    v5p-*) runtime=${runtime:-v2-alpha-tpuv5} ;;
+    v5litepod-*) runtime=${runtime:-v2-alpha-tpuv5-lite} ;;
+    v4-*) runtime=${runtime:-tpu-ubuntu2204-base} ;;
+  esac
+  [[ $runtime ]] || die "--runtime is missing: none is known for $accelerator"
+  tpus queued-resources create "$name" --node-id="$name" ${spot[@]+"${spot[@]}"} \
+    --accelerator-type="$accelerator" --runtime-version="$runtime"
 }
 
 setup() {
-  need name zone
-  [[ ! $(git status --porcelain) ]] || say 'note: only what is committed is sent'
-  local code=${TMPDIR:-/tmp}/$name.tgz
-  if ! { call git archive --format=tar.gz --output="$code" HEAD &&
-    gcloud_tpus tpu-vm scp "$code" "$name:bitseg_jax.tgz" --worker=all &&
-    on_workers all "mkdir -p bitseg_jax && tar -xzf bitseg_jax.tgz \
--C bitseg_jax && $(far_side setup)"; }; then
-    say "error: setup failed on a worker of $name, see above"
-    return 1
-  fi
+  need
+  local code=${TMPDIR:-/tmp}/$name.tgz unpack='mkdir -p bitseg_jax'
+  unpack+=' && tar -xzf bitseg_jax.tgz -C bitseg_jax'
+  [[ $dry_run ]] || git archive --format=tar.gz --output="$code" HEAD
+  tpus tpu-vm scp "$code" "$name:bitseg_jax.tgz" --worker=all &&
+    tpus tpu-vm ssh "$name" --worker=all --command="$unpack" &&
+    workers all setup
 }
 
 data() {
-  need name zone bucket
-  [[ ${#datasets[@]} -eq 0 ]] ||
-    on_workers all "$(far_side data "$bucket" "${datasets[@]}")" || {
-    say "error: a worker of $name could not copy gs://$bucket/datasets"
-    return 1
-  }
-}
-
-run() {
-  need name zone bucket
-  check_flags
-  on_workers all "$(far_side run "$bucket" ${flags[@]+"${flags[@]}"})" || {
-    say "error: the run did not start on a worker of $name, see above"
-    return 1
-  }
+  need bucket
+  ((${#datasets[@]} == 0)) || workers all data "$bucket" "${datasets[@]}"
 }
 
 check_flags() {
-  local flag
-  for flag in ${flags[@]+"${flags[@]}"}; do
-    [[ $flag != --workdir* || $flag != *..* ]] || die "$flag leads out of the bucket"
-  done
-  for flag in ${flags[@]+"${flags[@]}"}; do
-    [[ $flag != --workdir=runs/?* ]] || return 0
-  done
-  die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
+  local all=" ${flags[*]-}"
+  [[ $all == *' --workdir=runs/'* && $all != *' --workdir='*..* ]] ||
+    die 'give -- --workdir=runs/NAME ...: runs/ is the bucket there'
 }
 
-resume() { data && run; }
-start() { setup && resume; }
+run() {
+  need bucket
+  check_flags
+  workers all run "$bucket" "${flags[@]}"
+}
+
+states() { # of all workers, see tpu_worker.sh
+  local state='bash bitseg_jax/launch/tpu_worker.sh state 2>/dev/null || echo new'
+  tpus tpu-vm ssh "$name" --worker=all --command="$state"
+}
 
 # Looks after a run on a VM that is there; 0 once it has ended.
 look_after() {
-  local states errors=$scratch/states
-  if ! states=$(on_workers all "$worker_state" 2>"$errors"); then
-    say "$name: cannot be reached: $(tail -n 1 "$errors")"
-    return 1
-  fi
-  states=$(echo "$states" | sort -u | xargs)
+  local states
+  states=$(states 2>/dev/null) || return 1 # not to be reached
+  states=$(sort -u <<<"$states" | xargs)
   case " $states " in
-    *' running '*) say "$name: running" ;;
-    *' new '*) try start ;;
+    *' running '*) return 1 ;;
+    *' new '*) try setup && try data && try run ;;
     # 75: stopped, and saved; 143: stopped where there was nothing to save. Then
     # workers that hear of it later end as those do who lost a partner.
-    *' ready '* | *' lost '* | *' 75 '* | *' 143 '*) try resume ;;
+    *' ready '* | *' lost '* | *' 75 '* | *' 143 '*) try data && try run ;;
     ' 0 ') return 0 ;;
     *) die "the run failed ($states): launch/tpu_vm.sh logs --name=$name" \
       "--zone=$zone tells why; the VM is still there, and costs" ;;
@@ -251,80 +156,61 @@ look_after() {
 
 # What fails because the VM goes away is tried again.
 try() {
-  "$@" || [[ $(vm_state) != ready ]] || exit 1
+  "$@" || [[ $(vm_state) != ready ]] ||
+    die "$1 failed on a worker of $name, see above"
 }
 
 watch() {
-  need name zone bucket accelerator
+  need bucket accelerator
   check_flags
+  [[ $poll =~ ^[0-9]+([.][0-9]+)?$ ]] || die "--poll=$poll: give seconds"
   if [[ $dry_run ]]; then
-    create
-    start
-    echo "# then, every $poll s:"
-    look_commands
-    on_workers all "$worker_state"
-    echo '# and once the VM is gone, before all of the above anew:'
-    delete
+    create && setup && data && run
     return
   fi
   local state before=
   while true; do
     state=$(vm_state)
+    [[ $state == "$before" ]] || echo "$name: $state" >&2
     case $state in
-      none) create_for_watch ;;
-      gone)
-        say "$name is gone; making it anew"
-        delete && create_for_watch
-        ;;
+      none) create || die "$name could not be asked for, see above" ;;
+      gone) delete ;;
       ready) if look_after; then break; fi ;;
-      *) [[ $state == "$before" ]] || say "$name: $state" ;;
     esac
     before=$state
     sleep "$poll"
   done
-  say "the run has ended; its results are in gs://$bucket; the VM still costs:"
-  say "launch/tpu_vm.sh delete --name=$name --zone=$zone"
-}
-
-look_commands() {
-  gcloud_tpus queued-resources describe "$name" --format='value(state.state)'
-  gcloud_tpus tpu-vm describe "$name" --format='value(state)'
+  echo "the run has ended; its results are in gs://$bucket; the VM still costs:
+launch/tpu_vm.sh delete --name=$name --zone=$zone" >&2
 }
 
 status() {
-  need name zone
-  if [[ $dry_run ]]; then
-    look_commands
-    on_workers all "$worker_state"
-    return
-  fi
-  local state
-  state=$(vm_state)
-  echo "$name: $state"
-  [[ $state != ready ]] || on_workers all "$worker_state"
+  need
+  look queued-resources 'value(state.state)'
+  states
 }
 
 logs() {
-  need name zone
-  on_workers "$worker" 'tail -n 100 -f bitseg.log'
+  need
+  workers "$worker" logs
 }
 
 stop() {
-  need name zone
-  on_workers all "$(far_side stop)"
+  need
+  workers all stop
 }
 
 delete() {
-  need name zone
-  gcloud_tpus queued-resources delete "$name" --force
+  need
+  tpus queued-resources delete "$name" --force
 }
 
 verb=${1---help}
 shift || true
 while (($#)); do
   case $1 in
-    --name=* | --zone=* | --bucket=* | --project=* | --accelerator=* | \
-      --runtime=* | --worker=* | --poll=* | --patience=*)
+    --name=* | --zone=* | --bucket=* | --accelerator=* | --runtime=* | \
+      --worker=* | --poll=*)
       setting=${1%%=*}
       printf -v "${setting#--}" %s "${1#*=}"
       ;;
@@ -341,15 +227,9 @@ while (($#)); do
   shift
 done
 bucket=${bucket#gs://}
-[[ $poll =~ ^[0-9]+([.][0-9]+)?$ ]] || die "--poll=$poll: give seconds"
-[[ $worker =~ ^[0-9]+$ ]] || die "--worker=$worker: give a number"
-[[ $name =~ ^([a-z][a-z0-9-]*)?$ ]] ||
-  die "--name=$name: give small letters, digits and -"
 cd "$(dirname "$0")/.."
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 case $verb in
   create | setup | data | run | watch | status | logs | stop | delete) "$verb" ;;
-  -h | --help | help) usage ;;
+  --help) sed -n '2,/^set/s/^# \{0,1\}//p' launch/tpu_vm.sh ;;
   *) die "unknown verb $verb; see launch/tpu_vm.sh --help" ;;
 esac

@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
 # The far side of launch/tpu_vm.sh: what every worker of a TPU VM does.
-#   setup | data BUCKET NAME... | run BUCKET FLAG... | state | stop
+#   setup | data BUCKET NAME... | run BUCKET FLAG... | state | stop | logs
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-log=$HOME/bitseg.log
-pid_file=$HOME/bitseg.pid
-exit_file=$HOME/bitseg.exit # there once the run has ended
+log=$HOME/bitseg.log pid=$HOME/bitseg.pid code=$HOME/bitseg.exit
 
 setup() {
   local python=python3 apt='sudo apt-get -q -o DPkg::Lock::Timeout=600'
@@ -17,11 +14,11 @@ setup() {
     python=$(python3 -m uv python find 3.12)
   fi
   if ! command -v gcsfuse >/dev/null; then
-    curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+    local keys=https://packages.cloud.google.com/apt lists=/etc/apt/sources.list.d
+    curl -fsS $keys/doc/apt-key.gpg |
       sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
-    echo 'deb [signed-by=/usr/share/keyrings/cloud.google.asc]' \
-      "https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" |
-      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+    echo "deb [signed-by=/usr/share/keyrings/cloud.google.asc] $keys" \
+      "gcsfuse-$(lsb_release -cs) main" | sudo tee $lists/gcsfuse.list >/dev/null
     $apt update
     $apt install -y gcsfuse make
   fi
@@ -30,65 +27,43 @@ setup() {
 
 data() {
   local bucket=$1 name
-  shift
-  for name in "$@"; do
+  for name in "${@:2}"; do
     mkdir -p "datasets/$name"
-    gcloud storage rsync --recursive \
-      "gs://$bucket/datasets/$name" "datasets/$name"
+    gcloud storage rsync --recursive "gs://$bucket/datasets/$name" "datasets/$name"
   done
 }
 
-# Directories are renamed (a checkpoint becomes whole that way), and what one
-# worker writes the others read at once, so nothing is cached.
-mount_bucket() {
-  mkdir -p runs
-  mountpoint -q runs || gcsfuse --implicit-dirs --rename-dir-limit=200000 \
-    --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 \
-    "$1" runs
-}
-
 run() {
-  local bucket=$1
-  shift
-  if [[ $(state) == running ]]; then
-    echo 'error: a run is going on here; stop it first' >&2
-    return 1
-  fi
-  mount_bucket "$bucket"
-  rm -f "$pid_file" "$exit_file"
-  nohup bash launch/tpu_worker.sh supervise "$@" >>"$log" 2>&1 </dev/null &
-  until [[ -s $pid_file ]]; do sleep 0.1; done
+  [[ $(state) != running ]] || { echo 'error: a run is going on here' >&2; return 1; }
+  mkdir -p runs
+  # Directories are renamed (a checkpoint becomes whole that way), and what one
+  # worker writes the others read at once, so nothing is cached.
+  mountpoint -q runs || gcsfuse --implicit-dirs --rename-dir-limit=200000 \
+    --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "$1" runs
+  rm -f "$pid" "$code"
+  nohup bash launch/tpu_worker.sh supervise "${@:2}" >>"$log" 2>&1 </dev/null &
+  until [[ -s $pid ]]; do sleep 0.1; done
 }
 
 supervise() {
-  local code=0
+  local ended=0
   .venv/bin/python -m bitseg_jax.main --distributed "$@" &
-  echo $! >"$pid_file"
-  wait $! || code=$?
-  echo "$code" >"$exit_file"
+  echo $! >"$pid"
+  wait $! || ended=$?
+  echo "$ended" >"$code"
 }
 
-# new, ready, running, lost (the VM restarted under it), or the exit code.
-state() {
-  if [[ -s $exit_file ]]; then
-    cat "$exit_file"
-  elif [[ -s $pid_file ]]; then
-    if kill -0 "$(cat "$pid_file")" 2>/dev/null; then
-      echo running
-    else
-      echo lost
-    fi
-  elif [[ -e .venv/installed-tpu ]]; then
-    echo ready
+state() { # new, ready, running, lost (the VM restarted), or the exit code
+  if [[ -s $code ]]; then
+    cat "$code"
+  elif [[ -s $pid ]]; then
+    kill -0 "$(cat "$pid")" 2>/dev/null && echo running || echo lost
   else
-    echo new
+    [[ -e .venv/installed-tpu ]] && echo ready || echo new
   fi
 }
 
-stop() {
-  if [[ $(state) == running ]]; then
-    kill -TERM "$(cat "$pid_file")"
-  fi
-}
+stop() { [[ $(state) != running ]] || kill -TERM "$(cat "$pid")"; }
+logs() { tail -n 100 -f "$log"; }
 
 "$@"

@@ -7,7 +7,6 @@ test_launch.py puts it into the PATH under their names. $STAND_IN is a folder:
   vm        state of its VM
   worker_N  home of each worker, gone with the VM
   far       what stands in on the workers only
-  scarce    the accelerator that does not come
   lives     what each life of a VM brings, one a line: preempted, or exit codes
             of the runs on it, such as 75 0, or 75/143 0 by worker
 """
@@ -33,12 +32,6 @@ def main():
   return globals().get(NAME.replace('-', '_'), lambda *a: 0)(*ARGUMENTS) or 0
 
 
-def docker(verb, *rest):
-  if rest[-1] == '-':
-    sys.stdin.buffer.read()  # else its sender fails: a pipe holds only 64 KiB
-  return 0
-
-
 def gcloud(group, *rest):
   if group == 'storage':
     (pathlib.Path(rest[-1]) / 'copied').touch()
@@ -52,10 +45,6 @@ def gcloud(group, *rest):
 def queued_resources(verb, name, *rest):
   request, vm = STATE / 'request', STATE / 'vm'
   if verb == 'create':
-    scarce = STATE / 'scarce'
-    if scarce.exists() and f'--accelerator-type={scarce.read_text()}' in rest:
-      request.write_text('FAILED')
-      return 0
     request.write_text('ACTIVE')
     vm.write_text('READY')
     for i in range(WORKERS):

@@ -13,6 +13,7 @@ import pathlib
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -139,6 +140,8 @@ def leave(error: BaseException | str) -> NoReturn:
   reason = ' '.join(str(error).split())[:500] or type(error).__name__
   print(f'\nerror: {reason}', file=sys.stderr, flush=True)
   sys.stdout.flush()
+  if isinstance(error, Exception) and not jax.process_index():
+    time.sleep(2)  # JAX aborts the others as soon as process 0 is gone
   os._exit(1)
 
 
