@@ -5,7 +5,6 @@ share of it tells how efficient a program is, whatever the machine.
 """
 
 import re
-import resource
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -243,18 +242,12 @@ def _compile(function, *args):
 
 
 def _rate(what, unit, count, took, flops, peak):
-  """Rows of `count` units in `took` seconds, `flops` each, and of memory."""
+  """Rows of `count` units in `took` seconds, `flops` each."""
   flops *= count / took
-  stats = jax.devices()[0].memory_stats()
-  if stats:
-    used = stats['peak_bytes_in_use'] / 2**30
-  else:  # a CPU: that of the process, in KiB on Linux
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   return [
     (f'{what}: {unit}', count / took, f'{unit}/s'),
     (f'{what}: rate', flops / 1e12, 'TFLOP/s'),
     (f'{what}: share of matmul', 100 * flops / peak, '%'),
-    (f'{what}: peak memory so far', used, 'GiB'),
   ]
 
 

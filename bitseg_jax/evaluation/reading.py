@@ -285,6 +285,8 @@ def _masks_in(masks, path):
       f"{path}: should be a list of {{'segmentation': run lengths, 'score': "
       "number}, have one under 'annotations', or be of labelme"
     )
+  if masks and 'segments_info' in masks[0]:
+    raise SourceError(f'{path}: of COCO panoptic; give the folder of its PNGs')
   return masks
 
 

@@ -4,8 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from scipy import ndimage
 
+from bitseg_jax import relabel
+from bitseg_jax.app import polygons
+from bitseg_jax.data import rle
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.evaluation import reading
 
@@ -276,6 +281,35 @@ def test_masks_of_coco_and_labelme_are_read(tmp_path):
   (place / '12.json').write_text(json.dumps({'shapes': [shape], **sized}))
   (ids,) = load(place)
   assert ids[:, 0].tolist() == [0] * 3 and ids[:, 3].tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize('kind', ['rle', 'coco', 'labelme', 'tif'])
+def test_what_predict_writes_can_be_scored(tmp_path, kind):
+  noise = np.random.default_rng(0).standard_normal((5, 40, 50))
+  smooth = ndimage.gaussian_filter(noise, (0, 3, 3))
+  ids = relabel.compact(smooth.argmax(axis=0))[0]
+  segments, place = polygons.trace(ids), tmp_path / 'a.json'
+  if kind == 'tif':
+    tifffile.imwrite(tmp_path / 'a_labels.TIF', (ids + 1).astype(np.uint32))
+    place = tmp_path
+  elif kind == 'labelme':
+    place.write_text(json.dumps(polygons.labelme(segments, 'a', ids.shape)))
+    place = tmp_path
+  else:
+    of = rle.encode(ids) if kind == 'rle' else map(polygons.coco, segments)
+    masks = [{'image_id': 7, 'segmentation': mask, 'score': 1} for mask in of]
+    image = {'id': 7, 'file_name': 'b/a.jpg', 'height': 40, 'width': 50}
+    place.write_text(json.dumps({'images': [image], 'annotations': masks}))
+  (found,) = load(place, 'b/a', ids.shape)
+  np.testing.assert_array_equal(found, ids)
+
+
+def test_panoptic_json_is_told_from_masks(tmp_path):
+  path = tmp_path / 'panoptic.json'
+  entry = {'image_id': 1, 'file_name': '12.png', 'segments_info': []}
+  path.write_text(json.dumps({'annotations': [entry]}))
+  with pytest.raises(SourceError, match='give the folder of its PNGs'):
+    reading.find(path, ['12'])
 
 
 def test_an_image_without_masks_has_none(tmp_path):
