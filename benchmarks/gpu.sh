@@ -3,8 +3,8 @@
 #
 #   benchmarks/gpu.sh OUTPUT [check] [bench] [profile] [train] [table]
 #
-# A piece that is done is passed over and training resumes, so the same command
-# goes on after an interruption. Without pieces it does all but `train`, which
+# Run the same command to resume: a piece that is done is passed over, and
+# training continues. Without pieces it does all but `train`, which
 # takes TRAIN_SECONDS each time it is named and packs its OUTPUT/weights.
 # These can be set in the environment:
 #   PYTHON         python3          with jax for CUDA and the package's needs
