@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from bitseg_jax.configs import base
@@ -84,38 +85,82 @@ def odd(rng: random.Random) -> object:
 def odd_dataset(root: pathlib.Path, rng: random.Random) -> Case:
   """One file of a folder to prepare is wrong."""
   make_folder(root / 'in')
-  kind = rng.choice(['images', 'labels'])
-  how = spoil(root / f'in/{kind}/{rng.choice(NAMES)}.png', rng)
+  kind, name = rng.choice(['images', 'labels']), rng.choice(NAMES)
+  path = root / f'in/{kind}/{name}.png'
+  suffix = rng.choice(['.png', '.tif', '.npy' if kind == 'labels' else '.gif'])
+  if suffix != '.png':
+    pixels = np.asarray(Image.open(path))
+    path.unlink()
+    path = path.with_suffix(suffix)
+    if suffix == '.npy':
+      np.save(path, pixels)
+    elif suffix == '.gif':
+      path.write_bytes(png(pixels, 'GIF'))
+    else:
+      tifffile.imwrite(path, pixels.astype(rng.choice('BHhIifd')))
+  how = spoil(path, rng)
   command = ['prepare', '--dataset=folder', f'--source={root}/in', '--strict']
-  return f'{kind}: {how}', [*command, f'--output={root}/out'], True
+  # Floats are stretched, and ids where they are whole.
+  must_fail = how != 'floats' or suffix == '.npy'
+  if how == 'huge' and suffix != '.png':
+    must_fail = False  # it makes PNG huge, and may leave others as they are
+  what = f'{kind}: {suffix}, {how}'
+  return what, [*command, f'--output={root}/out'], must_fail
 
 
 def odd_json(root: pathlib.Path, rng: random.Random) -> Case:
-  """One value of a COCO panoptic JSON is odd; some may be harmless."""
+  """One value of a JSON of annotations is odd; some may be harmless."""
   make_folder(root / 'in')
-  (root / 'in/labels').rename(root / 'in/panoptic_val')
-  content = {
-    'images': [
-      {'id': i, 'file_name': f'{name}.png'} for i, name in enumerate(NAMES)
-    ],
-    'annotations': [
-      {
-        'image_id': i,
-        'file_name': f'{name}.png',
-        'segments_info': [{'id': k, 'iscrowd': 0} for k in range(1, 5)],
-      }
+  kind = rng.choice(['coco_panoptic', 'coco_instances', 'folder'])
+  square = [1, 1, 9, 1, 9, 9, 1, 9]
+  masks = [
+    [square],
+    rle.encode(IDS - 1)[0],
+    {'size': [16, 16], 'counts': [256]},
+  ]
+  sized = {'height': 16, 'width': 16}
+  images = [
+    {'id': i, 'file_name': f'{name}.png', **sized}
+    for i, name in enumerate(NAMES)
+  ]
+  path = root / 'in/panoptic_val.json'
+  if kind == 'coco_panoptic':
+    (root / 'in/labels').rename(root / 'in/panoptic_val')
+    segments = [{'id': k, 'iscrowd': 0} for k in range(1, 5)]
+    annotations = [
+      {'image_id': i, 'file_name': f'{name}.png', 'segments_info': segments}
       for i, name in enumerate(NAMES)
-    ],
-  }
-  node, key, path = {'': content}, '', []
-  while isinstance(node[key], dict | list) and (not path or rng.random() < 0.8):
+    ]
+    content = {'images': images, 'annotations': annotations}
+  elif kind == 'coco_instances':
+    annotations = [
+      {'id': 3 * i + k, 'image_id': i, 'iscrowd': 0, 'segmentation': mask}
+      for i in range(len(NAMES))
+      for k, mask in enumerate(masks)
+    ]
+    content = {'images': images, 'annotations': annotations}
+  else:
+    path = root / 'in/labels/a.json'
+    path.with_suffix('.png').unlink()
+    corners = [[1.5, 1], [9, 1], [9, 9]]
+    shapes = [
+      {'label': 'x', 'points': corners, 'group_id': None, 'shape_type': shape}
+      for shape in ('polygon', 'rectangle', 'circle', 'line')
+    ]
+    shapes[1]['points'] = shapes[2]['points'] = corners[:2]
+    content = {'shapes': shapes, 'imageHeight': 16, 'imageWidth': 16}
+  content = json.loads(json.dumps(content))  # nothing is there twice
+  node, key, names = {'': content}, '', []
+  while isinstance(node[key], dict | list) and (
+    not names or rng.random() < 0.8
+  ):
     node = node[key]
     key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
-    path.append(str(key))
+    names.append(str(key))
   node[key] = odd(rng)
-  (root / 'in/panoptic_val.json').write_text(json.dumps(content))
-  command = ['prepare', '--dataset=coco_panoptic', f'--source={root}/in']
-  what = f'JSON: {".".join(path)} = {node[key]!r:.30}'
+  path.write_text(json.dumps(content))
+  command = ['prepare', f'--dataset={kind}', f'--source={root}/in']
+  what = f'{kind}: {".".join(names)} = {node[key]!r:.30}'
   return what, [*command, '--strict', f'--output={root}/out'], False
 
 
@@ -161,7 +206,8 @@ def odd_prediction(
     path.write_text(json.dumps(masks))
     how = f'{key} = {value!r:.30}'
   command = ['score', f'--data={prepared}', '--split=val']
-  return f'{kind}: {how}', [*command, f'--predictions={root}/p'], True
+  must_fail = (kind, how) != ('png', 'floats')  # whole ones are read
+  return f'{kind}: {how}', [*command, f'--predictions={root}/p'], must_fail
 
 
 def predict_with(root: pathlib.Path, model: pathlib.Path, kind: str) -> list:
@@ -235,7 +281,7 @@ def odd_given(
       path.parent.write_bytes(png(IDS))
     elif way == 'pipe':
       os.mkfifo(path.parent)
-  return f'labels, {kind}: {way}', command, True
+  return f'labels, {kind}: {way}', command, way != 'floats'
 
 
 def odd_setting(root: pathlib.Path, rng: random.Random) -> Case:

@@ -146,7 +146,7 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, Masks]:
   masks = defaultdict(list)
   for i, mask in enumerate(content['annotations']):
     with named(f'{path}: annotations[{i}]', 'is damaged', 'download it again'):
-      is_crowd = str(mask.get('iscrowd', 0)) in ('1', 'True')
+      is_crowd = bool(_whole(mask.get('iscrowd') or 0, least=0, most=1))
       listed = shown(mask.get('id', [i])), mask.get('segmentation'), is_crowd
       masks[_key(mask['image_id'])].append(listed)
   ids, found = _names_by_id(content), {}
