@@ -27,27 +27,31 @@ def serve(
   """Serves the page until it is interrupted.
 
   Args:
-    checkpoint: workdir of a run, a step of it, or a pretrained model, see
-      weights.read.
-    host: address to listen at; 0.0.0.0 lets other machines in.
-    port: to listen at.
-    max_upload_mb: megabytes of a file.
-    max_pixels: of a photo.
+    checkpoint: as weights.read takes it.
+    host, port: address to listen at; 0.0.0.0 lets other machines in.
+    max_upload_mb, max_pixels: megabytes of a file, pixels of a photo.
 
   Raises:
     ImportError: gradio is not installed.
-    OSError: the checkpoint cannot be read, or the port is taken.
-    ValueError: the checkpoint is none.
+    OSError, ValueError: the checkpoint cannot be read, or the port is taken.
   """
-  # Both before the model is loaded, which takes a while.
+  # Before the model is loaded, which takes a while.
   try:
-    # Not all who have this have gradio.
     from bitseg_jax.app.page import actions, layout
   except ImportError as error:
     raise ImportError(
       f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
     ) from error
-  _check_free(host, port)
+  try:
+    with socket.socket() as probe:
+      # As the server does: what has just been closed is free.
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind((host, port))
+  except OSError as error:
+    raise OSError(
+      f'cannot listen at {host}:{port} ({error.strerror}); choose another '
+      '--port or --host'
+    ) from error
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
   segmenter.segment(np.zeros((32, 32, 3), np.uint8))
@@ -77,19 +81,6 @@ def serve(
     )
     print(f'ready: http://{host}:{port}', flush=True)
     blocks.block_thread()
-
-
-def _check_free(host, port):
-  try:
-    with socket.socket() as probe:
-      # As the server does: what has just been closed is free.
-      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      probe.bind((host, port))
-  except OSError as error:
-    raise OSError(
-      f'cannot listen at {host}:{port} ({error.strerror}); choose another '
-      '--port or --host'
-    ) from error
 
 
 def define_flags() -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -30,8 +30,7 @@ from bitseg_jax.runs.log import (
 _WRITERS = 2  # photos written at once, while others are segmented
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
   """A photo to be segmented: what is recorded of it so far, and its pixels."""
 
   name: str
@@ -57,10 +56,8 @@ def predict(
   the same options. What cannot be read is named on stderr and in summary.json.
 
   Args:
-    segmenter: the model.
-    found: the photos.
-    outputs: which files are written, and where.
-    options: how photos are segmented.
+    segmenter, found: the model and the photos.
+    outputs, options: which files are written, and how photos are segmented.
     checkpoint: where the model is from.
     overwrite: segment anew what is there.
     whole: whether to write the files of all photos, such as summary.json.
@@ -76,10 +73,8 @@ def predict(
   given = given or {}
   made_with = _made_with(segmenter, checkpoint, options, given)
   names = [photo.name for photo in found]
-  below = [
-    f'{kind}/{name}' for kind in ('panoptic', 'labelme') for name in names
-  ]
-  check_no_links(folder, [*names, *below])
+  for below in ('', 'panoptic/', 'labelme/'):
+    check_no_links(folder, [below + name for name in names])
   folder.mkdir(parents=True, exist_ok=True)
   remove_leftovers(folder)
   together = 1 if given else max(1, segmenter.batch_size // options.num_samples)
@@ -137,12 +132,10 @@ def predict(
 
   def write(task, result, seconds):
     start = time.perf_counter()
-    record = files.write(
-      outputs, task.name, task.image, result, task.about, task.before
-    )
-    seconds += time.perf_counter() - start
-    entry = _entry('done', record)
-    note(task.name, {**entry, 'seconds': round(seconds, 3)})
+    name, about, before, image, _ = task
+    record = files.write(outputs, name, image, result, about, before)
+    seconds = round(seconds + time.perf_counter() - start, 3)
+    note(name, {**_entry('done', record), 'seconds': seconds})
 
   try:
     with (
@@ -171,11 +164,9 @@ def predict(
 def _overlapped(read, work):
   """Works on two groups at once, while the next is read and others written.
 
-  So the devices sample for one while the other's answers are made.
-
-  Args:
-    read: returns the next group, an empty one after the last.
-    work: is given a group and returns futures, which are waited for.
+  So the devices sample for one while the other's answers are made. `read`
+  returns the next group, an empty one after the last; `work` returns futures of
+  what is being written.
   """
   reader, workers = ThreadPoolExecutor(1), ThreadPoolExecutor(2)
   running, writing = collections.deque(), collections.deque()

@@ -55,20 +55,11 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-  """Which files are written, and where.
+  """Which files are written, and where."""
 
-  Attributes:
-    folder: made if it is not there.
-    kinds: some of KINDS; empty for labels, overlay and uncertainty.
-    label_format: one of LABEL_FORMATS; more ids than 16 bits hold make it tif.
-
-  Raises:
-    ValueError: there is no such kind or format.
-  """
-
-  folder: Path
-  kinds: Sequence[str] = ()
-  label_format: str = 'png'
+  folder: Path  # made if it is not there
+  kinds: Sequence[str] = ()  # of KINDS; none: labels, overlay, uncertainty
+  label_format: str = 'png'  # more ids than 16 bits hold make it tif
 
   def __post_init__(self):
     kinds = tuple(self.kinds) or ('labels', 'overlay', 'uncertainty')
@@ -226,11 +217,9 @@ def write(
 
 
 def write_together(outputs: Outputs, names: Sequence[str]) -> None:
-  """Writes panoptic.json, rle.json and coco.json, those that are wanted.
+  """Writes those of panoptic.json, rle.json and coco.json that are wanted.
 
-  Args:
-    outputs: which, and where.
-    names: of photos whose files of these kinds are written.
+  Names are of photos whose files of these kinds are written.
   """
   for kind in ('panoptic', 'rle', 'coco'):
     if kind not in outputs.kinds:

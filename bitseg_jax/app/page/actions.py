@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import itertools
+import os
 import shutil
 import tempfile
 import time
@@ -33,38 +34,23 @@ _KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
 
 
 class Photo(NamedTuple):
-  """A photo as the page works with it, so that a click is answered at once.
-
-  Attributes:
-    name: of the file.
-    pixels: uint8 [h, w, 3], at most files.LONGEST_SIDE a side.
-    size: height and width of the photo itself.
-  """
+  """A photo as the page works with it, so that a click is answered at once."""
 
   name: str
-  pixels: np.ndarray
-  size: tuple[int, int]
+  pixels: np.ndarray  # uint8 [h, w, 3], at most files.LONGEST_SIDE a side
+  size: tuple[int, int]  # height and width of the photo itself
 
 
 class Shown(NamedTuple):
-  """A segmented photo.
-
-  Attributes:
-    photo: the photo.
-    result: its segmentation, of photo.pixels.
-    matched: int32 [h, w], the same segments, with the ids of those that they
-      were before a click wherever they are still there.
-    colors: of each id in matched.
-    overlay: uint8 [h, w, 3], the segments in these colours over the photo.
-    marks, options: those that it was made with.
-    seconds: that it took.
-  """
+  """A segmented photo, and with what it was made."""
 
   photo: Photo
-  result: Segmentation
+  result: Segmentation  # of photo.pixels
+  # The same segments, int32 [h, w], with the ids of those that they were before
+  # a click wherever they are still there; and the colour of each id.
   matched: np.ndarray
   colors: dict[int, pictures.Color]
-  overlay: np.ndarray
+  overlay: np.ndarray  # uint8 [h, w, 3], in these colours over the photo
   marks: Marks
   options: AnswerOptions
   seconds: float
@@ -78,8 +64,7 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
     max_pixels: the most that are taken; more is refused before it is decoded.
 
   Raises:
-    SourceError: there is none, it is no photo, or too large; in one line,
-      without the folder.
+    SourceError: it is none, or too large; in one line, without the folder.
   """
   if path is None:
     raise SourceError(
@@ -123,15 +108,10 @@ def segment(
   """Segments a photo for the page.
 
   Args:
-    segmenter: the model.
-    photo: the photo.
-    options: how it is segmented.
+    segmenter, photo, options: the model, the photo, how it is segmented.
     marks: what is known of it.
     before: what is shown of it so far; its entities keep their colours.
     told: told how far it is.
-
-  Returns:
-    What there is to show.
   """
   began = time.perf_counter()
   known = board.known(marks, photo.pixels.shape[:2])
@@ -151,9 +131,7 @@ def segment(
 def how_far(progress: Progress, num_samples: int) -> tuple[float, str]:
   """Returns the share that is done, and a line that says it.
 
-  Args:
-    progress: samples drawn, close-ups after those of the whole photo.
-    num_samples: of the whole photo.
+  Close-ups are drawn after the `num_samples` of the whole photo.
   """
   drawn, total = progress.drawn, progress.total
   text = f'{min(drawn, num_samples)} of {num_samples} samples'
@@ -211,18 +189,16 @@ def write_files(
     Paths of the files, at last of a zip of the others.
   """
   parent.mkdir(parents=True, exist_ok=True)
-  for old in sorted(parent.iterdir(), key=lambda p: p.stat().st_mtime)[
-    : 1 - _KEPT_RESULTS
-  ]:
+  results = sorted(parent.iterdir(), key=os.path.getmtime)
+  for old in results[: 1 - _KEPT_RESULTS]:
     shutil.rmtree(old, ignore_errors=True)
   folder, stem = Path(tempfile.mkdtemp(dir=parent)), Path(shown.photo.name).stem
   made_with = {**made_with, **dataclasses.asdict(shown.options)}
   about = {'photo': shown.photo.name, 'made_with': made_with}
   outputs = files.Outputs(folder, KINDS)
   # Pictures for people are no larger than what the page shows.
-  record = files.write(
-    outputs, stem, shown.photo.pixels, at_full_size(shown), about
-  )
+  result = at_full_size(shown)
+  record = files.write(outputs, stem, shown.photo.pixels, result, about)
   files.write_together(outputs, [stem])
   names = [*itertools.chain(*record['files'].values()), 'coco.json']
   if shown.marks.done:

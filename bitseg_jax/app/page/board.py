@@ -7,6 +7,7 @@ appears before there is a new segmentation.
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,27 +33,17 @@ _MOST_POINTS = 2000  # of a stroke; what follows is left out
 
 
 class Mark(NamedTuple):
-  """A click, or a stroke drawn with the mouse.
+  """A click, or a stroke drawn with the mouse."""
 
-  Attributes:
-    entity: number of the entity that it belongs to, from 0.
-    points: (x, y) of its corners, in pixels; of a click one.
-  """
-
-  entity: int
-  points: tuple[tuple[int, int], ...]
+  entity: int  # that it belongs to, from 0
+  points: tuple[tuple[int, int], ...]  # (x, y) of its corners; of a click one
 
 
 class Marks(NamedTuple):
-  """All marks on a picture.
+  """All marks on a picture."""
 
-  Attributes:
-    done: marks, the oldest first.
-    active: entity that the next one belongs to; None for a new one.
-  """
-
-  done: tuple[Mark, ...] = ()
-  active: int | None = None
+  done: tuple[Mark, ...] = ()  # the oldest first
+  active: int | None = None  # that the next one belongs to; None: a new one
 
   @property
   def count(self) -> int:
@@ -132,10 +123,9 @@ def known(
   """Returns what the marks say, as Segmenter.segment takes it.
 
   Args:
-    marks: the marks.
-    size: height and width of the picture.
-    full: of the photo, if that is larger: of each of its blocks that are a
-      pixel of the picture the middle is marked.
+    marks, size: the marks, and height and width of the picture.
+    full: those of the photo, if it is larger: of its pixels that are one of the
+      picture, that in the middle is marked.
 
   Returns:
     int32 [h, w]: the number of the entity at each marked pixel, -1 elsewhere.
@@ -167,33 +157,25 @@ def letter(entity: int) -> str:
 def picture(
   overlay: np.ndarray, id_map: np.ndarray, confidence: np.ndarray
 ) -> str:
-  """Makes the HTML of a picture whose entities are named where one points.
+  """Returns HTML of a picture whose entities are named where one points.
 
   Args:
-    overlay: uint8 [h, w, 3], the segmentation in colours over the photo.
-    id_map: int [h, w], ids 0, ..., K - 1.
+    overlay, id_map: uint8 [h, w, 3] and int [h, w], ids 0, ..., K - 1.
     confidence: float [K].
-
-  Returns:
-    HTML that needs no other file.
   """
   height, width = id_map.shape
   jpeg = io.BytesIO()
   Image.fromarray(overlay).save(jpeg, 'JPEG', quality=90)
   data = base64.b64encode(jpeg.getvalue()).decode()
   shares = 100 * np.bincount(id_map.ravel()) / id_map.size
-  paths = [
-    ''.join(
-      f'M{"L".join(f"{x} {y}" for x, y in ring.tolist())}z'
-      for piece in pieces
-      for ring in piece
-    )
-    for pieces in polygons.trace(id_map)
-  ]
+  path = lambda pieces: ''.join(
+    f'M{"L".join(f"{x} {y}" for x, y in ring.tolist())}z'
+    for ring in itertools.chain(*pieces)
+  )
   groups = ''.join(
     f'<path class="entity" data-says="Entity {k + 1}: {shares[k]:.1f}% of the '
-    f'area, confidence {confidence[k]:.2f}" d="{path}"/>'
-    for k, path in enumerate(paths)
+    f'area, confidence {confidence[k]:.2f}" d="{path(pieces)}"/>'
+    for k, pieces in enumerate(polygons.trace(id_map))
   )
   return (
     '<div class="caption">Point at or tap an entity for its area and '
@@ -207,8 +189,7 @@ def colors(marks: Marks, id_map: np.ndarray, overlay: np.ndarray) -> str:
   """Returns CSS that gives each marked entity its colour in the picture.
 
   Args:
-    marks: those that the segmentation was made with.
-    id_map: int [h, w], the segmentation.
+    marks, id_map: int [h, w], the segmentation, and the marks it was made with.
     overlay: uint8 [h, w, 3], as it is shown.
   """
   first = {mark.entity: mark.points[0] for mark in reversed(marks.done)}

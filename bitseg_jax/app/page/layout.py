@@ -39,13 +39,11 @@ _OFFERED = {
 _PROGRESS = gr.Progress()  # gradio gives each call its own
 _DELETE_CACHE = (600, 3600)  # every so many seconds what is so old
 # Not 'share', which would send the picture to another machine.
-_PLAIN = {'show_label': False, 'buttons': ['download', 'fullscreen']}
+_BARE = {'show_label': False, 'interactive': False, 'buttons': []}
+_PLAIN = {**_BARE, 'buttons': ['download', 'fullscreen']}
 _PRIVATE = {'api_visibility': 'private'}  # a page, not a service
-_ONE_AT_A_TIME = {  # two at once would both be slower
-  'concurrency_limit': 1,
-  'concurrency_id': 'model',
-  **_PRIVATE,
-}
+# Two at once would both be slower.
+_ONE_AT_A_TIME = {'concurrency_limit': 1, 'concurrency_id': 'model', **_PRIVATE}
 
 
 def build(
@@ -83,22 +81,14 @@ def build(
           columns=len(actions.EXAMPLES),
           object_fit='cover',
           allow_preview=False,
-          interactive=False,
           elem_classes='examples',
-          show_label=False,
-          buttons=[],
+          **_BARE,
         )
         button = gr.Button('Segment', variant='primary')
         status = gr.HTML(elem_classes='status')
         with gr.Accordion('Settings', open=False, elem_classes='settings'):
           settings = _settings(segmenter)
-        preview = gr.Image(
-          visible=False,
-          interactive=False,
-          elem_classes='preview',
-          show_label=False,
-          buttons=[],
-        )
+        preview = gr.Image(visible=False, elem_classes='preview', **_BARE)
       with gr.Column(scale=3), gr.Tabs(elem_classes='results'):
         with gr.Tab('Result'):
           picture = gr.HTML(
@@ -120,14 +110,9 @@ def build(
             **_PLAIN,
           )
         with gr.Tab('Uncertainty') as uncertainty_tab:
-          uncertainty = gr.Image(interactive=False, **_PLAIN)
+          uncertainty = gr.Image(**_PLAIN)
         with gr.Tab('Files') as files_tab:
-          files = gr.File(
-            file_count='multiple',
-            interactive=False,
-            show_label=False,
-            elem_classes='files',
-          )
+          files = gr.Files(interactive=False, elem_classes='files')
     others = [samples, uncertainty, files]
     nothing = [None] * len(others)
 
@@ -148,25 +133,21 @@ def build(
       """The status, what is shown, the picture and the other tabs."""
       try:
         options = AnswerOptions(**dict(zip(_OFFERED, values, strict=True)))
-        far = told and (
-          lambda now: told(*actions.how_far(now, options.num_samples))
-        )
-        now = actions.segment(
-          segmenter, open_photo(), options, marked, before, far
-        )
+        far = lambda now: told(*actions.how_far(now, options.num_samples))
+        photo, far = open_photo(), far if told else None
+        now = actions.segment(segmenter, photo, options, marked, before, far)
       except ValueError as error:
         message = actions.note(str(error), bad=True)
-        kept = [gr.skip()] * (len(others) + 1)
-        return message, *kept[:1], gr.HTML(told=message), *kept[1:]
+        return message, gr.skip(), gr.HTML(told=message), *[gr.skip()] * 3
       message = actions.note(actions.summary(now))
-      board_ = gr.HTML(
+      seen = gr.HTML(
         board.picture(now.overlay, now.result.id_map, now.result.confidence),
         colors=board.colors(marked, now.matched, now.overlay),
         said=board.HINT,
         chips=board.chips(marked),
         told=message,
       )
-      return message, now, board_, *nothing
+      return message, now, seen, *nothing
 
     def run(path, before, marked, told=_PROGRESS, *values):
       told(0, 'starting')
@@ -194,42 +175,34 @@ def build(
 
     blocks.load(lambda: check(None)[0], None, status, **_PRIVATE)
     examples.select(choose, None, upload, **_PRIVATE)
-    answered = [status, shown, picture, *others]
+    given, answered = (
+      [shown, marks, *settings],
+      [status, shown, picture, *others],
+    )
+    silent = {'trigger_mode': 'multiple', 'show_progress': 'hidden'}
     segmenting = button.click(
       run,
-      [upload, shown, marks, *settings],
+      [upload, *given],
       answered,
       show_progress_on=[status],
       **_ONE_AT_A_TIME,
     )
     segmenting.then(None, js=_SHOW_RESULT, **_PRIVATE)
-    answering = picture.select(
-      mark,
-      [shown, marks],
-      [marks, picture],
-      trigger_mode='multiple',
-      show_progress='hidden',
-      **_PRIVATE,
-    ).then(
-      answer,
-      [shown, marks, *settings],
-      answered,
-      trigger_mode='multiple',
-      show_progress='hidden',
-      **_ONE_AT_A_TIME,
+    marking = picture.select(
+      mark, [shown, marks], [marks, picture], **silent, **_PRIVATE
+    )
+    answering = marking.then(
+      answer, given, answered, **silent, **_ONE_AT_A_TIME
     )
     # The answer to another photo must not appear in place of the new one's.
     reset = [status, preview, shown, marks, picture, *others]
     late = [segmenting, answering]
     upload.change(check, upload, reset, cancels=late, **_PRIVATE)
+    write = lambda now: actions.write_files(now, folder, made_with)
     for tab, make, output in (
       (samples_tab, actions.sample_pictures, samples),
       (uncertainty_tab, actions.uncertainty, uncertainty),
-      (
-        files_tab,
-        lambda now: actions.write_files(now, folder, made_with),
-        files,
-      ),
+      (files_tab, write, files),
     ):
       of_shown = lambda now, make=make: None if now is None else make(now)
       tab.select(of_shown, shown, output, **_PRIVATE)
