@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pillow_heif
-import tifffile
 from PIL import Image
 
 from bitseg_jax.data import outside
@@ -25,7 +24,6 @@ from bitseg_jax.data.outside import MAX_PIXELS, SourceError
 pillow_heif.register_heif_opener()
 # Large photos are expected, and of damaged ones our own line tells enough.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
 PHOTO_SUFFIXES = (
   *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.avif'),
@@ -172,6 +170,9 @@ def read_tiff(
     Its numbers [H, W] or [H, W, C] as stored, its EXIF orientation, and whether
     the largest number is black.
   """
+  import tifffile  # half a second that few photos need
+
+  logging.getLogger('tifffile').setLevel(logging.CRITICAL)
   with tifffile.TiffFile(io.BytesIO(content)) as file:
     if not len(file.pages):
       raise ValueError('no page in it')
@@ -181,8 +182,9 @@ def read_tiff(
       raise ValueError(f'of size {list(part.shape)}')
     try:
       pixels = part.asarray()
-    except ValueError as error:
-      if 'imagecodecs' not in str(error) or page:
+    except (ValueError, ImportError) as error:
+      lacking = isinstance(error, ImportError) or 'imagecodecs' in str(error)
+      if page or not lacking:
         raise
       pixels = _read_by_opencv(content)  # it knows the common compressions
     if part.axes == 'SYX':

@@ -83,6 +83,8 @@ def _read_image(path, colours, notes):
   content = outside.read_bytes(path)
   image = images.open_image(content, path)
   kind = image.format if image else 'TIFF'
+  if image and kind == 'TIFF' and image.tag_v2.get(259) in (6, 7):
+    kind = 'JPEG'
   if kind not in ('PNG', 'TIFF'):  # JPEG, whatever it is called, mixes ids
     raise SourceError(
       f'{path}: a {kind} file, which may not keep ids; export it as PNG'

@@ -6,7 +6,6 @@ decoded in images.py and labels.py.
 """
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -17,7 +16,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 MAX_PIXELS = 178_956_970  # of one image; Pillow's own limit
 MAX_ID = 2**31 - 2  # ids + 1 still fit in int32
@@ -167,7 +165,7 @@ def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
 
 
 def read_json(path: Path) -> Any:
-  """Reads a JSON file, of UTF-8 with or without a byte order mark.
+  """Reads a JSON file, of UTF-8 or UTF-16.
 
   Raises:
     SourceError: it is not whole JSON, or has numbers that are not finite.
@@ -176,7 +174,7 @@ def read_json(path: Path) -> Any:
   def refuse(word):
     raise ValueError(f'{word} is no number of JSON')
 
-  content = read_bytes(path).removeprefix(b'\xef\xbb\xbf')
+  content = read_bytes(path)
   with named(path, 'not whole JSON', 'replace the file'):
     return json.loads(content, parse_constant=refuse)
 
@@ -191,16 +189,6 @@ def read_lists(path: Path, keys: Sequence[str]) -> dict[str, list[dict]]:
       if not isinstance(entry, dict):
         raise SourceError(f'{path}: {key}[{i}] is {shown(entry)}, no object')
   return {key: content[key] for key in keys}
-
-
-def read_mat(path: Path, name: str) -> np.ndarray:
-  """Reads one variable of a MATLAB file, as scipy returns it."""
-  content = io.BytesIO(read_bytes(path))
-  with named(path, 'not a whole .mat file', 'download it again'):
-    found = scipy.io.loadmat(content, variable_names=[name])
-    if name not in found:
-      raise ValueError(f'no {name!r} in it')
-    return found[name]
 
 
 def read_array(path: Path) -> np.ndarray:

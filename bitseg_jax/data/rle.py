@@ -55,6 +55,8 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
     raise ValueError("has no 'segmentation'")
   if not isinstance(segmentation, list) or not segmentation:
     raise ValueError('the segmentation is neither polygons nor run lengths')
+  if not isinstance(segmentation[0], list):  # a single one, as some write it
+    segmentation = [segmentation]
   for polygon in segmentation:
     try:
       points = np.asarray(polygon)

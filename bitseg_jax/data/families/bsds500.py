@@ -1,8 +1,10 @@
 """Reads BSDS500 as its authors ship it (BSR/BSDS500/data)."""
 
+import io
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 
 from bitseg_jax.data import outside
 from bitseg_jax.data.outside import SourceError
@@ -26,9 +28,9 @@ def open_source(source_dir: str | Path) -> Source:
   source = Source({}, load_id_maps, problems=[], notes=[])
   seen: dict[str, str] = {}
   for split in SPLITS:
-    photos = _by_stem(root / 'images' / split, '.jpg')
-    labels = _by_stem(root / 'groundTruth' / split, '.mat')
-    for name in sorted(photos.keys() | labels.keys()):
+    photos = _stems(root / 'images' / split, '.jpg')
+    labels = _stems(root / 'groundTruth' / split, '.mat')
+    for name in sorted(photos | labels):
       photo = root / 'images' / split / f'{name}.jpg'
       label = root / 'groundTruth' / split / f'{name}.mat'
       if name not in labels:
@@ -40,7 +42,7 @@ def open_source(source_dir: str | Path) -> Source:
           f'{photo}: another photo of {seen[name]} has its name'
         )
       else:
-        item = Item(name, photos[name], (labels[name],))
+        item = Item(name, photo, (label,))
         source.splits.setdefault(split, []).append(item)
   if not source.splits:
     raise SourceError(
@@ -51,29 +53,17 @@ def open_source(source_dir: str | Path) -> Source:
 
 
 def load_id_maps(item: Item) -> list[np.ndarray]:
-  """Reads the id maps of one photo from its .mat file.
-
-  Args:
-    item: its only label is the .mat file.
-
-  Returns:
-    One int32 [H, W] per annotator: the file's id - 1, so -1 is unlabelled.
-
-  Raises:
-    SourceError: if the file is truncated or has another structure.
-  """
+  """Reads the id map of each annotator: the file's id - 1, so -1 is none."""
   path = item.labels[0]
-  cells = outside.read_mat(path, 'groundTruth')
-  with outside.named(path, 'not a BSDS500 annotation'):
-    found = [cell['Segmentation'][0, 0] for cell in cells.ravel()]
-  return [outside.check_ids(ids, path) - 1 for ids in found]
+  content = io.BytesIO(outside.read_bytes(path))
+  with outside.named(path, 'not a whole .mat file', 'download it again'):
+    found = scipy.io.loadmat(content, variable_names=['groundTruth'])
+    cells = found['groundTruth'].ravel()
+    id_maps = [cell['Segmentation'][0, 0] for cell in cells]
+  return [outside.check_ids(ids, path) - 1 for ids in id_maps]
 
 
-def _by_stem(directory: Path, suffix: str) -> dict[str, Path]:
+def _stems(directory, suffix):
   # iterdir raises if the directory may not be read; glob would find nothing.
   paths = directory.iterdir() if directory.is_dir() else ()
-  return {
-    path.stem: path
-    for path in paths
-    if path.suffix == suffix and not path.name.startswith('.')
-  }
+  return {p.stem for p in paths if p.suffix == suffix and p.name[0] != '.'}

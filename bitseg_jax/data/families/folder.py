@@ -20,6 +20,9 @@ from bitseg_jax.data.source import (
   split_at_random,
 )
 
+# By these names; the second are those of Pascal VOC, which CVAT exports.
+_FOLDERS = ('images', 'JPEGImages'), ('labels', 'SegmentationObject', 'masks')
+
 
 def open_source(
   source_dir: str | Path, connected: bool = False, ignore: Sequence[int] = ()
@@ -42,33 +45,33 @@ def open_source(
   Raises:
     SourceError: if images/ or labels/ is missing, or images/ has no photo.
   """
-  root = Path(source_dir)
-  for name in ('images', 'labels'):
-    if not (root / name).is_dir():
+  root, folders = Path(source_dir), []
+  for names in _FOLDERS:
+    found = [root / name for name in names if (root / name).is_dir()]
+    if not found:
       raise SourceError(
-        f'{root}: no {name}/ in it; --source wants images/*.jpg and '
+        f'{root}: no {names[0]}/ in it; --source wants images/*.jpg and '
         f'labels/*.png (or {" ".join(labels.SUFFIXES[1:])} of labelme, or '
         'labels/ANNOTATOR/*.png)'
       )
+    folders.append(found[0])
   photos: dict[str, list[Path]] = {}
-  for path in _files(root / 'images'):
+  images, annotations = folders
+  for path in _files(images):
     if _is_photo(path):
       photos.setdefault(plain_name(path.stem), []).append(path)
   if not photos:
-    raise SourceError(
-      f'{root / "images"}: no photo in it ({" ".join(PHOTO_SUFFIXES)})'
-    )
+    raise SourceError(f'{images}: no photo in it ({" ".join(PHOTO_SUFFIXES)})')
   problems: list[str] = []
   notes: list[str] = []
   splits = _make_splits(root, sorted(photos), problems, notes)
-  for place in _folders(root / 'images'):
+  for place in _folders(images):
     inside = [path for path in _files(place) if _is_photo(path)]
     if inside:
       problems.append(
-        f'{place}: {len(inside)} photos in a sub-folder; move them to '
-        f'{root / "images"}'
+        f'{place}: {len(inside)} photos in a sub-folder; move them to {images}'
       )
-  found, near = _find_labels(root / 'labels', photos.keys(), problems)
+  found, near = _find_labels(annotations, photos.keys(), problems)
   items: dict[str, list[Item]] = {}
   for split, names in splits.items():
     for name in names:
@@ -82,7 +85,7 @@ def open_source(
         items.setdefault(split, []).append(item)
       else:
         problems.append(
-          f'{path}: no {root / "labels" / name}.png for it'
+          f'{path}: no {annotations / name}.png for it'
           + (
             f', and {near[name]} is not read; export PNG, TIFF or .npy of ids, '
             'or JSON of labelme (of COCO: --dataset=coco_instances)'
@@ -156,9 +159,7 @@ def _find_labels(directory, names, problems):
       if start:
         near.setdefault(start, path)
       elif suffix in labels.SUFFIXES and suffix != '.json':
-        problems.append(
-          f'{path}: no photo of this name in {directory.parent / "images"}'
-        )
+        problems.append(f'{path}: no photo of this name')
     for name, paths in own.items():
       # labelme's may lie beside the PNG that was made of it.
       paths = [p for p in paths if p.suffix.lower() != '.json'] or paths

@@ -57,6 +57,14 @@ def test_labels_are_found_as_others_name_them(tmp_path, label):
     np.testing.assert_array_equal(reader[i]['id_maps'][0], expected)
 
 
+def test_folders_of_voc_are_read_as_cvat_exports_them(tmp_path):
+  make(tmp_path)
+  (tmp_path / 'images').rename(tmp_path / 'JPEGImages')
+  (tmp_path / 'labels').rename(tmp_path / 'SegmentationObject')
+  found = folder.open_source(tmp_path)
+  assert not found.problems and len(found.splits['train']) == 2
+
+
 def test_what_predict_writes_beside_its_labels_is_no_label(tmp_path):
   source = make(tmp_path, '{}_labels.png')
   for name in ('im0_overlay.png', 'im0_sample_1.png', 'im0.json'):
