@@ -244,8 +244,10 @@ def check_output(path: str, key: str) -> None:
     OSError: in one line, if they cannot be written there.
   """
   file = pathlib.Path(path)
-  if path and not file.parent.is_dir():
-    raise FileNotFoundError(f'--output={path}: its folder does not exist')
+  if path and not os.access(file.parent, os.W_OK):
+    raise FileNotFoundError(
+      f'--output={path}: its folder does not exist, or cannot be written to'
+    )
   try:
     # In this order: nothing else than plain files is opened.
     free = not os.path.lexists(file) or (

@@ -117,6 +117,8 @@ def _run(f):
       interrupts.install()  # jax has taken SIGTERM, on which training ends
     if not jax.process_index():
       output.mkdir(exist_ok=True)
+      if not os.access(output, os.W_OK):
+        raise PermissionError(f'{output} cannot be written to')
     results = evaluate.evaluate(config, workdir, output, plot_format=f.format)
     if jax.process_index():
       return 0

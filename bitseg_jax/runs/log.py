@@ -57,7 +57,7 @@ def progress_bar(
     disable=jax.process_index() > 0 or sys.stderr is None,
     smoothing=0,  # time left by the mean speed: steady
     # Seconds between updates, rarer in a log file than in a terminal.
-    mininterval=0.5 if sys.stderr.isatty() else 20,
+    mininterval=0.5 if sys.stderr and sys.stderr.isatty() else 20,
   )
 
 

@@ -7,10 +7,12 @@ import importlib
 import json
 import math
 import numbers
+import operator
 import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from bitseg_jax import codec as codecs
@@ -78,9 +80,6 @@ def to_config(settings: Settings) -> ConfigDict:
 def check(config: ConfigDict) -> None:
   """Checks each setting of a config, and that they fit together.
 
-  Args:
-    config: config of a run.
-
   Raises:
     ValueError: one line that names the settings that cannot work.
   """
@@ -145,77 +144,62 @@ def fit_warmup_and_decay(config: ConfigDict, named: Collection[str]) -> str:
   )
 
 
-def check_ranges(
-  config: ConfigDict, settings: Settings | None = None, prefix: str = ''
-) -> None:
+def check_ranges(config: ConfigDict) -> None:
   """Checks the type and the range of every value of a config.
-
-  Args:
-    config: the config, with nested sections.
-    settings: all settings, nested likewise; None is those of configs/base.py.
-    prefix: name of the section, for the error message.
 
   Raises:
     ValueError: one line with the setting, its value and its allowed values.
   """
-  settings = _settings() if settings is None else settings
-  unknown = sorted(map(str, set(config) - set(settings)))
-  missing = sorted(set(settings) - set(config))
-  if unknown or missing:
-    raise ValueError(
-      f'config.{prefix}{(unknown or missing)[0]} is '
-      + ('no setting; configs/base.py lists them' if unknown else 'missing')
-    )
-  for name, setting in settings.items():
-    value = config[name]
-    if isinstance(setting, Setting):
-      check_value(f'config.{prefix}{name}', value, setting)
-    elif isinstance(value, (ConfigDict, dict)):
-      check_ranges(value, setting, f'{prefix}{name}.')
-    else:
+  settings = dict(_each(_settings()))
+  nested = ConfigDict(config).to_dict()
+  found = set(flatten_dict(nested, keep_empty_nodes=True, sep='.'))
+  for name in sorted(found - set(settings)):
+    if any(other.startswith(f'{name}.') for other in settings):
       raise ValueError(
-        f'config.{prefix}{name} is {_shown(value)}, not a section'
+        f'config.{name} is {_shown(config[name])}, not a section'
       )
+    raise ValueError(f'config.{name} is no setting; configs/base.py lists them')
+  for name, setting in settings.items():
+    if name not in found:
+      raise ValueError(f'config.{name} is missing')
+    check_value(f'config.{name}', _at(config, name), setting)
 
 
 def check_value(name: str, value: Any, setting: Setting) -> None:
-  """Raises ValueError unless one value has the setting's type and range."""
-  if setting.of is None:
-    _check_one(name, value, type(setting.default), setting)
-    return
-  if not isinstance(value, (tuple, list)):
-    raise ValueError(f'{name} is {_shown(value)}; give a tuple, such as (1, 2)')
-  if setting.length not in (None, len(value)):
-    raise ValueError(
-      f'{name} is {tuple(value)!r}; give {setting.length} values'
-    )
-  for element in value:
-    _check_one(name, element, setting.of, setting, f' in {_shown(value)}')
-
-
-def _check_one(name, value, kind, setting, where=''):
-  """Checks one value, or one element of a tuple."""
-  wrong = f'{name} is {_shown(value)}{where}; it must be '
+  """Raises ValueError unless a value has the setting's type and range."""
+  values, where = [value], ''
+  if setting.of is not None:
+    if not isinstance(value, (tuple, list)):
+      raise ValueError(
+        f'{name} is {_shown(value)}; give a tuple, such as (1, 2)'
+      )
+    if setting.length not in (None, len(value)):
+      raise ValueError(
+        f'{name} is {tuple(value)!r}; give {setting.length} values'
+      )
+    values, where = value, f' in {_shown(value)}'
+  kind = setting.of or type(setting.default)
   accepted = {float: numbers.Real, int: numbers.Integral}.get(kind, kind)
-  # In Python True is an int, but it is no valid number here.
-  if not isinstance(value, accepted) or (
-    isinstance(value, bool) and kind is not bool
-  ):
-    raise ValueError(wrong + _KINDS[kind])
-  if setting.choices is not None and value not in setting.choices:
-    raise ValueError(wrong + f'one of {", ".join(map(str, setting.choices))}')
-  if kind not in (int, float):
-    return
-  # Not math.isfinite, which cannot take every whole number.
-  if not -math.inf < value < math.inf:
-    raise ValueError(wrong + 'finite')
-  for bound, holds, words in (
-    (setting.least, lambda b: value >= b, 'at least'),
-    (setting.most, lambda b: value <= b, 'at most'),
-    (setting.above, lambda b: value > b, 'over'),
-  ):
-    if bound is not None and not holds(bound):
-      raise ValueError(wrong + f'{words} {bound}')
+  choices = setting.choices
+  for value in values:
+    wrong = f'{name} is {_shown(value)}{where}; it must be '
+    # In Python True is an int, but it is no valid number here.
+    if not isinstance(value, accepted) or (
+      isinstance(value, bool) and kind is not bool
+    ):
+      raise ValueError(wrong + _KINDS[kind])
+    if choices is not None and value not in choices:
+      raise ValueError(wrong + f'one of {", ".join(map(str, choices))}')
+    # Not math.isfinite, which cannot take every whole number.
+    if kind in (int, float) and not -math.inf < value < math.inf:
+      raise ValueError(wrong + 'finite')
+    for bound, fails, words in (
+      (setting.least, operator.lt, 'at least'),
+      (setting.most, operator.gt, 'at most'),
+      (setting.above, operator.le, 'over'),
+    ):
+      if bound is not None and fails(value, bound):
+        raise ValueError(wrong + f'{words} {bound}')
 
 
 _KINDS = {
@@ -301,9 +285,6 @@ def _dataset_names(data):
 
 def without_paths(config: ConfigDict) -> dict[str, Any]:
   """Returns what of a run's config may leave the machine: no folder names.
-
-  Args:
-    config: of the run.
 
   Returns:
     Nested dict, as JSON gives it back; of datasets the last part of their path.
