@@ -7,9 +7,7 @@ each, or split over the neighbours that share it (FSDP).
 import contextlib
 import ctypes
 import functools
-import mmap
 import os
-import pathlib
 import socket
 import sys
 import threading
@@ -19,7 +17,6 @@ from typing import Any, NoReturn
 
 import jax
 import jax.experimental
-import jaxlib
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -27,7 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
 # Of XLA on CPU: which operations to leave to YNNPACK.
 _FUSION = 'xla_cpu_experimental_ynn_fusion_type'
-_FUSED = ('LIBRARY_FUSION_TYPE_DOT', 'LIBRARY_FUSION_TYPE_REDUCE')
+_FUSED = ((_FUSION, 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'),)
 _process = []  # number of the one that first computed
 _LOST = 30  # seconds without a sign of life after which JAX ends a process
 
@@ -237,12 +234,8 @@ def local_rows(mesh: Mesh, count: int) -> np.ndarray:
   They depend on the order of the devices in the mesh, which on TPU follows the
   topology, and need not be contiguous.
 
-  Args:
-    mesh: the mesh.
-    count: rows of the batch, B.
-
   Returns:
-    int [local B], ascending.
+    int [local B], ascending, of the numbers below count.
   """
   spans = split_on(mesh).addressable_devices_indices_map((count,)).values()
   return np.unique([np.arange(count)[span] for span in spans])
@@ -285,10 +278,10 @@ def local_part(array: jax.Array) -> np.ndarray:
   """The rows of a batch that lie on this process, as `local_rows` orders them.
 
   Args:
-    array: [B, ...], rows split over all devices, see split_on.
+    array: [B, ...], rows split over all devices.
 
   Returns:
-    The array [local B, ...] on the host.
+    [local B, ...] on the host.
   """
   shards = {
     shard.index[0].start or 0: shard for shard in array.addressable_shards
@@ -328,33 +321,24 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
   JAX takes options for whole programs alone: what is jitted with some cannot be
   called within another jitted function.
 
-  Args:
-    mesh: devices that the program is compiled for.
-
   Returns:
     The options by name; None where there is nothing to change: on other
     devices, with a jaxlib without that choice, or if XLA_FLAGS makes it.
   """
   on_cpu = mesh.devices.flat[0].platform == 'cpu'
   chosen = _FUSION in os.environ.get('XLA_FLAGS', '')
-  if not on_cpu or chosen or not _jaxlib_knows(_FUSION, *_FUSED):
-    return None
-  return {_FUSION: ','.join(_FUSED)}
+  return dict(_FUSED) if on_cpu and not chosen and _xla_knows(_FUSED) else None
 
 
 @functools.cache
-def _jaxlib_knows(*names):
-  """Whether the names occur in jaxlib: an unknown option would be an error."""
-  folder = pathlib.Path(jaxlib.__file__).parent
-  libraries = [*folder.glob('libjax_common.*'), *folder.glob('xla_extension.*')]
-  for library in libraries:
-    with (
-      open(library, 'rb') as file,
-      mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-    ):
-      if all(text.find(name.encode()) >= 0 for name in names):
-        return True
-  return False
+def _xla_knows(options):
+  """Whether the compiler takes options; some of jaxlib's do not know all."""
+  try:
+    program = jax.jit(lambda x: -x, compiler_options=dict(options))
+    program.lower(0.0).compile()
+  except jax.errors.JaxRuntimeError:
+    return False
+  return True
 
 
 def compile_ahead(

@@ -166,20 +166,19 @@ def test_the_compiler_takes_the_options_and_computes_the_same(mesh):
 def test_nothing_is_chosen_against_the_user_or_an_older_jaxlib(
   mesh, monkeypatch
 ):
-  monkeypatch.setattr(devices, '_jaxlib_knows', lambda *names: True)
+  monkeypatch.setattr(devices, '_xla_knows', lambda options: True)
   assert devices.compiler_options(mesh)
   with monkeypatch.context() as patch:
     patch.setenv(
       'XLA_FLAGS', f'--{next(iter(devices.compiler_options(mesh)))}='
     )
     assert devices.compiler_options(mesh) is None
-  monkeypatch.setattr(devices, '_jaxlib_knows', lambda *names: False)
+  monkeypatch.setattr(devices, '_xla_knows', lambda options: False)
   assert devices.compiler_options(mesh) is None
 
 
-def test_what_jaxlib_knows_is_found_in_its_library():
-  assert devices._jaxlib_knows('xla_cpu_enable_fast_math')
-  assert not devices._jaxlib_knows('xla_cpu_no_such_option_at_all')
+def test_what_the_compiler_does_not_know_is_found_out():
+  assert not devices._xla_knows((('xla_cpu_no_such_option', 'false'),))
 
 
 @pytest.fixture
