@@ -231,9 +231,14 @@ def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
       raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
     key = as_key(keys[0])
     masks.setdefault(_key(named.get(key, key)), []).append(mask)
+  by_name = defaultdict(list)  # whatever folders other programs put before it
+  for key in {*masks, *sizes}:
+    by_name[_key(PurePosixPath(key).name)].append(key)
   found, owners = {}, {}
   for name in names:
-    for key in dict.fromkeys((_key(name), _key(PurePosixPath(name).name))):
+    short = _key(PurePosixPath(name).name)
+    alone = by_name[short] if len(by_name[short]) == 1 else []
+    for key in dict.fromkeys((_key(name), short, *alone)):
       # An image that is listed without masks has none.
       if key in masks or key in sizes:
         _check_owner(owners, key, name, f'{path}: {key}')

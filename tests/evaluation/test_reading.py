@@ -341,6 +341,20 @@ def test_results_that_number_their_images_are_found_by_name(tmp_path):
     assert (ids[0] == 0).nonzero()[0].tolist() == [i]
 
 
+@pytest.mark.parametrize('folder', ['/home/me/', 'C:\\me\\', 'images/'])
+def test_folders_that_other_programs_put_before_names_do_not_matter(
+  tmp_path, folder
+):
+  path = tmp_path / 'coco.json'
+  names = '12', '13'
+  masks = [box(0, 0, file_name=f'{folder}{name}.JPG') for name in names]
+  path.write_text(json.dumps(masks))
+  assert list(reading.find(path, [*names, '14'])) == list(names)
+  masks += [box(0, 0, file_name='other/12.jpg')]  # which of both?
+  path.write_text(json.dumps(masks))
+  assert list(reading.find(path, names)) == ['13']
+
+
 def test_two_images_of_one_name_are_refused(tmp_path):
   path = tmp_path / 'rle.json'
   images = [
