@@ -274,20 +274,17 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   parts, mesh = build.build(config), devices.make_mesh(config.train.fsdp)
   _, optimizer = build.make_optimizer(config)
   state = build.make_state(parts, optimizer, mesh)[0](jax.random.key(0))
-  photos, *z_t_and_t = devices.put_batch(network_inputs(parts, count), mesh)
+  photos, z_t, t = devices.put_batch(network_inputs(parts, count), mesh)
   options, flops = devices.compiler_options(mesh), work(config)
   encode = jax.jit(parts.encode, compiler_options=options)
   denoise = jax.jit(parts.denoise, compiler_options=options)
-  seen = encode(state.params, photos)
-  z_t, t = z_t_and_t
-  rows = [
-    (f'{what}: work', flops[what] / 1e9, 'GFLOP/image')
-    for what in ('encode', 'denoise')
-  ]
-  took = seconds(lambda: encode(state.params, photos))
-  rows += _rate('encode', 'images', count, took, flops['encode'], peak)
-  took = seconds(lambda: denoise(state.params, z_t, seen, t))
-  rows += _rate('denoise', 'images', count, took, flops['denoise'], peak)
+  seen, rows = encode(state.params, photos), []
+  for what, call in {
+    'encode': lambda: encode(state.params, photos),
+    'denoise': lambda: denoise(state.params, z_t, seen, t),
+  }.items():
+    rows.append((f'{what}: work', flops[what] / 1e9, 'GFLOP/image'))
+    rows += _rate(what, 'images', count, seconds(call), flops[what], peak)
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
 
   def step():

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import logging
-import math
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -320,11 +319,11 @@ def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
     rank = -len(pixels[-1])
     if order == 'score' and scored:
       rank = mask.get('score', mask.get('predicted_iou'))
-      # Among numbers that are not finite there is no order.
-      if type(rank) not in (int, float) or not -math.inf < rank < math.inf:
+      # Not finite numbers have no order, and huge ones are a mistake.
+      if type(rank) not in (int, float) or not abs(rank) < 2**53:
         raise SourceError(
-          f'{where}: mask {i} has the score {shown(rank)}, no finite number; '
-          'give it one, or --order=area'
+          f'{where}: mask {i} has the score {shown(rank)}, no number to sort '
+          'by; give it one, or --order=area'
         )
     ranks.append(rank)
   # The lowest is painted first; of equals, the first one is painted last.

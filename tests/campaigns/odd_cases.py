@@ -318,7 +318,7 @@ def _of_data(root):
     ['prepare', '--dataset=none', '--source=x', '--output=x'],
     ['prepare', '--describe', f'--output={root}'],
     ['score', '--data=x', '--split=val', '--predictions=x'],
-    ['score', '--data=x', '--split=val', '--predictions=x', '--shard=0/2'],
+    ['score', '--data=x', '--split=val', '--predictions=x', '--ignore=x'],
     ['sweep', '--sweep='],
     ['sweep', '--sweep=none'],
     ['sweep', '--sweep=table3', '--seeds=a'],
