@@ -45,6 +45,17 @@ def test_ids_of_every_width_are_read(tmp_path, suffix, dtype, factor):
   np.testing.assert_array_equal(found, IDS * factor)
 
 
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_colours_are_ids_of_24_bits(tmp_path, suffix):
+  ids = IDS * 70_001
+  colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+  save(tmp_path / f'a{suffix}', colours.astype(np.uint8))
+  np.testing.assert_array_equal(labels.read_label(tmp_path / f'a{suffix}'), ids)
+  opaque = np.dstack([colours, np.full(ids.shape, 255)]).astype(np.uint8)
+  save(tmp_path / 'b.png', opaque)
+  np.testing.assert_array_equal(labels.read_label(tmp_path / 'b.png'), ids)
+
+
 @pytest.mark.parametrize('options', [{}, {'photometric': 'miniswhite'}])
 def test_ids_of_a_tiff_are_the_numbers_stored(tmp_path, options):
   for dtype in (np.uint8, np.uint16):
@@ -220,6 +231,13 @@ def test_files_that_hold_no_ids_are_refused(
   Image.fromarray(pixels).save(tmp_path / name, kind)
   with pytest.raises(SourceError, match=reason):
     labels.read_label(tmp_path / name)
+
+
+def test_jpeg_within_tiff_holds_no_ids(tmp_path):
+  image = Image.fromarray(IDS.astype(np.uint8))
+  image.save(tmp_path / 'a.tif', compression='jpeg')
+  with pytest.raises(SourceError, match='a JPEG file'):
+    labels.read_label(tmp_path / 'a.tif')
 
 
 def test_a_stack_of_ids_is_refused(tmp_path):

@@ -123,8 +123,8 @@ def prepare(
     print(
       f'part {part[0]} of {part[1]} is done: '
       f'{sum(about["items"] for _, _, about in shards)} items, of which {bad} '
-      'will be left out; the same command without --shard writes the dataset '
-      'once all parts are done'
+      'will be left out; once all parts are done, run the same command without '
+      '--shard to write the dataset'
     )
     return 0
   about = {'dataset': dataset, 'options': options}

@@ -189,18 +189,6 @@ def test_folder_keeps_annotators_wide_ids_and_palettes(tmp_path):
     np.testing.assert_array_equal(id_map, compact(ids))
 
 
-def test_colours_are_ids_of_24_bits(tmp_path):
-  ids = draw_ids(1).astype(int) * 70_001
-  colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
-  save_photo(tmp_path / 'in/images/a.png')
-  save_label(tmp_path / 'in/labels/a.png', colours.astype(np.uint8))
-  opaque = np.dstack([colours, np.full((H, W), 255)]).astype(np.uint8)
-  save_label(tmp_path / 'in/labels/bob/a.png', opaque)
-  assert run(tmp_path / 'in', tmp_path / 'out') == 0
-  for id_map in read_all(tmp_path / 'out')['a']['id_maps']:
-    np.testing.assert_array_equal(id_map, compact(ids))
-
-
 def test_semantic_maps_are_cut_into_connected_parts(tmp_path):
   semantic = np.array(
     [
@@ -342,12 +330,6 @@ def bad_truncated_photo(root):
   return 'images/b.png'
 
 
-def bad_truncated_label(root):
-  path = root / 'labels/b.png'
-  path.write_bytes(path.read_bytes()[:60])
-  return 'labels/b.png'
-
-
 def bad_size(root):
   save_label(root / 'labels/b.png', draw_ids(1, height=W, width=H))
   return 'labels/b.png'
@@ -361,11 +343,6 @@ def bad_missing_label(root):
 def bad_duplicate(root):
   save_photo(root / 'images/b.jpg')
   return 'images/b.jpg'
-
-
-def bad_colour_label(root):
-  save_label(root / 'labels/b.png', np.zeros((H, W, 3), np.uint8))
-  return 'labels/b.png'
 
 
 def bad_deep_colour_label(root):
@@ -676,17 +653,6 @@ def test_seeded_split_is_whole_disjoint_and_stable(tmp_path):
   }
   assert sorted(i.name for v in first.splits.values() for i in v) == names
   assert 'seed 0' in first.notes[0]
-
-
-def test_lists_choose_the_split(tmp_path):
-  source = make_folder(tmp_path)
-  (source / 'train.txt').write_text('images/a.png\n\nc\n')
-  (source / 'val.txt').write_text('d.png\n')
-  opened = folder.open_source(source)
-  found = {s: [i.name for i in items] for s, items in opened.splits.items()}
-  assert found == {'train': ['a', 'c'], 'val': ['d']}
-  assert opened.problems == []
-  assert opened.notes[0].startswith('1 of 4 photos are in none of')
 
 
 def test_door_works_where_tensorflow_cannot_be_imported(tmp_path):
