@@ -25,14 +25,13 @@ def ddpm_step(
   logsnr_s: jax.Array,
   variance: str = 'large',
 ) -> jax.Array:
-  """Draws z_s from p(z_s | z_t, x = x_hat) for s < t.
+  """Draws z_s from p(z_s | z_t, x = x_hat) for s < t (Ho et al. 2020).
 
   Args:
     z_t: noisy codes at t, float [..., C].
     x_hat: predicted clean codes, shape of z_t.
     noise: standard normal noise, shape of z_t.
-    logsnr_t: logsnr at t, broadcasts against z_t.
-    logsnr_s: logsnr at s, above logsnr_t, broadcasts against z_t.
+    logsnr_t, logsnr_s: logsnr at t and, above it, at s; broadcast against z_t.
     variance: 'large' (sigma_t^2 c) or 'small' (sigma_s^2 c), with
       c = 1 - SNR_t / SNR_s.
 
@@ -42,10 +41,7 @@ def ddpm_step(
   Raises:
     ValueError: if variance is unknown.
   """
-  if variance not in VARIANCES:
-    raise ValueError(
-      f'unknown variance {variance!r}; choose one of {", ".join(VARIANCES)}'
-    )
+  _check('variance', variance, VARIANCES)
   ratio = jnp.exp(logsnr_t - logsnr_s)  # SNR_t / SNR_s
   c = -jnp.expm1(logsnr_t - logsnr_s)
   alpha_s = alpha_of(logsnr_s)
@@ -57,17 +53,7 @@ def ddpm_step(
 def ddim_step(
   z_t: jax.Array, x_hat: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array
 ) -> jax.Array:
-  """Moves z_t to s, keeping x_hat and the noise that it implies.
-
-  Args:
-    z_t: noisy codes at t, float [..., C].
-    x_hat: predicted clean codes, shape of z_t.
-    logsnr_t: logsnr at t, broadcasts against z_t.
-    logsnr_s: logsnr at s, broadcasts against z_t.
-
-  Returns:
-    z_s, shape of z_t.
-  """
+  """Moves z_t to s, keeping x_hat and its noise; arguments as of ddpm_step."""
   eps = diffusion.to_eps(x_hat, z_t, alpha_of(logsnr_t), sigma_of(logsnr_t))
   return diffusion.q_sample(x_hat, eps, alpha_of(logsnr_s), sigma_of(logsnr_s))
 
@@ -82,20 +68,12 @@ def dpmpp_step(
 ) -> jax.Array:
   """Moves z_t to s, extrapolating x_hat from the step before.
 
-  With x_before = x_hat this is ddim_step.
+  With x_before = x_hat it is ddim_step (Lu et al. 2022, DPM-Solver++(2M)).
 
   Args:
-    z_t: noisy codes at t, float [..., C].
-    x_hat: clean codes predicted at t, shape of z_t.
+    z_t, x_hat, logsnr_t, logsnr_s: as of ddpm_step.
     x_before: clean codes predicted one step before, at a larger t.
-    logsnr_t: logsnr at t, broadcasts against z_t.
-    logsnr_s: logsnr at s, broadcasts against z_t.
-    logsnr_before: logsnr at the time of x_before, at most logsnr_t.
-
-  Returns:
-    z_s, shape of z_t.
-
-  Source: DPM-Solver++(2M), Lu et al. 2022, algorithm 2.
+    logsnr_before: logsnr at that time, at most logsnr_t.
   """
   last = jnp.maximum(logsnr_t - logsnr_before, 1e-6)
   ahead = x_hat + (logsnr_s - logsnr_t) / (2 * last) * (x_hat - x_before)
@@ -221,8 +199,7 @@ def sample(
     key: a PRNG key, or B keys, of which a sample depends on its own alone.
     shape: (B, H, W, C).
     schedule: the noise schedule that the network was trained with.
-    num_steps: at least 1. Each step calls denoise_fn once, 'heun' twice in all
-      but the last.
+    num_steps: at least 1; each calls denoise_fn once, but for 'heun'.
     method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
     variance: variance of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; in padding (False) x_hat is held at 0.
@@ -238,17 +215,12 @@ def sample(
   """
   if num_steps < 1:
     raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
-  if method not in METHODS:
-    raise ValueError(
-      f'unknown method {method!r}; choose one of {", ".join(METHODS)}'
-    )
+  _check('method', method, METHODS)
   keys = _one_key_per_sample(key, shape[0])
 
   def noise(i):
-    draw = lambda k: jax.random.normal(
-      jax.random.fold_in(k, i), shape[1:], jnp.float32
-    )
-    return jax.vmap(draw)(keys)
+    of_one = lambda key: jax.random.normal(key, shape[1:], jnp.float32)
+    return jax.vmap(lambda key: of_one(jax.random.fold_in(key, i)))(keys)
 
   def predict(z_t, t):
     x_hat = denoise_fn(z_t, jnp.full(shape[0], t, jnp.float32))
@@ -259,14 +231,20 @@ def sample(
   z, first = noise(num_steps), jnp.float32(1)
   if start is not None:
     x, first = start
-    noised = diffusion.q_sample(
-      x, z, schedule.alpha(first), schedule.sigma(first)
-    )
+    alpha, sigma = schedule.alpha(first), schedule.sigma(first)
+    noised = diffusion.q_sample(x, z, alpha, sigma)
     z = jnp.where(first < 1, noised, z)  # alpha is small at t = 1, but not 0
   time = lambda i: first * jnp.asarray(i, jnp.float32) / num_steps
   return METHODS[method](
     predict, z, num_steps, time, schedule.logsnr, noise, variance
   )
+
+
+def _check(kind, name, choices):
+  if name not in choices:
+    raise ValueError(
+      f'unknown {kind} {name!r}; choose one of {", ".join(choices)}'
+    )
 
 
 def _one_key_per_sample(key, count):
