@@ -84,7 +84,7 @@ profile() {
 }
 
 train() {
-  local default="--config=universal_small --config.data.image_size=128 \
+  local default="--config=photos --config.init_from=photos \
     --config.model.dtype=bfloat16 --config.train.batch_size=256 \
     --config.train.num_steps=100000"
   echo "== train"
