@@ -12,6 +12,7 @@ clicks.json.
 import time
 from pathlib import Path
 
+import grain
 import numpy as np
 from absl import flags
 
@@ -20,7 +21,7 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import clicks
-from bitseg_jax.runs import build, weights
+from bitseg_jax.runs import weights
 from bitseg_jax.runs.log import write_json
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
@@ -62,7 +63,7 @@ def main() -> None:
   """Clicks, prints the table and writes the results."""
   f = flags.FLAGS
   source = splits.open_split(f.data, f.split)
-  source = build.Subset(source, range(0, len(source), f.every))
+  source = grain.MapDataset.source(source)[:: f.every]
   output = Path(f.output)
   output.mkdir(parents=True, exist_ok=True)
   checkpoint = f.checkpoint or weights.DEFAULT

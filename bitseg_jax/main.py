@@ -123,8 +123,14 @@ def _run(f):
     if jax.process_index():
       return 0
     print(reports.format_results(results))
-    print(build.tell_scored(config))
-    several = '_*' if len(config.data.dirs) > 1 else ''
+    data = config.data
+    names = ', '.join(data.dirs or [data.dir])
+    print(
+      f'scored: {data.eval_split} of {names}'
+      if data.source == 'tfds'
+      else f'scored: held-out {data.source} scenes'
+    )
+    several = '_*' if len(data.dirs) > 1 else ''
     print(
       f'results: {output}/results.json  gallery: {output}/gallery{several}.png'
     )

@@ -341,10 +341,9 @@ def open_sources(
       num_annotators = 1 if split == 'train' else 8
       settings = count, data.image_size, num_annotators, config.seed
       scenes = AmbiguousScenes(*settings)
-    held_out = range(data.num_eval_scenes)
-    rest = range(data.num_eval_scenes, count)
-    subset = Subset(scenes, held_out if split == 'eval' else rest)
-    return {data.source: subset}
+    scenes, held_out = grain.MapDataset.source(scenes), data.num_eval_scenes
+    scenes = scenes[:held_out] if split == 'eval' else scenes[held_out:]
+    return {data.source: scenes}
   name, wanted_side = data.eval_split, 0
   if split == 'train':
     # Photos must be larger, because their crops are resized to image_size.
@@ -392,14 +391,6 @@ def evaluated(
   return config
 
 
-def tell_scored(config: ConfigDict) -> str:
-  """Says which data an evaluation scores, in one line."""
-  data = config.data
-  if data.source != 'tfds':
-    return f'scored: held-out {data.source} scenes'
-  return f'scored: {data.eval_split} of {", ".join(data.dirs or [data.dir])}'
-
-
 def tell_overflow(config: ConfigDict) -> list[str]:
   """Says of which prepared datasets not every annotation fits the codes.
 
@@ -423,17 +414,3 @@ def tell_overflow(config: ConfigDict) -> list[str]:
         'merged into their neighbours'
       )
   return lines
-
-
-class Subset:
-  """The records of a source at the given indices, in that order."""
-
-  def __init__(self, source: Sequence, indices: Sequence[int]):
-    self._source = source
-    self._indices = indices
-
-  def __len__(self) -> int:
-    return len(self._indices)
-
-  def __getitem__(self, index: int) -> Any:
-    return self._source[self._indices[index]]
