@@ -29,7 +29,7 @@ _BASE_COLORS = """
 """
 _NUM_COLORS = 40  # more than people tell apart, enough to leave a choice
 _CLEAR = 25  # CIEDE2000, at which neighbours are told apart at once
-_GREY, _HATCH = 52, 84
+_GREY, _HATCH = 52, 32
 
 # Of doubt, from little to much: ColorBrewer's YlOrRd.
 _HEAT = np.array([(255, 237, 160), (254, 178, 76), (240, 59, 32), (128, 0, 38)])
@@ -122,10 +122,9 @@ def _regions(id_map):
     raise ValueError(
       f'an id map must be integers [H, W], but is {id_map.dtype} {id_map.shape}'
     )
-  ids, first, ranks, sizes = np.unique(
-    id_map, return_index=True, return_inverse=True, return_counts=True
-  )
-  ranks = ranks.reshape(id_map.shape)
+  ranks, ids = relabel.compact(id_map)
+  sizes, first = np.bincount(ranks.ravel()), np.zeros(len(ids), int)
+  first[ranks.ravel()[::-1]] = np.arange(ranks.size)[::-1]  # the last one stays
   here, right = ranks[:, :-1], ranks[:, 1:]
   sides = (here, right), (ranks[1:], ranks[:-1])
   sides += (here[1:], right[:-1]), (right[1:], here[:-1])
@@ -154,14 +153,11 @@ def colorize(
   Returns:
     uint8 [H, W, 3].
   """
-  chosen = entity_colors(id_map, colors)
-  y, x = np.indices(id_map.shape)
-  hatched = np.where((x + y) % 6 < 2, _HATCH, _GREY)
-  picture = np.repeat(hatched[..., None], 3, axis=-1).astype(np.uint8)
-  labelled = id_map != IGNORE_ID
-  ranks, ids = relabel.compact(id_map[labelled])
-  table = np.array([chosen[i] for i in ids.tolist()], np.uint8).reshape(-1, 3)
-  picture[labelled] = table[ranks]
+  chosen = entity_colors(id_map, colors) | {IGNORE_ID: (_GREY,) * 3}
+  ranks, ids = relabel.compact(id_map)
+  picture = np.array([chosen[i] for i in ids.tolist()], np.uint8)[ranks]
+  y, x = np.nonzero(id_map == IGNORE_ID)
+  picture[y, x] += ((x + y) % 6 < 2).astype(np.uint8)[:, None] * _HATCH
   return picture
 
 
@@ -305,10 +301,11 @@ def doubt(image: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
 
 def _heat(below, share):
   """Lays the colours of shares [h, w] over [h, w, 1], the more the more."""
-  stops = np.linspace(0, 1, len(_HEAT))
-  heat = np.stack([np.interp(share, stops, c) for c in _HEAT.T], axis=-1)
-  opacity = np.clip(1.3 * share, 0, 0.9)[..., None]
-  picture = (1 - opacity) * below + opacity * heat
+  levels, stops = np.linspace(0, 1, 256), np.linspace(0, 1, len(_HEAT))
+  heat = np.stack([np.interp(levels, stops, c) for c in _HEAT.T], axis=-1)
+  opacity = np.clip(1.3 * levels, 0, 0.9)[:, None]
+  level = np.round(255 * share).astype(np.uint8)
+  picture = (1 - opacity)[level] * below + (opacity * heat)[level]
   return np.round(picture).astype(np.uint8)
 
 
