@@ -68,13 +68,8 @@ def geojson(
 ) -> dict[str, Any]:
   """Returns a FeatureCollection, as QuPath and programs for maps read it.
 
-  Args:
-    segments: as from `trace`.
-    described: properties of each.
-
-  Returns:
-    One Feature for each segment: a Polygon, or a MultiPolygon if it lies in
-    several pieces, whose holes are inner rings.
+  Each segment, as from `trace`, with its properties, is one Feature: a Polygon,
+  or a MultiPolygon if it lies in several pieces, whose holes are inner rings.
   """
   features = []
   for pieces, properties in zip(segments, described, strict=True):
@@ -109,18 +104,11 @@ def labelme(
     image_path: of the photo, relative to the file.
     size: height and width of the photo.
   """
+  shape = {'label': 'entity', 'shape_type': 'polygon', 'flags': {}}
   shapes = [
-    {
-      'label': 'entity',
-      'points': _inset(_joined(piece)).round(2).tolist(),
-      'group_id': number,
-      'description': '',
-      'shape_type': 'polygon',
-      'flags': {},
-      'mask': None,
-    }
+    {**shape, 'group_id': number, 'points': points.round(2).tolist()}
     for number, pieces in enumerate(segments, 1)
-    for piece in pieces
+    for points in (_inset(_joined(piece)) for piece in pieces)
   ]
   return {
     'version': '5.5.0',

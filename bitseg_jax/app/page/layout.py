@@ -217,7 +217,7 @@ def _settings(segmenter):
     setting = AnswerOptions.__dataclass_fields__[name].metadata['setting']
     value = sampler[name] if value is None else value
     about = {
-      'label': name.replace('_', ' ').capitalize(),
+      'label': name.removeprefix('num_').replace('_', ' ').capitalize(),
       'info': setting.meaning[0].upper() + setting.meaning[1:] + '.',
     }
     if choices:
