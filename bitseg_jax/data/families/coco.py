@@ -221,6 +221,10 @@ def _list_panoptic(root, path, source):
           crowds.add(number)
       label = Png(png, frozenset(numbers), frozenset(crowds))
       items[name] = Item(name, photo, (label,))
+  used = {_key(one.get('image_id')) for one in content['annotations']}
+  if ids.keys() - used:
+    number = len(ids.keys() - used)
+    source.notes.append(f'{path}: {number} images without labels are left out')
   return items
 
 
@@ -239,7 +243,7 @@ def _list_instances(root, path, source):
         raise ValueError(f'another photo is called {name}')
       items[name] = Item(name, found, (masks,))
   if empty:
-    source.notes.append(f'{path}: {empty} images without masks are left out')
+    source.notes.append(f'{path}: {empty} images without labels are left out')
   return items
 
 

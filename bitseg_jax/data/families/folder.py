@@ -188,16 +188,17 @@ def _make_splits(root, names, problems, notes):
   for split, path in lists.items():
     listed = set()
     for line in read_lines(path):
-      # Lists may give the folder and the suffix, as photo names do not.
-      name = line.replace('\\', '/').rpartition('/')[2]
-      name = unicodedata.normalize('NFC', name)
-      ways = name, name.rpartition('.')[0]
-      ways = *ways, *(way.casefold() for way in ways)
+      # Lists may give folder and suffix, as photo names do not, or two columns.
+      line = unicodedata.normalize('NFC', line.replace('\\', '/'))
+      ways = [line, re.split(r'[\s,;]', line)[0]]
+      ways = [way.rpartition('/')[2] for way in ways]
+      ways = [part for way in ways for part in (way, way.rpartition('.')[0])]
+      ways += [way.casefold() for way in ways]
       found = next((known[way] for way in ways if way in known), None)
       if found:
         listed.add(found)
       else:
-        problems.append(f'{path}: lists {name}, and there is no such photo')
+        problems.append(f'{path}: lists {ways[0]}, and there is no such photo')
     splits[split] = sorted(listed)
   counts = Counter(name for listed in splits.values() for name in listed)
   files = ', '.join(path.name for path in lists.values())

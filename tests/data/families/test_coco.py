@@ -278,6 +278,15 @@ def test_an_id_of_two_images_is_named_and_neither_is_taken(tmp_path):
   assert "one id to '001.jpg' and to '002.jpg'" in problem
 
 
+def test_images_without_labels_are_counted(tmp_path):
+  make_tree(tmp_path)
+  path = tmp_path / 'annotations/panoptic_train2017.json'
+  edit(path, lambda content: content['annotations'].pop())
+  source = coco.open_panoptic(tmp_path)
+  assert len(source.splits['train']) == 2 and not source.problems
+  assert '1 images without labels are left out' in source.notes[0]
+
+
 def test_names_may_differ_by_folder_and_be_equal_in_two_splits(tmp_path):
   for split in ('train', 'val'):
     path = tmp_path / f'panoptic_{split}.json'

@@ -107,6 +107,7 @@ def test_two_labels_of_one_photo_are_refused(tmp_path):
     b'\xef\xbb\xbfimages\\caf\xc3\xa9.jpg\r\nIM1.JPG\r\n',
     'C:\\data\\café.png\r\nim1\r\n'.encode('utf-16'),
     'café.jpg\nim1'.encode('cp1252'),
+    'images/café.jpg labels/café.png\nim1.jpg,im1.png'.encode(),
     unicodedata.normalize('NFD', './café\n./im1\n').encode(),
   ],
 )
