@@ -5,6 +5,7 @@ share of it tells how efficient a program is, whatever the machine.
 """
 
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, devices
+from bitseg_jax.runs import build, devices, weights
 from bitseg_jax.training.step import make_step
 
 _COLLECTIVES = (
@@ -324,7 +325,9 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   rows = _rate('sample', 'samples', count, took, flops, peak)
   if traces:
     _trace(lambda: program(*args), f'{traces}/sample')
-  segmenter = Segmenter(parts, params, config.sample)
+  with tempfile.TemporaryDirectory() as folder:
+    weights.save(f'{folder}/model', params, config)
+    segmenter = Segmenter.load(f'{folder}/model')
   photo = ProceduralScenes(1, 512, 12)[0]['image']
   seeds = iter(range(1000))  # or a photo's samples would be kept
   segment = lambda: segmenter.segment(photo, 8, seed=next(seeds)).id_map
