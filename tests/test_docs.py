@@ -40,6 +40,13 @@ def test_every_link_leads_somewhere(page):
       assert anchor in anchors, f'{page} links to {target}'
 
 
+def test_every_picture_is_shown():
+  shown = ''.join(page.read_text() for page in PAGES)
+  for kind in 'png', 'jpg', 'svg':
+    for picture in pathlib.Path('docs').rglob(f'*.{kind}'):
+      assert picture.name in shown, picture
+
+
 DOORS = {module: name for name, (module, _) in cli.COMMANDS.items()}
 COMMAND = re.compile(
   r'(?:python -m bitseg_jax\.(\w+)|\bbitseg (\w+))((?: .*)?)'
