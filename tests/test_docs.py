@@ -116,6 +116,8 @@ def test_every_command_parses(page, define, capsys, monkeypatch):
   for door, argv in commands(page):
     if argv in ([], ['--help']):
       continue
+    if page.name == 'notebook.md' and 'small' in ' '.join(argv):
+      continue  # configs of the commit that the page names
     monkeypatch.setattr(sys, 'argv', ['bitseg', *argv])  # config_flags reads it
     define(door)
     shown = f'{page}: bitseg {DOORS[door]} {shlex.join(argv)}'
