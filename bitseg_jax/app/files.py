@@ -99,6 +99,10 @@ def write(
   folder, kinds, id_map = outputs.folder, set(outputs.kinds), result.id_map
   height, width = id_map.shape
   written = {kind: [] for kind in outputs.kinds}
+  areas = np.bincount(id_map.ravel()).tolist()
+  if before is not None and areas != [s['area'] for s in before['segments']]:
+    remove(folder, name, before)  # another version of JAX draws others
+    before = None
 
   def path(kind, file):
     written[kind].append(file)
@@ -121,7 +125,6 @@ def write(
     panoptic = path('panoptic', f'panoptic/{name}.png')
     pictures.save_png((ids & 255).astype(np.uint8), panoptic)
 
-  areas = np.bincount(id_map.ravel()).tolist()
   segments = [
     {
       'id': k + 1,
