@@ -3,7 +3,8 @@
 bitseg predict --input='DIR/*.jpg' --output=DIR [--checkpoint=DIR]
 
 --input may be given several times: photos, folders (with all that is in them),
-or patterns. The output keeps their folders. --outputs chooses among
+patterns, or lists of these (.txt). The output keeps their folders. --outputs
+chooses among
 
 KINDS
 
@@ -13,7 +14,7 @@ with the same settings. The exit code is 1 if a file could not be read.
 
 --known=FOLDER|FILE.json says what is known of photos (pixels of one entity),
 --start=FOLDER gives segmentations to begin from, of which --strength says how
-much may change; app/known_files.py describes the files.
+much may change; app/known.py describes the files.
 
 Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard then writes summary.json and the other files of all photos.
@@ -26,7 +27,8 @@ from pathlib import Path
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.app import collection, known_files, photos
+from bitseg_jax.app import collection, photos
+from bitseg_jax.app import known as user
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.files import KINDS, LABEL_FORMATS, Outputs
 from bitseg_jax.app.segmenter import Segmenter
@@ -67,7 +69,7 @@ def predict(
     overwrite: segment anew what is there.
     part: (index, count): every count-th photo, from that of the index on, and
       nothing that is of all photos together.
-    known, start: folder or JSON file for each, see known_files.py.
+    known, start: folder or JSON file for each, see app/known.py.
 
   Returns:
     The exit code: 0 when every photo was segmented, else 1.
@@ -75,7 +77,7 @@ def predict(
   found = photos.find(inputs, outputs.folder)
   steering = _open_steering(known, start, outputs.folder, options)
   for kind, place in steering.items():
-    number = known_files.count(place, [photo.name for photo in found])
+    number = user.count(place, [photo.name for photo in found])
     print(f'{kind}: {place.place} has {number} of {len(found)} photos')
   if part:
     found = found[part[0] :: part[1]]
@@ -120,7 +122,7 @@ def predict(
 def _open_steering(known, start, output, options):
   """What files say of the photos, by kind."""
   places = (('known', known), ('start', start))
-  steering = {k: known_files.open_place(place) for k, place in places if place}
+  steering = {k: user.open_place(place) for k, place in places if place}
   if steering and options.tile is not None:
     raise ValueError('--known and --start cannot be used with --tile')
   for kind, (place, _) in steering.items():
@@ -135,7 +137,7 @@ def _open_steering(known, start, output, options):
 def define_flags() -> None:
   """Defines the flags of the command."""
   flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
-  flags.DEFINE_multi_string('input', None, 'Photo, folder of them, or pattern.')
+  flags.DEFINE_multi_string('input', None, 'Photo, folder, pattern or list.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
   flags.DEFINE_list(
     'outputs',

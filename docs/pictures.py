@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 from bitseg_jax import Segmenter
-from bitseg_jax.app import photos
+from bitseg_jax.data.images import read_photo
 from bitseg_jax.evaluation import pictures
 
 OUTPUT = pathlib.Path('docs/photographs.png')
@@ -17,7 +17,7 @@ NUM_SAMPLES, SHOWN = 8, 3
 
 def row(segmenter: Segmenter, path: pathlib.Path) -> list[pictures.Cell]:
   """A photograph, its segmentation, where it is unsure, and samples."""
-  photo = photos.read(path)
+  photo = read_photo(path)
   result = segmenter.segment(
     photo, num_samples=NUM_SAMPLES, closeups=2, min_area=0.002
   )

@@ -368,7 +368,7 @@ def test_a_run_that_is_trained_anew_is_another_model(
   output = tmp_path / 'out'
   assert run(folder, output) == 0
   assert read_summary(output)['made_with']['digest'] == model.digest
-  monkeypatch.setattr(model, 'digest', 'of other weights')
+  monkeypatch.setattr(type(model), 'digest', 'of other weights')
   assert run(folder, output) == 0
   assert [p['status'] for p in read_summary(output)['photos']] == ['done'] * 3
 

@@ -1,20 +1,22 @@
-"""Makes the segmentation of a photo from samples at the model's size."""
+"""What a photo's segmentation is, how it can be made, and how it is made."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from bitseg_jax import metrics, relabel
-from bitseg_jax.app import regions, tiles
-from bitseg_jax.data import transforms
-from bitseg_jax.evaluation import consensus, upsample
+from bitseg_jax.app import known, regions, views
+from bitseg_jax.data import images, transforms
+from bitseg_jax.evaluation import consensus, obeying, upsample
+from bitseg_jax.evaluation.consensus import Box
 from bitseg_jax.runs import schema
 from bitseg_jax.runs.schema import Setting
 
 METHODS = ('consensus', 'medoid')
-_REGIONS_SCALE = 4  # regions are found at this multiple of the model's size
+_COPY_SIDE = 256  # of the copy on which answers are made, in pixels
 # All cuts by colour together count as this many times the samples if they agree
 # with the samples as well as the samples agree with each other. This factor and
 # the square below were chosen on every second photo of the val splits in
@@ -122,6 +124,21 @@ class AnswerOptions:
     most=1,
   )
 
+  exif: str = _option(
+    'apply',
+    '',
+    'whether photos are turned upright as their EXIF data says, or stay as '
+    'they are stored',
+    choices=images.EXIF,
+  )
+  page: int = _option(
+    0,
+    0,
+    'page of a stack or an animation that is segmented, from 0',
+    least=0,
+    most=2**31 - 1,
+  )
+
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
@@ -163,97 +180,83 @@ class Segmentation:
     return np.stack([self.sample(n) for n in range(self.num_samples)])
 
 
-def from_samples(
-  codes: np.ndarray,
-  probabilities: Callable[[int], np.ndarray],
+class Draft(NamedTuple):
+  """What the samples say of a photo or a tile, before its user says anything.
+
+  All of it lies on a small copy, so that photos of any size are alike.
+
+  Attributes:
+    size: (H, W) of the photo or the tile.
+    copy: uint8 [h, w, 3], the copy.
+    codes: int32 [N, g, g'], the samples, which are stretched over the copy.
+    pieces: int32 [h, w], regions of the copy that stay whole; or None.
+    id_map: int32 [h, w], the answer.
+    uncertainty: float32 [g, g'].
+    certain: float32 [g, g'], of a single sample, see Segmentation.confidence.
+  """
+
+  size: tuple[int, int]
+  copy: np.ndarray
+  codes: np.ndarray
+  pieces: np.ndarray | None
+  id_map: np.ndarray
+  uncertainty: np.ndarray
+  certain: np.ndarray | None
+
+
+def draft(
   photo: np.ndarray,
-  method: str = 'consensus',
-  follow_edges: bool = True,
-  color_votes: bool = True,
-  closeups: Sequence[tuple[tiles.Box, np.ndarray]] = (),
-) -> Segmentation:
-  """Makes the segmentation of a photo, or of a tile, from samples.
+  codes: np.ndarray,
+  certain: np.ndarray | None,
+  options: AnswerOptions,
+  closeups: Sequence[tuple[Box, np.ndarray]] = (),
+) -> Draft:
+  """Makes one answer of the samples of a photo or a tile.
 
   Args:
-    codes: int32 [N, h, w], decoded samples.
-    probabilities: n -> float32 [h, w, C], of the codes in sample n.
     photo: uint8 [H, W, 3].
-    method: one of METHODS.
-    follow_edges: whether regions of the photo stay whole, see regions.py, so
-      that borders follow edges that lie between the model's pixels. Photos no
-      larger than what the model sees have no such edges.
-    color_votes: whether cuts of the photo by its colours alone join the
-      consensus of regions, the more the better they agree with the samples.
-      One sample is its own answer.
+    codes: int32 [N, g, g'], decoded samples.
+    certain: float32 [g, g'], the probability of the likeliest code of a single
+      sample; unused where there are several.
+    options: how it is made. Borders follow edges that lie between the codes'
+      pixels, see regions.py, in photos that are larger than the codes.
     closeups: samples of parts of the photo, which join the consensus of
-      regions: box in pixels of the photo, and codes int32 [n, h, w].
-
-  Returns:
-    The segmentation.
+      regions: box in pixels of the photo, and codes int32 [n, g, g'].
   """
-  size = photo.shape[:2]
-  copy = _copy(photo, max(codes.shape[1:])) if follow_edges else None
-  pieces = None if copy is None else regions.split(copy)
-
-  # At the size of the pieces, or else of the codes.
-  decide = lambda numbers, *others: consensus.consensus(
-    codes[numbers], pieces, *others
+  size, grid = photo.shape[:2], codes.shape[1:]
+  # At 256 pixels answers score no worse than at 481, and take a third.
+  longest = min(max(size), max(_COPY_SIDE, *grid))
+  copy = transforms.resize_image(
+    photo, transforms.fit_longest_side(*size, longest)
   )
-
-  def enlarge(id_map, numbers):
-    """Returns the id map at the photo's size, and which of its ids remain."""
-    if pieces is not None:
-      return relabel.compact(upsample.smooth_ids(id_map, size))
-    membership = upsample.memberships(
-      id_map, codes[numbers], (probabilities(n) for n in numbers)
-    )
-    return relabel.compact(upsample.upsample_ids(membership, size))
-
-  numbers = list(range(len(codes)))
-  if method != 'consensus':
-    numbers = [consensus.medoid(codes)]
-  votes = _votes(copy, codes) if color_votes and len(numbers) > 1 else ()
-  id_map = decide(numbers, _on(closeups, size, pieces), votes)
-  uncertainty, confidence = _doubt(codes, probabilities, id_map)
-  enlarged, present = enlarge(id_map, numbers)
-  return Segmentation(
-    id_map=enlarged,
-    uncertainty=upsample.upsample_values(uncertainty, size),
-    confidence=confidence[present],
-    num_samples=len(codes),
-    sample=lambda n: enlarge(decide([n]), [n])[0],
-  )
+  small, several = copy.shape[:2], len(codes) > 1
+  detailed = options.follow_edges and max(size) > max(grid)
+  pieces = regions.split(copy) if detailed else None
+  if options.method == 'medoid' or not several:
+    id_map = _stretched(codes[consensus.medoid(codes)], small, pieces)
+  elif pieces is None:
+    id_map = _stretched(consensus.consensus(codes), small, None)
+  else:
+    whole = 0, 0, *size
+    parts = [(views.scaled(box, whole, small), c) for box, c in closeups]
+    votes = _color_votes(copy, codes) if options.color_votes else ()
+    id_map = consensus.consensus(codes, pieces, parts, votes)
+  if several:
+    uncertainty, certain = metrics.uncertainty.disagreement(codes), None
+  else:
+    uncertainty = 1 - certain
+  return Draft(size, copy, codes, pieces, id_map, uncertainty, certain)
 
 
-def _doubt(codes, probabilities, id_map):
-  """Uncertainty [h, w] and the confidence of each segment, see Segmentation."""
-  if len(codes) == 1:
-    certain = probabilities(0).max(axis=-1)
-    return 1 - certain, _means(
-      upsample.upsample_values(certain, id_map.shape), id_map
-    )
-  stretched = [transforms.resize_ids(c, id_map.shape) for c in codes]
-  return (
-    metrics.uncertainty.disagreement(codes),
-    consensus.stability(id_map, stretched),
-  )
+def _stretched(id_map, size, pieces):
+  """An id map on the copy: by the majority of each piece, or smooth."""
+  if pieces is None:
+    return relabel.compact(upsample.smooth_ids(id_map, size))[0]
+  return consensus.by_majority(id_map, pieces)
 
 
-def _copy(photo, longest):
-  """The smaller copy that is cut by colour; None if the model sees it all."""
-  size = photo.shape[:2]
-  if max(size) <= longest:
-    return None
-  largest = min(max(size), longest * _REGIONS_SCALE)
-  return transforms.resize_image(
-    photo, transforms.fit_longest_side(*size, largest)
-  )
-
-
-def _votes(copy, codes):
+def _color_votes(copy, codes):
   """Large regions, and as how many samples each cut counts."""
-  if copy is None:
-    return ()
   cuts = regions.large(copy)
   small = [transforms.resize_ids(cut, codes.shape[1:]) for cut in cuts]
   most = _COLORS_WEIGHT * len(codes) / len(cuts)
@@ -261,69 +264,126 @@ def _votes(copy, codes):
   return list(zip(counts, cuts, strict=True))
 
 
-def _on(closeups, size, pieces):
-  """Close-ups with their boxes in pixels of the pieces, if there are any."""
-  if pieces is None:
-    return []
-  scale = [n / o for n, o in zip(pieces.shape, size, strict=True)]
-  found = []
-  for box, codes in closeups:
-    start, end = (
-      [round(x * s) for x, s in zip(half, scale, strict=True)]
-      for half in (box[:2], box[2:])
-    )
-    # Of a photo that is only a few pixels wide, one at least.
-    start = [min(a, n - 1) for a, n in zip(start, pieces.shape, strict=True)]
-    end = [max(a + 1, b) for a, b in zip(start, end, strict=True)]
-    found.append(((*start, *end), codes))
-  return found
+def draft_of_start(
+  photo: np.ndarray, start: np.ndarray, num_samples: int
+) -> Draft:
+  """What a given segmentation, int32 [H, W], is as so many certain samples."""
+  sure = np.ones(start.shape, np.float32)
+  codes = np.broadcast_to(start, (num_samples, *start.shape))
+  certain = sure if num_samples == 1 else None
+  return Draft(start.shape, photo, codes, None, start, 1 - sure, certain)
 
 
-def with_id_map(
-  result: Segmentation,
-  id_map: np.ndarray,
-  sample: Callable[[int], np.ndarray],
+def finish(
+  drafted: Draft, said: known.Said, options: AnswerOptions
 ) -> Segmentation:
-  """Returns the segmentation with other segments.
+  """Makes the segmentation of a photo or a tile, true to what is known.
 
   Args:
-    result: the segmentation.
-    id_map: int32 [H, W], ids 0, 1, ... without gaps. A segment's confidence is
-      the mean over its pixels.
-    sample: n -> sample n, int32 [H, W].
+    drafted: what the samples say.
+    said: what the user says. Known pixels are as said, in the answer and in
+      every sample.
+    options: as for `draft`.
   """
-  confident = result.confidence[result.id_map]
-  return dataclasses.replace(
-    result,
-    id_map=id_map,
-    confidence=_means(confident, id_map),
-    sample=sample,
-  )
-
-
-def join(
-  parts: Sequence[Segmentation], boxes: Sequence[tiles.Box]
-) -> Segmentation:
-  """Joins the segmentations of tiles into that of the photo.
-
-  Args:
-    parts: segmentation of each tile.
-    boxes: as from tiles.split.
-
-  Returns:
-    The segmentation; a segment's confidence is the mean over its pixels.
-  """
-  if len(parts) == 1:
-    return parts[0]
-  id_map = tiles.merge_ids([part.id_map for part in parts], boxes)
-  confident = tiles.join([p.confidence[p.id_map] for p in parts], boxes)
+  small = drafted.copy.shape[:2]
+  id_map = _tidied(drafted.id_map, said, options, drafted)
+  if drafted.certain is None:
+    samples = [transforms.resize_ids(c, small) for c in drafted.codes]
+    confidence = consensus.stability(id_map, samples)
+  else:
+    certain = upsample.upsample_values(drafted.certain, small)
+    confidence = _means(certain, id_map)
+  id_map, origin = _enlarged(id_map, drafted.size, said)
   return Segmentation(
     id_map=id_map,
-    uncertainty=tiles.blend([part.uncertainty for part in parts], boxes),
+    uncertainty=upsample.upsample_values(drafted.uncertainty, drafted.size),
+    confidence=confidence[origin],
+    num_samples=len(drafted.codes),
+    sample=functools.partial(_sample, drafted, said, options),
+  )
+
+
+def _sample(drafted, said, options, n):
+  """Sample n of a draft at the photo's size; a partial of it can be pickled."""
+  ids = _stretched(drafted.codes[n], drafted.copy.shape[:2], drafted.pieces)
+  ids = _tidied(ids, said, options, drafted)
+  return _enlarged(ids, drafted.size, said)[0]
+
+
+def _tidied(id_map, said, options, drafted=None):
+  """The id map on the copy: as known, without specks, and in one piece."""
+  marks = None
+  if said.known is not None:
+    marks = known.shrink(said.known, id_map.shape)
+    id_map = obeying.obey(id_map, marks, drafted.copy, drafted.pieces)
+  if options.min_area:
+    keep = None if marks is None else marks >= 0
+    id_map = regions.join_specks(id_map, options.min_area, keep)
+  if options.split_disconnected:
+    id_map = regions.split_disconnected(id_map, marks)
+  return id_map
+
+
+def _enlarged(id_map, size, said):
+  """The id map at the photo's size, and of each id which it was before."""
+  large = upsample.smooth_ids(id_map, size)
+  count = int(id_map.max()) + 1
+  origin = np.arange(count)
+  if said.known is not None:
+    marks = known.shrink(said.known, id_map.shape)
+    y, x = np.nonzero(said.known >= 0)
+    entity = said.known[y, x]
+    # An entity whose cells of the copy are all another's becomes one more id.
+    lost = np.arange(count, count + int(entity.max()) + 1)
+    first = np.unique(entity, return_index=True)[1]
+    origin = np.append(origin, large[y[first], x[first]])
+    lost[marks[marks >= 0]] = id_map[marks >= 0]
+    large[y, x] = lost[entity]
+  ids, present = relabel.compact(large)
+  return ids, origin[present]
+
+
+def of_photo(
+  drafts: Sequence[Draft],
+  boxes: Sequence[Box],
+  said: known.Said,
+  options: AnswerOptions,
+) -> Segmentation:
+  """Makes the segmentation of a photo from the drafts of its tiles.
+
+  Args:
+    drafts: of each tile, or of the whole photo.
+    boxes: as from views.split.
+    said: what the user says; nothing if there are several tiles.
+    options: as for `draft`.
+
+  Returns:
+    The segmentation. Of several tiles a segment's confidence is the mean over
+    its pixels.
+  """
+  if len(drafts) == 1:
+    return finish(drafts[0], said, options)
+  # Whether a piece is small or alone is known of the whole photo only.
+  plain = dataclasses.replace(options, min_area=0.0, split_disconnected=False)
+  parts = [finish(one, said, plain) for one in drafts]
+  id_map = _joined([part.id_map for part in parts], boxes, options)
+  confident = views.join([p.confidence[p.id_map] for p in parts], boxes)
+  return Segmentation(
+    id_map=id_map,
+    uncertainty=views.blend([part.uncertainty for part in parts], boxes),
     confidence=_means(confident, id_map),
     num_samples=parts[0].num_samples,
-    sample=lambda n: tiles.merge_ids([p.sample(n) for p in parts], boxes),
+    sample=functools.partial(_joined_sample, parts, boxes, options),
   )
+
+
+def _joined_sample(parts, boxes, options, n):
+  return _joined([part.sample(n) for part in parts], boxes, options)
+
+
+def _joined(id_maps, boxes, options):
+  id_map = views.merge_ids(id_maps, boxes)
+  return _tidied(id_map, known.Said(), options)
 
 
 def _means(values, id_map):

@@ -14,10 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from bitseg_jax import interrupts
-from bitseg_jax.app import files, known_files, photos
+from bitseg_jax.app import files, known, photos
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.files import Outputs, Record
 from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.data.images import read_photo
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.runs import weights
 from bitseg_jax.runs.log import (
@@ -48,7 +49,7 @@ def predict(
   checkpoint: str,
   overwrite: bool = False,
   whole: bool = True,
-  given: dict[str, known_files.Given] | None = None,
+  given: dict[str, known.Given] | None = None,
 ) -> dict[str, Any]:
   """Segments photos and writes what files.KINDS lists, photo by photo.
 
@@ -79,6 +80,9 @@ def predict(
   remove_leftovers(folder)
   together = 1 if given else max(1, segmenter.batch_size // options.num_samples)
 
+  def said(line):
+    tqdm.write(f'note: {line}', file=sys.stderr)
+
   def note(name, entry):
     entries[name] = entry
     progress.update()
@@ -95,14 +99,14 @@ def predict(
           status = path.stat()
           about |= {'bytes': status.st_size, 'modified': status.st_mtime}
           for kind, place in given.items():
-            about[f'{kind}_digest'] = known_files.fingerprint(place, name)
+            about[f'{kind}_digest'] = known.fingerprint(place, name)
           same = record is not None and about.items() <= record.items()
           if same and not overwrite and _is_there(outputs, record):
             note(name, _entry('there', record))
             continue
-        image = photos.read(path)
+        image = read_photo(path, options.exif, options.page, said)
         size = image.shape[:2]
-        ids = {k: known_files.read(g, name, size) for k, g in given.items()}
+        ids = {k: known.read(g, name, size) for k, g in given.items()}
       except (SourceError, OSError) as error:
         reason = ' '.join(str(error).split())
         tqdm.write(f'skipped: {reason}', file=sys.stderr)
@@ -195,17 +199,15 @@ def _made_with(segmenter, checkpoint, options, given):
   # The name of a pretrained model is no path, though a folder may share it.
   is_path = os.path.exists(checkpoint) and not weights.is_shipped(checkpoint)
   # What the run's config says and the same asked for are no different.
-  sampler = segmenter.sampler_settings(
-    options.num_steps, options.guidance_weight
-  )
+  sampler = segmenter.sampler_options(options)
   return {
     'checkpoint': os.path.abspath(checkpoint) if is_path else checkpoint,
     'step': segmenter.step,
     # A run may be trained anew, and pretrained weights be replaced.
     'digest': segmenter.digest,
     **dataclasses.asdict(options),
-    'num_steps': sampler['num_steps'],
-    'guidance_weight': sampler['guidance_weight'],
+    'num_steps': sampler.num_steps,
+    'guidance_weight': sampler.guidance_weight,
     # Whatever the strength, without a start it changes nothing.
     'strength': options.strength if 'start' in given else None,
     **{kind: os.path.abspath(g.place) for kind, g in given.items()},

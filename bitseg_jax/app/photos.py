@@ -1,18 +1,15 @@
-"""Finds photos on disk, names their results, and reads them."""
+"""Finds photos on disk and names their results."""
 
 import glob
 import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from bitseg_jax.data import images
+from bitseg_jax.data import outside
 from bitseg_jax.data.images import PHOTO_SUFFIXES
 
-SUFFIXES = PHOTO_SUFFIXES
 # Files and folders of the whole collection, see app/files.py.
 _RESERVED = {'summary', 'rle', 'coco', 'panoptic', 'labelme'}
 _LONGEST_NAME = 200  # bytes; file systems allow 255, endings included
@@ -39,8 +36,9 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
   in the output directory are left out.
 
   Args:
-    inputs: photos, folders of photos (searched recursively), or glob patterns
-      (** matches any depth).
+    inputs: photos, folders of photos (searched recursively), glob patterns (**
+      matches any depth), or text files with one of these per line, below the
+      file's folder. Names may have been written on Windows.
     output: directory for the results.
 
   Returns:
@@ -57,7 +55,8 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
     if not candidates:
       raise ValueError(
         f'{one}: no photo there; give --input a photo, a folder with photos '
-        f'({" ".join(SUFFIXES)}), or a quoted pattern'
+        f'({" ".join(PHOTO_SUFFIXES)}), a list of them (.txt), or a quoted '
+        'pattern'
       )
     outside = [c for c in candidates if not _lies_in(c[0], output)]
     if not outside:
@@ -73,17 +72,32 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
   return _name(found)
 
 
-def _candidates(one: str) -> Iterator[tuple[Path, Path]]:
+def _candidates(one: str | Path) -> Iterator[tuple[Path, Path]]:
   """Yields (file, its path below the given folder) for one input."""
+  if not os.path.lexists(one) and '\\' in str(one):
+    one = str(one).replace('\\', '/')
   root = Path(one)
   if root.is_dir():
-    # Links to folders are not followed, since they may form a cycle.
-    for folder, folders, names in os.walk(root):
+    visited = set()  # links to folders may form a cycle
+    for folder, folders, names in os.walk(root, followlinks=True):
+      real = os.path.realpath(folder)
       folders[:] = sorted(f for f in folders if f[0] != '.')
+      if real in visited:
+        folders.clear()
+        continue
+      visited.add(real)
       for name in sorted(names):
         path = Path(folder, name)
-        if path.suffix.lower() in SUFFIXES and name[0] != '.':
+        if path.suffix.lower() in PHOTO_SUFFIXES and name[0] != '.':
           yield path, path.relative_to(root)
+  elif root.suffix.lower() in ('.txt', '.lst') and root.is_file():
+    for line in outside.read_lines(root):
+      found = list(_candidates(root.parent / line.replace('\\', '/')))
+      if not found:
+        raise ValueError(f'{root}: {line}: no photo there')
+      for path, below in found:
+        inside = path.is_relative_to(root.parent)
+        yield path, path.relative_to(root.parent) if inside else below
   elif os.path.lexists(root):  # names may contain [ or *
     yield root, Path(root.name)
   else:
@@ -92,7 +106,7 @@ def _candidates(one: str) -> Iterator[tuple[Path, Path]]:
       if glob.has_magic(part):
         break
       plain.append(part)
-    for name in sorted(glob.glob(one, recursive=True)):
+    for name in sorted(glob.glob(str(one), recursive=True)):
       if not os.path.isdir(name):
         yield Path(name), Path(name).relative_to(Path(*plain))
 
@@ -137,13 +151,3 @@ def _shorten(path):
     start = name[: _LONGEST_NAME - 9].decode(errors='ignore')
     path = path.with_name(f'{start}~{zlib.crc32(name):08x}')
   return path.as_posix()
-
-
-def read(path: Path) -> np.ndarray:
-  """Reads a photo as images.read_photo does; uint8 [H, W, 3]."""
-  return images.read_photo(path)
-
-
-def as_rgb(image: Any) -> np.ndarray:
-  """Converts what a program may hold of a photo, see images.read_photo."""
-  return images.read_photo(image)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
@@ -11,70 +12,75 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
-from bitseg_jax.app import photos, stablehlo, steering, views
+from bitseg_jax import palette
+from bitseg_jax.app import answer, stablehlo, views
+from bitseg_jax.app import known as user
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.configs import base
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import pipeline, transforms
+from bitseg_jax.data.images import read_photo
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, devices, schema, weights
-
-Photo = np.ndarray | Image.Image
 
 
 class Segmenter:
   """Draws segmentations of photos from one trained model.
 
-  The result depends on photo, seed and settings alone: every batch has the
-  same size, filled up where photos are missing, and sample n of every photo
-  starts from the same noise. So the sampler is compiled once for each
-  (num_steps, guidance_weight) and then kept. Threads may share a segmenter.
+  The result depends on photo, seed and options alone: every batch has the same
+  size, filled up where photos are missing, and sample n of every photo starts
+  from the same noise. So the sampler is compiled once for each (num_steps,
+  guidance_weight) and then kept. Threads may share a segmenter; it can be
+  pickled, and results too; other processes must be started by spawn.
   """
 
   @devices.jax_defaults()
-  def __init__(
-    self,
-    parts: build.Experiment,
-    params: Any,
-    settings: ConfigDict,
-    batch_size: int | None = None,
-    step: int | None = None,
-    digest: str | None = None,
-    config: ConfigDict | None = None,
-  ):
-    """Keeps the parts; see `load`, which gathers them.
+  def __init__(self, found: weights.Weights, batch_size: int | None = None):
+    """Keeps a model; see `load`, which reads one.
 
     Args:
-      parts: the experiment.
-      params: parameters of its model.
-      settings: the config's `sample` section.
+      found: the parameters and their config.
       batch_size: samples drawn at once over all devices, rounded up to a
-        multiple of their number. None: 8 a device; on CPU as many as keep
-        its cores busy, which is 1 but for the smallest networks.
-      step: of the checkpoint, for those who want to know.
-      digest: of the weights, which tells them from any others.
-      config: of the run, which `save_pretrained` writes.
+        multiple of their number. None: 8 per device; on CPU as many as keep its
+        cores busy, which is 1 but for the smallest networks.
 
     Raises:
       ValueError: if batch_size is not positive.
     """
+    config = found.config.copy_and_resolve_references()
+    # For a photo at a time it gains nothing, and exports must run anywhere.
+    config.model.fused_attention = False
+    self._found = found
+    self._parts = build.build(config)
+    self._sampler = build.sampler_options(config.sample)
+    self._mesh = devices.make_mesh()
     count = jax.device_count()
     if batch_size is None:
       on_cpu = jax.default_backend() == 'cpu'
-      batch_size = count * (fit_for_cpu(parts) if on_cpu else 8)
+      batch_size = count * (_fit_for_cpu(self._parts) if on_cpu else 8)
     schema.check_value('batch_size', batch_size, base.EVAL['batch_size'])
     self.batch_size = -(-batch_size // count) * count
-    self._parts = parts
-    self._params = params
-    self._settings = settings
-    self._mesh = devices.make_mesh()
-    self._sample_fns = {}
-    self._last = None  # what was drawn of the last photo, see _draw_views
-    self._lock = threading.Lock()
-    self._drawing = threading.Lock()
-    self.step, self.digest = step, digest
-    self._config = config
+    self._functions = {}  # what is compiled
+    self._last = None  # what was drawn of the last photo, see _drafts
+    self._compiling, self._drawing = threading.Lock(), threading.Lock()
+
+  def __reduce__(self):
+    """Pickles parameters and config; what is compiled is compiled anew."""
+    found = self._found._replace(
+      params=jax.device_get(self._found.params),
+      config=self._found.config.to_dict(),
+    )
+    return _unpickled, (tuple(found), self.batch_size)
+
+  @property
+  def step(self) -> int | None:
+    """Step of the checkpoint; None of a pretrained model."""
+    return self._found.step
+
+  @property
+  def digest(self) -> str | None:
+    """Tells the weights from any others."""
+    return self._found.digest
 
   @classmethod
   def load(
@@ -85,7 +91,7 @@ class Segmenter:
     Raises:
       OSError, ValueError: see there.
     """
-    return cls._of(weights.read(name), batch_size)
+    return cls(weights.read(name), batch_size)
 
   @classmethod
   def from_checkpoint(
@@ -109,7 +115,7 @@ class Segmenter:
       FileNotFoundError: if there is no whole checkpoint.
       ValueError: if kind is neither.
     """
-    return cls._of(weights.read(path, kind), batch_size)
+    return cls(weights.read(path, kind), batch_size)
 
   @classmethod
   def from_pretrained(
@@ -127,16 +133,7 @@ class Segmenter:
     Raises:
       OSError, ValueError, ImportError: see weights.read.
     """
-    return cls._of(weights.read(name), batch_size)
-
-  @classmethod
-  def _of(cls, found, batch_size):
-    config = found.config.copy_and_resolve_references()
-    # A photo at a time it gains nothing, and exports must run anywhere.
-    config.model.fused_attention = False
-    parts, step = build.build(config), found.step
-    more = step, found.digest, found.config
-    return cls(parts, found.params, config.sample, batch_size, *more)
+    return cls(weights.read(name), batch_size)
 
   def save_pretrained(
     self, folder: str | pathlib.Path, dtype: str = 'bfloat16', card: str = ''
@@ -149,13 +146,11 @@ class Segmenter:
     Raises:
       ValueError, OSError: see there.
     """
-    if self._config is None:
-      raise ValueError('this segmenter was made without the config of its run')
-    weights.save(folder, self._params, self._config, card, dtype)
+    weights.save(folder, self._found.params, self._found.config, card, dtype)
 
   def segment(
     self,
-    image: Photo,
+    image: Any,
     num_samples: int = 8,
     seed: int = 0,
     known: np.ndarray | None = None,
@@ -174,16 +169,23 @@ class Segmenter:
       start: int [H, W], a segmentation by any method to begin from, of which
         `strength` says how much may change.
       **options: other fields of AnswerOptions.
+
+    Returns:
+      The segmentation.
+
+    Raises:
+      ValueError, OSError: see `segment_batch`.
     """
     options |= {'num_samples': num_samples, 'seed': seed, 'strength': strength}
-    return self.segment_batch([image], known=[known], start=[start], **options)[
-      0
-    ]
+    (result,) = self.segment_batch(
+      [image], known=[known], start=[start], **options
+    )
+    return result
 
   @devices.jax_defaults()
   def segment_batch(
     self,
-    images: Sequence[Photo],
+    images: Sequence[Any],
     options: AnswerOptions | None = None,
     known: Sequence[np.ndarray | None] | None = None,
     start: Sequence[np.ndarray | None] | None = None,
@@ -193,8 +195,8 @@ class Segmenter:
     """Segments photos of any sizes.
 
     Args:
-      images: uint8 [H, W, 3] RGB or [H, W] grey, or Pillow images, see
-        photos.as_rgb.
+      images: paths, bytes of files, Pillow images, or arrays [H, W, 3] RGB or
+        [H, W] grey, see data.images.read_photo.
       options: how they are segmented; None: AnswerOptions().
       known, start: as in `segment`, for each photo.
       progress: told whenever samples are drawn.
@@ -204,41 +206,158 @@ class Segmenter:
       One segmentation per photo.
 
     Raises:
-      ValueError: a photo or an option is none of the above.
+      ValueError, OSError: a photo or an option is none of the above.
     """
-    o = dataclasses.replace(options or AnswerOptions(), **changes)
-    least_tile = self._parts.image_size
-    if o.tile is not None and o.tile < least_tile:
-      raise ValueError(
-        f'tile is {o.tile}; it must be at least {least_tile} pixels'
-      )
-    images = [photos.as_rgb(image) for image in images]
-    said_of = steering.check(images, known, start, o.strength, o.tile)
-    sampler = o.num_steps, o.guidance_weight
-    draw = functools.partial(
-      self._draw, seed=o.seed, sampler=sampler, progress=progress
+    options = dataclasses.replace(options or AnswerOptions(), **changes)
+    self.check(options)
+    read = lambda image: read_photo(image, options.exif, options.page)
+    photos = [read(image) for image in images]
+    sizes = [photo.shape[:2] for photo in photos]
+    said = user.check(sizes, known, start)
+    if options.tile is not None and any(
+      s.known is not None or s.start is not None for s in said
+    ):
+      raise ValueError('known and start cannot be used with tile')
+    drafts = self._drafts(photos, said, options, progress)
+    return [
+      answer.of_photo(*of_photo, one, options)
+      for of_photo, one in zip(drafts, said, strict=True)
+    ]
+
+  def _drafts(self, photos, said, options, progress):
+    """(drafts, boxes) of the tiles of each photo.
+
+    Of the last photo they are kept, so that marks are answered at once.
+    """
+    if not photos:
+      return []
+    if said[0].start is not None:
+      return [
+        self._drafts_from_start(photo, one, options, progress)
+        for photo, one in zip(photos, said, strict=True)
+      ]
+    key = None
+    if len(photos) == 1:
+      later = {'min_area': 0.0, 'split_disconnected': False, 'strength': 0.0}
+      digest = hashlib.blake2b(photos[0].tobytes()).digest()
+      how = dataclasses.replace(options, **later)
+      key = digest, photos[0].shape, how
+      last = self._last
+      if last is not None and last[0] == key:
+        return last[1]
+    sizes = [photo.shape[:2] for photo in photos]
+    plan = views.plan(
+      sizes, options.tile, options.num_samples, options.closeups
     )
-    looks = views.plan(images, o.tile, o.num_samples, o.closeups)
-    true_to = None if steering.is_free(said_of) else said_of
-    drawn = self._draw_views(draw, images, looks, true_to, (o.seed, sampler))
-    how = o.method, o.follow_edges, o.color_votes
-    how += o.min_area, o.split_disconnected
-    return list(views.answers(images, looks, drawn, said_of, *how))
+    crops = [views.crop(photos[view.photo], view.box) for view in plan]
+    drawn = self._draw(
+      crops, [view.num_samples for view in plan], options, progress
+    )
+    found = [([], []) for _ in photos]
+    seen = zip(plan, crops, drawn, strict=True)
+    for (i, tile), of_tile in itertools.groupby(seen, lambda one: one[0][:2]):
+      (_, photo, whole), *others = of_tile
+      top, left = tile[:2]
+      closeups = [
+        (tuple(np.subtract(view.box, (top, left) * 2)), codes)
+        for view, _, (codes, _) in others
+      ]
+      found[i][0].append(answer.draft(photo, *whole, options, closeups))
+      found[i][1].append(tile)
+    if key is not None:
+      self._last = key, found
+    return found
 
-  def _draw_views(self, draw, images, looks, said_of, settings):
-    """Draws views; or, of the photo of the last time, takes what it drew.
+  def _drafts_from_start(self, photo, said, options, progress):
+    """As _drafts, of one photo that begins from a segmentation."""
+    size = photo.shape[:2]
+    whole = 0, 0, *size
+    count = options.num_samples
+    if options.strength == 0:
+      return [answer.draft_of_start(photo, said.start, count)], [whole]
+    (drawn,) = self._draw([photo], [count], options, progress, said.start)
+    return [answer.draft(photo, *drawn, options)], [whole]
 
-    So marks that are added to a photo are answered at once.
-    """
-    given = images, looks, said_of, self._parts
-    if said_of is not None or len(images) != 1:
-      return views.draw(draw, *given)
-    digest = hashlib.blake2b(images[0].tobytes()).hexdigest()
-    key = digest, images[0].shape, looks, settings
-    last = self._last
-    if last is None or last[0] != key:
-      self._last = last = key, views.draw(draw, *given)
-    return last[1]
+  def _draw(self, images, counts, options, progress, start=None):
+    """(codes int32 [N, g, g'], certain) of each image, see answer.draft."""
+    parts, done = self._parts, 0
+    read = lambda image: functools.partial(self._example, image, start)
+    jobs = draw_samples.Jobs(
+      [read(image) for image in images],
+      counts,
+      options.seed,
+      shared_noise=True,
+      strength=None if start is None else options.strength,
+    )
+    functions = self._compiled(options, start is not None)
+    drawn = [[] for _ in images]
+    with self._drawing:  # two batches at once may not fit the devices
+      for i, example, x_hat in draw_samples.draw(
+        functions, self._found.params, jobs, self._mesh, self.batch_size
+      ):
+        height, width = example['size']
+        drawn[i].append(x_hat[:, :height, :width])
+        done += len(x_hat)
+        if progress:
+          progress(draw_samples.Progress(done, sum(counts)))
+    found = []
+    for x_hat in map(np.concatenate, drawn):
+      codes, certain = np.asarray(parts.codec.decode(x_hat)), None
+      if len(codes) == 1:
+        certain = np.asarray(parts.codec.probabilities(x_hat[0])).max(axis=-1)
+      found.append((codes, certain))
+    return found
+
+  def _example(self, image, start):
+    """A photo as the network sees it, which nobody annotated."""
+    parts = self._parts
+    blank = np.zeros(image.shape[:2], np.int32)
+    record = {'name': '', 'image': image, 'id_maps': [blank]}
+    example = pipeline.evaluation_example(
+      record, parts.image_size, parts.code_size
+    )
+    if start is not None:
+      height, width = example['size']
+      small = transforms.resize_ids(start, (height, width))
+      padded = np.full((parts.code_size,) * 2, -1, np.int32)
+      padded[:height, :width] = (
+        palette.assign_codes(small, parts.palette)
+        if parts.palette is not None
+        else palette.random_codes(
+          small, parts.codec.num_codes, np.random.default_rng(0)
+        )
+      )
+      example['start'] = padded
+    return example
+
+  def check(self, options: AnswerOptions) -> None:
+    """Raises ValueError if options do not fit the model."""
+    least = self._parts.image_size
+    if options.tile is not None and options.tile < least:
+      raise ValueError(
+        f'tile is {options.tile}; it must be at least {least} pixels'
+      )
+
+  def sampler_options(
+    self, options: AnswerOptions | None = None
+  ) -> build.SamplerOptions:
+    """How samples are drawn; what options leave open is as in the config."""
+    options, found = options or AnswerOptions(), self._sampler
+    if options.num_steps is not None:
+      found = found._replace(num_steps=options.num_steps)
+    if options.guidance_weight is not None:
+      found = found._replace(guidance_weight=float(options.guidance_weight))
+    return found
+
+  def _compiled(self, options, with_start):
+    """The programs that draw samples, made when first asked for."""
+    key = self.sampler_options(options), with_start
+    with self._compiling:
+      if key not in self._functions:
+        self._functions[key] = draw_samples.make_functions(
+          self._parts, key[0], self._mesh, with_start
+        )
+      return self._functions[key]
 
   @devices.jax_defaults()
   def export(
@@ -251,90 +370,26 @@ class Segmenter:
 
     Args:
       path: folder to write to, see stablehlo.py.
-      num_steps, guidance_weight: as in `segment_batch`.
+      num_steps, guidance_weight: see AnswerOptions.
 
     Raises:
       ValueError: the codec decodes on the host, so it cannot be exported.
     """
-    settings = self.sampler_settings(num_steps, guidance_weight)
-    stablehlo.export(self._parts, self._params, ConfigDict(settings), path)
-
-  def _draw(
-    self, images, counts, seed, sampler, progress, plans=None, strength=1.0
-  ) -> list[tuple]:
-    """(codes, probabilities) of each image for answer.from_samples."""
-    parts, total = self._parts, sum(counts)
-    functions = self._functions(*sampler, with_start=bool(plans))
-    read = lambda i: self._example(images[i], plans and plans[i])
-    jobs = draw_samples.Jobs(
-      [functools.partial(read, i) for i in range(len(images))],
-      counts,
-      seed,
-      shared_noise=True,
-      strength=strength if plans else None,
+    sampler = self.sampler_options(
+      AnswerOptions(num_steps=num_steps, guidance_weight=guidance_weight)
     )
-    drawn = [[] for _ in images]
-    sizes, done = {}, 0
-    with self._drawing:  # two batches at once may not fit the devices
-      for i, example, x_hat in draw_samples.draw(
-        functions, self._params, jobs, self._mesh, self.batch_size
-      ):
-        drawn[i].append(x_hat)
-        sizes[i], done = example['size'], done + len(x_hat)
-        if progress:
-          progress(draw_samples.Progress(done, total))
-    found = []
-    for i, x_hats in enumerate(drawn):
-      height, width = sizes[i]
-      x_hat = np.concatenate(x_hats)[:, :height, :width]
-      codes = np.asarray(parts.codec.decode(x_hat))
-      found.append((codes, functools.partial(_probabilities, parts, x_hat)))
-    return found
-
-  def _example(self, image, start):
-    parts = self._parts
-    blank = np.zeros(image.shape[:2], np.int32)
-    example = pipeline.evaluation_example(
-      {'name': '', 'image': image, 'id_maps': [blank]},
-      parts.image_size,
-      parts.code_size,
-    )
-    if start is not None:
-      padded = np.full((parts.code_size,) * 2, -1, np.int32)
-      padded[: start.shape[0], : start.shape[1]] = start
-      example['start'] = padded
-    return example
-
-  def sampler_settings(
-    self, num_steps: int | None = None, guidance_weight: float | None = None
-  ) -> dict[str, Any]:
-    """The sampler's settings; what is None is as in the config of the run."""
-    settings = self._settings.to_dict()
-    if num_steps is not None:
-      settings['num_steps'] = num_steps
-    if guidance_weight is not None:
-      settings['guidance_weight'] = float(guidance_weight)
-    for name in ('num_steps', 'guidance_weight'):
-      schema.check_value(name, settings[name], base.SAMPLE[name])
-    return settings
-
-  def _functions(self, num_steps, guidance_weight, with_start):
-    """The compiled programs for these settings, made when first asked for."""
-    settings = ConfigDict(self.sampler_settings(num_steps, guidance_weight))
-    key = settings.num_steps, settings.guidance_weight, with_start
-    with self._lock:
-      if key not in self._sample_fns:
-        self._sample_fns[key] = draw_samples.make_functions(
-          self._parts, build.sampler_options(settings), self._mesh, with_start
-        )
-      return self._sample_fns[key]
+    stablehlo.export(self._parts, self._found.params, sampler, path)
 
 
-def _probabilities(parts, x_hat, n):
-  return np.asarray(parts.codec.probabilities(x_hat[n]))
+def _unpickled(found, batch_size):
+  found = weights.Weights(*found)
+  everywhere = devices.copied_on(devices.make_mesh())
+  params = jax.device_put(found.params, everywhere)
+  config = ConfigDict(found.config)
+  return Segmenter(found._replace(params=params, config=config), batch_size)
 
 
-def fit_for_cpu(parts: build.Experiment) -> int:
+def _fit_for_cpu(parts):
   """How many samples to draw at once on CPU.
 
   They together have some thousand positions in the first level. Below that, two

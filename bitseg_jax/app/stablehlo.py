@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
-from ml_collections import ConfigDict
 
 from bitseg_jax.app import stablehlo_loader
 from bitseg_jax.data.outside import read_bytes
@@ -30,7 +29,7 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 def export(
   parts: build.Experiment,
   params: Any,
-  settings: ConfigDict,
+  sampler: build.SamplerOptions,
   path: str | pathlib.Path,
 ) -> None:
   """Writes the folder that the module docstring describes.
@@ -38,7 +37,7 @@ def export(
   Args:
     parts: the experiment.
     params: parameters of its model.
-    settings: the config's `sample` section.
+    sampler: how samples are drawn.
     path: the folder, made if it is not there.
 
   Raises:
@@ -48,9 +47,7 @@ def export(
   folder = pathlib.Path(path)
   _check_folder(folder)
   leaves, structure = jax.tree.flatten(params)
-  functions = draw_samples.make_functions(
-    parts, build.sampler_options(settings), None
-  )
+  functions = draw_samples.make_functions(parts, sampler, None)
 
   def sample(leaves, image, size, seed, numbers):
     # The Segmenter draws sample n of a seed with the same key.

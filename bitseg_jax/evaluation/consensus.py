@@ -91,13 +91,13 @@ def consensus(
     whole = 0, 0, *regions.shape
     samples = [(box, of_part, 1) for box, of_part in [(whole, id_maps), *parts]]
     samples += [(whole, other[None], weight) for weight, other in others]
-    together, seen = _count_pairs(regions, samples)
+    together, pairs = _count_pairs(regions, samples)
     of_medoid = _counts(
       regions, transforms.resize_ids(best, regions.shape)
     ).argmax(axis=1)
     # From the one start no segment is cut in two, from the other some merge.
-    starts = of_medoid, np.arange(len(seen))
-    climbed = [_climb(together, seen, start, new=True) for start in starts]
+    starts = of_medoid, np.arange(len(pairs))
+    climbed = [_climb(together, pairs, start, new=True) for start in starts]
     labels, _ = max(climbed, key=lambda found: found[1])
     return relabel.by_first_appearance(labels[regions])
   if len(id_maps) > 1:
@@ -105,6 +105,20 @@ def consensus(
     if mean_ari(found, id_maps) > mean_ari(best, id_maps):
       best = found
   return relabel.by_first_appearance(best)
+
+
+def by_majority(id_map: np.ndarray, regions: np.ndarray) -> np.ndarray:
+  """Gives each region the segment in which most of it lies.
+
+  Args:
+    id_map: integers [h, w], stretched to the size of regions.
+    regions: int [H, W], ids 0, ..., R - 1.
+
+  Returns:
+    int32 [H, W], ids 0, 1, ... in the order of their first pixels.
+  """
+  counts = _counts(regions, transforms.resize_ids(id_map, regions.shape))
+  return relabel.by_first_appearance(counts.argmax(axis=1)[regions])
 
 
 def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -144,9 +158,9 @@ def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:
 
 def _counts(regions, id_map):
   """Pixels of each region [R] in each segment [K] of an id map, as float64."""
-  ids = relabel.by_first_appearance(id_map.ravel())
-  rows, columns = int(regions.max()) + 1, int(ids.max()) + 1
-  index = regions.ravel().astype(np.int64) * columns + ids
+  ids, present = relabel.compact(id_map.ravel())
+  rows, columns = int(regions.max()) + 1, len(present)
+  index = regions.ravel() * np.intp(columns) + ids
   counts = np.bincount(index, minlength=rows * columns)
   return counts.reshape(rows, columns).astype(np.float64)
 
@@ -168,20 +182,26 @@ def _count_pairs(regions, samples):
   together, seen = np.zeros((2, number, number))
   for (top, left, bottom, right), id_maps, weight in samples:
     inside = regions[top:bottom, left:right]
-    here, inverse = np.unique(inside, return_inverse=True)
-    inverse = inverse.reshape(inside.shape)
     counts = np.concatenate(
       [
-        _counts(inverse, transforms.resize_ids(ids, inside.shape))
+        _counts(regions, ids)
+        if ids.shape == regions.shape
+        else _counts_within(inside, ids, number)
         for ids in id_maps
       ],
       axis=1,
     )
-    own = np.bincount(inverse.ravel()).astype(np.float64)
-    together[np.ix_(here, here)] += weight * (counts @ counts.T)
-    seen[np.ix_(here, here)] += weight * len(id_maps) * np.outer(own, own)
+    own = np.bincount(inside.ravel(), minlength=number).astype(np.float64)
+    together += weight * (counts @ counts.T)
+    seen += weight * len(id_maps) * np.outer(own, own)
   pairs = np.outer(areas, areas)
   return together / seen * pairs, pairs
+
+
+def _counts_within(inside, ids, number):
+  """As _counts, of an id map that is stretched over a part of the regions."""
+  counts = _counts(inside, transforms.resize_ids(ids, inside.shape))
+  return np.pad(counts, ((0, number - len(counts)), (0, 0)))
 
 
 def _of_atoms(id_maps, start):
@@ -196,17 +216,16 @@ def _of_atoms(id_maps, start):
   )
   order = np.lexsort((first, -areas))  # the largest first
   atoms = np.argsort(order)[atoms.ravel()].reshape(start.shape)
-  chosen = [_counts(atoms, id_map) for id_map in id_maps]
-  counts = np.concatenate(chosen, axis=1)
+  counts = np.concatenate([_counts(atoms, ids) for ids in id_maps], axis=1)
   areas = areas[order].astype(np.float64)
   large, rest = counts[:MAX_ATOMS], counts[MAX_ATOMS:]
   together = large @ large.T / len(id_maps)
-  seen = np.outer(areas[:MAX_ATOMS], areas[:MAX_ATOMS])
+  pairs = np.outer(areas[:MAX_ATOMS], areas[:MAX_ATOMS])
   labels, _ = _climb(
-    together, seen, start.ravel()[first[order]][:MAX_ATOMS], new=False
+    together, pairs, start.ravel()[first[order]][:MAX_ATOMS], new=False
   )
   if len(rest):
-    needed = _needed(together, seen, labels)
+    needed = _needed(together, pairs, labels)
     near = rest @ _sums(large, labels).T / len(id_maps)
     sizes = np.bincount(labels, areas[:MAX_ATOMS])
     gains = near - needed * np.outer(areas[MAX_ATOMS:], sizes)
@@ -216,86 +235,71 @@ def _of_atoms(id_maps, start):
 
 def _sums(rows, labels):
   """Adds up rows [R, ...] of the same label: [K, ...]."""
-  member = np.eye(int(labels.max()) + 1)[labels]  # [R, K]
-  return member.T @ rows
+  order = np.argsort(labels, kind='stable')
+  starts = np.searchsorted(labels[order], np.arange(labels.max() + 1))
+  return np.add.reduceat(rows[order], starts, axis=0)
 
 
-def _expected_ari(together, seen, labels):
+def _expected_ari(together, pairs, labels):
   """Returns (objective of `consensus`, mean co-association m) of labels."""
-  pixels = np.sqrt(seen.sum())
+  pixels = np.sqrt(pairs.sum())
   if pixels < 1.5:
     return 1.0, 1.0
   same = labels[:, None] == labels
-  own, own_sum = seen[same].sum() - pixels, together[same].sum() - pixels
+  own, own_sum = pairs[same].sum() - pixels, together[same].sum() - pixels
   all_sum = together.sum() - pixels
   mean = all_sum / (pixels**2 - pixels)
   best = (own + all_sum) / 2 - mean * own
   return ((own_sum - mean * own) / best if best > 1e-9 else 1.0), mean
 
 
-def _needed(together, seen, labels):
+def _needed(together, pairs, labels):
   """Co-association above which it is better to join a pair."""
-  value, mean = _expected_ari(together, seen, labels)
+  value, mean = _expected_ari(together, pairs, labels)
   return mean + value * (0.5 - mean)
 
 
-def _climb(together, seen, labels, new):
+def _climb(together, pairs, labels, new):
   """Finds labels [R] that no move of a region and no merger can improve.
 
   With `new`, regions may also move to labels that were not there. Returns them
   and their objective.
   """
   labels = relabel.by_first_appearance(labels)
-  value, _ = _expected_ari(together, seen, labels)
+  value, _ = _expected_ari(together, pairs, labels)
+  least = 1e-9 * pairs.sum()  # what a change must gain
   for _ in range(_MAX_ROUNDS):
-    gains = together - _needed(together, seen, labels) * seen
-    found = _search(gains, labels, new, 1e-9 * seen.sum())
-    better, _ = _expected_ari(together, seen, found)
+    # What it gains to have two regions under one label.
+    gains = together - _needed(together, pairs, labels) * pairs
+    found = labels
+    for _ in range(_MAX_SWEEPS):
+      before = found
+      found = _merge(_move(gains, found, new, least), gains, least)
+      if (found == before).all():
+        break
+    better, _ = _expected_ari(together, pairs, found)
     if better <= value + 1e-9:
       break
     value, labels = better, found
   return labels, value
 
 
-def _search(gains, labels, new, least):
-  """Moves regions and merges labels while the sum of gains in labels grows.
-
-  Args:
-    gains: float64 [R, R], what it gains to have two regions under one label.
-    labels: int [R], labels to start from.
-    new: whether there may be new labels.
-    least: what a change must gain.
-
-  Returns:
-    int32 [R], numbered by first appearance.
-  """
-  for _ in range(_MAX_SWEEPS):
-    before = labels
-    labels = _merge(_move(gains, labels, new, least), gains, least)
-    labels = relabel.by_first_appearance(labels)
-    if (labels == before).all():
-      break
-  return labels
-
-
 def _move(gains, labels, new, least):
   """Moves regions one by one to the label that gains most."""
   labels, own = labels.copy(), np.diag(gains)
-  of_label = _sums(gains, labels).T  # [R, K]
-  # With new labels there is always an empty one, which gains nothing.
-  empty = ((0, 0), (0, 1 if new else 0))
-  of_label = np.pad(of_label, empty)
+  # [K, R], with new labels always an empty one, which gains nothing.
+  of_label = np.pad(_sums(gains, labels), ((0, int(new)), (0, 0)))
   for i in range(len(labels)):
-    gain, here = of_label[i].copy(), labels[i]
+    gain, here = of_label[:, i].copy(), labels[i]
     gain[here] -= own[i]
     target = int(gain.argmax())
     if gain[target] <= gain[here] + least:
       continue
-    of_label[:, here] -= gains[:, i]
-    of_label[:, target] += gains[:, i]
+    of_label[here] -= gains[i]
+    of_label[target] += gains[i]
     labels[i] = target
-    if new and target == of_label.shape[1] - 1:
-      of_label = np.pad(of_label, empty)
+    if new and target == len(of_label) - 1:
+      of_label = np.pad(of_label, ((0, 1), (0, 0)))
   return relabel.by_first_appearance(labels)
 
 
@@ -311,4 +315,4 @@ def _merge(labels, gains, least):
     table[kept] += table[gone]
     table[:, kept] += table[:, gone]
     table[gone] = table[:, gone] = table[kept, kept] = -np.inf
-  return labels
+  return relabel.by_first_appearance(labels)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bitseg_jax.app import photos
+from bitseg_jax.data.images import read_photo
 from bitseg_jax.data.outside import SourceError
 
 
@@ -16,7 +17,7 @@ def make_tree(folder):
     'a[1].png',
     'b.JPG',
     '.hidden.png',
-    'notes.txt',
+    'notes.md',
     'deep/b.jpg',
     'deep/deeper/c.tif',
     '.git/d.png',
@@ -36,7 +37,7 @@ def make_tree(folder):
     (['*/*.jpg'], ['deep/b']),
     (['deep', 'deep/b.jpg', '*/b.jpg'], ['b', 'deeper/c']),  # once each
     (['b.JPG', 'deep/b.jpg'], ['b.JPG', 'b.jpg~2']),
-    (['notes.txt'], ['notes']),
+    (['notes.md'], ['notes']),
   ],
 )
 def test_names_keep_folders_and_are_unique(tmp_path, inputs, expected):
@@ -99,7 +100,7 @@ def test_odd_files_are_refused_in_one_line(tmp_path):
   reasons = {'folder': None}
   for path in [photo.path for photo in found] + [tmp_path / 'folder.jpg']:
     with pytest.raises(SourceError) as error:
-      photos.read(path)
+      read_photo(path)
     reasons[path.stem] = str(error.value)
     assert str(path) in reasons[path.stem]
     assert '\n' not in reasons[path.stem]
@@ -128,3 +129,30 @@ def test_no_photo_is_called_as_a_file_of_the_whole_collection(tmp_path):
 def test_an_empty_input_is_no_folder(tmp_path):
   with pytest.raises(ValueError, match='--input is empty'):
     photos.find([''], tmp_path)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
+def test_lists_and_names_written_on_other_systems(tmp_path, encoding):
+  make_tree(tmp_path)
+  (tmp_path / 'ünï.jpg').touch()
+  lines = ['deep\\b.jpg', '', 'ünï.jpg', 'deep\\deeper', '  a[1].png ']
+  path = tmp_path / 'photos.txt'
+  path.write_bytes('\r\n'.join(lines).encode(encoding))
+  names = [p.name for p in photos.find([str(path)], tmp_path / 'out')]
+  assert names == ['deep/b', 'ünï', 'deep/deeper/c', 'a[1]']
+  written = f'{tmp_path}\\deep\\*.jpg'
+  (found,) = photos.find([written], tmp_path / 'out')
+  assert found.path == tmp_path / 'deep/b.jpg'
+  path.write_text('nowhere.jpg')
+  with pytest.raises(ValueError, match=r'photos.txt: nowhere.jpg: no photo'):
+    photos.find([str(path)], tmp_path / 'out')
+
+
+def test_folders_are_found_through_links_and_cycles_end(tmp_path):
+  make_tree(tmp_path / 'there')
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  (folder / 'linked').symlink_to(tmp_path / 'there/deep')
+  (tmp_path / 'there/deep/cycle').symlink_to(folder)
+  names = [p.name for p in photos.find([str(folder)], tmp_path / 'out')]
+  assert names == ['linked/b', 'linked/deeper/c']

@@ -1,9 +1,25 @@
-"""Regions of a photo: whole, along its edges, whatever its size and light."""
+"""Regions of a photo along its edges, specks that join, pieces that part."""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from bitseg_jax.app import answer, regions
+from bitseg_jax.app import answer, known, regions
+from bitseg_jax.app.answer import AnswerOptions
+from bitseg_jax.app.segmenter import Segmenter
+
+
+@pytest.fixture(scope='module')
+def model(random_run):
+  return Segmenter.from_checkpoint(random_run)
+
+
+def made(photo, codes, **options):
+  """The answer of samples."""
+  options = AnswerOptions(**options)
+  certain = np.ones(codes.shape[1:], np.float32)
+  drafted = answer.draft(photo, codes, certain, options)
+  return answer.finish(drafted, known.Said(), options)
 
 
 def two_halves(dark=20, bright=220):
@@ -19,15 +35,6 @@ def test_every_pixel_is_in_a_region(draw_photo, shape):
   np.testing.assert_array_equal(np.unique(found), np.arange(found.max() + 1))
 
 
-def test_asked_again_they_are_the_same_and_whatever_came_between(draw_photo):
-  photo, other = (draw_photo(i, 40, 30) for i in range(2))
-  first = regions.split(photo).copy()
-  regions.split(other), regions.split(photo.reshape(30, 40, 3))
-  np.testing.assert_array_equal(regions.split(photo.copy()), first)
-  with pytest.raises(ValueError, match='read-only'):
-    regions.split(photo)[0] = 1  # or the next one would see it
-
-
 def test_regions_end_at_edges_in_any_light():
   found = regions.split(two_halves())
   assert not set(np.unique(found[:, :13])) & set(np.unique(found[:, 13:]))
@@ -39,29 +46,28 @@ def test_borders_follow_the_photo():
   """An edge of the photo within a pixel of the model."""
   ids = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 8, axis=0)
   codes = np.stack([ids, ids])
-  certain = lambda n: np.eye(2, dtype=np.float32)[ids]
-  made = lambda *photo: answer.from_samples(codes, certain, *photo)
-  found = made(two_halves())
+  found = made(two_halves(), codes)
   columns = np.indices((32, 32))[1]
   wrong = found.id_map != (columns >= 13)
   assert not wrong[columns > 14].any()  # before that the edge is blurred
   np.testing.assert_array_equal(found.sample(1), found.id_map)
   # Without regions the border is where the model has it.
-  plain = answer.from_samples(codes, certain, two_halves(), follow_edges=False)
+  plain = made(two_halves(), codes, follow_edges=False)
   np.testing.assert_array_equal(plain.id_map, columns >= 16)
   # What the model sees whole has no edges between its pixels.
   small = two_halves()[::4, ::4]
-  np.testing.assert_array_equal(made(small).id_map, ids)
+  np.testing.assert_array_equal(made(small, codes).id_map, ids)
 
 
 def test_large_regions_go_from_fine_to_coarse(draw_photo):
   photo = draw_photo(0, 60, 90)
-  found = regions.large(photo)
+  found = np.stack(regions.large(photo))
   assert found.shape == (5, 60, 90) and found.dtype == np.int32
   counts = found.max(axis=(1, 2)) + 1
   assert (np.diff(counts) <= 0).all() and counts[-1] < counts[0]
   halves = regions.large(two_halves())
-  np.testing.assert_array_equal(halves[0], np.indices((32, 32))[1] >= 13)
+  left, right = np.unique(halves[0][:, :10]), np.unique(halves[0][:, 16:])
+  assert len(left) == len(right) == 1 and left != right
 
 
 def test_colours_vote_where_samples_differ():
@@ -72,12 +78,73 @@ def test_colours_vote_where_samples_differ():
   photo = np.repeat(photo[..., None], 3, axis=-1)
   small = quarters[::4, ::4]
   codes = np.stack([small // 2] * 4 + [small])
-  certain = lambda n: np.eye(4, dtype=np.float32)[codes[n]]
-  made = lambda **how: answer.from_samples(codes, certain, photo, **how)
   counts = lambda result: len(np.unique(result.id_map))
-  assert counts(made(color_votes=False)) == 2
-  np.testing.assert_array_equal(made().id_map, quarters)
+  assert counts(made(photo, codes, color_votes=False)) == 2
+  found = made(photo, codes)
+  np.testing.assert_array_equal(found.id_map, quarters)
   # Samples stay what they are, and so does one of them as an answer.
-  assert [made().sample(n).max() + 1 for n in range(5)] == [2, 2, 2, 2, 4]
-  assert counts(made(method='medoid')) == 2
-  assert counts(answer.from_samples(codes[:1], certain, photo)) == 2
+  assert [found.sample(n).max() + 1 for n in range(5)] == [2, 2, 2, 2, 4]
+  assert counts(made(photo, codes, method='medoid')) == 2
+  assert counts(made(photo, codes[:1])) == 2
+
+
+def smallest_piece(id_map):
+  areas = [
+    np.bincount(ndimage.label(id_map == k)[0].ravel())[1:].min()
+    for k in np.unique(id_map)
+  ]
+  return min(areas)
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('least', [2, 10, 60])
+def test_no_piece_is_smaller_than_asked(seed, least):
+  rng = np.random.default_rng(seed)
+  id_map = rng.integers(0, 6, (20, 30)).repeat(2, 0)[:, ::2]
+  found = regions.join_specks(id_map, least / id_map.size)
+  assert smallest_piece(found) >= least
+  np.testing.assert_array_equal(np.unique(found), np.arange(found.max() + 1))
+  same = regions.join_specks(id_map, 1 / id_map.size)
+  np.testing.assert_array_equal(same, id_map)
+
+
+def test_a_speck_joins_what_surrounds_it_and_large_pieces_stay():
+  id_map = np.zeros((12, 12), int)
+  id_map[:, 6:] = 1
+  clean = id_map.copy()
+  id_map[3, 8] = 2
+  id_map[5:7, 1:3] = 1  # a segment's own speck elsewhere
+  np.testing.assert_array_equal(regions.join_specks(id_map, 5 / 144), clean)
+  np.testing.assert_array_equal(regions.join_specks(id_map, 1 / 144), id_map)
+  # A speck among specks joins the segment around them all.
+  id_map[8:10, 8:10] = [[3, 4], [5, 6]]
+  np.testing.assert_array_equal(regions.join_specks(id_map, 5 / 144), clean)
+
+
+def test_what_is_known_stays():
+  id_map = np.zeros((12, 12), int)
+  id_map[4, 4], id_map[8, 8] = 1, 2
+  keep = np.zeros((12, 12), bool)
+  keep[8, 8] = True
+  found = regions.join_specks(id_map, 0.1, keep)
+  assert found[8, 8] != found[0, 0] and found[4, 4] == found[0, 0]
+  assert regions.join_specks(np.zeros((3, 3), int), 0.5).max() == 0
+
+
+def test_pieces_that_do_not_touch_get_ids_of_their_own(model, draw_photo):
+  """Two coins of one id; they were counted as one."""
+  id_map = np.zeros((12, 12), int)
+  id_map[2:4, 2:4] = id_map[8:10, 8:10] = 1
+  found = regions.split_disconnected(id_map)
+  assert len(np.unique(found)) == 3 and found[2, 2] != found[8, 8]
+  id_map[4:6, 4:6] = 1  # a corner touches
+  assert len(np.unique(regions.split_disconnected(id_map))) == 3
+  known = np.full((12, 12), -1)
+  known[2, 2] = known[8, 8] = 4
+  found = regions.split_disconnected(id_map, known)
+  assert len(np.unique(found)) == 2 and found[2, 2] == found[8, 8]
+  result = model.segment(draw_photo(0, 40, 60), 3, split_disconnected=True)
+  for one in (result.id_map, *result.samples):
+    for k in np.unique(one):
+      assert ndimage.label(one == k, np.ones((3, 3)))[1] == 1
+  assert len(result.confidence) == result.id_map.max() + 1

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from bitseg_jax import Segmenter
-from bitseg_jax.app import photos
 from bitseg_jax.app.page import actions
+from bitseg_jax.data.images import read_photo
 from bitseg_jax.runs import weights
 
 FOLDER = weights.SHIPPED / weights.DEFAULT
@@ -35,7 +35,7 @@ def test_it_holds_no_path_of_the_machine_it_was_trained_on():
 
 
 def test_it_segments_a_photograph_always_the_same_way(model):
-  photo = photos.read(actions.EXAMPLES[0])
+  photo = read_photo(actions.EXAMPLES[0])
   first = model.segment(photo, num_samples=2)
   # Another model draws it again; this one has kept what it drew.
   again = Segmenter.from_pretrained().segment(photo, num_samples=2)

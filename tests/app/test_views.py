@@ -1,8 +1,9 @@
-"""What the model sees of photos, and answers with close-ups."""
+"""Tiles and close-ups: what the model sees of photos, and their answers."""
 
 import numpy as np
 import pytest
 
+from bitseg_jax import metrics
 from bitseg_jax.app import views
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
@@ -16,8 +17,7 @@ def model(random_run):
 @pytest.mark.parametrize('tile', [None, 40])
 @pytest.mark.parametrize('shape', [(1, 1), (50, 70), (3, 90)])
 def test_close_ups_lie_in_what_they_are_of(shape, tile):
-  images = [np.zeros((*shape, 3), np.uint8)] * 2
-  looks = views.plan(images, tile, 4, 2)
+  looks = views.plan([shape] * 2, tile, 4, 2)
   assert [v.photo for v in looks] == sorted(v.photo for v in looks)
   seen = np.zeros((2, *shape), int)
   before = None
@@ -32,7 +32,7 @@ def test_close_ups_lie_in_what_they_are_of(shape, tile):
       seen[view.photo, top:bottom, left:right] += 1
     before = view.photo, view.tile
   assert seen.min() > 0  # every pixel is in a close-up
-  assert all(v.box == v.tile for v in views.plan(images, tile, 4, 0))
+  assert all(v.box == v.tile for v in views.plan([shape] * 2, tile, 4, 0))
 
 
 def test_close_ups_join_the_consensus_alone(model, draw_photo):
@@ -91,3 +91,54 @@ def test_bad_settings_are_named(model, draw_photo, settings, said):
 def test_close_ups_of_a_line_of_pixels(model, draw_photo, shape):
   photo = draw_photo(0, *shape)
   assert model.segment(photo, closeups=1).id_map.shape == shape
+
+
+def cut(picture, boxes):
+  return [picture[top:bottom, left:right] for top, left, bottom, right in boxes]
+
+
+@pytest.mark.parametrize(
+  ('size', 'tile'),
+  [((100, 170), 64), ((64, 64), 64), ((5, 300), 7), ((3, 2), 9)],
+)
+def test_tiles_cover_and_overlap(size, tile):
+  boxes = views.split(size, tile)
+  covered = np.zeros(size, int)
+  for top, left, bottom, right in boxes:
+    assert (bottom - top, right - left) == (
+      min(tile, size[0]),
+      min(tile, size[1]),
+    )
+    covered[top:bottom, left:right] += 1
+  assert covered.min() == 1
+  # Neighbours share at least a quarter of a tile, rounded down.
+  lefts = sorted({box[1] for box in boxes})
+  assert all(np.diff(lefts) <= tile - int(tile * views.OVERLAP))
+  picture = np.arange(covered.size, dtype=np.float32).reshape(size)
+  parts = cut(picture, boxes)
+  np.testing.assert_array_equal(views.join(parts, boxes), picture)
+  np.testing.assert_allclose(views.blend(parts, boxes), picture, rtol=1e-5)
+
+
+def test_segments_go_on_in_the_next_tile():
+  whole = np.zeros((100, 170), int)
+  whole[20:80, 30:140] = 1
+  whole[:, 150:] = 2
+  boxes = views.split(whole.shape, 64)
+  # Every tile numbers its segments in its own way.
+  parts = [
+    np.unique(part, return_inverse=True)[1].reshape(part.shape)
+    for part in cut(whole, boxes)
+  ]
+  merged = views.merge_ids(parts, boxes)
+  assert metrics.adjusted_rand_index(whole, merged) == 1
+  np.testing.assert_array_equal(np.unique(merged), range(3))
+
+
+def test_what_differs_in_the_overlap_stays_apart():
+  boxes = [(0, 0, 4, 8), (0, 4, 4, 12)]
+  left, right = np.zeros((4, 8), int), np.zeros((4, 8), int)
+  left[:2] = 1  # two rows and two rows
+  right[:, :3] = 1  # three columns of the four that overlap
+  merged = views.merge_ids([left, right], boxes)
+  assert len(np.unique(merged)) == 4

@@ -117,8 +117,8 @@ def test_a_student_starts_as_its_teacher_and_comes_to_draw_alike(
   assert train.train(student_config, tmp_path)
   # The config of the student says how it is sampled; nothing else has to.
   student = Segmenter.from_checkpoint(tmp_path)
-  settings = student.sampler_settings()
-  assert settings['num_steps'] == 1 and settings['guidance_weight'] == 0
+  options = student.sampler_options()
+  assert options.num_steps == 1 and options.guidance_weight == 0
   student.segment(draw_photo(0, 16, 16), num_samples=2)
 
   parts = build.build(student_config)

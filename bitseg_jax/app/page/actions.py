@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from bitseg_jax import relabel
-from bitseg_jax.app import files, photos
+from bitseg_jax.app import files
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.app.page import board
 from bitseg_jax.app.page.board import Marks
 from bitseg_jax.app.segmenter import Segmenter
-from bitseg_jax.data import transforms
+from bitseg_jax.data import images, transforms
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.evaluation import pictures, upsample
 from bitseg_jax.evaluation.draw_samples import Progress
@@ -74,7 +74,9 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
   try:
     with Image.open(path) as image:
       width, height = image.size
-  except Exception:  # Pillow raises many types; photos.read says what it is
+  except (
+    Exception
+  ):  # Pillow raises many types; images.read_photo does what it is
     width = height = 0
   if width * height > max_pixels:
     raise SourceError(
@@ -82,7 +84,7 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
       f' more than the {max_pixels / 1e6:g} taken here; shrink it'
     )
   try:
-    photo = photos.read(path)
+    photo = images.read_photo(path)
   except SourceError as error:
     raise SourceError(str(error).replace(f'{path}', path.name)) from error
   size = photo.shape[:2]

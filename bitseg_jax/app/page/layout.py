@@ -211,7 +211,7 @@ def build(
 
 def _settings(segmenter):
   """A control for each option that is offered, in this order."""
-  sampler = segmenter.sampler_settings()
+  sampler = segmenter.sampler_options()._asdict()
   controls = []
   for name, (value, choices) in _OFFERED.items():
     setting = AnswerOptions.__dataclass_fields__[name].metadata['setting']

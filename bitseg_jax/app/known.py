@@ -1,6 +1,6 @@
-"""Reads from files what is known of photos, and segmentations to begin from.
+"""What a user says of a photo: from arrays, or from files.
 
-A folder holds NAME_labels.png or NAME.png for a photo: 8 or 16 bits, of the
+A folder holds NAME_labels.png or NAME.png for a photo (or .tif, .npy), of the
 photo's size, 0 = nothing is said, as `predict` writes its labels. A JSON file
 holds marks in pixels, from the left and the top:
 
@@ -21,10 +21,108 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from bitseg_jax import IGNORE_ID, relabel
 from bitseg_jax.data import labels, outside
 from bitseg_jax.data.outside import SourceError
 
 _SHAPES = 'points', 'polygon', 'box'
+_ENDINGS = tuple(
+  start + end for end in ('.png', '.tif', '.npy') for start in ('_labels', '')
+)
+
+
+class Said(NamedTuple):
+  """What a user says of a photo, checked.
+
+  Attributes:
+    known: int32 [H, W], ids without gaps, -1 where nothing is said; or None.
+    start: int32 [H, W], ids without gaps, or None.
+  """
+
+  known: np.ndarray | None = None
+  start: np.ndarray | None = None
+
+
+def check(
+  sizes: list[tuple[int, int]],
+  known: Iterable[np.ndarray | None] | None,
+  start: Iterable[np.ndarray | None] | None,
+) -> list[Said]:
+  """Checks what is said of photos.
+
+  Args:
+    sizes: (H, W) of each photo.
+    known, start: as in Segmenter.segment_batch.
+
+  Returns:
+    What is said of each photo.
+
+  Raises:
+    ValueError: in one line, if it does not fit the photos.
+  """
+  found = {}
+  for name, given in (('known', known), ('start', start)):
+    given = [None] * len(sizes) if given is None else list(given)
+    if len(given) != len(sizes):
+      raise ValueError(
+        f'{name} is given for {len(given)} photos of {len(sizes)}'
+      )
+    found[name] = [
+      _check_ids(name, ids, size)
+      for ids, size in zip(given, sizes, strict=True)
+    ]
+  if len({ids is None for ids in found['start']}) > 1:
+    raise ValueError('start is given for some of the photos only')
+  # What is in no segment of a start forms one more.
+  whole = [
+    None if ids is None else np.where(ids < 0, ids.max() + 1, ids)
+    for ids in found['start']
+  ]
+  return [Said(*one) for one in zip(found['known'], whole, strict=True)]
+
+
+def _check_ids(name, ids, size):
+  """Ids as 0, 1, ... in the order of their first pixels; None of nothing."""
+  if ids is None:
+    return None
+  ids = np.asarray(ids)
+  if ids.dtype.kind not in 'iu' or ids.shape != tuple(size):
+    raise ValueError(
+      f'{name} must be integers {list(size)}, the size of the photo, but is '
+      f'{ids.dtype} {list(ids.shape)}'
+    )
+  if ids.min() < IGNORE_ID:
+    raise ValueError(
+      f'{name} contains {ids.min()}; ids are 0 or more, and -1 is not said'
+    )
+  said = np.append(IGNORE_ID, ids.ravel().astype(np.int64))  # -1 is the first
+  ids = relabel.by_first_appearance(said)[1:].reshape(ids.shape) - 1
+  return ids if ids.max() >= 0 else None
+
+
+def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Reduces known ids to another size without losing a single pixel.
+
+  Args:
+    known: int [H, W], -1 where nothing is said.
+    size: (h, w).
+
+  Returns:
+    int32 [h, w]: the id that most known pixels of a cell have, the first of
+    equals; -1 where a cell has none.
+  """
+  small = np.full(size, IGNORE_ID, np.int32)
+  ys, xs = np.nonzero(known >= 0)
+  if not len(ys):
+    return small
+  rows, columns = ys * size[0] // known.shape[0], xs * size[1] // known.shape[1]
+  count = int(known.max()) + 1
+  pairs, votes = np.unique(
+    (rows * size[1] + columns) * count + known[ys, xs], return_counts=True
+  )
+  order = np.lexsort((-pairs, votes))  # the last to be written wins
+  small.ravel()[pairs[order] // count] = pairs[order] % count
+  return small
 
 
 class Given(NamedTuple):
@@ -145,7 +243,7 @@ def _place_of(given, name):
   names = name, Path(name).name
   if given.marks is not None:
     return next((n for n in names if n in given.marks), None)
-  files = [n + suffix for n in names for suffix in ('_labels.png', '.png')]
+  files = [n + ending for n in names for ending in _ENDINGS]
   # What is there but no file, such as a broken link, is an error to be told.
   return next((f for f in files if lexists(given.place / f)), None)
 
@@ -181,11 +279,10 @@ def _pixels(mark, where, size):
     )
   places = _places(mark[shape], shape, where, size)
   if shape == 'box':
-    (left, top), (right, bottom) = places
-    across, down = (right - left) / 4, (bottom - top) / 4
-    places = np.array(
-      [(left + across, top + down), (right - across, bottom - down)]
-    )
+    core = (places[0] + (places[1] - places[0]) / 4).astype(int)
+    end = (places[1] - (places[1] - places[0]) / 4).astype(int)
+    rows, columns = np.mgrid[core[1] : end[1] + 1, core[0] : end[0] + 1]
+    return rows.ravel(), columns.ravel()
   points = places.astype(int)
   if shape == 'points' or len(points) == 1:
     return points[:, 1], points[:, 0]
@@ -193,15 +290,11 @@ def _pixels(mark, where, size):
   corner = points.min(axis=0)
   end = np.minimum(points.max(axis=0) + 2, size[::-1])
   canvas = Image.new('1', tuple((end - corner).tolist()))
-  draw = ImageDraw.Draw(canvas)
-  if shape == 'polygon':
-    draw.polygon([tuple(place) for place in (places - corner).tolist()], fill=1)
-  else:
-    draw.rectangle([tuple(p) for p in (points - corner).tolist()], fill=1)
-  for point in (points - corner).tolist():
-    draw.point(tuple(point), fill=1)
+  corners = [tuple(place) for place in (places - corner).tolist()]
+  ImageDraw.Draw(canvas).polygon(corners, fill=1)
   rows, columns = np.nonzero(np.array(canvas))
-  return rows + corner[1], columns + corner[0]
+  rows = np.concatenate([rows + corner[1], points[:, 1]])
+  return rows, np.concatenate([columns + corner[0], points[:, 0]])
 
 
 def _places(value, shape, where, size):
