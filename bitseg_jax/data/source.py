@@ -35,9 +35,7 @@ class Source(NamedTuple):
   splits: dict[str, list[Item]]
   load_id_maps: Callable[[Item], list[np.ndarray]]  # int32 [H, W], -1 = none
   problems: list[str]  # items left out when listing, one line each
-  notes: list[
-    str
-  ]  # what the user should know, one line each; reading adds some
+  notes: list[str]  # what the user should know; reading an item adds to it
   shrinks_photos: bool = False  # photos may be larger than their annotation
   exif: str = 'apply'  # see images.read_photo
   page: int = 0

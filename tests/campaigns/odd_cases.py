@@ -316,6 +316,10 @@ def _of_data(root):
     ['prepare', '--dataset=folder', f'--source={root}', '--output=x'],
     ['prepare', '--dataset=folder', '--source=', '--output='],
     ['prepare', '--dataset=none', '--source=x', '--output=x'],
+    *(
+      ['prepare', '--dataset=folder', '--source=x', '--output=x', flag]
+      for flag in ('--ignore=x', '--ignore=-1', '--page=-1', '--exif=none')
+    ),
     ['prepare', '--describe', f'--output={root}'],
     ['score', '--data=x', '--split=val', '--predictions=x'],
     ['score', '--data=x', '--split=val', '--predictions=x', '--ignore=x'],

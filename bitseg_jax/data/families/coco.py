@@ -33,7 +33,9 @@ from bitseg_jax.data.source import (
 )
 
 # A word of its own: neither that of latest, nor those of trainval.
-_SPLIT = re.compile(r'(?<![a-z])(train|val|test)(?![a-z])')
+_SPLIT = re.compile(
+  r'(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])', re.IGNORECASE
+)
 
 
 class Png(NamedTuple):
@@ -182,9 +184,9 @@ def _open(root, paths, list_items, load):
     items = list_items(root, path, source)
     beside = path.stem.startswith('_annotations')  # beside the photos
     name = path.parent.name if beside else path.stem
-    words = set(_SPLIT.findall(name.replace('valid', 'val')))
-    parts = {next(iter(words)): sorted(items)} if len(words) == 1 else None
-    if parts is None:
+    words = {word.lower() for word in _SPLIT.findall(name)}
+    parts = {word: sorted(items) for word in words}
+    if len(words) != 1:
       parts = split_at_random(sorted(items))
       source.notes.append(
         f'{path}: split 80/10/10 at random with seed {SPLIT_SEED}'

@@ -87,7 +87,19 @@ def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
 
 
 class SplitReader:
-  """Reads one split by index, see open_split; safe to share and to pickle."""
+  """One split of a prepared dataset, a sequence of records as from `decode`.
+
+  Reads with grain or by index, and is safe to share and to pickle.
+
+  Args:
+    data_dir: directory given as output when it was prepared.
+    split: 'train', 'val' or 'test'.
+    wanted_side: see `decode`.
+
+  Raises:
+    FileNotFoundError: if there is no prepared dataset.
+    ValueError: if it has no such split or its files are damaged.
+  """
 
   def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
     import tensorflow_datasets as tfds  # half a second that few commands need
@@ -129,24 +141,7 @@ class SplitReader:
     return SplitReader, self._arguments
 
 
-def open_split(
-  data_dir: str | Path, split: str, wanted_side: int = 0
-) -> SplitReader:
-  """Opens one split of a prepared dataset, to read with grain or by index.
-
-  Args:
-    data_dir: directory given as output when it was prepared.
-    split: 'train', 'val' or 'test'.
-    wanted_side: see `decode`.
-
-  Returns:
-    A sequence of records as from `decode`.
-
-  Raises:
-    FileNotFoundError: if there is no prepared dataset.
-    ValueError: if it has no such split or its files are damaged.
-  """
-  return SplitReader(data_dir, split, wanted_side)
+open_split = SplitReader
 
 
 def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:

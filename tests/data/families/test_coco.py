@@ -175,6 +175,7 @@ def test_bad_item_is_named_and_left_out(tmp_path, capfd, spoil, named):
   [
     ('panoptic_val2017', ['val']),
     ('train', ['train']),
+    ('Validation_set', ['val']),
     ('latest', ['test', 'train', 'val']),
     ('panoptic_trainval', ['test', 'train', 'val']),
     ('train_val', ['test', 'train', 'val']),
