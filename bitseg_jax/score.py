@@ -45,7 +45,7 @@ def define_flags() -> None:
   enum('order', 'score', list(reading.ORDERS), top)
   side = 'Longest side to compare at, in pixels; 0 is that of the annotation.'
   flags.DEFINE_integer('image_size', 0, side, lower_bound=0)
-  void = 'Numbers in the files that mean no segment, beside 0, such as 255.'
+  void = 'Id in the predictions that means no segment, such as 255.'
   flags.DEFINE_multi_integer('ignore', [], void)
   without = 'Count an image without prediction as one region.'
   flags.DEFINE_bool('allow_missing', False, without)

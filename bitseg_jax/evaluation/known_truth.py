@@ -31,10 +31,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-  samples: np.ndarray,
-  modes: np.ndarray,
-  probabilities: np.ndarray,
-  num_pairs: int = 2000,
+  samples: np.ndarray, modes: np.ndarray, probabilities: np.ndarray
 ) -> Comparison:
   """Compares the samples of one image with all annotations it may get.
 
@@ -42,7 +39,6 @@ def compare(
     samples: integers [N, H, W], N >= 2, all pixels labelled.
     modes: integers [M, H, W], the possible annotations, all pixels labelled.
     probabilities: float [M], of each mode; they add up to 1.
-    num_pairs: pixel pairs for the reliability.
 
   Returns:
     The comparison.
@@ -59,7 +55,7 @@ def compare(
     - among_modes @ probabilities
     - among_samples / (count * (count - 1))
   )
-  pairs = metrics.uncertainty.draw_pairs(np.ones(shape, bool), num_pairs)
+  pairs = metrics.uncertainty.draw_pairs(np.ones(shape, bool))
   answer = np.unique(consensus.consensus(samples), return_inverse=True)[1]
   answer = answer.reshape(shape)
   true = [consensus.stability(answer, mode[None]) for mode in modes]

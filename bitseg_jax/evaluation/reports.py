@@ -82,20 +82,15 @@ def draw_by_num_samples(
   counts = [int(count) for count in summary]
   figure = pictures.new_figure()
   figure.set_size_inches(9, 3)
-  for axes, (name, title) in zip(
-    figure.subplots(1, len(names)), names.items(), strict=True
-  ):
+  panels = figure.subplots(1, len(names))
+  for axes, (name, title) in zip(panels, names.items(), strict=True):
     one = summary['1']['one'][name]
     for i, answer in enumerate(ensembles.ANSWERS[1:]):
       values = [one, *(summary[str(n)][answer][name] for n in counts[1:])]
-      label = f'{answer} (looks at the truth)' * (answer == 'oracle') or answer
-      axes.plot(
-        counts,
-        values,
-        'o--' if answer == 'oracle' else 'o-',
-        label=label,
-        color=f'C{i}',
-      )
+      oracle = answer == 'oracle'
+      label = answer + ' (looks at the truth)' * oracle
+      line = 'o--' if oracle else 'o-'
+      axes.plot(counts, values, line, label=label, color=f'C{i}')
     axes.set_xscale('log', base=2)
     axes.set_xticks(counts, counts)
     axes.set_xlabel('Samples per image')
