@@ -123,6 +123,7 @@ def _regions(id_map):
       f'an id map must be integers [H, W], but is {id_map.dtype} {id_map.shape}'
     )
   ranks, ids = relabel.compact(id_map)
+  ranks = ranks.astype(np.int64)  # for the numbers of pairs
   sizes, first = np.bincount(ranks.ravel()), np.zeros(len(ids), int)
   first[ranks.ravel()[::-1]] = np.arange(ranks.size)[::-1]  # the last one stays
   here, right = ranks[:, :-1], ranks[:, 1:]

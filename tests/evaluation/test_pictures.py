@@ -131,6 +131,14 @@ def test_colours_do_not_depend_on_numbering(id_map):
   np.testing.assert_array_equal(pictures.colorize(renamed), picture)
 
 
+def test_many_regions_have_the_neighbours_they_touch():
+  id_map = np.arange(250 * 280, dtype=np.int32).reshape(250, 280)
+  _, _, neighbors = pictures._regions(id_map)
+  assert neighbors[60_000] == {
+    60_000 + down + right for down in (-280, 0, 280) for right in (-1, 0, 1)
+  } - {60_000}
+
+
 def test_given_colours_are_used():
   colors = {entity: (entity, 0, 255) for entity in range(30)}
   picture = pictures.colorize(regions(0), colors)
