@@ -159,7 +159,11 @@ def _find_labels(directory, names, problems):
       if start:
         near.setdefault(start, path)
       elif suffix in labels.SUFFIXES and suffix != '.json':
-        problems.append(f'{path}: no photo of this name')
+        advice = '; of Label Studio export COCO, for --dataset=coco_instances'
+        is_task = stem.startswith('task-')
+        problems.append(
+          f'{path}: no photo of this name{advice if is_task else ""}'
+        )
     for name, paths in own.items():
       # labelme's may lie beside the PNG that was made of it.
       paths = [p for p in paths if p.suffix.lower() != '.json'] or paths

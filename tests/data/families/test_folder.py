@@ -94,6 +94,13 @@ def test_a_file_that_is_no_label_is_named(tmp_path, name):
   assert f'labels/{name} is not read; export PNG' in problem
 
 
+def test_label_studio_is_told_to_export_coco(tmp_path):
+  source = make(tmp_path)
+  save(tmp_path / 'labels/task-1-annotation-1-by-1-tag-Car-0.png')
+  (problem,) = folder.open_source(source).problems
+  assert 'export COCO, for --dataset=coco_instances' in problem
+
+
 def test_two_labels_of_one_photo_are_refused(tmp_path):
   source = make(tmp_path)
   save(tmp_path / 'labels/im0_masks.png')
