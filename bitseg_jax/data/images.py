@@ -25,6 +25,8 @@ pillow_heif.register_heif_opener()
 # Large photos are expected, and of damaged ones our own line tells enough.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 PHOTO_SUFFIXES = (
   *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.avif'),
   *('.gif', '.heic', '.heif', '.jp2', '.pgm', '.ppm'),
@@ -121,7 +123,7 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
       is_deep = source.mode[0] in 'IF'  # I, I;16, I;16B, F
       pixels = np.asarray(source if is_deep else source.convert(kind))
       if is_tiff and _orientation(source) != orientation:  # turned by Pillow
-        pixels = _turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+        pixels = _turn_back(pixels, orientation)
     else:
       pixels = np.asarray(source)
   image = _to_rgb(pixels, where, notes)
@@ -186,11 +188,17 @@ def read_tiff(
       lacking = isinstance(error, ImportError) or 'imagecodecs' in str(error)
       if page or not lacking:
         raise
-      pixels = _read_by_opencv(content)  # it knows the common compressions
-    if part.axes == 'SYX':
-      pixels = np.moveaxis(pixels, 0, -1)
+      pixels = None
     tag = part.tags.get(_ORIENTATION)
     orientation = tag.value if tag and tag.value in range(1, 9) else 1
+    if pixels is None:  # of a compression that Pillow and OpenCV know
+      if part.bitspersample > 8 and part.samplesperpixel > 1:
+        pixels = _read_by_opencv(content)
+      else:
+        pixels = np.asarray(Image.open(io.BytesIO(content)))
+      pixels = _turn_back(pixels, orientation)
+    elif part.axes == 'SYX':
+      pixels = np.moveaxis(pixels, 0, -1)
     return pixels, orientation, part.photometric == 0
 
 
@@ -276,3 +284,7 @@ def _turn(pixels, orientation):
   if orientation in (2, 3, 6, 7):
     pixels = pixels[:, ::-1]
   return pixels
+
+
+def _turn_back(pixels, orientation):
+  return _turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))

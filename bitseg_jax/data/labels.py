@@ -89,21 +89,16 @@ def _read_image(path, colours, notes):
     raise SourceError(
       f'{path}: a {kind} file, which may not keep ids; export it as PNG'
     )
+  pages, raw = [], ''
   with outside.named(path, 'unreadable image', 'replace the file'):
-    # Pillow would invert what is stored with white as 0.
-    if kind == 'TIFF' and (
-      image is None or images.is_deep_tiff(image) or image.tag_v2.get(262) == 0
-    ):
-      pages = []
+    if kind == 'TIFF':  # Pillow would invert what is stored with white as 0
       values = images.read_tiff(content, path, pages)[0]
     else:
-      pages = [1] * (getattr(image, 'n_frames', 1) - 1)
       raw = str(image.tile[0].args) if image.tile else ''
       image.load()
-      values = None
   if pages:
     raise SourceError(f'{path}: has several pages; save one id map per file')
-  if values is not None:
+  if kind == 'TIFF':
     return values
   if image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw:
     raise SourceError(f'{path}: 16 bits per channel; save it with 8 bits')

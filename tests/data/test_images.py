@@ -121,13 +121,16 @@ def test_transparent_pixels_are_white_for_files_and_arrays():
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'deep'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'deep', 'LZW'])
 def test_photos_are_turned_upright_unless_asked(orientation, kind):
   exif = Image.Exif()
   exif[0x0112] = orientation
   if kind == 'deep':
     tag = (0x0112, 3, 1, orientation, True)
     content = tiff(DEEP, extratags=[tag])
+    raw = images.read_photo(tiff(DEEP))
+  elif kind == 'LZW':
+    content = saved(DEEP, 'TIFF', compression='tiff_lzw', exif=exif)
     raw = images.read_photo(tiff(DEEP))
   else:
     content = saved(PHOTO, kind, exif=exif)
