@@ -35,7 +35,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from bitseg_jax.runs import schema
+from bitseg_jax.runs import log, schema
 from bitseg_jax.runs.train_state import TrainState
 
 # The weights that one can sample with, and the items that hold them.
@@ -62,7 +62,7 @@ class Manager:
     self.orbax, self.folder = orbax, folder
     self._closed = threading.Event()
     self._sealer = ThreadPoolExecutor(1)
-    self._sealed = []
+    self._digest = None  # of the last step, being written
 
   def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
     """Starts saving a step in the background.
@@ -73,7 +73,7 @@ class Manager:
     # Orbax deletes an old step for a new one: one must be whole by then.
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.wait_until_finished()
-      self._raise_failures(self._sealed)
+      self._raise_failure()
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
       if jax.process_index() == 0:
         check_room(self.folder, state)
@@ -90,13 +90,14 @@ class Manager:
         ),
       )
     if jax.process_index() == 0:
-      self._sealed.append(self._sealer.submit(self._seal, step))
+      self._digest = self._sealer.submit(self._seal, step)
 
   def check(self) -> None:
     """Raises OSError if what is being saved in the background has failed."""
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.check_for_errors()
-      self._raise_failures([s for s in self._sealed if s.done()])
+      if self._digest and self._digest.done():
+        self._raise_failure()
 
   def finish(self) -> None:
     """Waits until everything is saved, or raises OSError, as `save` does."""
@@ -106,13 +107,13 @@ class Manager:
       finally:
         self._closed.set()  # a step that is not there now never will be
         self._sealer.shutdown()
-      self._raise_failures(self._sealed)
+      self._raise_failure()
 
-  def _raise_failures(self, sealed):
-    """Raises, once, what writing these digests has raised; waits for them."""
-    self._sealed = [s for s in self._sealed if s not in sealed]
-    for future in sealed:
-      future.result()
+  def _raise_failure(self):
+    """Raises, once, what writing the last digest has raised; waits for it."""
+    digest, self._digest = self._digest, None
+    if digest:
+      digest.result()
 
   def _seal(self, step):
     """Writes the digest of a step once orbax has moved it into its place."""
@@ -357,7 +358,7 @@ def check_room(folder: pathlib.Path, tree: Any) -> None:
 
   Args:
     folder: where they will be written.
-    tree: pytree of arrays.
+    tree: pytree of the arrays.
   """
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
   free = shutil.disk_usage(folder).free
@@ -382,16 +383,12 @@ def _retry(function: Callable[[], Any]) -> Any:
 
 def write_digest(folder: pathlib.Path) -> None:
   """Writes the digest of a checkpoint's files into it, whole or not at all."""
-  temporary = folder / f'.{DIGEST}.{os.getpid()}'
-  temporary.unlink(missing_ok=True)  # of a call that failed
-  names = sorted(_files_below(folder))
-  files = dict(zip(names, _hash_all(folder, names), strict=True))
+  files = _hashes(folder, lambda name: True)
   content = {'files': files, 'sha256': _hash_of(files)}
-  with open(temporary, 'w') as file:
+  with log.whole_file(folder / DIGEST) as file:
     json.dump(content, file, indent=1)
     file.flush()
     os.fsync(file.fileno())
-  os.replace(temporary, folder / DIGEST)
 
 
 def check_digest(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
@@ -421,33 +418,30 @@ def check_digest(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
   wanted = lambda name: (
     '/' not in name or not items or name.split('/')[0] in items
   )
-  names = sorted(filter(wanted, expected))
-  there = set(filter(wanted, _files_below(folder)))
-  for name in names:
-    if name not in there:
-      raise DamagedError(f'{folder / name} is missing')
-  for name in there - set(names):
-    raise DamagedError(f'{folder / name} was not there when it was saved')
-  for name, found in zip(names, _hash_all(folder, names), strict=True):
-    if found != expected[name]:
-      raise DamagedError(f'{folder / name} was changed after it was written')
+  found = _hashes(folder, wanted)
+  for name in sorted({*filter(wanted, expected), *found}):
+    if found.get(name) == expected.get(name):
+      continue
+    what = 'was changed after it was written'
+    if name not in found:
+      what = 'is missing'
+    elif name not in expected:
+      what = 'was not there when it was saved'
+    raise DamagedError(f'{folder / name} {what}')
 
 
-def _files_below(folder):
-  for path in folder.rglob('*'):
-    if path.is_file() and path != folder / DIGEST:
-      yield path.relative_to(folder).as_posix()
-
-
-def _hash_all(folder, names):
-  """SHA-256 of the files, in order; hashing leaves the interpreter's lock."""
+def _hashes(folder, wanted):
+  """SHA-256 by name of the files below a folder whose names are wanted."""
 
   def hash_one(name):
     with open(folder / name, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()
 
-  with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-    return list(pool.map(hash_one, names))
+  paths = (path for path in folder.rglob('*') if path.is_file())
+  names = {path.relative_to(folder).as_posix() for path in paths} - {DIGEST}
+  names = sorted(filter(wanted, names))
+  with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+    return dict(zip(names, pool.map(hash_one, names), strict=True))
 
 
 def _hash_of(files):

@@ -30,16 +30,14 @@ def stop_signal(
   several = jax.process_count() > 1
   # Several processes: JAX hears SIGTERM and tells all, so Ctrl-C becomes one.
   noted = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
-  asked, told, before, first, last = [], [], {}, 0.0, 0
+  asked, told, before, last = [], False, {}, 0  # asked: (signal, when)
 
   def note(number, frame):
-    nonlocal first
     if not asked:
-      asked.append(number)
-      first = time.monotonic()
+      asked.append((number, time.monotonic()))
       if several:
         signal.raise_signal(signal.SIGTERM)
-    elif time.monotonic() - first >= interrupts.AT_ONCE:
+    elif time.monotonic() - asked[0][1] >= interrupts.AT_ONCE:
       restore()
       signal.raise_signal(number)
 
@@ -48,7 +46,7 @@ def stop_signal(
       signal.signal(*before.popitem())
 
   def stop_asked(step):
-    nonlocal last
+    nonlocal last, told
     if not before and not asked:
       for name in noted:
         if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup asks
@@ -58,8 +56,7 @@ def stop_signal(
       # A list, for every one of them must be asked of.
       stop = any([reached_preemption(n) for n in range(last + 1, step + 1)])
       last = step
-    if stop:
-      told.append(step)
+    told = told or stop
     return stop
 
   try:
@@ -67,7 +64,7 @@ def stop_signal(
   finally:
     restore()
   if asked and not told:
-    signal.raise_signal(asked[0])
+    signal.raise_signal(asked[0][0])
 
 
 class SaveClock:
