@@ -200,9 +200,6 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
   """Reads the config of the newest whole step, complete and checked.
 
-  Args:
-    workdir: directory of a run, or one step of it, see read_params.
-
   Raises:
     FileNotFoundError: if the workdir holds no such step.
     ValueError: if what it holds is no config, see schema.complete.
@@ -354,12 +351,7 @@ def _folder(workdir):
 
 
 def check_room(folder: pathlib.Path, tree: Any) -> None:
-  """Raises OSError if a step's arrays do not fit the disk: half would fill it.
-
-  Args:
-    folder: where they will be written.
-    tree: pytree of the arrays.
-  """
+  """Raises OSError if a pytree of arrays does not fit the disk of a folder."""
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
   free = shutil.disk_usage(folder).free
   if free < needed:

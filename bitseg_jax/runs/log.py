@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import filelock
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -118,11 +118,7 @@ def check_no_links(
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-  """Removes what killed processes of this machine left of `whole_file`.
-
-  Args:
-    folder: looked through with all folders in it.
-  """
+  """Removes what killed processes of this machine left below a folder."""
   for path in pathlib.Path(folder).rglob(f'.*{_TEMPORARY}'):
     *_, host, process, _ = f'..{path.name.removesuffix(_TEMPORARY)}'.split('.')
     ours = host == _HOST and process.isdigit()
@@ -133,20 +129,13 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 def _is_running(process):
   try:
     os.kill(process, 0)
-  except ProcessLookupError:
-    return False
-  except PermissionError:
-    pass
+  except OSError as error:
+    return not isinstance(error, ProcessLookupError)
   return True
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """Writes content to a JSON file that appears complete or not at all.
-
-  Args:
-    path: the file.
-    content: what JSON can hold; nan and inf, which it lacks, become null.
-  """
+  """Writes a JSON file, whole or not at all; nan and inf become null."""
   with whole_file(path) as file:
     file.write(json.dumps(without_nan(content), indent=2) + '\n')
 
@@ -212,27 +201,9 @@ def _held(path, patience=0):
     lock.release()
 
 
-@contextlib.contextmanager
-def hold_for_all(folder: str | os.PathLike) -> Iterator[None]:
-  """Holds a folder for a run of several processes; process 0 takes it.
-
-  Raises:
-    LockedError: on all processes, if another run holds it.
-  """
-  failure, lock = None, contextlib.ExitStack()
-  with lock:
-    if jax.process_index() == 0:
-      try:
-        lock.enter_context(hold(folder))
-      except OSError as error:
-        failure = error
-    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
-      np.array(failure is not None)
-    ):
-      failure = failure or LockedError(f'{folder}: process 0 cannot hold it')
-    if failure:
-      raise failure
-    yield
+def hold_for_all(folder: str | os.PathLike) -> AbstractContextManager[None]:
+  """Holds a folder, by process 0, for a run of several; see `hold`."""
+  return contextlib.nullcontext() if jax.process_index() else hold(folder)
 
 
 class MetricWriter:

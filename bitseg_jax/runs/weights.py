@@ -299,17 +299,13 @@ def check_tensors(
   where: str | pathlib.Path,
   dtypes: Mapping[str, Any],
 ) -> None:
-  """Compares tensors with what a network takes.
+  """Raises ValueError unless tensors are those that a network takes.
 
   Args:
-    tensors: by name.
+    tensors: by name; they must be finite.
     shapes: all that there must be, by name.
     where: they are from, for the message.
     dtypes: that they may have, by name.
-
-  Raises:
-    ValueError: one line that names a tensor that is missing, too many, of
-      another shape or dtype, or not finite.
   """
   say = lambda name, what: ValueError(f'{where}: tensor {name} {what}')
   for name, shape in shapes.items():
