@@ -5,7 +5,7 @@ bitseg convert --input=MODEL --output=official.safetensors --to=official
 bitseg convert --input=MODEL --output=DIR [--dtype=bfloat16]
 
 The first makes a pretrained model of an official state dict, a .safetensors
-file or what torch.save wrote (.pt, .pth; pip install bitseg-jax[torch]). The
+file or what torch.save wrote (.pt, .pth; pip install torch). The
 config is that of the network, a name or a file; where the file holds several
 state dicts, --key names one. The second writes the official state dict of a
 MODEL: the workdir of a run, a step of it, a pretrained folder, the name of a

@@ -1,6 +1,6 @@
 """A page on which to segment photos with a trained model.
 
-pip install bitseg-jax[demo]
+pip install 'gradio>=6'
 bitseg demo [--checkpoint=DIR] [--host=127.0.0.1] [--port=7860]
 
 The page is there when the address is printed. It answers this machine alone
@@ -40,7 +40,7 @@ def serve(
     from bitseg_jax.app.page import actions, layout
   except ImportError as error:
     raise ImportError(
-      f'the page needs gradio ({error}); pip install bitseg-jax[demo]'
+      f"the page needs gradio ({error}); pip install 'gradio>=6'"
     ) from error
   try:
     with socket.socket() as probe:

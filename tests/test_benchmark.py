@@ -138,5 +138,5 @@ def test_unknown_slices_are_refused():
 
 def test_a_missing_libtpu_is_told(monkeypatch):
   monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(ValueError, match=r'pip install .bitseg-jax\[tpu\]'):
+  with pytest.raises(ValueError, match=r'pip install .jax\[tpu\]'):
     topology.open_slice('v5e:2x2')

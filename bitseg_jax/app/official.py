@@ -238,8 +238,7 @@ def _read_torch(path):
     import torch  # only these files need it
   except ImportError as error:
     raise ImportError(
-      f'{path} needs torch; pip install bitseg-jax[torch], or convert it to '
-      '.safetensors'
+      f'{path} needs torch; pip install torch, or convert it to .safetensors'
     ) from error
   with open(path, 'rb') as file:
     try:

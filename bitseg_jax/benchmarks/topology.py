@@ -63,7 +63,7 @@ def open_slice(name: str) -> tuple[Chip, list[jax.Device]]:
   if not importlib.util.find_spec('libtpu'):
     raise ValueError(
       f'--topology={name} needs libtpu, which compiles for TPUs on any Linux '
-      "machine: pip install 'bitseg-jax[tpu]'"
+      "machine: pip install 'jax[tpu]'"
     )
   # libtpu would ask the machine about its TPUs; and two may compile at once.
   for key, value in {

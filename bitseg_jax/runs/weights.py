@@ -159,7 +159,7 @@ def _find(name):
     import huggingface_hub  # not all who have this have the Hub's library
   except ImportError as error:
     raise ImportError(
-      f'{name} needs huggingface_hub; pip install bitseg-jax[hub]'
+      f'{name} needs huggingface_hub; pip install huggingface_hub'
     ) from error
   try:
     return pathlib.Path(

@@ -203,7 +203,7 @@ def test_files_of_torch_are_read_without_running_what_is_in_them(
 def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'torch', None)
   (tmp_path / 'official.pth').touch()
-  with pytest.raises(ImportError, match=r'pip install bitseg-jax\[torch\]'):
+  with pytest.raises(ImportError, match=r'pip install torch'):
     official.read_file(tmp_path / 'official.pth')
 
 

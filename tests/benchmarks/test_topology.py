@@ -13,7 +13,7 @@ pytestmark = [
   pytest.mark.slow,
   pytest.mark.skipif(
     not importlib.util.find_spec('libtpu'),
-    reason="compiling for TPUs needs libtpu: pip install 'bitseg-jax[tpu]'",
+    reason="compiling for TPUs needs libtpu: pip install 'jax[tpu]'",
   ),
 ]
 

@@ -128,7 +128,7 @@ def test_the_hub_is_read_from_its_cache(packed, tmp_path, monkeypatch):
 
 def test_without_its_library_the_hub_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-  with pytest.raises(ImportError, match=r'pip install bitseg-jax\[hub\]'):
+  with pytest.raises(ImportError, match=r'pip install huggingface_hub'):
     weights.read('hf://me/mine')
 
 
