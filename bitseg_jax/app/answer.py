@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bitseg_jax import metrics, relabel
+from bitseg_jax import relabel
 from bitseg_jax.app import known, regions, views
 from bitseg_jax.data import images, transforms
 from bitseg_jax.evaluation import consensus, obeying, upsample
@@ -158,8 +158,8 @@ class Segmentation:
   Attributes:
     id_map: int32 [H, W], ids 0, 1, ... without gaps.
     uncertainty: float32 [H, W] in [0, 1]. With one sample: 1 - the probability
-      of the likeliest code (Eq. 3). With several: how much they disagree, see
-      metrics.uncertainty.disagreement.
+      of the likeliest code (Eq. 3). With several: where they differ, see
+      consensus.doubt.
     confidence: float32 [K] in [0, 1] for each segment of id_map. With one
       sample: the mean probability of its code. With several: how well they
       agree on the segment, see consensus.stability.
@@ -242,7 +242,8 @@ def draft(
     votes = _color_votes(copy, codes) if options.color_votes else ()
     id_map = consensus.consensus(codes, pieces, parts, votes)
   if several:
-    uncertainty, certain = metrics.uncertainty.disagreement(codes), None
+    of_codes = relabel.compact(transforms.resize_ids(id_map, grid))[0]
+    uncertainty, certain = consensus.doubt(of_codes, codes), None
   else:
     uncertainty = 1 - certain
   return Draft(size, copy, codes, pieces, id_map, uncertainty, certain)

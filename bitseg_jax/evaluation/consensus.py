@@ -19,6 +19,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 # Pixels with the same ids in all samples form an atom and move together. The
 # largest atoms are clustered; the rest then join the segment they fit best.
 MAX_ATOMS = 1024
+_NEAR = 4  # pixels
 _MAX_ROUNDS = 20
 _MAX_SWEEPS = 20
 
@@ -137,6 +138,47 @@ def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
     for sample in id_maps
   ]
   return np.mean(best, axis=0).astype(np.float32)
+
+
+def doubt(id_map: np.ndarray, id_maps: np.ndarray) -> np.ndarray:
+  """Tells where an answer may be wrong: where its samples differ, and how much.
+
+  It is the product of 1 - IoU of the pixel's segment in the answer and in a
+  sample, mean over samples, and of how uncertain it is which pixels near it are
+  in its segment: 4 p (1 - p) for the share p of samples that say so, mean over
+  the pixels within _NEAR. The first alone is large all over a segment that some
+  samples divide, the second near every border that moves.
+
+  Args:
+    id_map: integers [H, W], ids 0, ..., K - 1.
+    id_maps: integers [N, H, W], without IGNORE_ID.
+
+  Returns:
+    float32 [H, W] in [0, 1].
+  """
+  height, width = id_map.shape
+  differs = np.zeros(id_map.shape)
+  for sample in id_maps:
+    sample, present = relabel.compact(sample)
+    joint = np.bincount(
+      (id_map * np.intp(len(present)) + sample).ravel(),
+      minlength=(int(id_map.max()) + 1) * len(present),
+    )
+    iou = metrics.iou_matrix(joint.reshape(-1, len(present)))
+    differs += (1 - iou[id_map, sample]) / len(id_maps)
+  torn, seen = np.zeros((2, height, width))
+  for down in range(_NEAR + 1):
+    for across in range(-_NEAR, _NEAR + 1):
+      if (down, across) <= (0, 0):
+        continue
+      left, right = max(-across, 0), max(across, 0)
+      here = np.s_[: max(height - down, 0), left : max(width - right, 0)]
+      there = np.s_[down:, right : max(width - left, 0)]
+      together = (id_maps[:, *here] == id_maps[:, *there]).mean(axis=0)
+      for place in here, there:
+        torn[place] += 4 * together * (1 - together)
+        seen[place] += 1
+  return (differs * torn / np.maximum(seen, 1)).astype(np.float32)
 
 
 def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:

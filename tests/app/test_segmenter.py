@@ -137,7 +137,7 @@ def test_several_samples_differ_and_one_is_chosen(model, draw_photo):
   assert metrics.adjusted_rand_index(expected, result.id_map) == 1
   for one in result, medoid:
     np.testing.assert_allclose(
-      one.uncertainty, metrics.uncertainty.disagreement(result.samples)
+      one.uncertainty, consensus.doubt(one.id_map, result.samples)
     )
     assert one.confidence.shape == (one.id_map.max() + 1,)
     np.testing.assert_allclose(

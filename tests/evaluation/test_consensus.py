@@ -171,3 +171,19 @@ def test_medoid_is_in_the_middle():
   assert consensus.medoid(np.stack([a, b, c])) == 1
   assert consensus.medoid(np.stack([b, a, c])) == 0
   assert consensus.medoid(np.stack([c, c])) == 0
+
+
+def test_doubt_is_where_samples_differ_and_nowhere_else():
+  columns = np.indices((30, 60))[1]
+  samples = np.stack([columns >= 10] * 8).astype(int)
+  for n in range(8):
+    samples[n] += columns >= 40 + n  # a border that moves
+  answer = samples[4]
+  found = consensus.doubt(answer, samples)
+  assert found.dtype == np.float32 and 0 <= found.min() <= found.max() <= 1
+  assert found[:, 5:20].max() < 0.01  # all agree on this border
+  assert found[:, 40:47].min() > 5 * found[:, 20:34].max()
+  renamed = consensus.doubt(2 - answer, 2 - samples)
+  np.testing.assert_array_equal(renamed, found)
+  assert consensus.doubt(answer, answer[None].repeat(3, 0)).max() == 0
+  assert consensus.doubt(answer[:1, :1] * 0, samples[:, :1, :1]).shape == (1, 1)

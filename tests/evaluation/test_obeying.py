@@ -71,3 +71,32 @@ def test_large_photos_are_divided_on_a_small_copy():
   assert len(np.unique(found)) == 3
   border = (found == found[300, 890]).argmax(axis=1)
   assert abs(border - 450).max() < 8
+
+
+def saucer():
+  """A white disc on a brown table, all of it one segment."""
+  rows, columns = np.indices((60, 90))
+  disc = (rows - 30) ** 2 + (columns - 50) ** 2 < 15**2
+  photo = np.where(disc[..., None], 230, (120, 80, 50)).astype(np.uint8)
+  cells = rows // 6 * 15 + columns // 6
+  pieces = relabel.compact(2 * cells + disc)[0]
+  return disc, photo, pieces, np.zeros(disc.shape, np.int32)
+
+
+def test_a_click_on_a_saucer_leaves_the_table():
+  """It had taken the table, too: 42.9% of a photo."""
+  disc, photo, pieces, pred = saucer()
+  known = np.full(disc.shape, -1)
+  known[30, 50] = 0
+  found = obeying.obey(pred, known, photo, pieces)
+  np.testing.assert_array_equal(found == found[30, 50], disc)
+  # A click on the table leaves the saucer.
+  known[30, 50], known[5, 5] = -1, 0
+  found = obeying.obey(pred, known, photo, pieces)
+  np.testing.assert_array_equal(found == found[5, 5], ~disc)
+  # Both are one entity if one says so, and small segments stay whole.
+  known[30, 50] = 0
+  assert obeying.obey(pred, known, photo, pieces).max() == 0
+  photo[:] = 200
+  known[30, 50] = -1
+  assert obeying.obey(pred, known, photo, pieces).max() == 0
