@@ -1,5 +1,6 @@
 """What the page does: reads photos, segments them, hands out files."""
 
+import contextlib
 import dataclasses
 import html
 import itertools
@@ -71,13 +72,10 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
       'No photo is chosen yet: upload one, or tap one of the examples.'
     )
   path = Path(path)
-  try:
-    with Image.open(path) as image:
-      width, height = image.size
-  except (
-    Exception
-  ):  # Pillow raises many types; images.read_photo does what it is
-    width = height = 0
+  width = height = 0
+  # What is wrong with a file is told below.
+  with contextlib.suppress(Exception), Image.open(path) as image:
+    width, height = image.size
   if width * height > max_pixels:
     raise SourceError(
       f'{path.name}: {width}x{height} is {width * height / 1e6:.1f} megapixels,'
