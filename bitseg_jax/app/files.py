@@ -65,15 +65,8 @@ class Outputs:
     kinds = tuple(self.kinds) or ('labels', 'overlay', 'uncertainty')
     object.__setattr__(self, 'folder', Path(self.folder))
     object.__setattr__(self, 'kinds', kinds)
-    for kind in kinds:
-      if kind not in KINDS:
-        raise ValueError(
-          f'--outputs has {kind!r}; choose from {",".join(KINDS)}'
-        )
-    if self.label_format not in LABEL_FORMATS:
-      raise ValueError(
-        f'--label_format is {self.label_format!r}; choose png or tif'
-      )
+    for kind in set(kinds) - KINDS.keys():
+      raise ValueError(f'--outputs has {kind!r}; choose from {",".join(KINDS)}')
 
 
 def write(
