@@ -24,9 +24,10 @@ _COPY_SIDE = 256  # of the copy on which answers are made, in pixels
 _COLORS_WEIGHT = 2.0
 
 
-def _option(default, kind, meaning, **limits):
+def _option(default, kind, meaning, least=None, most=None, choices=None):
   """A field; `kind` is a value of its type, for defaults that are None."""
-  setting = Setting(kind if default is None else default, meaning, **limits)
+  kind = kind if default is None else default
+  setting = Setting(kind, meaning, least=least, most=most, choices=choices)
   return dataclasses.field(default=default, metadata={'setting': setting})
 
 
@@ -43,101 +44,45 @@ class AnswerOptions:
     ValueError: a value is out of range, or two do not fit each other.
   """
 
-  num_samples: int = _option(
-    8,
-    1,
+  # fmt: off
+  num_samples: int = _option(8, 1,
     'samples of each photo: more give a better answer and tell better where it '
-    'is unsure; each takes the same time',
-    least=1,
-    most=1024,
-  )
-  seed: int = _option(
-    0,
-    0,
-    'seed of the samples: the same one draws the same',
-    least=0,
-    most=2**31 - 1,
-  )
-  num_steps: int | None = _option(
-    None,
-    8,
+    'is unsure; each takes the same time', 1, 1024)
+  seed: int = _option(0, 0,
+    'seed of the samples: the same one draws the same', 0, 2**31 - 1)
+  num_steps: int | None = _option(None, 8,
     "steps from noise to a sample; by default those of the model's config",
-    least=1,
-    most=100_000,
-  )
-  guidance_weight: float | None = _option(
-    None,
-    1.0,
+    1, 100_000)
+  guidance_weight: float | None = _option(None, 1.0,
     'how closely samples keep to the photo; 0 is off and twice as fast; by '
-    "default that of the model's config",
-    least=-100,
-    most=100,
-  )
-  method: str = _option(
-    'consensus',
-    '',
+    "default that of the model's config", -100, 100)
+  method: str = _option('consensus', '',
     'how samples become one answer: the partition that fits them best, or the '
-    'sample that is most like the others',
-    choices=METHODS,
-  )
-  tile: int | None = _option(
-    None,
-    1,
+    'sample that is most like the others', choices=METHODS)
+  tile: int | None = _option(None, 1,
     'side in pixels of overlapping tiles into which larger photos are cut, '
-    'each segmented by itself; by default none',
-    least=1,
-    most=65535,
-  )
-  follow_edges: bool = _option(
-    True, True, "let borders follow the photo's edges"
-  )
-  color_votes: bool = _option(
-    True, True, 'let cuts of the photo by colour alone vote beside the samples'
-  )
-  closeups: int = _option(
-    0,
-    0,
+    'each segmented by itself; by default none', 1, 65535)
+  follow_edges: bool = _option(True, True,
+    "let borders follow the photo's edges")
+  color_votes: bool = _option(True, True,
+    'let cuts of the photo by colour alone vote beside the samples')
+  closeups: int = _option(0, 0,
     'samples of each of five overlapping parts of the photo, in which the '
-    'model sees more detail; they join the consensus',
-    least=0,
-    most=256,
-  )
-  min_area: float = _option(
-    0.0,
-    0.0,
+    'model sees more detail; they join the consensus', 0, 256)
+  min_area: float = _option(0.0, 0.0,
     'connected pieces smaller than this share of the photo (0.001 is a '
-    'thousandth) join their neighbours',
-    least=0,
-    most=0.5,
-  )
-  split_disconnected: bool = _option(
-    False,
-    False,
+    'thousandth) join their neighbours', 0, 0.5)
+  split_disconnected: bool = _option(False, False,
     'give pieces of a segment that do not touch ids of their own, so that ids '
-    'count objects',
-  )
-  strength: float = _option(
-    0.5,
-    0.0,
-    'how much of a given start may change: 0 nothing, 1 everything',
-    least=0,
-    most=1,
-  )
-
-  exif: str = _option(
-    'apply',
-    '',
+    'count objects')
+  strength: float = _option(0.5, 0.0,
+    'how much of a given start may change: 0 nothing, 1 everything', 0, 1)
+  exif: str = _option('apply', '',
     'whether photos are turned upright as their EXIF data says, or stay as '
-    'they are stored',
-    choices=images.EXIF,
-  )
-  page: int = _option(
-    0,
-    0,
-    'page of a stack or an animation that is segmented, from 0',
-    least=0,
-    most=2**31 - 1,
-  )
+    'they are stored', choices=images.EXIF)
+  page: int = _option(0, 0,
+    'page of a stack or an animation that is segmented, from 0', 0, 2**31 - 1)
+  # fmt: on
 
   def __post_init__(self):
     for field in dataclasses.fields(self):

@@ -209,7 +209,11 @@ class Segmenter:
       ValueError, OSError: a photo or an option is none of the above.
     """
     options = dataclasses.replace(options or AnswerOptions(), **changes)
-    self.check(options)
+    least = self._parts.image_size
+    if options.tile is not None and options.tile < least:
+      raise ValueError(
+        f'tile is {options.tile}; it must be at least {least} pixels'
+      )
     read = lambda image: read_photo(image, options.exif, options.page)
     photos = [read(image) for image in images]
     sizes = [photo.shape[:2] for photo in photos]
@@ -229,37 +233,40 @@ class Segmenter:
 
     Of the last photo they are kept, so that marks are answered at once.
     """
-    if not photos:
-      return []
-    if said[0].start is not None:
+    starts = [one.start for one in said]
+    sizes = [photo.shape[:2] for photo in photos]
+    begins = any(start is not None for start in starts)
+    if begins and options.strength == 0:
+      count = options.num_samples
       return [
-        self._drafts_from_start(photo, one, options, progress)
-        for photo, one in zip(photos, said, strict=True)
+        ([answer.draft_of_start(photo, start, count)], [(0, 0, *start.shape)])
+        for photo, start in zip(photos, starts, strict=True)
       ]
     key = None
-    if len(photos) == 1:
+    if len(photos) == 1 and not begins:
       later = {'min_area': 0.0, 'split_disconnected': False, 'strength': 0.0}
       digest = hashlib.blake2b(photos[0].tobytes()).digest()
-      how = dataclasses.replace(options, **later)
-      key = digest, photos[0].shape, how
+      key = digest, sizes[0], dataclasses.replace(options, **later)
       last = self._last
       if last is not None and last[0] == key:
         return last[1]
-    sizes = [photo.shape[:2] for photo in photos]
     plan = views.plan(
       sizes, options.tile, options.num_samples, options.closeups
     )
     crops = [views.crop(photos[view.photo], view.box) for view in plan]
-    drawn = self._draw(
-      crops, [view.num_samples for view in plan], options, progress
-    )
+    starts = [
+      None if start is None else views.crop(start, view.box)
+      for view, start in ((view, starts[view.photo]) for view in plan)
+    ]
+    counts = [view.num_samples for view in plan]
+    drawn = self._draw(crops, starts, counts, options, progress)
     found = [([], []) for _ in photos]
     seen = zip(plan, crops, drawn, strict=True)
     for (i, tile), of_tile in itertools.groupby(seen, lambda one: one[0][:2]):
       (_, photo, whole), *others = of_tile
-      top, left = tile[:2]
+      origin = tile[:2] * 2
       closeups = [
-        (tuple(np.subtract(view.box, (top, left) * 2)), codes)
+        (tuple(np.subtract(view.box, origin)), codes)
         for view, _, (codes, _) in others
       ]
       found[i][0].append(answer.draft(photo, *whole, options, closeups))
@@ -268,28 +275,21 @@ class Segmenter:
       self._last = key, found
     return found
 
-  def _drafts_from_start(self, photo, said, options, progress):
-    """As _drafts, of one photo that begins from a segmentation."""
-    size = photo.shape[:2]
-    whole = 0, 0, *size
-    count = options.num_samples
-    if options.strength == 0:
-      return [answer.draft_of_start(photo, said.start, count)], [whole]
-    (drawn,) = self._draw([photo], [count], options, progress, said.start)
-    return [answer.draft(photo, *drawn, options)], [whole]
-
-  def _draw(self, images, counts, options, progress, start=None):
+  def _draw(self, images, starts, counts, options, progress):
     """(codes int32 [N, g, g'], certain) of each image, see answer.draft."""
     parts, done = self._parts, 0
-    read = lambda image: functools.partial(self._example, image, start)
+    begins = any(start is not None for start in starts)
     jobs = draw_samples.Jobs(
-      [read(image) for image in images],
+      [
+        functools.partial(self._example, *one)
+        for one in zip(images, starts, strict=True)
+      ],
       counts,
       options.seed,
       shared_noise=True,
-      strength=None if start is None else options.strength,
+      strength=options.strength if begins else None,
     )
-    functions = self._compiled(options, start is not None)
+    functions = self._compiled(options, begins)
     drawn = [[] for _ in images]
     with self._drawing:  # two batches at once may not fit the devices
       for i, example, x_hat in draw_samples.draw(
@@ -329,14 +329,6 @@ class Segmenter:
       )
       example['start'] = padded
     return example
-
-  def check(self, options: AnswerOptions) -> None:
-    """Raises ValueError if options do not fit the model."""
-    least = self._parts.image_size
-    if options.tile is not None and options.tile < least:
-      raise ValueError(
-        f'tile is {options.tile}; it must be at least {least} pixels'
-      )
 
   def sampler_options(
     self, options: AnswerOptions | None = None

@@ -42,7 +42,6 @@ def test_close_ups_join_the_consensus_alone(model, draw_photo):
   assert (closer.id_map != plain.id_map).any()
   assert closer.num_samples == 3
   np.testing.assert_array_equal(closer.samples, plain.samples)
-  np.testing.assert_array_equal(closer.uncertainty, plain.uncertainty)
   again = model.segment_batch(
     [photo, photo[:20]], AnswerOptions(num_samples=3, seed=1, closeups=2)
   )[0]
