@@ -5,6 +5,7 @@ against x, for example [B, 1, 1, 1].
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,38 @@ def guide(
   loses 2e-2 at t = 1 in float32.
   """
   return (1 + guidance_weight) * cond - guidance_weight * uncond
+
+
+def guided(
+  denoise: Callable[..., jax.Array],
+  params: Any,
+  seen: jax.Array,
+  guidance_weight: float,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Binds a denoiser to parameters, photos and guidance (sec. 3.1).
+
+  Args:
+    denoise: (params, z_t, seen, t) -> x_hat, see make_denoiser.
+    params: parameters of the network.
+    seen: what the network sees of each photo, float [B, ...]; the
+      unconditional branch sees zeros.
+    guidance_weight: w of guide; 0 skips the unconditional branch.
+
+  Returns:
+    (z_t, t) -> guided x_hat; both branches run as one batch.
+  """
+  if guidance_weight == 0:
+    return lambda z_t, t: denoise(params, z_t, seen, t)
+  # Row by row, so that no row moves to another device.
+  both = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
+  seen_or_not = both(seen, jnp.zeros_like(seen))
+
+  def denoise_both(z_t, t):
+    x_hat = denoise(params, both(z_t, z_t), seen_or_not, both(t, t))
+    x_hat = x_hat.reshape(-1, 2, *z_t.shape[1:])
+    return guide(x_hat[:, 0], x_hat[:, 1], guidance_weight)
+
+  return denoise_both
 
 
 def stratified_times(key: jax.Array, batch_size: int) -> jax.Array:

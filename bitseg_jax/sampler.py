@@ -6,7 +6,6 @@ first time to x_hat at the last. A new method is one function and one row.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,38 +147,6 @@ def heun(predict, z, N, time, logsnr, noise, variance):
 METHODS = {'ddpm': ddpm, 'ddim': ddim, 'dpmpp': dpmpp, 'heun': heun}
 
 
-def guided(
-  denoise: Callable[..., jax.Array],
-  params: Any,
-  seen: jax.Array,
-  guidance_weight: float,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Binds a denoiser to parameters, photos and guidance (sec. 3.1).
-
-  Args:
-    denoise: (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
-    params: parameters of the network.
-    seen: what the network sees of each photo, float [B, ...]; the
-      unconditional branch sees zeros.
-    guidance_weight: w of diffusion.guide; 0 skips the unconditional branch.
-
-  Returns:
-    (z_t, t) -> guided x_hat; both branches run as one batch.
-  """
-  if guidance_weight == 0:
-    return lambda z_t, t: denoise(params, z_t, seen, t)
-  # Row by row, so that no row moves to another device.
-  both = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
-  seen_or_not = both(seen, jnp.zeros_like(seen))
-
-  def denoise_both(z_t, t):
-    x_hat = denoise(params, both(z_t, z_t), seen_or_not, both(t, t))
-    x_hat = x_hat.reshape(-1, 2, *z_t.shape[1:])
-    return diffusion.guide(x_hat[:, 0], x_hat[:, 1], guidance_weight)
-
-  return denoise_both
-
-
 def sample(
   denoise_fn: Callable[[jax.Array, jax.Array], jax.Array],
   key: jax.Array,
@@ -189,8 +156,6 @@ def sample(
   method: str = 'ddpm',
   variance: str = 'large',
   valid_mask: jax.Array | None = None,
-  *,
-  start: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
   """Draws codes in num_steps equidistant steps from t = 1 to t = 0.
 
@@ -203,9 +168,6 @@ def sample(
     method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
     variance: variance of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; in padding (False) x_hat is held at 0.
-    start: (x to begin from, float [B, H, W, C]; strength, float32 [] in
-      (0, 1]). It is noised to t = strength, from where the steps lead to 0
-      (Meng et al. 2022); at 1 it has no influence.
 
   Returns:
     x_hat of the last step, float32 [B, H, W, C], clipped to [-1, 1].
@@ -213,31 +175,77 @@ def sample(
   Raises:
     ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
-  if num_steps < 1:
-    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
-  _check('method', method, METHODS)
-  keys = _one_key_per_sample(key, shape[0])
+  _check_steps(num_steps, method)
+  noise, predict = _noise(key, shape), _predictor(denoise_fn, valid_mask)
+  time = lambda i: jnp.asarray(i, jnp.float32) / num_steps
+  z = noise(num_steps)
+  return METHODS[method](
+    predict, z, num_steps, time, schedule.logsnr, noise, variance
+  )
 
-  def noise(i):
-    of_one = lambda key: jax.random.normal(key, shape[1:], jnp.float32)
-    return jax.vmap(lambda key: of_one(jax.random.fold_in(key, i)))(keys)
+
+def sample_from(
+  denoise_fn: Callable[[jax.Array, jax.Array], jax.Array],
+  key: jax.Array,
+  x: jax.Array,
+  strength: jax.Array,
+  schedule: Schedule,
+  num_steps: int = 8,
+  method: str = 'ddpm',
+  valid_mask: jax.Array | None = None,
+) -> jax.Array:
+  """Draws codes that begin from others (Meng et al. 2022).
+
+  Args:
+    x: codes to begin from, float [B, H, W, C]. They are noised to t = strength,
+      from where the steps lead to 0.
+    strength: float32 [] in (0, 1]; at 1, x has no influence.
+    denoise_fn, key, schedule, num_steps, method, valid_mask: as of `sample`.
+
+  Returns, Raises:
+    As `sample`.
+  """
+  _check_steps(num_steps, method)
+  noise, predict = _noise(key, x.shape), _predictor(denoise_fn, valid_mask)
+  z = noise(num_steps)
+  alpha, sigma = schedule.alpha(strength), schedule.sigma(strength)
+  # alpha is small at t = 1, but not 0.
+  z = jnp.where(strength < 1, diffusion.q_sample(x, z, alpha, sigma), z)
+  time = lambda i: strength * jnp.asarray(i, jnp.float32) / num_steps
+  return METHODS[method](
+    predict, z, num_steps, time, schedule.logsnr, noise, 'large'
+  )
+
+
+def _predictor(denoise_fn, valid_mask):
+  """Returns (z_t, t) -> x_hat, clipped, and 0 in padding."""
 
   def predict(z_t, t):
-    x_hat = denoise_fn(z_t, jnp.full(shape[0], t, jnp.float32))
+    x_hat = denoise_fn(z_t, jnp.full(len(z_t), t, jnp.float32))
     # Guidance overshoots; the steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]
 
-  z, first = noise(num_steps), jnp.float32(1)
-  if start is not None:
-    x, first = start
-    alpha, sigma = schedule.alpha(first), schedule.sigma(first)
-    noised = diffusion.q_sample(x, z, alpha, sigma)
-    z = jnp.where(first < 1, noised, z)  # alpha is small at t = 1, but not 0
-  time = lambda i: first * jnp.asarray(i, jnp.float32) / num_steps
-  return METHODS[method](
-    predict, z, num_steps, time, schedule.logsnr, noise, variance
+  return predict
+
+
+def _noise(key, shape):
+  """Returns i -> standard normal noise, of typed or legacy keys, one or [B]."""
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    key = jax.random.wrap_key_data(key)
+  keys = jax.random.split(key, shape[0]) if key.ndim == 0 else key
+  if keys.shape != shape[:1]:
+    raise ValueError(f'key has shape {key.shape}; give 1 key or {shape[0]}')
+  of_one = lambda key: jax.random.normal(key, shape[1:], jnp.float32)
+  return lambda i: jax.vmap(lambda key: of_one(jax.random.fold_in(key, i)))(
+    keys
   )
+
+
+def _check_steps(num_steps, method):
+  if num_steps < 1:
+    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
+  _check('method', method, METHODS)
 
 
 def _check(kind, name, choices):
@@ -245,14 +253,3 @@ def _check(kind, name, choices):
     raise ValueError(
       f'unknown {kind} {name!r}; choose one of {", ".join(choices)}'
     )
-
-
-def _one_key_per_sample(key, count):
-  """Returns typed keys [count] from one or several keys, typed or legacy."""
-  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = jax.random.wrap_key_data(key)
-  if key.ndim == 0:
-    return jax.random.split(key, count)
-  if key.shape != (count,):
-    raise ValueError(f'key has shape {key.shape}; give 1 key or {count}')
-  return key

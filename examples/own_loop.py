@@ -50,7 +50,7 @@ for k in range(int(sys.argv[1]) if len(sys.argv) > 1 else 400):
   params, state, loss = step(params, state, batch, jax.random.key(k))
 
 seen = parts.encode(params, images[:64])
-draw = sampler.guided(parts.denoise, params, seen, guidance_weight=0)
+draw = diffusion.guided(parts.denoise, params, seen, guidance_weight=0)
 x_hat = sampler.sample(draw, jax.random.key(1), x.shape, noise)
 pairs = zip(codes, np.asarray(bits.decode(x_hat)), strict=False)
 ari = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])

@@ -111,12 +111,12 @@ def test_guidance_in_one_batch_is_guidance_in_two():
   denoise = lambda params, z, i, t: (
     jnp.tanh(z + params * i) * (t[:, None, None, None])
   )
-  out = sampler.guided(denoise, 2.0, image, 0.7)(z_t, t)
+  out = diffusion.guided(denoise, 2.0, image, 0.7)(z_t, t)
   expected = 1.7 * denoise(2.0, z_t, image, t) - 0.7 * denoise(
     2.0, z_t, 0 * image, t
   )
   np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
-  off = sampler.guided(denoise, 2.0, image, 0.0)(z_t, t)
+  off = diffusion.guided(denoise, 2.0, image, 0.0)(z_t, t)
   np.testing.assert_array_equal(off, denoise(2.0, z_t, image, t))
 
 

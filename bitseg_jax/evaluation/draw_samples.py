@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bitseg_jax import sampler
+from bitseg_jax import diffusion, sampler
 from bitseg_jax.runs import devices
 from bitseg_jax.runs.build import Experiment, SamplerOptions
 
@@ -66,18 +66,31 @@ def make_functions(
     valid = (along[:, None] < size[:, 0, None, None]) & (
       along < size[:, 1, None, None]
     )
+    denoise = diffusion.guided(
+      parts.denoise, params, seen, options.guidance_weight
+    )
+    keys, steps = jax.vmap(fold)(labels), options.num_steps
     if with_start:
-      start = parts.codec.encode(start[0]), start[1]
+      x, strength = parts.codec.encode(start[0]), start[1]
+      return sampler.sample_from(
+        denoise,
+        keys,
+        x,
+        strength,
+        parts.schedule,
+        steps,
+        options.method,
+        valid,
+      )
     return sampler.sample(
-      sampler.guided(parts.denoise, params, seen, options.guidance_weight),
-      jax.vmap(fold)(labels),
+      denoise,
+      keys,
       (*valid.shape, parts.codec.channels),
       parts.schedule,
-      options.num_steps,
+      steps,
       options.method,
       options.variance,
       valid,
-      start=start or None,
     )
 
   if mesh is None:

@@ -84,7 +84,7 @@ class SamplerOptions(NamedTuple):
   Attributes:
     num_steps: steps of the sampler.
     method, variance: see sampler.sample.
-    guidance_weight: see sampler.guided; 0 is off.
+    guidance_weight: see diffusion.guided; 0 is off.
   """
 
   num_steps: int = 8

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from bitseg_jax import sampler
+from bitseg_jax import diffusion, sampler
 from bitseg_jax.runs import build, weights
 
 # What x_hat means and what the networks see, which both models must share.
@@ -47,7 +47,7 @@ def make_target_fn(
     teacher: parts of its run; the student has the same schedule.
     num_steps: N, steps of the student.
     substeps: steps of the teacher in one of the student.
-    guidance_weight: of the teacher, see sampler.guided.
+    guidance_weight: of the teacher, see diffusion.guided.
 
   Returns:
     target_fn(params of the teacher, image uint8 [B, S, S, 3],
@@ -58,7 +58,7 @@ def make_target_fn(
   def target_fn(params, image, z_t, t, valid):
     seen = teacher.encode(params, image)
     seen = jnp.repeat(seen, len(z_t) // len(seen), axis=0)
-    predict = sampler.guided(teacher.denoise, params, seen, guidance_weight)
+    predict = diffusion.guided(teacher.denoise, params, seen, guidance_weight)
     logsnr = lambda time: teacher.schedule.logsnr(time)[:, None, None, None]
     ratio = lambda time: jnp.exp(logsnr(time) / 2)  # alpha / sigma
     total = jnp.zeros_like(z_t)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitseg_jax import sampler, schedule
+from bitseg_jax import diffusion, sampler, schedule
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import quickstart
 from bitseg_jax.runs import build, checkpoint
@@ -53,7 +53,7 @@ def test_one_step_lands_where_the_steps_of_the_teacher_do(
 ):
   params, z_t, image, valid = given
   target_fn = distill.make_target_fn(TEACHER, 4, 3, guidance_weight)
-  predict = sampler.guided(denoise, params, image, guidance_weight)
+  predict = diffusion.guided(denoise, params, image, guidance_weight)
   t = jnp.full(4, 0.75)
   *_, (z_s, _) = path(predict, z_t, t, valid, 4, 3)
   target = target_fn(params, image, z_t, t, valid)
@@ -67,7 +67,7 @@ def test_one_step_lands_where_the_steps_of_the_teacher_do(
 def test_the_last_step_predicts_what_the_teacher_does_last(given):
   params, z_t, image, valid = given
   target_fn = distill.make_target_fn(TEACHER, 4, 2)
-  predict = sampler.guided(denoise, params, image, 0)
+  predict = diffusion.guided(denoise, params, image, 0)
   t = jnp.full(4, 0.25)
   *_, (_, last) = path(predict, z_t, t, valid, 4, 2)
   target = target_fn(params, image, z_t, t, valid)
