@@ -95,9 +95,10 @@ def _check_ids(name, ids, size):
     raise ValueError(
       f'{name} contains {ids.min()}; ids are 0 or more, and -1 is not said'
     )
-  said = np.append(IGNORE_ID, ids.ravel().astype(np.int64))  # -1 is the first
-  ids = relabel.by_first_appearance(said)[1:].reshape(ids.shape) - 1
-  return ids if ids.max() >= 0 else None
+  said = ids >= 0  # often few of millions
+  found = np.full(ids.shape, IGNORE_ID, np.int32)
+  found[said] = relabel.by_first_appearance(ids[said].astype(np.int64))
+  return found if said.any() else None
 
 
 def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
