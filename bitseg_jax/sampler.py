@@ -221,7 +221,7 @@ def _predictor(denoise_fn, valid_mask):
   """Returns (z_t, t) -> x_hat, clipped, and 0 in padding."""
 
   def predict(z_t, t):
-    x_hat = denoise_fn(z_t, jnp.full(len(z_t), t, jnp.float32))
+    x_hat = denoise_fn(z_t, jnp.full(z_t.shape[:1], t, jnp.float32))
     # Guidance overshoots; the steps recompute eps from the clipped x_hat.
     x_hat = jnp.clip(x_hat.astype(jnp.float32), -1, 1)
     return x_hat if valid_mask is None else x_hat * valid_mask[..., None]

@@ -49,17 +49,19 @@ def export(
   leaves, structure = jax.tree.flatten(params)
   functions = draw_samples.make_functions(parts, sampler, None)
 
+  side = parts.image_size
+
   def sample(leaves, image, size, seed, numbers):
     # The Segmenter draws sample n of a seed with the same key.
     params = jax.tree.unflatten(structure, leaves)
     labels = jnp.stack([numbers, jnp.zeros_like(numbers)], axis=-1)
     seen = functions.encode(params, image)
+    size = -(-size * parts.code_size // side)  # codes may be coarser
     x_hat = functions.sample(
       params, seen, size, labels, seed.astype(jnp.uint32)
     )
     return parts.codec.decode(x_hat)
 
-  side = parts.image_size
   (batch,) = jax_export.symbolic_shape('batch')
   shaped = jax.ShapeDtypeStruct
   try:

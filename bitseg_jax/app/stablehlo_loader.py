@@ -13,7 +13,8 @@ def load(folder):
 
   Returns:
     sample(photos, seed=0, number=0) -> list of int32 [h, w], the code of each
-    pixel. Photos are uint8 [h, w, 3] with the longest side in size.txt.
+    pixel, or of each square of k x k pixels if the model divides photos so.
+    Photos are uint8 [h, w, 3] with the longest side in size.txt.
   """
   folder = pathlib.Path(folder)
   exported = export.deserialize((folder / 'sampler.jax').read_bytes())
@@ -30,9 +31,8 @@ def load(folder):
       image[:height, :width] = photo
     numbers = np.full(len(photos), number, np.int32)
     codes = exported.call(params, images, sizes, np.int32(seed), numbers)
-    return [
-      c[:height, :width]
-      for c, (height, width) in zip(np.asarray(codes), sizes, strict=True)
-    ]
+    codes = np.asarray(codes)
+    ends = -(-sizes * codes.shape[1] // side)
+    return [c[:h, :w] for c, (h, w) in zip(codes, ends, strict=True)]
 
   return sample
