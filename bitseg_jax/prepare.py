@@ -1,14 +1,8 @@
 """Prepares a dataset for training and evaluation, as ArrayRecord files.
 
 bitseg prepare --dataset=folder --source=DIR --output=DIR
-bitseg prepare --dataset=folder --source=DIR --check
 bitseg prepare --describe --output=DIR
-
-Several jobs share the work of a large dataset: each is given --shard=I/N, and
-the same command without --shard then writes what they have encoded.
 """
-
-import contextlib
 
 from absl import flags
 
@@ -31,7 +25,6 @@ def define_flags() -> None:
   flags.DEFINE_integer('longest_side', 512, side, lower_bound=0)
   switch('strict', False, 'Write nothing if any item is invalid.')
   switch('overwrite', False, 'Replace the dataset in --output.')
-  switch('check', False, 'Only read everything and report problems.')
   switch('describe', False, 'Describe the dataset in --output and draw it.')
   flags.DEFINE_integer(
     'num_codes', 64, 'With --describe: entities that the model can hold.', 1
@@ -48,14 +41,12 @@ def define_flags() -> None:
   flags.DEFINE_integer('page', 0, 'Page to read of stacks and animations.', 0)
   enum('split', 'paper', ['paper', 'native'], 'Splits for entityseg.')
   switch('connected', False, 'Split semantic maps of folder into entities.')
-  cli.define_shard()
 
 
 def main() -> int:
   """Runs `prepare` or `describe` with the flags and returns the exit code."""
   f = flags.FLAGS
-  needed = ['dataset', 'source'] * (not f.describe) + ['output'] * (not f.check)
-  for name in needed:
+  for name in ['dataset', 'source'] * (not f.describe) + ['output']:
     if not f[name].value:
       raise ValueError(f'--{name} is missing')
   if f.describe:
@@ -63,24 +54,13 @@ def main() -> int:
     return 0
   names = 'unlabelled', 'split', 'connected', 'ignore', 'exif', 'page'
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
-  part = cli.shard()
-  if part and f.check:
-    raise ValueError('--check reads everything; leave out --shard')
-  if not f.check:
-    splits.check_no_links(f.output)
-  with contextlib.ExitStack() as held, interrupts.raised():
-    if not f.check:
-      held.enter_context(log.hold(f.output, part))
-    return prepare(
-      f.dataset,
-      f.source,
-      None if f.check else f.output,
-      f.longest_side,
-      f.strict,
-      f.overwrite,
-      part,
+  splits.check_no_links(f.output)
+  with log.hold(f.output), interrupts.raised():
+    prepare(
+      *(f.dataset, f.source, f.output, f.longest_side, f.strict, f.overwrite),
       **options,
     )
+  return 0
 
 
 if __name__ == '__main__':

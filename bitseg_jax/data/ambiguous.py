@@ -29,18 +29,14 @@ _RADIUS, _BLUR = 0.14, 0.05  # of the blurred disc, as shares of the side
 
 
 class Modes(NamedTuple):
-  """All annotations that a scene may get.
+  """All annotations that a scene may get."""
 
-  Attributes:
-    id_maps: int32 [M, size, size]; 0 ground, 1 bar, 2 its second part, 3 disc,
-      4 shadow, 5 blurred disc.
-    probabilities: float64 [M], which add up to 1.
-    choices: int [M, 3]: whether the bar is parted, whether the shadow is an
-      entity, and the index of the outline in OUTLINES.
-  """
-
+  # int32 [M, size, size]; 0 ground, 1 bar, 2 its second part, 3 disc, 4 shadow,
+  # 5 blurred disc.
   id_maps: np.ndarray
-  probabilities: np.ndarray
+  probabilities: np.ndarray  # float64 [M], which add up to 1
+  # int [M, 3]: whether the bar is parted, whether the shadow is an entity, and
+  # the index of the outline in OUTLINES.
   choices: np.ndarray
 
 
@@ -109,71 +105,56 @@ def _draw_scene(rng, size):
     [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75,) * 2]
   )
   places = corners[:3] + rng.uniform(-0.03, 0.03, (3, 2))
-  colours = _draw_colours(rng)
+  colours = [rng.uniform(0.6, 0.9, 3)]  # a light ground
+  while len(colours) < 4:  # and three others, each far from those before
+    options = rng.uniform(0.1, 0.9, (8, 3))
+    gaps = np.linalg.norm(options[:, None] - np.array(colours), axis=-1)
+    colours.append(options[gaps.min(axis=1).argmax()])
   parted, shadowed = rng.random(2) < 0.5  # whether that is likely
-
   image = np.broadcast_to(colours[0], (size, size, 3)).copy()
-  bar, second = _bar(rng, x, y, places[0])
+
+  angle = rng.uniform(0, 2 * np.pi)
+  dx, dy = x - places[0][0], y - places[0][1]
+  along = np.cos(angle) * dx + np.sin(angle) * dy
+  across = np.cos(angle) * dy - np.sin(angle) * dx
+  bar = (abs(along) < 0.18) & (abs(across) < 0.09)
+  second = bar & (along > 0)
   step = (0.35 if parted else 0.12) * rng.choice([-1, 1], 3)
   step = np.where(abs(colours[1] + step - 0.5) > 0.5, -step, step)
   image[bar] = colours[1]
-  image[bar & second] = colours[1] + step
-  disc, shadow = _disc_with_shadow(rng, x, y, places[1])
+  image[second] = colours[1] + step
+
+  angle = rng.uniform(0, 2 * np.pi)
+  towards = 0.06 * np.array([np.cos(angle), np.sin(angle)])
+  near, far = places[1] - towards, places[1] + towards
+  disc = np.hypot(x - near[0], y - near[1]) < 0.11
+  shadow = (np.hypot(x - far[0], y - far[1]) < 0.11) & ~disc
   image[shadow] *= 0.4 if shadowed else 0.75
   image[disc] = colours[2]
+
   distance = np.hypot(x - places[2][0], y - places[2][1])
   cover = np.clip((_RADIUS - distance) / (2 * _BLUR) + 0.5, 0, 1)[..., None]
   image += cover * (colours[3] - image)
   image += rng.uniform(0.005, 0.02) * rng.standard_normal(image.shape)
   image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
   outlines = [distance < _RADIUS + d for d in (-_BLUR, 0, _BLUR)]
-  shares = (_LIKELY if likely else _UNLIKELY for likely in (parted, shadowed))
-  return image, _enumerate(bar, second, disc, shadow, outlines, *shares)
-
-
-def _enumerate(bar, second, disc, shadow, outlines, parted, shadowed):
-  """Builds every mode; the choices are independent."""
-  choices = list(itertools.product(range(2), range(2), range(len(outlines))))
+  part_shares, shade_shares = (
+    (1 - share, share)
+    for share in (_LIKELY if n else _UNLIKELY for n in (parted, shadowed))
+  )
+  choices = list(itertools.product(range(2), range(2), range(3)))
   id_maps, probabilities = [], []
-  for part, shade, outline in choices:
+  for part, shade, outline in choices:  # which are independent
     id_map = np.where(bar, 1, 0).astype(np.int32)
     if part:
-      id_map[bar & second] = 2
+      id_map[second] = 2
     if shade:
       id_map[shadow] = 4
     id_map[disc] = 3
     id_map[outlines[outline]] = 5
     id_maps.append(id_map)
-    share = (parted if part else 1 - parted) * (
-      shadowed if shade else 1 - shadowed
-    )
+    share = part_shares[part] * shade_shares[shade]
     probabilities.append(share * _OUTLINE_SHARES[outline])
-  return Modes(np.stack(id_maps), np.array(probabilities), np.array(choices))
-
-
-def _bar(rng, x, y, place):
-  """Returns where the bar is, and the half plane of its second part."""
-  angle = rng.uniform(0, 2 * np.pi)
-  dx, dy = x - place[0], y - place[1]
-  along = np.cos(angle) * dx + np.sin(angle) * dy
-  across = np.cos(angle) * dy - np.sin(angle) * dx
-  return (abs(along) < 0.18) & (abs(across) < 0.09), along > 0
-
-
-def _disc_with_shadow(rng, x, y, place):
-  """Returns where the disc is, and where its shadow is seen beside it."""
-  angle = rng.uniform(0, 2 * np.pi)
-  towards = 0.06 * np.array([np.cos(angle), np.sin(angle)])
-  near, far = place - towards, place + towards
-  disc = np.hypot(x - near[0], y - near[1]) < 0.11
-  return disc, (np.hypot(x - far[0], y - far[1]) < 0.11) & ~disc
-
-
-def _draw_colours(rng):
-  """Draws a light ground and three colours, each far from those before."""
-  colours = [rng.uniform(0.6, 0.9, 3)]
-  while len(colours) < 4:
-    options = rng.uniform(0.1, 0.9, (8, 3))
-    gaps = np.linalg.norm(options[:, None] - np.array(colours), axis=-1)
-    colours.append(options[gaps.min(axis=1).argmax()])
-  return np.array(colours)
+  modes = Modes(np.stack(id_maps), np.array(probabilities), np.array(choices))
+  return image, modes

@@ -24,7 +24,6 @@ from bitseg_jax.data.outside import MAX_PIXELS, SourceError
 pillow_heif.register_heif_opener()
 # Large photos are expected, and of damaged ones our own line tells enough.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 PHOTO_SUFFIXES = (
@@ -37,20 +36,13 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 
 class Photo(NamedTuple):
-  """A photo, and what was found on the way to it.
+  """A photo, and what was found on the way to it."""
 
-  Attributes:
-    image: uint8 [H, W, 3] RGB.
-    notes: what was done to its pixels that a user may not expect, one line
-      each, without the name of the file.
-    orientation: what its EXIF data says, from 1 to 8; 1 is upright.
-    plain: whether the file is a JPEG of exactly these pixels.
-  """
-
-  image: np.ndarray
-  notes: list[str]
-  orientation: int
-  plain: bool
+  image: np.ndarray  # uint8 [H, W, 3] RGB
+  notes: list[str]  # what was done to its pixels that may surprise
+  orientation: int  # what its EXIF data says, from 1 to 8; 1 is upright
+  plain: bool  # whether the file is a JPEG of exactly these pixels
+  name: str  # the path, or what else to call it
 
 
 def read_photo(
@@ -81,7 +73,7 @@ def read_photo(
   """
   photo = open_photo(source, exif, page)
   for line in photo.notes:
-    note(f'{_name(source)}: {line}')
+    note(f'{photo.name}: {line}')
   return photo.image
 
 
@@ -89,16 +81,17 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
   """Reads a photo as `read_photo` does, and tells what was found on the way."""
   if exif not in EXIF:
     raise ValueError(f'exif is {exif!r}; choose one of {", ".join(EXIF)}')
-  where, notes = _name(source), []
+  where, notes = getattr(source, 'filename', '') or 'the image', []
   if isinstance(source, str | os.PathLike):
+    where = os.fspath(source)
     source = outside.read_bytes(Path(source))
   elif hasattr(source, 'read'):
     source = source.read()
   orientation, plain = 1, False
-  if isinstance(source, bytes | bytearray | memoryview):
-    content = bytes(source)
-    source = open_image(content, where)
-    with outside.named(where, 'unreadable image', 'replace the file'):
+  with outside.named(where, 'unreadable image', 'replace the file'):
+    if isinstance(source, bytes | bytearray | memoryview):
+      content = bytes(source)
+      source = open_image(content, where)
       if source is None or is_deep_tiff(source):
         source, orientation, inverted = read_tiff(content, where, notes, page)
         if inverted:
@@ -116,7 +109,6 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
           orientation = _orientation(source)
           source.load()  # notices damage
           source = _read_by_opencv(content)
-  with outside.named(where, 'unreadable image', 'replace the file'):
     if isinstance(source, Image.Image):
       orientation, is_tiff = _orientation(source), source.format == 'TIFF'
       kind = 'RGBA' if source.has_transparency_data else 'RGB'
@@ -129,7 +121,8 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
   image = _to_rgb(pixels, where, notes)
   if exif == 'apply':
     image, plain = _turn(image, orientation), plain and orientation == 1
-  return Photo(np.ascontiguousarray(image), notes, orientation, plain)
+  image = np.ascontiguousarray(image)
+  return Photo(image, notes, orientation, plain, where)
 
 
 def open_image(content: bytes, where: Any) -> Image.Image | None:
@@ -145,8 +138,7 @@ def open_image(content: bytes, where: Any) -> Image.Image | None:
     raise SourceError(f'{where}: empty file')
   Image.init()
   formats = [name for name in Image.ID if name != 'EPS']  # runs Ghostscript
-  advice = 'replace the file or remove it'
-  with outside.named(where, 'unreadable image', advice):
+  with outside.named(where, 'unreadable image', 'replace the file'):
     try:
       return Image.open(io.BytesIO(content), formats=formats)
     except Image.UnidentifiedImageError as error:
@@ -202,12 +194,6 @@ def read_tiff(
     return pixels, orientation, part.photometric == 0
 
 
-def _name(source):
-  if isinstance(source, str | os.PathLike):
-    return os.fspath(source)
-  return getattr(source, 'filename', '') or 'the image'
-
-
 def _orientation(image):
   try:
     found = image.getexif().get(_ORIENTATION, 1)
@@ -224,13 +210,12 @@ def _check_page(page, count, where, notes):
 
 
 def _read_by_opencv(content):
-  """Pixels as stored, which may be of 16 bits per channel."""
+  """Pixels as stored, perhaps of 16 bits per channel, grey or RGB(A)."""
   pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
   if pixels is None:
     raise ValueError('a compression that is not read; save it uncompressed')
-  if pixels.ndim == 2:
-    return pixels
-  return pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]  # BGR(A) to RGB(A)
+  is_grey = pixels.ndim == 2
+  return pixels if is_grey else pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]
 
 
 def _to_rgb(pixels, where, notes):

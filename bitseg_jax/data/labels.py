@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bitseg_jax.data import images, outside
-from bitseg_jax.data.outside import MAX_PIXELS, SourceError, shown
+from bitseg_jax.data.outside import SourceError
 
 SUFFIXES = '.png', '.tif', '.tiff', '.npy', '.json'
 # NAME_labels is what predict writes, the others are cellpose's and others'.
@@ -149,13 +149,8 @@ def _read_labelme(path, notes):
       f"{path}: no list 'shapes' in it, so not of labelme; export PNG of ids, "
       'or COCO JSON for --dataset=coco_instances'
     )
-  size = content.get('imageHeight'), content.get('imageWidth')
-  whole = all(type(n) is int and n > 0 for n in size)
-  if not whole or size[0] * size[1] > MAX_PIXELS:
-    raise SourceError(
-      f'{path}: imageHeight {shown(size[0])} and imageWidth {shown(size[1])}; '
-      'open it in labelme and save it again'
-    )
+  with outside.named(path, 'no image', 'open it in labelme and save it again'):
+    size = outside.check_size(*map(content.get, ('imageHeight', 'imageWidth')))
   ids, groups, skipped = np.zeros(size, np.int32), {}, set()
   for i, shape in enumerate(shapes):
     with outside.named(path, f'shapes[{i}] is damaged'):

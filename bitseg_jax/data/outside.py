@@ -1,8 +1,7 @@
 """The one way in for files that others made: JSON, .mat, .npy, text.
 
 Whatever is wrong with a file becomes a SourceError: one line that names it.
-Nothing is read that is no plain file, so a pipe is never waited for. Images are
-decoded in images.py and labels.py.
+Nothing is read that is no plain file, so a pipe is never waited for.
 """
 
 import contextlib
@@ -11,7 +10,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -40,13 +39,6 @@ def as_key(value: Any) -> Any:
   return value if isinstance(value, int | str) else shown(value)
 
 
-def reason(error: BaseException) -> str:
-  """Returns what an error says, in one line."""
-  if isinstance(error, KeyError):
-    return f'no {shown(error.args[0])} in it'
-  return ' '.join(str(error).split())[:300] or type(error).__name__
-
-
 @contextlib.contextmanager
 def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
   """Turns whatever a library raises about a file into one line that names it.
@@ -59,8 +51,12 @@ def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
   except SourceError:
     raise
   except Exception as error:
+    said = getattr(error, 'strerror', None) or str(error)
+    said = ' '.join(said.split())[:300] or type(error).__name__
+    if isinstance(error, KeyError):
+      said = f'no {shown(error.args[0])} in it'
     advice = f'; {advice}' if advice else ''
-    raise SourceError(f'{where}: {what} ({reason(error)}){advice}') from error
+    raise SourceError(f'{where}: {what} ({said}){advice}') from error
 
 
 @contextlib.contextmanager
@@ -82,14 +78,10 @@ def read_bytes(path: Path) -> bytes:
 
 def check_plain(path: str | Path) -> None:
   """Raises SourceError unless a path leads to a plain file of common size."""
-  path = Path(path)
-  try:
+  if os.path.islink(path) and not os.path.exists(path):
+    raise SourceError(f'{path}: a link that leads nowhere')
+  with named(path, 'cannot be read'):
     status = os.stat(path)
-  except (OSError, ValueError) as error:
-    what = getattr(error, 'strerror', None) or reason(error)
-    if path.is_symlink() and not path.exists():
-      what = 'a link that leads nowhere'
-    raise SourceError(f'{path}: cannot be read ({what})') from error
   if not stat.S_ISREG(status.st_mode):
     kind = 'a folder' if stat.S_ISDIR(status.st_mode) else 'not a plain file'
     raise SourceError(f'{path}: {kind}')
@@ -140,6 +132,15 @@ def find_below(root: Path, folders: Iterable[Path], name: Any) -> Path | None:
   return None
 
 
+def check_size(height: Any, width: Any) -> tuple[int, int]:
+  """Returns the size of an image; raises ValueError if no image has it."""
+  size = height, width
+  whole = all(type(side) is int and side > 0 for side in size)
+  if not whole or height * width > MAX_PIXELS:
+    raise ValueError(f'of height {shown(height)} and width {shown(width)}')
+  return size
+
+
 def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
   """Returns whole numbers [H, W] of any type as ids, int32 [H, W].
 
@@ -179,7 +180,7 @@ def read_json(path: Path) -> Any:
     return json.loads(content, parse_constant=refuse)
 
 
-def read_lists(path: Path, keys: Sequence[str]) -> dict[str, list[dict]]:
+def read_lists(path: Path, *keys: str) -> dict[str, list[dict]]:
   """Reads a JSON file that must hold a list of objects under some keys."""
   content = read_json(path)
   for key in keys:
@@ -209,11 +210,9 @@ def read_lines(path: Path) -> list[str]:
   Windows, whose letters fit any bytes.
   """
   content = read_bytes(path)
-  if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
-    text = content.decode('utf-16', 'replace')
-  else:
-    try:
-      text = content.decode('utf-8-sig')
-    except UnicodeDecodeError:
-      text = content.decode('cp1252', 'replace')
+  is_wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
+  try:
+    text = content.decode('utf-16' if is_wide else 'utf-8-sig')
+  except UnicodeDecodeError:
+    text = content.decode('utf-16' if is_wide else 'cp1252', 'replace')
   return [line.strip() for line in text.splitlines() if line.strip()]

@@ -7,6 +7,7 @@ inside), and a texture is a mix in [0, 1] between two colours.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ MIN_AREA = 0.015
 
 # Knots of the smooth noise along each side.
 _KNOTS = np.linspace(-0.05, 1.05, 9, dtype=np.float32)
+_TEXTURES = 'flat', 'gradient', 'stripes', 'checker', 'spots', 'noise'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +73,8 @@ class ProceduralScenes:
 def check_least(scenes: Any, **least: int) -> None:
   """Raises ValueError if an attribute is below its least value."""
   for name, value in least.items():
-    if getattr(scenes, name) < value:
-      raise ValueError(
-        f'{name} is {getattr(scenes, name)}; it must be at least {value}'
-      )
+    if (found := getattr(scenes, name)) < value:
+      raise ValueError(f'{name} is {found}; it must be at least {value}')
 
 
 def check_index(index: int, num_scenes: int) -> int:
@@ -118,26 +118,25 @@ def _drop_small(distances):
   The smallest shape goes first, because what it hid may then be large enough.
   If the background is too small, the largest shape goes.
   """
-  inside = [d > 0 for d in distances]
-  kept = list(range(1, len(inside) + 1))
+  kept = list(range(1, len(distances) + 1))
   while True:
     id_map = np.zeros(distances[0].shape, np.int32)
     for new_id, k in enumerate(kept, start=1):
-      id_map[inside[k - 1]] = new_id
+      id_map[distances[k - 1] > 0] = new_id
     areas = np.bincount(id_map.ravel(), minlength=len(kept) + 1)
     smallest = int(areas.argmin())
     if areas[smallest] >= MIN_AREA * id_map.size:
       return kept, id_map
-    victim = smallest if smallest else int(areas.argmax())
-    del kept[victim - 1]
+    del kept[(smallest or int(areas.argmax())) - 1]
 
 
 def _draw_layout(rng, x, y, num_entities):
   """Draws the signed distances of the entities in front of the background."""
-  distances = []
-  if rng.random() < 0.3:
-    distances.append(_ground(rng, x, y))
-  placed = []
+  distances, placed = [], []
+  if rng.random() < 0.3:  # the half plane below a slightly tilted horizon
+    tilt, height = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.75)
+    _, below = _turned(x - np.float32(0.5), y - np.float32(height), -tilt)
+    distances.append(below)
   while len(distances) < num_entities - 1:
     # Crowded scenes get smaller shapes, or the last one would hide the others.
     radius = rng.uniform(0.14, 0.32 - 0.015 * min(num_entities, 8))
@@ -171,13 +170,6 @@ def _turned(x, y, angle):
   return cos * x + sin * y, cos * y - sin * x
 
 
-def _ground(rng, x, y):
-  """Draws the half plane below a slightly tilted horizon."""
-  tilt, height = rng.uniform(-0.3, 0.3), rng.uniform(0.35, 0.75)
-  cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
-  return cos * (y - np.float32(height)) + sin * (x - np.float32(0.5))
-
-
 def _ellipse(rng, x, y, radius):
   a, b = np.float32(radius * 1.1), np.float32(radius * rng.uniform(0.55, 1.1))
   level = np.sqrt((x / a) ** 2 + (y / b) ** 2)
@@ -196,23 +188,18 @@ def _rectangle(rng, x, y, radius):
 
 
 def _polygon(rng, x, y, radius):
-  """Draws a convex polygon as the intersection of three to six half planes."""
+  """The intersection of three to six half planes."""
   sides = int(rng.integers(3, 7))
   jitter = rng.uniform(-0.25, 0.25, sides)
   angles = (np.arange(sides) + jitter) * (2 * np.pi / sides)
   # A triangle reaches twice as far as its inner circle.
   reach = radius * (1.15 * np.cos(np.pi / sides) + 0.05)
-  distance = None
-  for angle in angles:
-    side = np.float32(reach) - (
-      np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y
-    )
-    distance = side if distance is None else np.minimum(distance, side)
-  return distance
+  sides = (np.float32(reach) - _turned(x, y, angle)[0] for angle in angles)
+  return functools.reduce(np.minimum, sides)
 
 
 def _blob(rng, x, y, radius):
-  """Draws a smooth star shape whose radius has three harmonics."""
+  """A smooth star shape whose radius has three harmonics."""
   theta = np.arctan2(y, x)
   outline = np.float32(radius)
   for order, most in ((2, 0.25), (3, 0.2), (5, 0.08)):
@@ -241,52 +228,31 @@ def _draw_texture(rng, x, y, colour):
   # Shifts away from the nearer of black and white to keep the texture visible.
   sign = 1 if colour.sum() < 1.5 else -1
   shift = sign * rng.uniform(0.12, 0.3) + rng.uniform(-0.06, 0.06, 3)
-  angle = rng.uniform(0, np.pi)
-  mix = kind(rng, *_turned(x, y, angle))
-  shift = shift.astype(np.float32)
-  return colour[:, None, None] + shift[:, None, None] * mix
+  x, y = _turned(x, y, rng.uniform(0, np.pi))
 
+  def wave(along, period):
+    phase = rng.uniform(0, 2 * np.pi)
+    return np.sin(along * np.float32(2 * np.pi / period) + np.float32(phase))
 
-def _flat(rng, x, y):
-  return np.zeros_like(x)
-
-
-def _gradient(rng, x, y):
-  return np.clip(x * np.float32(rng.uniform(0.8, 1.6)), -0.3, 1.3)
-
-
-def _wave(rng, x, period):
-  phase = rng.uniform(0, 2 * np.pi)
-  return np.sin(x * np.float32(2 * np.pi / period) + np.float32(phase))
-
-
-def _stripes(rng, x, y):
-  wave = _wave(rng, x, rng.uniform(0.1, 0.25))
-  return np.clip(0.5 + 2 * wave, 0, 1)
-
-
-def _checker(rng, x, y):
-  period = rng.uniform(0.16, 0.32)
-  return np.clip(0.5 + 4 * _wave(rng, x, period) * _wave(rng, y, period), 0, 1)
-
-
-def _spots(rng, x, y):
-  period = rng.uniform(0.12, 0.24)
-  waves = _wave(rng, x, period) + _wave(rng, y, period)
-  return np.clip(0.5 + 3 * (waves - np.float32(0.8)), 0, 1)
-
-
-def _smooth_noise(rng, x, y):
-  """Smooths random knots by a separable Gaussian, as two small products.
-
-  The knots follow the picture's axes, since a rotated grid is not separable.
-  """
-  size = len(x)
-  centres = (np.arange(size, dtype=np.float32) + 0.5) / size
-  weights = np.exp(-(((centres[:, None] - _KNOTS) * 10) ** 2))
-  weights /= np.sqrt((weights**2).sum(1, keepdims=True))
-  values = rng.standard_normal((len(_KNOTS),) * 2, dtype=np.float32)
-  return np.float32(0.5) + np.float32(0.45) * (weights @ values @ weights.T)
-
-
-_TEXTURES = (_flat, _gradient, _stripes, _checker, _spots, _smooth_noise)
+  if kind == 'flat':
+    mix = np.zeros_like(x)
+  elif kind == 'gradient':
+    mix = np.clip(x * np.float32(rng.uniform(0.8, 1.6)), -0.3, 1.3)
+  elif kind == 'stripes':
+    mix = np.clip(0.5 + 2 * wave(x, rng.uniform(0.1, 0.25)), 0, 1)
+  elif kind == 'checker':
+    period = rng.uniform(0.16, 0.32)
+    mix = np.clip(0.5 + 4 * wave(x, period) * wave(y, period), 0, 1)
+  elif kind == 'spots':
+    period = rng.uniform(0.12, 0.24)
+    waves = wave(x, period) + wave(y, period)
+    mix = np.clip(0.5 + 3 * (waves - np.float32(0.8)), 0, 1)
+  else:  # random knots, smoothed by a separable Gaussian along the picture
+    size = len(x)
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    weights = np.exp(-(((centres[:, None] - _KNOTS) * 10) ** 2))
+    weights /= np.sqrt((weights**2).sum(1, keepdims=True))
+    values = rng.standard_normal((len(_KNOTS),) * 2, dtype=np.float32)
+    smooth = weights @ values @ weights.T
+    mix = np.float32(0.5) + np.float32(0.45) * smooth
+  return colour[:, None, None] + shift.astype(np.float32)[:, None, None] * mix

@@ -188,8 +188,8 @@ def test_shapes_of_labelme_are_painted_in_their_order(tmp_path):
   [
     ({'images': []}, 'coco_instances'),
     ([], "no list 'shapes'"),
-    ({'shapes': []}, 'imageHeight None'),
-    ({'shapes': [], 'imageHeight': 10**6, 'imageWidth': 10**6}, 'imageHeight'),
+    ({'shapes': []}, 'of height None'),
+    ({'shapes': [], 'imageHeight': 10**6, 'imageWidth': 10**6}, 'of height'),
     ({'shapes': [3], 'imageHeight': 9, 'imageWidth': 9}, r'shapes\[0\]'),
     (
       {

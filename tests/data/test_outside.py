@@ -67,7 +67,7 @@ def test_objects_are_objects(tmp_path):
   for entry in ('null', '[]', '3', '"' + 'x' * 9999 + '"'):
     (tmp_path / 'a.json').write_text(f'{{"images": [{{}}, {entry}]}}')
     with pytest.raises(outside.SourceError, match=r'images\[1\] is') as error:
-      outside.read_lists(tmp_path / 'a.json', ['images'])
+      outside.read_lists(tmp_path / 'a.json', 'images')
     assert len(str(error.value)) < 300
 
 
@@ -150,7 +150,8 @@ def test_names_that_are_no_text_are_left_out(tmp_path, capfd):
   for place in ('images', 'labels'):
     source = os.fsencode(tmp_path / 'in' / place)
     os.rename(source + b'/a.png', source + b'/\xff.png')
-  assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'))) == 1
+  out = tmp_path / 'out'
+  assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'), out)) == 0
   (line,) = [x for x in capfd.readouterr().err.splitlines() if 'rename' in x]
   assert '\\udcff.png' in line
   assert write._fingerprint(tmp_path / 'in', 'out')

@@ -50,7 +50,7 @@ def open_source(
   if not Path(source_dir).is_dir():
     raise SourceError(f'{source_dir}: no such directory')
   source = _check_names(family(source_dir, **options))
-  missing = [split for split in SPLITS if not source.splits.get(split)]
+  missing = [split for split in SPLITS if split not in source.splits]
   if missing and source.splits:
     source.notes.append(f'{source_dir}: nothing for {" and ".join(missing)}')
   source = source._replace(exif=exif, page=page)

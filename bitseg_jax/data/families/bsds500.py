@@ -28,11 +28,16 @@ def open_source(source_dir: str | Path) -> Source:
   source = Source({}, load_id_maps, problems=[], notes=[])
   seen: dict[str, str] = {}
   for split in SPLITS:
-    photos = _stems(root / 'images' / split, '.jpg')
-    labels = _stems(root / 'groundTruth' / split, '.mat')
-    for name in sorted(photos | labels):
-      photo = root / 'images' / split / f'{name}.jpg'
-      label = root / 'groundTruth' / split / f'{name}.mat'
+    folders = root / 'images' / split, root / 'groundTruth' / split
+    # iterdir raises if the folder may not be read; glob would find nothing.
+    photos, labels = (
+      {p.stem for p in folder.iterdir() if p.suffix == suffix}
+      if folder.is_dir()
+      else set()
+      for folder, suffix in zip(folders, ('.jpg', '.mat'), strict=True)
+    )
+    for name in sorted(n for n in photos | labels if n[0] != '.'):
+      photo, label = folders[0] / f'{name}.jpg', folders[1] / f'{name}.mat'
       if name not in labels:
         source.problems.append(f'{photo}: no {label} for it')
       elif name not in photos:
@@ -61,9 +66,3 @@ def load_id_maps(item: Item) -> list[np.ndarray]:
     cells = found['groundTruth'].ravel()
     id_maps = [cell['Segmentation'][0, 0] for cell in cells]
   return [outside.check_ids(ids, path) - 1 for ids in id_maps]
-
-
-def _stems(directory, suffix):
-  # iterdir raises if the directory may not be read; glob would find nothing.
-  paths = directory.iterdir() if directory.is_dir() else ()
-  return {p.stem for p in paths if p.suffix == suffix and p.name[0] != '.'}

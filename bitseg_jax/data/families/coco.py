@@ -15,9 +15,9 @@ import numpy as np
 from bitseg_jax.data import rle
 from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import (
-  MAX_PIXELS,
   SourceError,
   as_key,
+  check_size,
   find_below,
   left_out,
   named,
@@ -25,12 +25,7 @@ from bitseg_jax.data.outside import (
   read_lists,
   shown,
 )
-from bitseg_jax.data.source import (
-  SPLIT_SEED,
-  Item,
-  Source,
-  split_at_random,
-)
+from bitseg_jax.data.source import SPLIT_SEED, Item, Source, split_at_random
 
 # A word of its own: neither that of latest, nor those of trainval.
 _SPLIT = re.compile(
@@ -144,7 +139,7 @@ def load_masks(item: Item) -> list[np.ndarray]:
 
 def read_masks(path: Path, problems: list[str]) -> dict[str, Masks]:
   """Reads the masks of each file name in a JSON; appends to problems."""
-  content = read_lists(path, ('images', 'annotations'))
+  content = read_lists(path, 'images', 'annotations')
   masks = defaultdict(list)
   for i, mask in enumerate(content['annotations']):
     with named(f'{path}: annotations[{i}]', 'is damaged', 'download it again'):
@@ -156,17 +151,10 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, Masks]:
   for image in content['images']:
     where = f'{path}, image {shown(image.get("id"))}'
     with left_out(problems, where):
-      name, size = (
-        _only_name(ids, image['id']),
-        (image['height'], image['width']),
-      )
-      if times[as_key(name)] > 1:
+      name = _only_name(ids, image['id'])
+      if times[name] > 1:
         raise ValueError(f'{shown(name)} is listed twice')
-      whole = all(type(side) is int and side > 0 for side in size)
-      if not whole or size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(
-          f'of height {shown(size[0])} and width {shown(size[1])}'
-        )
+      size = check_size(image['height'], image['width'])
       found[name] = Masks(where, *size, masks[_key(image['id'])])
   strange = sorted(masks.keys() - ids.keys())
   if strange:
@@ -192,21 +180,20 @@ def _open(root, paths, list_items, load):
         f'{path}: split 80/10/10 at random with seed {SPLIT_SEED}'
       )
     for split, names in parts.items():
-      if names:
-        listed = source.splits.setdefault(split, [])
-        listed.extend(items[name] for name in names)
+      listed = source.splits.setdefault(split, [])
+      listed.extend(items[name] for name in names)
   return source
 
 
 def _list_panoptic(root, path, source):
   """Lists the items of one JSON by name."""
-  content = read_lists(path, ('images', 'annotations'))
+  content = read_lists(path, 'images', 'annotations')
   ids, own = _names_by_id(content), path.with_suffix('')
   items: dict[str, Item] = {}
   for i, annotation in enumerate(content['annotations']):
     with left_out(source.problems, f'{path}: annotations[{i}]'):
       photo = _only_name(ids, annotation['image_id'])
-      photo, _ = _find_photo(root, path, 'panoptic_', photo)
+      photo, _ = _find_photo(root, path, photo)
       places = [own, own.parent, root]
       png = find_below(root, places, annotation['file_name'])
       if png is None:
@@ -224,34 +211,37 @@ def _list_panoptic(root, path, source):
       label = Png(png, frozenset(numbers), frozenset(crowds))
       items[name] = Item(name, photo, (label,))
   used = {_key(one.get('image_id')) for one in content['annotations']}
-  if ids.keys() - used:
-    number = len(ids.keys() - used)
-    source.notes.append(f'{path}: {number} images without labels are left out')
+  _note_empty(source, path, len(ids.keys() - used))
   return items
 
 
 def _list_instances(root, path, source):
   """Lists the items of one JSON by name; images without any mask are none."""
   items: dict[str, Item] = {}
-  empty = 0
-  for photo, masks in read_masks(path, source.problems).items():
+  listed = read_masks(path, source.problems)
+  full = {k: m for k, m in listed.items() if not all(c for *_, c in m.masks)}
+  _note_empty(source, path, len(listed) - len(full))
+  for photo, masks in full.items():
     with left_out(source.problems, masks.where):
-      if all(is_crowd for _, _, is_crowd in masks.masks):
-        empty += 1
-        continue
-      found, below = _find_photo(root, path, 'instances_', photo)
+      found, below = _find_photo(root, path, photo)
       name = plain_name(below.with_suffix('').as_posix())
       if name in items:
         raise ValueError(f'another photo is called {name}')
       items[name] = Item(name, found, (masks,))
-  if empty:
-    source.notes.append(f'{path}: {empty} images without labels are left out')
   return items
 
 
-def _find_photo(root, path, prefix, name):
+def _note_empty(source, path, number):
+  if number:
+    source.notes.append(f'{path}: {number} images without labels are left out')
+
+
+def _find_photo(root, path, name):
   """Finds a photo; returns it, and its path below where such photos are."""
-  stem, own = path.stem.removeprefix(prefix), path.with_suffix('')
+  stem, own = (
+    re.sub('^(panoptic|instances)_', '', path.stem),
+    path.with_suffix(''),
+  )
   places = stem, f'images/{stem}', 'images', 'input_images'
   # Labels may have the names of the photos.
   folders = [root / place for place in places if root / place != own]

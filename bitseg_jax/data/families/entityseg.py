@@ -4,7 +4,6 @@ Entities are painted by area as in coco.py.
 """
 
 import glob
-import itertools
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +12,13 @@ from bitseg_jax.data.families.coco import load_masks, read_masks
 from bitseg_jax.data.outside import SourceError, find_below, left_out
 from bitseg_jax.data.source import SPLIT_SEED, Item, Source
 
-_SCHEMES = ('entityseg_{}', 'entityv2_010203_entity_{}')
-_PLACES = ('.', 'annotations', 'annotations/entity_segmentation')
+# The most complete pair is read; of two such pairs, the first.
+_ANNOTATIONS = [
+  f'{place}/{scheme}{ending}'
+  for ending in ('_lr.json', '.json')
+  for scheme in ('entityseg_{}', 'entityv2_010203_entity_{}')
+  for place in ('.', 'annotations', 'annotations/entity_segmentation')
+]
 
 
 def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
@@ -36,7 +40,24 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
     SourceError: if the directory has another layout or a JSON is damaged.
   """
   root = Path(source_dir)
-  paths = _find_annotations(root, split)
+  pairs = (
+    {native: root / form.format(native) for native in ('train', 'val')}
+    for form in _ANNOTATIONS
+  )
+  paths = max(
+    ({s: p for s, p in pair.items() if p.is_file()} for pair in pairs), key=len
+  )
+  if not paths:
+    raise SourceError(
+      f'{root}: no entityseg_train[_lr].json, _val[_lr].json or '
+      'entityv2_010203_entity_train[_lr].json, _val[_lr].json in it'
+    )
+  if split == 'paper' and len(paths) < 2:
+    (only,) = paths.values()
+    raise SourceError(
+      f'{root}: only {only.name} in it, and the split of the paper needs '
+      'train and val; add the other or pass --split=native'
+    )
   low = any(path.stem.endswith('_lr') for path in paths.values())
   places = ('images_lr', 'images', '.') if low else ('images', '.')
   places = [root / name for name in places if (root / name).is_dir()]
@@ -55,7 +76,6 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
   if split == 'paper':
     names = paper_split(natives['train'], natives['val'])
   splits = {s: [items[n] for n in ns if n in items] for s, ns in names.items()}
-  splits = {s: listed for s, listed in splits.items() if listed}
   files = ' and '.join(path.name for path in paths.values())
   notes = [f'{split} split of {files}']
   return Source(splits, load_masks, problems, notes, shrinks_photos=True)
@@ -86,31 +106,6 @@ def paper_split(
     'val': sorted(chosen),
     'test': sorted(test),
   }
-
-
-def _find_annotations(root, split):
-  """Finds the JSONs of train and val: the most complete pair, _lr preferred."""
-  candidates = []
-  for ending in ('_lr.json', '.json'):
-    for scheme, place in itertools.product(_SCHEMES, _PLACES):
-      form = f'{place}/{scheme}{ending}'
-      paths = {
-        native: root / form.format(native) for native in ('train', 'val')
-      }
-      candidates.append({s: p for s, p in paths.items() if p.is_file()})
-  found = max(candidates, key=len)
-  if not found:
-    raise SourceError(
-      f'{root}: no entityseg_train[_lr].json, _val[_lr].json or '
-      'entityv2_010203_entity_train[_lr].json, _val[_lr].json in it'
-    )
-  if split == 'paper' and len(found) < 2:
-    (only,) = found.values()
-    raise SourceError(
-      f'{root}: only {only.name} in it, and the split of the paper needs '
-      'train and val; add the other or pass --split=native'
-    )
-  return found
 
 
 def _find_photo(root, name, places):

@@ -55,22 +55,20 @@ def open_source(
         'labels/ANNOTATOR/*.png)'
       )
     folders.append(found[0])
-  photos: dict[str, list[Path]] = {}
   images, annotations = folders
-  for path in _files(images):
-    if _is_photo(path):
-      photos.setdefault(plain_name(path.stem), []).append(path)
-  if not photos:
-    raise SourceError(f'{images}: no photo in it ({" ".join(PHOTO_SUFFIXES)})')
   problems: list[str] = []
   notes: list[str] = []
-  splits = _make_splits(root, sorted(photos), problems, notes)
-  for place in _folders(images):
-    inside = [path for path in _files(place) if _is_photo(path)]
-    if inside:
+  photos: dict[str, list[Path]] = {}
+  for path in _photos(images):
+    photos.setdefault(plain_name(path.stem), []).append(path)
+  if not photos:
+    raise SourceError(f'{images}: no photo in it ({" ".join(PHOTO_SUFFIXES)})')
+  for place in _visible(images, folders=True):
+    if inside := _photos(place):
       problems.append(
         f'{place}: {len(inside)} photos in a sub-folder; move them to {images}'
       )
+  splits = _make_splits(root, sorted(photos), problems, notes)
   found, near = _find_labels(annotations, photos.keys(), problems)
   items: dict[str, list[Item]] = {}
   for split, names in splits.items():
@@ -84,25 +82,20 @@ def open_source(
         item = Item(name, path, tuple(found[name]))
         items.setdefault(split, []).append(item)
       else:
-        problems.append(
-          f'{path}: no {annotations / name}.png for it'
-          + (
+        line = f'{path}: no {annotations / name}.png for it'
+        if name in near:
+          line += (
             f', and {near[name]} is not read; export PNG, TIFF or .npy of ids, '
             'or JSON of labelme (of COCO: --dataset=coco_instances)'
-            if name in near
-            else ''
           )
-        )
-  labelled = [
-    (item.name, {path.parent for path in item.labels})
-    for listed in items.values()
-    for item in listed
-  ]
-  for place in sorted({place for _, places in labelled for place in places}):
-    missing = sorted(name for name, places in labelled if place not in places)
+        problems.append(line)
+  every = [item for listed in items.values() for item in listed]
+  for place in sorted({path.parent for item in every for path in item.labels}):
+    within = lambda item, place=place: place in {p.parent for p in item.labels}
+    missing = sorted(item.name for item in every if not within(item))
     if missing:
       notes.append(
-        f'{place}: no label for {len(missing)} of {len(labelled)} photos, such '
+        f'{place}: no label for {len(missing)} of {len(every)} photos, such '
         f'as {missing[0]}'
       )
 
@@ -123,15 +116,18 @@ def _is_photo(path):
   return path.suffix.lower() in PHOTO_SUFFIXES
 
 
-def _files(directory):
-  paths = sorted(directory.iterdir())
-  return [p for p in paths if not p.name.startswith('.') and not p.is_dir()]
+def _photos(directory):
+  return [path for path in _visible(directory) if _is_photo(path)]
 
 
-def _folders(directory):
-  """Folders in it but those that programs make: hidden, or __MACOSX."""
-  paths = sorted(directory.iterdir())
-  return [p for p in paths if p.is_dir() and not p.name.startswith(('.', '__'))]
+def _visible(directory, folders=False):
+  """Files or folders in it, but not those that programs make."""
+  hidden = ('.', '__') if folders else '.'
+  return sorted(
+    path
+    for path in directory.iterdir()
+    if path.is_dir() == folders and not path.name.startswith(hidden)
+  )
 
 
 def _find_labels(directory, names, problems):
@@ -143,9 +139,9 @@ def _find_labels(directory, names, problems):
   """
   found: dict[str, list[Path]] = {}
   near: dict[str, Path] = {}
-  for place in [directory, *_folders(directory)]:
+  for place in [directory, *_visible(directory, folders=True)]:
     own: dict[str, list[Path]] = {}
-    for path in _files(place):
+    for path in _visible(place):
       stem, suffix = plain_name(path.stem), path.suffix.lower()
       bases = [stem.removesuffix(e) for e in labels.ENDINGS if stem.endswith(e)]
       bases += [Path(base).stem for base in bases if _is_photo(Path(base))]
@@ -160,9 +156,9 @@ def _find_labels(directory, names, problems):
         near.setdefault(start, path)
       elif suffix in labels.SUFFIXES and suffix != '.json':
         advice = '; of Label Studio export COCO, for --dataset=coco_instances'
-        is_task = stem.startswith('task-')
         problems.append(
-          f'{path}: no photo of this name{advice if is_task else ""}'
+          f'{path}: no photo of this name'
+          + (advice if stem.startswith('task-') else '')
         )
     for name, paths in own.items():
       # labelme's may lie beside the PNG that was made of it.
@@ -188,9 +184,9 @@ def _make_splits(root, names, problems, notes):
     return split_at_random(names)
   known = {name.casefold(): name for name in names}
   known |= {name: name for name in names}
-  splits: dict[str, list[str]] = {}
+  splits: dict[str, set[str]] = {}
   for split, path in lists.items():
-    listed = set()
+    listed = splits[split] = set()
     for line in read_lines(path):
       # Lists may give folder and suffix, as photo names do not, or two columns.
       line = unicodedata.normalize('NFC', line.replace('\\', '/'))
@@ -203,17 +199,13 @@ def _make_splits(root, names, problems, notes):
         listed.add(found)
       else:
         problems.append(f'{path}: lists {ways[0]}, and there is no such photo')
-    splits[split] = sorted(listed)
   counts = Counter(name for listed in splits.values() for name in listed)
   files = ', '.join(path.name for path in lists.values())
-  problems += [
-    f'{name}: in more than one of {files}'
-    for name in sorted(counts)
-    if counts[name] > 1
-  ]
+  twice = sorted(name for name, count in counts.items() if count > 1)
+  problems += [f'{name}: in more than one of {files}' for name in twice]
   if len(counts) < len(names):
     notes.append(
       f'{len(names) - len(counts)} of {len(names)} photos are in none of '
       f'{files} and are left out'
     )
-  return {s: [n for n in ns if counts[n] == 1] for s, ns in splits.items()}
+  return {s: sorted(listed.difference(twice)) for s, listed in splits.items()}

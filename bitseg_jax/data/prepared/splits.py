@@ -79,10 +79,8 @@ def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
     images, num_maps = counts['images'], sum(maps.values())
     mean = sum(k * n for k, n in maps.items()) / num_maps
     fitting = f'{share_that_fits(counts, num_codes):.1%}'
-    annotators = f'{num_maps / images:.2f}'
-    lines.append(
-      row(split, images, annotators, f'{mean:.1f}', max(maps), fitting)
-    )
+    spread = f'{num_maps / images:.2f}', f'{mean:.1f}', max(maps), fitting
+    lines.append(row(split, images, *spread))
   return '\n'.join(lines)
 
 
@@ -104,11 +102,10 @@ class SplitReader:
   def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
     import tensorflow_datasets as tfds  # half a second that few commands need
 
-    metadata = read_metadata(data_dir)
-    if split not in metadata['splits']:
+    known = read_metadata(data_dir)['splits']
+    if split not in known:
       raise ValueError(
-        f'{data_dir} has no split {split!r}; '
-        f'it has {", ".join(metadata["splits"])}'
+        f'{data_dir} has no split {split!r}; it has {", ".join(known)}'
       )
     self._arguments = data_dir, split, wanted_side
     path = dataset_path(data_dir)

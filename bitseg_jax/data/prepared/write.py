@@ -1,8 +1,8 @@
 """Writes a prepared dataset: ArrayRecord files that TFDS reads.
 
 Records are written shard by shard into DIR/unfinished-KEY, so an interrupted
-preparation continues at the shard it was in, and several jobs can share the
-shards. DIR/entity_segmentation/VERSION/ appears once everything is there.
+preparation continues at the shard it was in. DIR/entity_segmentation/VERSION/
+appears once everything is there.
 """
 
 import hashlib
@@ -53,38 +53,29 @@ _FEATURES = tfds.features.FeaturesDict(
 def prepare(
   dataset: str,
   source: str,
-  output: str | None = None,
+  output: str,
   longest_side: int = 512,
   strict: bool = False,
   overwrite: bool = False,
-  part: tuple[int, int] | None = None,
   **options: Any,
-) -> int:
+) -> None:
   """Writes the dataset in `source` to `output`, unless it is there already.
 
   Args:
     dataset: a name in `FAMILIES`.
     source: directory that holds the dataset as it was downloaded.
-    output: directory to write to; None only reads the source and prints its
-      problems.
+    output: directory to write to.
     longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
     strict: write nothing if any item has a problem; what is encoded stays.
     overwrite: replace the dataset in `output` once the new one is whole.
-    part: (index, count): only encode every count-th shard from this one on; a
-      call without, which writes the dataset, finds what the parts have done.
     **options: see `families.open_source`.
-
-  Returns:
-    The exit code: 0 if `output` holds the dataset, or without `output` if the
-    source has no problem; else 1.
 
   Raises:
     SourceError, OSError: if nothing could be written; the line says why.
   """
   settings = dataset, longest_side, options
-  if output:
-    splits.check_no_links(output)
-  if output and splits.dataset_path(output).exists() and not overwrite:
+  splits.check_no_links(output)
+  if splits.dataset_path(output).exists() and not overwrite:
     held = splits.read_metadata(output)
     # A dataset prepared before there were options has none.
     found = held['dataset'], held['longest_side'], held.get('options', {})
@@ -96,41 +87,20 @@ def prepare(
       )
     print(f'{output} is already prepared (--overwrite to do it again)')
     print(splits.format_table(held))
-    return 0
+    return
   opened = open_source(dataset, source, **options)
-  if not output:
-    items = list(chain(*opened.splits.values()))
-    results = _encode(opened, items, longest_side) if items else ()
-    results = tqdm(results, total=len(items), unit=' images', mininterval=1)
-    problems = opened.problems + [r for r in results if isinstance(r, str)]
-    _tell(opened.notes, problems)
-    print(f'{len(items)} items read, {len(problems)} problems')
-    return 1 if problems else 0
   key = _fingerprint(source, output, *settings)
-  folder = Path(output) / f'{splits.UNFINISHED}{key}'
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
-    if left == folder:
+    if left.name == f'{splits.UNFINISHED}{key}':
       print(f'continuing the interrupted run in {left}')
     else:
       print(
         f'{left} is of an interrupted run with other settings or other files; '
         'it may be deleted'
       )
-  if part:
-    shards = _encode_shards(opened, folder, longest_side, part)
-    _tell(opened.notes, [])
-    bad = sum(len(about['problems']) for _, _, about in shards)
-    print(
-      f'part {part[0]} of {part[1]} is done: '
-      f'{sum(about["items"] for _, _, about in shards)} items, of which {bad} '
-      'will be left out; once all parts are done, run the same command without '
-      '--shard to write the dataset'
-    )
-    return 0
   about = {'dataset': dataset, 'options': options}
   write_dataset(opened, output, longest_side, strict, key, about)
   print(splits.format_table(splits.read_metadata(output)))
-  return 0
 
 
 def write_dataset(
@@ -148,8 +118,7 @@ def write_dataset(
   Args:
     source: the source to write.
     data_dir: directory that will hold the dataset.
-    longest_side: see `prepare`.
-    strict: see `prepare`.
+    longest_side, strict: see `prepare`.
     key: a call continues an interrupted one of the same key; '' starts anew.
     about: stored with the data: `dataset`, its name, and `options`.
 
@@ -160,8 +129,7 @@ def write_dataset(
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
   shards = _encode_shards(source, unfinished, longest_side)
-  problems = list(chain(*(about['problems'] for _, _, about in shards)))
-  problems = source.problems + problems
+  problems = [*source.problems, *chain(*(s[2]['problems'] for s in shards))]
   _tell(source.notes, problems)
   shards = [shard for shard in shards if shard[2]['entities']]
   if not shards:
@@ -302,40 +270,38 @@ def _fingerprint(source_dir, output, *settings):
   return digest.hexdigest()[:16]
 
 
-def _encode_shards(source, folder, longest_side, part=(0, 1)):
-  """Encodes the shards of a part that are not in the folder already.
+def _encode_shards(source, folder, longest_side):
+  """Encodes the shards that are not in the folder already.
 
   Returns:
     Of each its split, its file, and how many `items` it is made of, the number
     of `entities` of each record, the `problems`, and its `bytes`.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  tasks, shards = [], []
-  for split, items in source.splits.items():
-    length = max(SHARD, -(-len(items) // MOST_SHARDS))
-    for start in range(0, len(items), length):
-      path = folder / f'{split}-{start:09}'
-      tasks.append((split, path, items[start : start + length]))
-  tasks = tasks[part[0] :: part[1]]
-  total = sum(len(items) for _, _, items in tasks)
+  shards = []
+  total = sum(map(len, source.splits.values()))
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
-    for split, path, items in tasks:
-      note = path.with_suffix('.json')  # there once the shard is whole
-      try:
-        about = json.loads(note.read_bytes())
-        size = path.stat().st_size
-        is_whole = (about['items'], about['bytes']) == (len(items), size)
-      except (OSError, ValueError, TypeError, KeyError):
-        is_whole = False
-      if is_whole:
-        progress.update(len(items))
-      else:
-        results = _encode(source, items, longest_side)
-        about = _write_shard(path, results, progress)
-        partly = path.with_suffix('.partly')
-        partly.write_text(json.dumps(about))
-        partly.replace(note)
-      shards.append((split, path, about))
+    for split, items in source.splits.items():
+      length = max(SHARD, -(-len(items) // MOST_SHARDS))
+      for start in range(0, len(items), length):
+        part = items[start : start + length]
+        path = folder / f'{split}-{start:09}'
+        note = path.with_suffix('.json')  # there once the shard is whole
+        try:
+          about = json.loads(note.read_bytes())
+          size = path.stat().st_size
+          is_whole = (about['items'], about['bytes']) == (len(part), size)
+        except (OSError, ValueError, TypeError, KeyError):
+          is_whole = False
+        if is_whole:
+          progress.update(len(part))
+        else:
+          results = _encode(source, part, longest_side)
+          about = _write_shard(path, results, progress)
+          partly = path.with_suffix('.partly')
+          partly.write_text(json.dumps(about))
+          partly.replace(note)
+        shards.append((split, path, about))
   return shards
 
 

@@ -38,18 +38,10 @@ def make_split(photos, json_path, seeds):
     Image.fromarray(colours.astype(np.uint8)).save(folder / f'{seed:03}.png')
     Image.new('RGB', (W, H), (seed, 0, 0)).save(photos / f'{seed:03}.jpg')
     images.append({'id': seed, 'file_name': f'{seed:03}.jpg'})
-    segments = [
-      {'id': int(i), 'iscrowd': int(i == CROWD)}
-      for i in np.unique(ids)
-      if i > 0
-    ]
-    annotations.append(
-      {
-        'image_id': seed,
-        'file_name': f'{seed:03}.png',
-        'segments_info': segments,
-      }
-    )
+    found = np.unique(ids[ids > 0]).tolist()
+    segments = [{'id': i, 'iscrowd': int(i == CROWD)} for i in found]
+    one = {'image_id': seed, 'file_name': f'{seed:03}.png'}
+    annotations.append({**one, 'segments_info': segments})
     truth[f'{seed:03}'] = ids
   content = {'images': images, 'annotations': annotations}
   json_path.write_text(json.dumps(content))
@@ -67,17 +59,25 @@ def make_tree(root):
   }
 
 
-def run(source, output=None, **options):
+def edit(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def run(source, dataset='coco_panoptic'):
   return cli.call(
-    lambda: prepare.prepare('coco_panoptic', str(source), output, **options)
+    lambda: prepare.prepare(
+      dataset, str(source), str(source / 'out'), strict=True
+    )
   )
 
 
 def test_reads_back_pixel_for_pixel(tmp_path):
   truth = make_tree(tmp_path / 'in')
-  assert run(tmp_path / 'in', str(tmp_path / 'out'), strict=True) == 0
+  assert run(tmp_path / 'in') == 0
   for split, maps in truth.items():
-    reader = splits.open_split(tmp_path / 'out', split)
+    reader = splits.open_split(tmp_path / 'in/out', split)
     records = {r['name']: r for r in (reader[i] for i in range(len(reader)))}
     assert records.keys() == maps.keys()
     for name, ids in maps.items():
@@ -108,17 +108,17 @@ def test_a_label_is_not_taken_for_the_photo_of_its_name(tmp_path):
   assert [item.photo.parent for item in items] == [photos] * 2
 
 
-def change_first(key, value=None):
+def change_first(**values):
   def spoil(root):
     path = root / 'annotations/panoptic_train2017.json'
-    content = json.loads(path.read_text())
-    if value is None:
-      del content['annotations'][0][key]
-    else:
-      content['annotations'][0][key] = value
-    path.write_text(json.dumps(content))
+    edit(path, lambda content: content['annotations'][0].update(values))
 
   return spoil
+
+
+def without_segments(root):
+  path = root / 'annotations/panoptic_train2017.json'
+  edit(path, lambda content: content['annotations'][0].pop('segments_info'))
 
 
 def empty_png(root):
@@ -129,34 +129,28 @@ def missing_photo(root):
   (root / 'train2017/001.jpg').unlink()
 
 
+FIRST = 'annotations[0]: left out '
+
+
 @pytest.mark.parametrize(
   ('spoil', 'named'),
   [
+    (without_segments, FIRST + "(no 'segments_info' in it)"),
+    (change_first(segments_info=[{'id': 9}]), 'does not list, such as 5'),
+    (change_first(segments_info=[{}]), FIRST + "(no 'id' in it)"),
+    (change_first(image_id=77), FIRST + '(images lacks its id 77)'),
+    (change_first(file_name='002.png'), '002.png is listed twice'),
     (
-      change_first('segments_info'),
-      "annotations[0]: left out (no 'segments_info' in it)",
-    ),
-    (change_first('segments_info', [{'id': 9}]), 'does not list, such as 5'),
-    (
-      change_first('segments_info', [{}]),
-      "annotations[0]: left out (no 'id' in it)",
-    ),
-    (
-      change_first('image_id', 77),
-      'annotations[0]: left out (images lacks its id 77)',
-    ),
-    (change_first('file_name', '002.png'), '002.png is listed twice'),
-    (
-      change_first('segments_info', [{'id': 5, 'iscrowd': 'false'}]),
+      change_first(segments_info=[{'id': 5, 'iscrowd': 'false'}]),
       "'false' should be a number in 0 to 1",
     ),
     (
-      change_first('segments_info', [{'id': 2**40}]),
+      change_first(segments_info=[{'id': 2**40}]),
       '1099511627776 should be a number in 1 to 16777215',
     ),
-    (change_first('segments_info', {}), 'does not list, such as'),
-    (change_first('image_id', [1]), 'images lacks its id [1]'),
-    (change_first('file_name', 3), '3 is no file name'),
+    (change_first(segments_info={}), 'does not list, such as'),
+    (change_first(image_id=[1]), 'images lacks its id [1]'),
+    (change_first(file_name=3), '3 is no file name'),
     (empty_png, '001.png: empty file'),
     (missing_photo, 'no photo 001.jpg in'),
   ],
@@ -195,14 +189,10 @@ def test_nothing_outside_the_source_is_opened(tmp_path, capfd, where, key):
   secret = tmp_path / f'secret{suffix}'
   folder = 'train2017' if key == 'images' else 'annotations/panoptic_train2017'
   (root / folder / f'001{suffix}').rename(secret)
-  name = {
-    'up': os.path.relpath(secret, root / folder),
-    'absolute': str(secret),
-  }[where]
+  up = os.path.relpath(secret, root / folder)
+  name = up if where == 'up' else str(secret)
   path = root / 'annotations/panoptic_train2017.json'
-  content = json.loads(path.read_text())
-  content[key][0]['file_name'] = name
-  path.write_text(json.dumps(content))
+  edit(path, lambda content: content[key][0].update(file_name=name))
   assert run(root) == 1
   errors = capfd.readouterr().err
   assert '1 problem' in errors and f'out of {root}' in errors
@@ -213,12 +203,6 @@ def test_wrong_source_gives_one_line(tmp_path, capfd):
   errors = capfd.readouterr().err
   assert errors.startswith(f'error: {tmp_path}: no NAME.json')
   assert errors.count('\n') == 1
-
-
-def edit(path, change):
-  content = json.loads(path.read_text())
-  change(content)
-  path.write_text(json.dumps(content))
 
 
 def rename_photos(spelled):
@@ -291,28 +275,18 @@ def test_images_without_labels_are_counted(tmp_path):
 def test_names_may_differ_by_folder_and_be_equal_in_two_splits(tmp_path):
   for split in ('train', 'val'):
     path = tmp_path / f'panoptic_{split}.json'
-    for clip in ('a', 'b'):
-      make_split(
-        tmp_path / split / clip, path.with_suffix('') / f'{clip}.json', [1, 2]
-      )
-    parts = [
-      json.loads((path.with_suffix('') / f'{clip}.json').read_text())
-      for clip in ('a', 'b')
-    ]
-    content = {'images': [], 'annotations': []}
-    for k, (clip, part) in enumerate(zip('ab', parts, strict=True)):
-      for image in part['images']:
-        name = f'{clip}/{image["file_name"]}'
-        content['images'].append(
-          {'id': 10 * k + image['id'], 'file_name': name}
-        )
-      for one in part['annotations']:
-        number, name = 10 * k + one['image_id'], f'{clip}/{one["file_name"]}'
-        content['annotations'].append(
-          {**one, 'image_id': number, 'file_name': name}
-        )
-    path.write_text(json.dumps(content))
-  assert run(tmp_path, str(tmp_path / 'out'), strict=True) == 0
+    whole = {'images': [], 'annotations': []}
+    for k, clip in enumerate('ab'):
+      part = path.with_suffix('') / f'{clip}.json'
+      make_split(tmp_path / split / clip, part, [1, 2])
+      for key, entries in json.loads(part.read_text()).items():
+        number = 'id' if key == 'images' else 'image_id'
+        for one in entries:
+          one['file_name'] = f'{clip}/{one["file_name"]}'
+          one[number] += 10 * k
+          whole[key].append(one)
+    path.write_text(json.dumps(whole))
+  assert run(tmp_path) == 0
   for split in ('train', 'val'):
     reader = splits.open_split(tmp_path / 'out', split)
     names = [reader[i]['name'] for i in range(len(reader))]
@@ -387,12 +361,7 @@ def test_instances_are_painted_and_crowds_left_out(
   truth = make_instances(tmp_path / path, tmp_path / photos, place)
   if 'annotations/' in path:
     (tmp_path / 'annotations/captions_val2017.json').write_text('{}')
-  done = cli.call(
-    lambda: prepare.prepare(
-      'coco_instances', str(tmp_path), str(tmp_path / 'out'), strict=True
-    )
-  )
-  assert done == 0
+  assert run(tmp_path, 'coco_instances') == 0
   reader = splits.open_split(tmp_path / 'out', 'val')
   for i, expected in enumerate(truth):
     assert reader[i]['name'] == f'{i}'

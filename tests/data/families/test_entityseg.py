@@ -16,49 +16,39 @@ FOLDERS = ('entity_01_11580', 'entity_02_11598', 'entity_03_10049')
 H, W = 24, 36
 
 
-def pack(mask):
-  """Run lengths down the columns, and the characters of pycocotools."""
-  packed = pycocotools.mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-  flat = np.concatenate([[False], mask.T.ravel()])
-  edges = np.flatnonzero(flat[1:] != flat[:-1])
-  counts = np.diff([0, *edges, mask.size]).tolist()
-  return counts, packed['counts'].decode()
-
-
-def rectangles(mask):
-  """A polygon around each run of each row: corners on pixel corners."""
-  polygons = []
-  for y, row in enumerate(mask):
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))
-    for x0, x1 in edges.reshape(-1, 2).tolist():
-      polygons.append([x0, y, x1, y, x1, y + 1, x0, y + 1])
-  return polygons
-
-
 def segmentation(mask, kind):
-  counts, packed = pack(mask)
-  size = list(mask.shape)
-  return {
-    'polygon': rectangles(mask),
-    'counts': {'size': size, 'counts': counts},
-    'packed': {'size': size, 'counts': packed},
-  }[kind]
+  """A mask as one of COCO's three kinds."""
+  if kind == 'polygon':  # a rectangle around each run of each row
+    polygons = []
+    for y, row in enumerate(mask):
+      edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]])))
+      for x0, x1 in edges.reshape(-1, 2).tolist():
+        polygons.append([x0, y, x1, y, x1, y + 1, x0, y + 1])
+    return polygons
+  if kind == 'packed':
+    found = pycocotools.mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = found['counts'].decode()
+  else:
+    flat = np.concatenate([[False], mask.T.ravel()])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff([0, *edges, mask.size]).tolist()
+  return {'size': list(mask.shape), 'counts': counts}
 
 
-def draw_ids(seed, height=H, width=W):
+def draw_ids(seed):
   """Blobs 0, 1, ..., -1 between them."""
   rng = np.random.default_rng(seed)
-  y, x = np.indices((height, width))
-  ids = np.full((height, width), -1)
+  y, x = np.indices((H, W))
+  ids = np.full((H, W), -1)
   for i in range(7):
-    cy, cx, r = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, 8)
+    cy, cx, r = rng.uniform(0, H), rng.uniform(0, W), rng.uniform(2, 8)
     ids[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = i
   return ids
 
 
-def make_image(seed, height, width):
+def make_image(seed):
   rng = np.random.default_rng(seed)
-  grey = rng.integers(0, 256, (height, width, 1))  # JPEG blurs colours
+  grey = rng.integers(0, 256, (H, W, 1))  # JPEG blurs colours
   return np.repeat(grey, 3, axis=2).astype(np.uint8)
 
 
@@ -69,27 +59,24 @@ def make_tree(
   root.mkdir(parents=True, exist_ok=True)
   truth = {}
   kinds = ('polygon', 'counts', 'packed')
-  for native, start, stop in (
-    ('train', 0, num_train),
-    ('val', num_train, num_train + num_val),
+  numbers = range(num_train + num_val)
+  for native, own in (
+    ('train', numbers[:num_train]),
+    ('val', numbers[num_train:]),
   ):
     images, annotations = [], []
-    for i in range(start, stop):
+    for i in own:
       name = f'{FOLDERS[i % 3]}/{i // 3}.jpg'  # the same stems in each folder
       ids = draw_ids(i)
       photo = root / 'images' / name
       photo.parent.mkdir(parents=True, exist_ok=True)
-      image = np.kron(make_image(i, H, W), np.ones((factor, factor, 1), 'u1'))
+      image = np.kron(make_image(i), np.ones((factor, factor, 1), 'u1'))
       Image.fromarray(image).save(photo, quality=95)
       images.append({'file_name': name, 'height': H, 'width': W, 'id': i})
-      for k in np.unique(ids[ids >= 0]):
-        annotations.append(
-          {
-            'id': 100 * i + int(k),
-            'image_id': i,
-            'segmentation': segmentation(ids == k, kinds[(i + k) % 3]),
-          }
-        )
+      for k in np.unique(ids[ids >= 0]).tolist():
+        found = segmentation(ids == k, kinds[(i + k) % 3])
+        one = {'id': 100 * i + k, 'image_id': i, 'segmentation': found}
+        annotations.append(one)
       truth[name] = ids
     path = root / (scheme.format(native) + ('_lr' if low else '') + '.json')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +130,7 @@ def test_tree_reads_back_pixel_for_pixel(tmp_path, scheme, low, factor):
     assert same_regions(records[name]['id_maps'][0], ids)
     assert records[name]['image'].shape == (H, W, 3)
     if factor > 1:  # flat squares: their means are the source's pixels
-      error = np.abs(records[name]['image'] - make_image(i, H, W).astype(int))
+      error = np.abs(records[name]['image'] - make_image(i).astype(int))
       assert error.mean() < 6
 
 
@@ -225,20 +212,13 @@ def test_unlabelled_pixels_become_an_entity_on_request(tmp_path):
 def test_five_thousand_entities_are_kept(tmp_path):
   make_tree(tmp_path / 'in', 1, 0, factor=10)
   size = [240, 360]
-  cells = np.arange(5000) * 17
 
   def change(content):
     content['images'][0].update(height=size[0], width=size[1])
     content['annotations'] = [
-      {
-        'id': int(i),
-        'image_id': 0,
-        'segmentation': {
-          'size': size,
-          'counts': [int(i), 17, size[0] * size[1] - int(i) - 17],
-        },
-      }
-      for i in cells
+      {'id': i, 'image_id': 0, 'segmentation': {'size': size, 'counts': counts}}
+      for i in range(5000)
+      if (counts := [17 * i, 17, size[0] * size[1] - 17 * i - 17])
     ]
 
   change_json(tmp_path / 'in', change)
@@ -252,89 +232,79 @@ def test_five_thousand_entities_are_kept(tmp_path):
 
 def of_first(change):
   """A change to the first annotation of the image that is spoilt."""
-
-  def spoil(root):
-    change_json(root, lambda content: change(content['annotations'][0]))
-    return 'entityseg_train_lr.json, image 0, annotation'
-
-  return spoil
+  return lambda root: change_json(root, lambda c: change(c['annotations'][0]))
 
 
 def set_segmentation(value):
   return of_first(lambda a: a.update(segmentation=value))
 
 
-def bad_photo_missing(root):
+def first_photo(size=None):
+  """Cuts the first photo short, or makes another of some size of it."""
+
+  def spoil(root):
+    path = root / 'images' / FOLDERS[0] / '0.jpg'
+    if size:
+      Image.new('RGB', size).save(path)
+    else:
+      path.write_bytes(path.read_bytes()[:-200])
+
+  return spoil
+
+
+def unlink_photo(root):
   (root / 'images' / FOLDERS[0] / '0.jpg').unlink()
-  return f'image 0: left out (no photo {FOLDERS[0]}/0.jpg'
 
 
-def bad_photo_truncated(root):
-  path = root / 'images' / FOLDERS[0] / '0.jpg'
-  path.write_bytes(path.read_bytes()[:-200])
-  return f'{path}: unreadable image'
-
-
-def bad_photo_of_another_shape(root):
-  path = root / 'images' / FOLDERS[0] / '0.jpg'
-  Image.new('RGB', (3 * H, 3 * W)).save(path)
-  return f'{path} is {3 * H}x{3 * W} upright but its annotation'
-
-
-def bad_photo_smaller(root):
-  path = root / 'images' / FOLDERS[0] / '0.jpg'
-  Image.new('RGB', (W // 2, H // 2)).save(path)
-  return f'{path} is {W // 2}x{H // 2} upright but its annotation'
-
-
-def bad_image_without_height(root):
+def without_height(root):
   change_json(root, lambda content: content['images'][0].pop('height'))
-  return "image 0: left out (no 'height' in it)"
 
 
-def bad_image_without_entities(root):
+def without_entities(root):
   def change(content):
     kept = [a for a in content['annotations'] if a['image_id'] != 0]
     content['annotations'] = kept
 
   change_json(root, change)
-  return 'an annotation without any entity'
 
 
+FIRST, ANNOTATION = f'{FOLDERS[0]}/0.jpg', 'train_lr.json, image 0, annotation'
 BAD = {
-  'missing': bad_photo_missing,
-  'truncated': bad_photo_truncated,
-  'another shape': bad_photo_of_another_shape,
-  'smaller': bad_photo_smaller,
-  'no height': bad_image_without_height,
-  'no entities': bad_image_without_entities,
-  'no segmentation': of_first(lambda a: a.pop('segmentation')),
-  'outside': set_segmentation([[0, 0, W + 30, 0, W + 30, 9]]),
-  'two points': set_segmentation([[0, 0, 5, 5]]),
-  'odd': set_segmentation([[0, 0, 5, 5, 3]]),
-  'sum': set_segmentation({'size': [H, W], 'counts': [5, 10, H * W]}),
-  'negative': set_segmentation({'size': [H, W], 'counts': [-5, H * W + 5]}),
-  'size': set_segmentation({'size': [W, H], 'counts': [0, H * W]}),
-  'packed': set_segmentation({'size': [H, W], 'counts': '52o~'}),
-  'packed sum': set_segmentation({'size': [H, W], 'counts': '523'}),
+  'missing': (unlink_photo, f'image 0: left out (no photo {FIRST}'),
+  'truncated': (first_photo(), f'{FIRST}: unreadable image'),
+  'square': (
+    first_photo((3 * H, 3 * H)),
+    f'{FIRST} is {3 * H}x{3 * H} upright',
+  ),
+  'smaller': (first_photo((W // 2, H // 2)), f'is {W // 2}x{H // 2} upright'),
+  'no height': (without_height, "image 0: left out (no 'height' in it)"),
+  'no entities': (without_entities, 'an annotation without any entity'),
+  'no mask': (of_first(lambda a: a.pop('segmentation')), ANNOTATION),
+} | {
+  name: (set_segmentation(value), ANNOTATION)
+  for name, value in {
+    'outside': [[0, 0, W + 30, 0, W + 30, 9]],
+    'two points': [[0, 0, 5, 5]],
+    'odd': [[0, 0, 5, 5, 3]],
+    'sum': {'size': [H, W], 'counts': [5, 10, H * W]},
+    'negative': {'size': [H, W], 'counts': [-5, H * W + 5]},
+    'size': {'size': [W, H], 'counts': [0, H * W]},
+    'packed': {'size': [H, W], 'counts': '52o~'},
+    'packed sum': {'size': [H, W], 'counts': '523'},
+  }.items()
 }
 
 
-@pytest.mark.parametrize('spoil', BAD.values(), ids=BAD.keys())
-def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
+@pytest.mark.parametrize(('spoil', 'named'), BAD.values(), ids=BAD.keys())
+def test_bad_item_is_named_in_one_line_and_left_out(
+  tmp_path, capfd, spoil, named
+):
   truth = make_tree(tmp_path)
-  named = spoil(tmp_path)
-  assert (
-    cli.call(
-      lambda: prepare.prepare('entityseg', str(tmp_path), split='native')
-    )
-    == 1
-  )
-  captured = capfd.readouterr()
-  errors = captured.err.splitlines()
-  assert [named in line for line in errors].count(True) == 1
-  assert '1 problem' in captured.err and 'Traceback' not in captured.err
-  assert '1 problem' in captured.out
+  spoil(tmp_path)
+  assert run(tmp_path, tmp_path / 'out', strict=True) == 1
+  errors = capfd.readouterr().err
+  assert [named in line for line in errors.splitlines()].count(True) == 1
+  assert '1 problem' in errors and 'Traceback' not in errors
   assert not list(tmp_path.rglob('*array_record*'))
   source = entityseg.open_source(tmp_path, 'native')
   assert sum(map(len, source.splits.values())) >= len(truth) - 1

@@ -34,10 +34,9 @@ def make(root, label='{}.png', names=('im0', 'im1')):
   return root
 
 
-def run(source, output=None, **options):
-  output = output and str(output)
+def run(source, output, **options):
   return cli.call(
-    lambda: prepare.prepare('folder', str(source), output, **options)
+    lambda: prepare.prepare('folder', str(source), str(output), **options)
   )
 
 
@@ -205,11 +204,11 @@ def test_labels_of_the_size_as_stored_name_the_flag(tmp_path, capfd):
   photo = np.zeros((24, 36, 3), np.uint8)
   Image.fromarray(photo).save(source / 'images/im0.jpg', exif=exif)
   save(source / 'labels/im0.png', np.ones((24, 36), np.uint8))
-  assert run(source) == 1
+  assert run(source, tmp_path / 'out', strict=True) == 1
   assert (
     'this is its size as stored: give --exif=ignore' in capfd.readouterr().err
   )
-  assert run(source, exif='ignore') == 0
+  assert run(source, tmp_path / 'out', exif='ignore', strict=True) == 0
 
 
 def test_a_page_of_a_stack_is_chosen(tmp_path, capsys):
