@@ -56,7 +56,8 @@ def run(
   define_flags()
 
   def work(argv):
-    code = call(lambda: _checked(argv, main)) or call(sys.stdout.flush)
+    code = call(lambda: _checked(argv, main))
+    code = call(sys.stdout.flush) or code
     if code:
       # Python would wait for its threads first, jax for the other processes,
       # and libraries would tell, after our line, what they could not close.

@@ -262,3 +262,15 @@ def test_help_gives_every_default(called):
     for line in called[f'{command} --help'].stdout.splitlines():
       if line.startswith('  --'):
         assert line.endswith(']') or 'y default' in line or line[-1] == ';'
+
+
+def test_what_a_command_printed_is_not_lost_when_it_fails():
+  """Into a file, which is not flushed by every line."""
+  program = (
+    'from bitseg_jax import cli\n'
+    'cli.run(lambda: None, lambda: print("1 could not be read") or 1)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (1, '1 could not be read\n')
