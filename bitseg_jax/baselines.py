@@ -15,11 +15,9 @@ from bitseg_jax.runs.log import write_json
 
 def define_flags() -> None:
   """Defines the flags of `bitseg baselines`."""
-  flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
-  flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
+  cli.define_split()
   flags.DEFINE_integer('image_size', 128, 'Longest side in pixels.', 8)
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
-  flags.mark_flags_as_required(['data', 'split'])
 
 
 def main() -> None:

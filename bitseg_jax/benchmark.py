@@ -23,22 +23,19 @@ WHAT = ('input', 'metrics', 'train', 'sample')
 
 def define_flags() -> None:
   """Defines the flags of `bitseg benchmark`."""
+  string = flags.DEFINE_string
   config_flags.DEFINE_config_file(
     'config', str(cli.CONFIGS / 'main.py'), 'Config to measure.'
   )
   flags.DEFINE_list('what', list(WHAT), f'Parts to measure: {", ".join(WHAT)}.')
-  flags.DEFINE_string('data', '', 'Prepared dataset; by default one is made.')
-  flags.DEFINE_string('output', '', 'JSON file to write as well.')
-  flags.DEFINE_string(
-    'profile', '', 'Folder for XProf traces of train and sample.'
+  string('data', '', 'Prepared dataset; by default one is made.')
+  string('output', '', 'JSON file to write as well.')
+  string('compare', '', 'JSON of an earlier run, to print ratios.')
+  string('profile', '', 'Folder for XProf traces of train and sample.')
+  slice_of = (
+    'Slice of TPUs, such as v5e:2x2 or v5p:2x2x1, to compile train and '
   )
-  flags.DEFINE_string(
-    'topology',
-    '',
-    'Slice of TPUs, such as v5e:2x2 or v5p:2x2x1, to compile train and sample '
-    'for; no TPU is needed.',
-  )
-  flags.DEFINE_string('compare', '', 'JSON of an earlier run, to print ratios.')
+  string('topology', '', slice_of + 'sample for; no TPU is needed.')
 
 
 def main() -> None:
@@ -57,7 +54,12 @@ def main() -> None:
   cli.check_output(f.output, 'rows')
   old = _read_rows(Path(f.compare)) if f.compare else {}
   schema.check(f.config)
-  _choose_platforms(f.topology)
+  # A slice leaves the machine's TPUs alone; work is counted on CPU.
+  platforms = jax.config.jax_platforms
+  if f.topology:
+    jax.config.update('jax_platforms', 'cpu')
+  elif platforms and 'cpu' not in platforms.split(','):
+    jax.config.update('jax_platforms', f'{platforms},cpu')
   where = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   where = f'compiled for {f.topology}' if f.topology else where
   print(f'{where}, {f.config.model.dtype}, jax {jax.__version__}')
@@ -72,29 +74,21 @@ def main() -> None:
   if on_devices and not f.topology:
     peak = device.matmul_rate(f.config.model.dtype)
     show([('matmul', peak / 1e12, 'TFLOP/s')])
+  side = f.config.data.image_size
+  measures = {
+    'input': lambda: host.measure_input(side, f.data),
+    'metrics': lambda: host.measure_metrics(side),
+    'train': lambda: device.measure_train(f.config, peak, f.profile),
+    'sample': lambda: device.measure_sample(f.config, peak, f.profile),
+  }
   for name in on_devices if f.topology else f.what:
     if f.topology:
       show(topology.measure(name, f.config, f.topology))
-    elif name == 'input':
-      show(host.measure_input(f.config.data.image_size, f.data))
-    elif name == 'metrics':
-      show(host.measure_metrics(f.config.data.image_size))
-    elif name == 'train':
-      show(device.measure_train(f.config, peak, f.profile))
     else:
-      show(device.measure_sample(f.config, peak, f.profile))
+      show(measures[name]())
   if f.output:
     about = {'what': f.what, 'devices': where, 'config': f.config.to_dict()}
     write_json(Path(f.output), {**about, 'rows': rows})
-
-
-def _choose_platforms(topology):
-  """A slice leaves the machine's TPUs alone; work is counted on CPU."""
-  platforms = jax.config.jax_platforms
-  if topology:
-    jax.config.update('jax_platforms', 'cpu')
-  elif platforms and 'cpu' not in platforms.split(','):
-    jax.config.update('jax_platforms', f'{platforms},cpu')
 
 
 def _read_rows(path):

@@ -99,6 +99,15 @@ def open_streams() -> None:
     setattr(sys, name, stream)
 
 
+def define_split() -> None:
+  """Defines --data and --split, for commands that score on a dataset."""
+  for name, what in (
+    ('data', 'Directory of the prepared dataset.'),
+    ('split', 'Split to score: train, val or test.'),
+  ):
+    flags.DEFINE_string(name, None, what, required=True)
+
+
 def define_plot_format() -> None:
   """Defines --format, for commands that draw plots."""
   # Not above: its import takes seconds.

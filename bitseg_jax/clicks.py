@@ -34,29 +34,21 @@ _ASKED = (
 
 def define_flags() -> None:
   """Defines the flags of `bitseg clicks`."""
-  flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
-  flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
-  flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
-  flags.DEFINE_string('output', None, 'Directory to write to.')
-  integer = flags.DEFINE_integer
+  cli.define_split()
+  integer, string = flags.DEFINE_integer, flags.DEFINE_string
+  string('checkpoint', weights.DEFAULT, weights.FLAG_HELP)
+  string('output', None, 'Directory to write to.', required=True)
   integer('image_size', 128, 'Longest side in pixels.', 8)
   integer('every', 1, 'Score every so many images.', 1)
   integer('most', COUNTS[-1], 'Most clicks on a whole map.', 1, COUNTS[-1])
   integer('object_clicks', 0, 'Most clicks on single objects; 0: none.', 0, 20)
   bounds = base.EVAL['num_samples'].bounds
   integer('num_samples', 4, 'Samples of each answer.', *bounds)
-  bounds = base.SAMPLE['num_steps'].bounds
   steps = "Steps of the sampler; by default those of the model's config."
-  integer('num_steps', None, steps, *bounds)
+  integer('num_steps', None, steps, *base.SAMPLE['num_steps'].bounds)
   integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
-  flags.DEFINE_float(
-    'jitter',
-    0.0,
-    'How far clicks miss: standard deviation, share of the longest side.',
-    0,
-    1,
-  )
-  flags.mark_flags_as_required(['data', 'split', 'output'])
+  miss = 'How far clicks miss: standard deviation, share of the longest side.'
+  flags.DEFINE_float('jitter', 0.0, miss, 0, 1)
 
 
 def main() -> None:
@@ -64,11 +56,9 @@ def main() -> None:
   f = flags.FLAGS
   source = splits.open_split(f.data, f.split)
   source = grain.MapDataset.source(source)[:: f.every]
-  output = Path(f.output)
-  output.mkdir(parents=True, exist_ok=True)
-  checkpoint = f.checkpoint or weights.DEFAULT
-  segmenter = Segmenter.load(checkpoint)
-  spent = []
+  path = Path(f.output, 'clicks.json')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  segmenter, spent = Segmenter.load(f.checkpoint), []
 
   def segment(image, known):
     began = time.perf_counter()
@@ -82,7 +72,7 @@ def main() -> None:
     source, segment, f.image_size, counts, f.jitter, f.seed
   )
   results = {
-    'checkpoint': checkpoint,
+    'checkpoint': f.checkpoint,
     **{name: getattr(f, name) for name in _ASKED},
     'images': len(curves['model']['ari']),
     'clicks': counts,
@@ -92,8 +82,7 @@ def main() -> None:
       for name, of in curves.items()
     },
   }
-  # What is computed is written before more is.
-  write_json(output / 'clicks.json', results)
+  write_json(path, results)  # before more is computed
   if f.object_clicks:
     ious = clicks.score_objects(
       source, segment, f.image_size, f.object_clicks, seed=f.seed
@@ -104,7 +93,7 @@ def main() -> None:
         'iou': ious.mean(axis=0).tolist(),
         **{f'noc_{t:.0%}': clicks.clicks_needed(ious, t) for t in TARGETS},
       }
-      write_json(output / 'clicks.json', results)
+      write_json(path, results)
     else:
       print('no entity covers 2% of its photo, so no object was clicked at')
   print(clicks.format_results(results))

@@ -33,11 +33,10 @@ _HOW = 'allow_missing', 'image_size', 'unclaimed', 'order', 'ignore'
 
 def define_flags() -> None:
   """Defines the flags of `bitseg score`."""
-  flags.DEFINE_string('data', None, 'Directory of the prepared dataset.')
-  flags.DEFINE_string('split', None, 'Split to score: train, val or test.')
-  place = 'Directory or JSON file; repeat it for several methods.'
-  flags.DEFINE_multi_string('predictions', None, place)
   enum = flags.DEFINE_enum
+  cli.define_split()
+  place = 'Directory or JSON file; repeat it for several methods.'
+  flags.DEFINE_multi_string('predictions', None, place, required=True)
   enum('format', 'any', list(reading.FORMATS), 'Kind of files, see above.')
   pixels = 'Whether pixels in no segment form one more segment or are left out.'
   enum('unclaimed', 'segment', ['segment', 'ignore'], pixels)
@@ -50,7 +49,6 @@ def define_flags() -> None:
   without = 'Count an image without prediction as one region.'
   flags.DEFINE_bool('allow_missing', False, without)
   flags.DEFINE_string('output', '', 'JSON file to write as well.')
-  flags.mark_flags_as_required(['data', 'split', 'predictions'])
 
 
 def main() -> None:
@@ -70,10 +68,8 @@ def main() -> None:
     write_json(Path(f.output), {**asked, 'methods': results})
   for place, result in results.items():
     if not result['num_images']:
-      raise ValueError(
-        f'{place}: nothing to score, for it claims no pixel that somebody '
-        'labelled'
-      )
+      why = 'nothing to score, for it claims no labelled pixel'
+      raise ValueError(f'{place}: {why}')
 
 
 if __name__ == '__main__':

@@ -13,12 +13,15 @@ without --shard then writes the table.
 import importlib
 import os
 import pathlib
+import pkgutil
 import re
 
 import jax
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.configs import sweeps as configs
+from bitseg_jax.configs.sweeps.sizes import SIZES
 from bitseg_jax.experiments import sweeps
 
 
@@ -28,34 +31,26 @@ def open_sweep(name: str) -> sweeps.Sweep:
   Raises:
     ValueError: if there is no sweep of that name.
   """
-  folder = pathlib.Path(
-    importlib.import_module('bitseg_jax.configs.sweeps').__file__
-  )
-  names = {path.stem for path in folder.parent.glob('*.py')}
-  known = sorted(names - {'__init__', 'sizes'})
+  found = {module.name for module in pkgutil.iter_modules(configs.__path__)}
+  known = sorted(found - {'sizes'})
   if name not in known:
     raise ValueError(f'--sweep={name}: choose one of {", ".join(known)}')
-  module = importlib.import_module(f'bitseg_jax.configs.sweeps.{name}')
-  return sweeps.Sweep(
-    name,
-    module.__doc__.strip(),
-    module.ROWS,
-    module.PAPER,
-    module.X_LABEL,
-    getattr(module, 'ANSWERS', {}),
-  )
+  module = importlib.import_module(f'{configs.__name__}.{name}')
+  title, answers = module.__doc__.strip(), getattr(module, 'ANSWERS', {})
+  of = module.ROWS, module.PAPER, module.X_LABEL
+  return sweeps.Sweep(name, title, *of, answers)
 
 
 def define_flags() -> None:
   """Defines the flags of `bitseg sweep`."""
-  flags.DEFINE_list('sweep', None, 'Sweeps to run: names in configs/sweeps.')
-  flags.DEFINE_string('size', 'tiny', 'One of tiny, tiny_long, bsds, paper.')
+  names = 'Sweeps to run: names in configs/sweeps.'
+  flags.DEFINE_list('sweep', None, names, required=True)
+  flags.DEFINE_enum('size', 'tiny', list(SIZES), 'Of the model and its data.')
   flags.DEFINE_list('seeds', ['0'], 'Seeds; each row is trained with each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Folder of runs and tables.')
   flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
   cli.define_plot_format()
   cli.define_shard()
-  flags.mark_flag_as_required('sweep')
 
 
 def main() -> int:
@@ -70,14 +65,11 @@ def main() -> int:
   if not all(re.fullmatch('-?[0-9]{1,9}', seed) for seed in f.seeds):
     raise ValueError(f'--seeds={",".join(f.seeds)}: give whole numbers')
   seeds = [int(seed) for seed in f.seeds]
-  sizes = importlib.import_module('bitseg_jax.configs.sweeps.sizes').SIZES
-  if f.size not in sizes:
-    raise ValueError(f'--size={f.size}: choose one of {", ".join(sizes)}')
   opened = [open_sweep(name) for name in f.sweep]
   folder = pathlib.Path(f.output) / f.size
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', f'{folder}/compiled')
-  base = sizes[f.size]()
+  base = SIZES[f.size]()
   if f.data:
     base.data.dir = f.data
   part = cli.shard()

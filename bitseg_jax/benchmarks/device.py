@@ -4,6 +4,7 @@ Rates are given beside that of a matrix product measured in the same run. The
 share of it tells how efficient a program is, whatever the machine.
 """
 
+import collections
 import re
 import tempfile
 import time
@@ -52,11 +53,8 @@ def matmul_rate(dtype: str) -> float:
   draw = lambda key: jax.random.normal(key, (count * side, side), dtype)
   matrices = jax.jit(draw, out_shardings=rows)(jax.random.key(0))
   # One product per device: a batched one is several times slower on CPU.
-  product = jax.jit(
-    jax.shard_map(
-      lambda a: a @ a, mesh=mesh, in_specs=rows.spec, out_specs=rows.spec
-    )
-  )
+  specs = {'in_specs': rows.spec, 'out_specs': rows.spec}
+  product = jax.jit(jax.shard_map(lambda a: a @ a, mesh=mesh, **specs))
   took = seconds(lambda: product(matrices), least=10, budget=3)
   return 2 * side**3 * count / took
 
@@ -68,7 +66,7 @@ def flops_of(function: Callable, *args: Any) -> float:
   is compiled or computed there. The body of a loop is counted once.
   """
   cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
-  shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+  shapes = jax.eval_shape(lambda *values: values, *args)
   lowered = jax.jit(function, in_shardings=cpu).lower(*shapes)
   return lowered.cost_analysis()['flops']
 
@@ -90,14 +88,12 @@ def work(config: ConfigDict) -> dict[str, float]:
   seen = jax.eval_shape(parts.encode, params, photos)
   encode = flops_of(parts.encode, params, photos)
   denoise = flops_of(parts.denoise, params, z_t, seen, t)
-  evaluations = config.sample.num_steps * (
-    1 + bool(config.sample.guidance_weight)
-  )
+  branches = 1 + bool(config.sample.guidance_weight)
   return {
     'encode': encode,
     'denoise': denoise,
     'train': 3 * (encode + config.train.draws * denoise),
-    'sample': evaluations * denoise,
+    'sample': config.sample.num_steps * branches * denoise,
   }
 
 
@@ -107,7 +103,7 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   Returns:
     (count, bytes of the results) for each kind of collective.
   """
-  found: dict[tuple[str, str], int] = {}
+  found = collections.defaultdict(dict)
   pattern = rf' = (.*?) ({_COLLECTIVES})(-start)?\((.*)'
   for i, match in enumerate(re.finditer(pattern, program)):
     result, kind, start, rest = match.groups()
@@ -121,21 +117,14 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
     # One that runs beside other operations is written in each fusion with one
     # of them, always with the same channel.
     channel = re.search(r'channel_id=(\d+)', rest)
-    found[kind, channel[1] if channel else f'number {i}'] = size
-  totals: dict[str, tuple[int, int]] = {}
-  for (kind, _), size in found.items():
-    count, total = totals.get(kind, (0, 0))
-    totals[kind] = count + 1, total + size
-  return totals
+    found[kind][channel[1] if channel else f'number {i}'] = size
+  return {k: (len(sizes), sum(sizes.values())) for k, sizes in found.items()}
 
 
 def said_of(what: str, program: Any, began: float) -> Rows:
-  """Returns table rows of what the compiler says of a program.
+  """Returns table rows, which begin with `what`, of what the compiler says.
 
-  Args:
-    what: first word of the rows.
-    program: the compiled program.
-    began: time.perf_counter() before it was compiled.
+  It began to compile the program at `began` by time.perf_counter().
   """
   need = program.memory_analysis()
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
@@ -172,14 +161,9 @@ def training_batch(
 
 
 def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
-  """Compiles the training step of a config.
+  """Compiles the training step of a config, whose batch is over all chips.
 
-  Args:
-    config: config of a run; its batch is over all chips.
-    chips: devices, there or not (see topology.py).
-
-  Returns:
-    The compiled program.
+  The chips may be there or not, see topology.py.
 
   Raises:
     ValueError: if the batch does not divide or does not fit.
@@ -191,10 +175,8 @@ def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
   parts, mesh = build.build(config), devices.make_mesh(train.fsdp, list(chips))
   _, optimizer = build.make_optimizer(config)
   _, abstract = build.make_state(parts, optimizer, mesh)
-  step = make_step(
-    *(parts, build.make_recipe(config), optimizer, mesh),
-    devices.shardings(abstract),
-  )
+  placed, recipe = devices.shardings(abstract), build.make_recipe(config)
+  step = make_step(parts, recipe, optimizer, mesh, placed)
   stacked = train.steps_per_call > 1
   lead = (train.steps_per_call,) * stacked + (train.batch_size,)
   rows = devices.split_on(mesh, stacked)
@@ -265,9 +247,6 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
     config: config of a run.
     peak: FLOP/s to compare with, see matmul_rate.
     traces: folder for a trace of one step; '' = none.
-
-  Returns:
-    The rows of the table.
   """
   count, began = config.train.batch_size, time.perf_counter()
   program = compile_step(config, jax.devices())
@@ -302,9 +281,9 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks the sampler at config.eval.batch_size, and a photo as a whole.
+  """Benchmarks the sampler, at config.eval.batch_size, as measure_train does.
 
-  The arguments and the returned rows are those of measure_train.
+  Also a photo as a whole.
   """
   count, began = config.eval.batch_size, time.perf_counter()
   program = compile_sampler(config, jax.devices())
@@ -331,5 +310,4 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   photo = ProceduralScenes(1, 512, 12)[0]['image']
   seeds = iter(range(1000))  # or a photo's samples would be kept
   segment = lambda: segmenter.segment(photo, 8, seed=next(seeds)).id_map
-  took = seconds(segment)
-  return [*rows, ('photo of 512 px, 8 samples', took, 's'), *said]
+  return [*rows, ('photo of 512 px, 8 samples', seconds(segment), 's'), *said]

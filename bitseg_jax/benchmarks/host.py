@@ -5,7 +5,10 @@ import io
 import os
 import tempfile
 import time
+import timeit
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,14 +21,10 @@ from bitseg_jax.data.source import Item, Source
 Rows = list[tuple[str, float, str]]  # name, value, unit
 
 
-def milliseconds(function, repeats: int = 50, calls: int = 10) -> float:
-  """Returns a function's CPU time in ms: the median of means over calls."""
-  times = []
-  for _ in range(repeats):
-    began = time.process_time()  # excludes other processes
-    for _ in range(calls):
-      function()
-    times.append((time.process_time() - began) / calls)
+def milliseconds(function: Callable[[], Any], repeats: int = 500) -> float:
+  """Returns the median CPU time of a call in ms, without other processes."""
+  clock = time.process_time
+  times = timeit.repeat(function, timer=clock, number=1, repeat=repeats)
   return 1e3 * float(np.median(times))
 
 
@@ -34,8 +33,7 @@ def make_source(folder: str, num_entities: int = 56) -> Source:
 
   Its entities are the cells around random points.
   """
-  rng = np.random.default_rng(0)
-  y, x = np.mgrid[:750, :1000].astype(np.float32)
+  rng, (y, x) = np.random.default_rng(0), np.mgrid[:750, :1000]
   ids = _cells(rng, 750, 1000, num_entities)
   photo = rng.integers(60, 196, (num_entities, 3))[ids]
   photo = photo + 20 * np.sin(x / 7 + y / 11)[..., None]
@@ -59,9 +57,6 @@ def measure_input(side: int, data: str = '') -> Rows:
   Args:
     side: side of the padded square, in pixels.
     data: folder of a prepared dataset to read; '' = make one of 160 px.
-
-  Returns:
-    The rows of the table.
   """
   codes = palette.make_palette(64, 'similar')
   example = pipeline.TrainingExample(side, 64, codes)
@@ -79,24 +74,26 @@ def measure_input(side: int, data: str = '') -> Rows:
     )
     small = resize()
     padded = transforms.pad_to_square(*small, side)[1]
-    stages = {
-      'decode photo and ids': decode,
-      'resize': resize,
-      'augment': lambda: transforms.augment(*small, rng, 'full'),
-      'relabel + palette': lambda: palette.assign_codes(padded, codes),
-      'all': lambda: example.random_map(decode(), rng),
-    }
-    rows = [(name, milliseconds(f), 'ms') for name, f in stages.items()]
+    rows = [
+      (name, milliseconds(stage), 'ms')
+      for name, stage in {
+        'decode photo and ids': decode,
+        'resize': resize,
+        'augment': lambda: transforms.augment(*small, rng, 'full'),
+        'relabel + palette': lambda: palette.assign_codes(padded, codes),
+        'all': lambda: example.random_map(decode(), rng),
+      }.items()
+    ]
     if not data:
       data = folder
       with contextlib.redirect_stderr(io.StringIO()):
         write.write_dataset(source, data, longest_side=160)
     prepared = splits.open_split(data, 'train', side)
     for workers in sorted({0, 1, 2, os.cpu_count() or 1}):
-      stream = pipeline.training_batches(
+      drawn = pipeline.training_batches(
         [prepared], example, 32, 0, num_threads=1
       )
-      stream = pipeline.read_in_processes(stream, workers)
+      stream = pipeline.read_in_processes(drawn, workers)
       with contextlib.closing(iter(stream)) as batches:
         for _ in range(10 + 10 * workers):  # warms up before timing
           next(batches)

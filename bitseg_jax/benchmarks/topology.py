@@ -19,18 +19,13 @@ from bitseg_jax.benchmarks.host import Rows
 
 
 class Chip(NamedTuple):
-  """Published peaks of a chip.
+  """Published peaks of a chip."""
 
-  Attributes:
-    flops: FLOP/s of matrix products in bfloat16. Float32 ones take as long,
-      because XLA computes them in one pass of bfloat16 by default.
-    links: bytes/s that it sends over all its links to other chips.
-    capacity: GiB of HBM.
-  """
-
+  # Of products in bfloat16. Float32 ones take as long, because XLA computes
+  # them in one pass of bfloat16 by default.
   flops: float
-  links: float
-  capacity: float
+  links: float  # bytes/s over all its links to other chips
+  capacity: float  # GiB of HBM
 
 
 # Source: cloud.google.com/tpu/docs, the page of each version.
@@ -43,10 +38,7 @@ CHIPS = {
 
 
 def open_slice(name: str) -> tuple[Chip, list[jax.Device]]:
-  """Opens a slice of TPUs that is not there, to compile for it.
-
-  Args:
-    name: version and shape of the slice, such as v5e:2x2 or v5p:2x2x1.
+  """Opens a slice of TPUs, such as v5e:2x2, that is not there, to compile for.
 
   Returns:
     (the chip, its devices).
@@ -76,9 +68,7 @@ def open_slice(name: str) -> tuple[Chip, list[jax.Device]]:
   # A v4 has two cores, which programs see as one device: a "megacore".
   more = {'chip_config_name': 'megacore'} if version == 'v4' else {}
   try:
-    found = topologies.get_topology_desc(
-      platform='tpu', topology_name=name, **more
-    )
+    found = topologies.get_topology_desc(name, 'tpu', **more)
   except RuntimeError as error:
     reason = str(error).splitlines()[0]
     raise ValueError(f'--topology={name}: no such slice: {reason}') from error
@@ -86,26 +76,15 @@ def open_slice(name: str) -> tuple[Chip, list[jax.Device]]:
 
 
 def measure(what: str, config: ConfigDict, topology: str) -> Rows:
-  """Tells what a slice allows for the training step or the sampler.
-
-  Args:
-    what: train or sample.
-    config: config of a run.
-    topology: see open_slice.
-
-  Returns:
-    The rows of the table.
-  """
+  """Tells what a slice, see open_slice, allows for `what`: train or sample."""
   config = config.copy_and_resolve_references()
   config.train.steps_per_call = 1
   chip, chips = open_slice(topology)
   began = time.perf_counter()
-  if what == 'train':
-    program = device.compile_step(config, chips)
-    images = config.train.batch_size
-  else:
-    program = device.compile_sampler(config, chips)
-    images = config.eval.batch_size
+  train = what == 'train'
+  compile_it = device.compile_step if train else device.compile_sampler
+  program = compile_it(config, chips)
+  images = config[what if train else 'eval'].batch_size
   flops = images // len(chips) * device.work(config)[what]
   # In a ring each byte of a sum passes every chip twice, any other once.
   sent = sum(

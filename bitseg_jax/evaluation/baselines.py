@@ -49,9 +49,9 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
     id_maps = ensembles.labelled(id_maps)
     if not id_maps:
       continue
-    pairs = {}
+    image, pairs = example['image'][:height, :width], {}
     for name, (segment, settings) in methods.items():
-      pred = segment(example['image'][:height, :width], **settings)
+      pred = segment(image, **settings)
       pairs[name] = [(pred, id_map) for id_map in id_maps]
     if len(id_maps) > 1:
       pairs['annotators'] = permutations(id_maps, 2)
@@ -61,10 +61,9 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
   results = {}
   for name, rows in values.items():
     settings = methods[name][1] if name in methods else {}
-    means = dict(
-      zip(metrics.names('table'), np.mean(rows, axis=0).tolist(), strict=True)
-    )
-    results[name] = {'settings': settings, 'num_images': len(rows), **means}
+    results[name] = {'settings': settings, 'num_images': len(rows)}
+    means = np.mean(rows, axis=0).tolist()
+    results[name] |= zip(metrics.names('table'), means, strict=True)
   return results
 
 

@@ -31,13 +31,12 @@ def next_click(
   to; a region is a connected part of one entity.
 
   Args:
-    true: int [H, W], -1 where ignored.
-    pred: int [H, W].
-    known: int [H, W], -1 but for the clicks so far.
+    true, pred, known: int [H, W]; true is -1 where ignored, known but for the
+      clicks so far.
 
   Returns:
-    (row, column) of the region's pixel farthest from its border; None if
-    nothing is wrong, or every wrong region has a click.
+    (row, column) of the region's pixel farthest from its border; None if every
+    wrong region has a click.
   """
   table, entities, segments = metrics.contingency(true, pred)
   rows, columns = linear_sum_assignment(-metrics.iou_matrix(table))
@@ -45,15 +44,14 @@ def next_click(
   matched[columns] = entities[rows]
   place = np.searchsorted(segments, pred).clip(0, len(segments) - 1)
   wrong = (true != IGNORE_ID) & (matched[place] != true)
-  largest = np.zeros(true.shape, bool)
+  largest, area = None, 0
   for entity in np.unique(true[wrong]):
     regions, _ = ndimage.label(wrong & (true == entity))
     sizes = np.bincount(regions.ravel())
-    sizes[0] = 0
-    sizes[np.unique(regions[known >= 0])] = 0
-    if sizes.max() > largest.sum():
-      largest = regions == sizes.argmax()
-  return _centre(largest) if largest.any() else None
+    sizes[np.unique(regions[known >= 0])] = sizes[0] = 0
+    if sizes.max() > area:
+      largest, area = regions == sizes.argmax(), sizes.max()
+  return None if largest is None else _centre(largest)
 
 
 def _centre(region):
@@ -112,15 +110,15 @@ def score_whole_maps(
     if (true == IGNORE_ID).all():
       continue
     rng, known = np.random.default_rng([seed, i]), np.full_like(true, IGNORE_ID)
-    pred, scores = segment(image, known), {name: [] for name in rows}
+    pred = segment(image, known)
+    for of_method in rows.values():
+      of_method.append([])
     for k in range(max(counts) + 1):
       if k in counts:
-        preds = {'model': pred} | {
-          n: m(image, known) for n, m in others.items()
-        }
-        for name, id_map in preds.items():
-          found = metrics.scores(true, id_map)
-          scores[name].append([found[score] for score in SCORED])
+        for name, of_method in rows.items():
+          told = others[name](image, known) if name in others else pred
+          found = metrics.scores(true, told)
+          of_method[-1].append([found[score] for score in SCORED])
       click = next_click(true, pred, known) if k < max(counts) else None
       if click is not None:
         miss = rng.normal(0, jitter * max(true.shape), 2)
@@ -129,8 +127,6 @@ def score_whole_maps(
         click = moved if true[moved] == true[click] else click
         known[click] = true[click]
         pred = segment(image, known)
-    for name, of in scores.items():
-      rows[name].append(of)
   if not rows['model']:
     raise ValueError(
       f'nothing to score: at {image_size} px no annotation has a labelled pixel'
@@ -163,9 +159,7 @@ def score_objects(
   pixel only that it is of another entity than all other clicks.
 
   Args:
-    source: records; the first annotator's entities are the objects.
-    segment: the model or another method.
-    image_size: longest side, in pixels.
+    source, segment, image_size: see score_whole_maps.
     most_clicks: clicks for each object.
     least_area: smallest object, as a share of the image.
     seed: of the choice of objects.
@@ -203,14 +197,10 @@ def score_objects(
 
 
 def clicks_needed(ious: np.ndarray, least: float) -> float:
-  """Averages over objects how many clicks reach an IoU (NoC).
+  """Averages over objects how many clicks reach the IoU `least` (NoC).
 
-  Args:
-    ious: float [objects, clicks], as from score_objects.
-    least: the IoU to reach.
-
-  Returns:
-    The mean; an object that never reaches it counts with all its clicks.
+  An object that never reaches it counts with all its clicks. `ious` are those
+  of score_objects, float [objects, clicks].
   """
   reached = ious >= least
   first = np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1])
@@ -231,14 +221,16 @@ def format_results(results: dict[str, Any]) -> str:
     f'{results["images"]} images; {seconds:.2f} s per click (median)'
   )
   if objects := results.get('objects'):
-    noc = [
+    reached = [
       f'NoC@{name[4:-1]} {value:.2f}'
       for name, value in objects.items()
       if name.startswith('noc_')
     ]
-    ious = zip(range(1, 1 + len(objects['iou'])), objects['iou'], strict=True)
-    shown = ', '.join(f'{k} {iou:.3f}' for k, iou in ious if k in counts)
+    ious = [
+      f'{k} {v:.3f}' for k, v in enumerate(objects['iou'], 1) if k in counts
+    ]
     lines.append(
-      f'{objects["count"]} single objects: {", ".join(noc)}; IoU after {shown}'
+      f'{objects["count"]} single objects: {", ".join(reached)}; IoU after '
+      + ', '.join(ious)
     )
   return '\n'.join(lines)

@@ -17,17 +17,11 @@ ANSWERS = 'one', 'medoid', 'consensus', 'oracle'
 
 
 class Column(NamedTuple):
-  """What one number returned by `score` means.
+  """What one number returned by `score` means."""
 
-  Attributes:
-    count: N, number of samples used.
-    answer: one of ANSWERS, or 'set'.
-    score: a name in metrics.SCORES.
-  """
-
-  count: int
-  answer: str
-  score: str
+  count: int  # N, samples used
+  answer: str  # one of ANSWERS, or 'set'
+  score: str  # a name in metrics.SCORES
 
 
 def columns(num_samples: int) -> list[Column]:
@@ -41,11 +35,7 @@ def columns(num_samples: int) -> list[Column]:
 
 
 def labelled(annotations: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Leaves out annotations, integers [H, W] each, that label no pixel.
-
-  A small entity may be all that an annotator labelled, and vanish when the
-  annotation is made smaller.
-  """
+  """Leaves out annotations, integers [H, W] each, that label no pixel."""
   return [a for a in annotations if (a != IGNORE_ID).any()]
 
 
@@ -75,20 +65,19 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
     metrics.pairwise_distances(samples),
     metrics.pairwise_distances(annotations),
   )
-  values: list[float] = []  # in the order of `columns`
+  higher = [metrics.SCORES[name].higher_is_better for name in names]
+  values = []  # in the order of `columns`
   for count in _counts(len(samples)):
+    first, scores = samples[:count], of_samples[:count]
     if count == 1:
-      values.extend(of_samples.mean(axis=0))
+      values.append(of_samples.mean(axis=0))
     else:
-      first = samples[:count]
-      answer = consensus.consensus(first)
-      values.extend(of_samples[consensus.medoid(first)])
-      values.extend(_regions(answer, annotations).mean(axis=0))
-      for name, column in zip(names, of_samples[:count].T, strict=True):
-        higher = metrics.SCORES[name].higher_is_better
-        values.append(column.max() if higher else column.min())
-    values.extend(metrics.compute('ensemble', ensemble.first(count)).values())
-  return np.array(values)
+      answer = _regions(consensus.consensus(first), annotations).mean(axis=0)
+      oracle = np.where(higher, scores.max(axis=0), scores.min(axis=0))
+      values += [of_samples[consensus.medoid(first)], answer, oracle]
+    of_set = metrics.compute('ensemble', ensemble.first(count))
+    values.append(list(of_set.values()))
+  return np.concatenate(values)
 
 
 def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:

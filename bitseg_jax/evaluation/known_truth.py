@@ -39,9 +39,6 @@ def compare(
     samples: integers [N, H, W], N >= 2, all pixels labelled.
     modes: integers [M, H, W], the possible annotations, all pixels labelled.
     probabilities: float [M], of each mode; they add up to 1.
-
-  Returns:
-    The comparison.
   """
   count, shape = len(samples), samples.shape[1:]
   across = np.array(
@@ -79,9 +76,7 @@ def pair_probabilities(
 ) -> np.ndarray:
   """Returns the true probability, float [P], that both pixels share an entity.
 
-  Args:
-    modes, probabilities: see `compare`.
-    pairs: P pixel pairs, see metrics.uncertainty.draw_pairs.
+  See `compare` and metrics.uncertainty.draw_pairs for the arguments.
   """
   flat = np.reshape(modes, (len(modes), -1))
   together = probabilities @ (flat[:, pairs[0]] == flat[:, pairs[1]])

@@ -20,9 +20,8 @@ class ImageScore(NamedTuple):
   Attributes:
     values: scores by name; nan where there is nothing to score.
     counts: arrays by name: 'covered', covered and annotated pixels over all
-      annotators; 'panoptic' and 'boundary', the fields of their Matches, means
-      over samples; 'reliability', see metrics.uncertainty.count_reliability,
-      which is 0 without sets.
+      annotators; 'panoptic' and 'boundary', means over samples of the fields of
+      their Matches; 'reliability', see metrics.uncertainty.count_reliability.
     num_samples: samples of the image; 0 where there is no prediction.
   """
 
@@ -40,7 +39,7 @@ _SET_COLUMNS = (
   *('num_samples', *metrics.names('ensemble'), 'ari_oracle', 'iou_oracle'),
   *metrics.names('reliability'),
 )
-_TITLES = {
+_TITLES = {name: score.title for name, score in metrics.SCORES.items()} | {
   'num_samples': 'samples',
   'ari_oracle': 'oracle ARI',
   'iou_oracle': 'oracle IoU',
@@ -74,34 +73,30 @@ def score_image(
   annotations = [
     a for a in annotations if all((c & (a != IGNORE_ID)).any() for c in claimed)
   ]
-  names = metrics.names('table')
-  regions = np.full((len(annotations), len(samples), len(names)), np.nan)
-  pixels, panoptic, boundary = np.zeros(regions.shape[:2]), [], []
-  for (i, j), _ in np.ndenumerate(pixels):
-    table, outside = metrics.panoptic.contingency(
-      annotations[i], samples[j], claimed[j]
-    )
-    regions[i, j] = list(metrics.compute('table', table).values())
-    pixels[i, j] = table.sum()
-    panoptic.append(metrics.panoptic.match(table, outside))
-  for sample, seen in zip(samples, claimed, strict=True):
+  names, panoptic, boundary = metrics.names('table'), [], []
+  regions = np.full((len(names), len(annotations), len(samples)), np.nan)
+  pixels = np.zeros(regions.shape[1:])
+  for j, (sample, seen) in enumerate(zip(samples, claimed, strict=True)):
+    for i, annotation in enumerate(annotations):
+      table, outside = metrics.panoptic.contingency(annotation, sample, seen)
+      regions[:, i, j] = list(metrics.compute('table', table).values())
+      pixels[i, j] = table.sum()
+      panoptic.append(metrics.panoptic.match(table, outside))
     compared = [np.where(seen, a, IGNORE_ID) for a in annotations]
     boundary.append(metrics.boundary.match(sample, compared))
-  mean = lambda rows, width: (
-    np.mean(rows, axis=0) if len(rows) else np.full(width, np.nan)
-  )
-  means = mean(regions.reshape(-1, len(names)), len(names)).tolist()
-  values = dict(zip(names, means, strict=True))
-  by_name = dict(zip(names, np.moveaxis(regions, -1, 0), strict=True))
+  by_name = dict(zip(names, regions, strict=True))
+  mean = lambda rows: np.mean(rows, axis=0) if rows else np.full(4, np.nan)
   counts = {
     'covered': np.array(
       [np.nansum(by_name['covering'] * pixels), pixels.sum()]
     ),
-    'panoptic': mean(panoptic, 4),
-    'boundary': mean(boundary, 4),
+    'panoptic': mean(panoptic),
+    'boundary': mean(boundary),
     'reliability': np.zeros((metrics.uncertainty.BINS, 4)),
   }
+  values = dict.fromkeys(names, math.nan)
   if annotations:
+    values = {name: float(np.mean(each)) for name, each in by_name.items()}
     values['covering'] = float(np.divide(*counts['covered']))
   for kind in 'panoptic', 'boundary':
     values |= metrics.compute(kind, counts[kind])
@@ -137,8 +132,8 @@ def score_methods(
 
   Args:
     source: records of the dataset, see data/pipeline.py.
-    places: directory or file of each method, see reading.find.
-    form: see reading.find.
+    places: directory or file of each method.
+    form: see reading.find, as `places`.
     allow_missing: whether an image without prediction counts as one region.
     image_size: longest side in pixels to compare at, with ids resized by
       nearest neighbour; 0 = size of the annotation.
@@ -153,7 +148,7 @@ def score_methods(
   """
   unclaimed = how.pop('unclaimed', 'segment')
   names = [source[i]['name'] for i in range(len(source))]
-  said: set[str] = set()
+  said, found = set(), {}
 
   def note(line):
     """Says once what is so of many files."""
@@ -162,7 +157,6 @@ def score_methods(
       logging.warning('%s', line)
     said.add(what)
 
-  found = {}
   for place in places:
     found[place] = reading.find(place, names, form, note)
     missing = [name for name in names if name not in found[place]]
@@ -173,30 +167,26 @@ def score_methods(
         + ' (or --allow_missing counts them as one region)'
         * bool(found[place])
       )
-  scores: dict[str, dict[str, ImageScore]] = {place: {} for place in found}
-  counts: dict[str, int] = {}
-  total = len(source) * len(found)
-  with tqdm(total=total, unit=' images', mininterval=1) as progress:
-    for i, name in enumerate(names):
-      annotations = list(source[i]['id_maps'])
-      shape = annotations[0].shape
-      if image_size:
-        shape = transforms.fit_longest_side(*shape, image_size)
-        annotations = [transforms.resize_ids(a, shape) for a in annotations]
-      for place, parts in found.items():
-        samples = [np.zeros(shape, np.int32)]  # an image without prediction
-        count, sets = 0, True
-        if name in parts:
-          samples = reading.load(parts[name], shape, note=note, **how)
-          count, sets = len(samples), len(samples) > 1
-          if count != counts.setdefault(place, count):
-            raise ValueError(
-              f'{count} samples of {name}, but {counts[place]} of images '
-              'before it; give all the same number'
-            )
-        score = score_image(samples, annotations, unclaimed, sets)
-        scores[place][name] = score._replace(num_samples=count)
-        progress.update()
+  scores, counts = {place: {} for place in found}, {}
+  for i, name in enumerate(tqdm(names, unit=' images', mininterval=1)):
+    annotations = list(source[i]['id_maps'])
+    shape = annotations[0].shape
+    if image_size:
+      shape = transforms.fit_longest_side(*shape, image_size)
+      annotations = [transforms.resize_ids(a, shape) for a in annotations]
+    for place, parts in found.items():
+      samples = [np.zeros(shape, np.int32)]  # an image without prediction
+      count, sets = 0, True
+      if name in parts:
+        samples = reading.load(parts[name], shape, note=note, **how)
+        count, sets = len(samples), len(samples) > 1
+        if count != counts.setdefault(place, count):
+          raise ValueError(
+            f'{count} samples of {name}, but {counts[place]} of images before '
+            'it; give all the same number'
+          )
+      score = score_image(samples, annotations, unclaimed, sets)
+      scores[place][name] = score._replace(num_samples=count)
   return scores
 
 
@@ -209,23 +199,22 @@ def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
 
   Returns:
     num_images (those with anything to score), left_out, missing, num_samples;
-    means over images: the region scores, unclaimed and, with several samples,
-    ged, matched_set_iou, ari_oracle and iou_oracle (best of num_samples, an
-    oracle) and contested_auroc; from pooled counts: pq, sq, rq, boundary_f,
-    boundary_precision, boundary_recall, covering_pooled, ece, brier, bins; and
-    per_image. None where there is nothing to score.
+    means over images of the region scores, unclaimed and, with several samples,
+    those of sets and their oracles; from pooled counts: covering_pooled,
+    panoptic and boundary scores, ece, brier, bins; and per_image. None where
+    there is nothing to score.
   """
   num_samples = max(score.num_samples for score in scores.values())
   good = [s for s in scores.values() if not math.isnan(s.values['ari'])]
-  means = ['unclaimed', *metrics.names('table')]
-  if num_samples > 1:
-    means += [*metrics.names('ensemble'), 'ari_oracle', 'iou_oracle']
   summary: dict[str, Any] = {
     'num_images': len(good),
     'left_out': len(scores) - len(good),
     'missing': sum(not s.num_samples for s in scores.values()),
     'num_samples': num_samples,
   }
+  means = ['unclaimed', *metrics.names('table')]
+  if num_samples > 1:
+    means += [*metrics.names('ensemble'), 'ari_oracle', 'iou_oracle']
   for name in means:
     values = [s.values[name] for s in good if name in s.values]
     finite = [value for value in values if not math.isnan(value)]
@@ -251,28 +240,19 @@ def format_table(results: dict[str, dict[str, Any]]) -> str:
   If any method has several samples, their scores follow in a second table.
   """
   several = {p: r for p, r in results.items() if r['num_samples'] > 1}
-  blocks = [(results, _COLUMNS), (several, _SET_COLUMNS)]
   width, lines = max(len('method'), *map(len, results)), []
   row = lambda place, images, cells: (
     f'{place:<{width}}{images:>8}' + ''.join(f'{c:>11}' for c in cells)
   )
-  for methods, columns in blocks if several else blocks[:1]:
-    titles = [
-      metrics.SCORES[name].title
-      if name in metrics.SCORES
-      else _TITLES.get(name, name)
-      for name in columns
-    ]
-    lines += [''] * bool(lines) + [row('method', 'images', titles)]
+  for methods, columns in (results, _COLUMNS), (several, _SET_COLUMNS):
+    if methods:
+      titles = [_TITLES.get(name, name) for name in columns]
+      lines += [''] * bool(lines) + [row('method', 'images', titles)]
     for place, result in methods.items():
-      cells = [_format_cell(result.get(name)) for name in columns]
+      values = [result.get(name) for name in columns]
+      cells = [f'{v:.3f}' if isinstance(v, float) else v for v in values]
+      cells = ['-' if c is None else c for c in cells]
       lines.append(row(place, result['num_images'], cells))
   if several:
     lines.append('oracle: the best sample, chosen by looking at the truth')
   return '\n'.join(lines)
-
-
-def _format_cell(value):
-  if value is None:
-    return '-'
-  return f'{value:.3f}' if isinstance(value, float) else str(value)

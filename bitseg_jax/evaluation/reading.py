@@ -59,11 +59,8 @@ def find(
     place: directory, or a JSON file in COCO's results or instances format.
     names: names of the images. Files may omit its leading folders and the
       suffix of the photo.
-    form: 'labels': NAME.png, NAME.tif or NAME.npy, or such a NAME_labels,
-      NAME_masks, ...; or several samples, NAME_0.png, NAME_1.png, ... or a
-      folder NAME/. 'samples': likewise, but NAME_sample_1.png, ... as predict
-      writes them beside its labels. 'masks': NAME.json. 'any': labels or, if
-      there are none, masks.
+    form: one of FORMATS, whose files bitseg_jax/score.py lists; 'any' is labels
+      or, if there are none, masks.
     note: called with a line if files may be meant otherwise.
 
   Returns:
@@ -83,10 +80,11 @@ def find(
   # sample of IMG where there is an image IMG_1.
   taken = {place / base for name in names for base in _bases(name)}
   listed = functools.cache(_list)
+  forms = ('labels', 'masks') if form == 'any' else (form,)
   found, owners, aside = {}, {}, []
   for name in names:
-    for each in ('labels', 'masks') if form == 'any' else (form,):
-      parts, others = _find_files(place, name, each, taken, listed)
+    for each, base in itertools.product(forms, _bases(name)):
+      parts, others = _find_files(place / base, name, each, taken, listed)
       if parts:
         found[name] = parts
         aside += [(parts[0], others[0])] if others else []
@@ -113,9 +111,8 @@ def load(
   Args:
     parts: as from find.
     shape: height and width; ids are resized to it by nearest neighbour.
-    order: which of overlapping masks is on top: the one with the highest
-      'score' (the first of equals) or the one with the smallest 'area'. Where
-      no mask has a score, it is the area.
+    order: which of overlapping masks is on top: that of the highest 'score'
+      (the first of equals), or of the smallest 'area', also if none has one.
     ignore: numbers in files of labels that mean no segment, beside 0.
     note: see labels.read_label.
 
@@ -128,13 +125,13 @@ def load(
   """
   samples = []
   for part in parts:
+    where = part.where if isinstance(part, Masks) else part
     kind = '' if isinstance(part, Masks) else part.suffix.lower()
     if kind == '.json':
       content = read_json(part)
       if not isinstance(content, dict) or 'shapes' not in content:
-        part, kind = Masks(str(part), _masks_in(content, part)), ''
-    where = part if kind else part.where
-    if not kind:
+        part = Masks(str(part), _masks_in(content, part))
+    if isinstance(part, Masks):
       id_maps = [_paint(part, shape, order)]
     elif kind == '.npy':
       ids = read_array(part)
@@ -143,11 +140,10 @@ def load(
           f'{part}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
           '[H, W] or [N, H, W], at least -1'
         )
-      id_maps = [
-        np.where(np.isin(sample, ignore), IGNORE_ID, sample)
-        for sample in ids.reshape(-1, *ids.shape[-2:])
-      ]
-      id_maps = [check_ids(id_map, part, IGNORE_ID) for id_map in id_maps]
+      # Unsigned numbers could not hold the -1.
+      ids = np.where(np.isin(ids, ignore), np.int64(IGNORE_ID), ids)
+      ids = ids.reshape(-1, *ids.shape[-2:])
+      id_maps = [check_ids(each, part, IGNORE_ID) for each in ids]
     else:
       id_maps = [labels.read_label(part, ignore, note=note) - 1]
     for id_map in id_maps:
@@ -160,15 +156,24 @@ def load(
 
 def _bases(name):
   """What the files of an image may be called, the most exact first."""
-  stem = _without_suffix(name)
-  of = lambda path: PurePosixPath(path).name
-  return dict.fromkeys((name, stem, of(name), of(stem)))
+  names = name, _without_suffix(name)
+  return dict.fromkeys((*names, *map(_last, names)))
+
+
+def _last(name):
+  return PurePosixPath(name).name
 
 
 def _without_suffix(name):
   path = PurePosixPath(name)
   known = path.suffix.lower() in PHOTO_SUFFIXES
   return str(path.with_suffix('')) if known else name
+
+
+def _key(name: Any) -> str:
+  """Drops the suffix of a photo and the leading zeros of a COCO id."""
+  name = _without_suffix(str(name).replace('\\', '/'))
+  return str(int(name)) if name.isdecimal() else name
 
 
 def _list(folder):
@@ -180,89 +185,74 @@ def _list(folder):
   return found
 
 
-def _find_files(root, name, form, taken, listed):
+def _find_files(path, name, form, taken, listed):
   """(files of one image in one format, others that may be meant for it)."""
   endings, kinds, link, several_kinds = _FORMS[form]
-  for base in _bases(name):
-    path = root / base
 
-    def at(ending, kinds, path=path):
-      stem = path.name + ending
-      if ending and path.with_name(stem) in taken:
-        return []
-      files = listed(path.parent).get(stem, ())
-      return [file for file in files if file.suffix.lower() in kinds]
+  def at(ending, kinds):
+    stem = path.name + ending
+    if ending and path.with_name(stem) in taken:
+      return []
+    files = listed(path.parent).get(stem, ())
+    return [file for file in files if file.suffix.lower() in kinds]
 
-    one = [file for ending in endings for file in at(ending, kinds)]
-    first = 0 if at(f'{link}0', several_kinds) else 1
-    numbered = (at(f'{link}{n}', several_kinds) for n in itertools.count(first))
-    counted = list(itertools.takewhile(bool, numbered))
-    inside = [
-      file
-      for stem, files in listed(path).items()
-      for file in files
-      if file.suffix.lower() in several_kinds and path / stem not in taken
-    ]
-    clash = next((way for way in [one, *counted] if len(way) > 1), None)
-    if counted and inside and not one:
-      clash = counted[0] + inside
-    if clash:
+  one = [file for ending in endings for file in at(ending, kinds)]
+  first = 0 if at(f'{link}0', several_kinds) else 1
+  numbered = (at(f'{link}{n}', several_kinds) for n in itertools.count(first))
+  counted = list(itertools.takewhile(bool, numbered))
+  inside = [
+    file
+    for stem, files in listed(path).items()
+    for file in files
+    if file.suffix.lower() in several_kinds and path / stem not in taken
+  ]
+  both = counted[0] + inside if counted and inside and not one else []
+  for clash in both, one, *counted:
+    if len(clash) > 1:
       raise SourceError(
         f'{clash[0]} and {clash[1]} are both there for image {name}; keep one '
         'of them'
       )
-    several = [files[0] for files in counted] or sorted(
-      inside, key=lambda file: (len(file.name), file.name)
-    )
-    if one or several:
-      return (one, several) if one else (several, [])
-  return [], []
+  several = [files[0] for files in counted] or sorted(
+    inside, key=lambda file: (len(file.name), file.name)
+  )
+  return (one, several) if one else (several, [])
 
 
-def _find_results(path: Path, names: Iterable[str]) -> dict[str, list[Part]]:
-  """Groups the masks in a list of results by image."""
+def _find_results(path, names):
+  """Groups the masks in a list of results, or of COCO's instances, by image."""
   content = read_json(path)
-  named, sizes = _images_in(content, path)
-  masks: dict[Any, list[Any]] = {}
-  for i, mask in enumerate(_masks_in(content, path)):
-    keys = [mask[k] for k in ('file_name', 'image_id') if k in mask]
-    if not keys:
-      raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
-    key = as_key(keys[0])
-    masks.setdefault(_key(named.get(key, key)), []).append(mask)
-  by_name = defaultdict(list)  # whatever folders other programs put before it
-  for key in {*masks, *sizes}:
-    by_name[_key(PurePosixPath(key).name)].append(key)
-  found, owners = {}, {}
-  for name in names:
-    short = _key(PurePosixPath(name).name)
-    alone = by_name[short] if len(by_name[short]) == 1 else []
-    for key in dict.fromkeys((_key(name), short, *alone)):
-      # An image that is listed without masks has none.
-      if key in masks or key in sizes:
-        _check_owner(owners, key, name, f'{path}: {key}')
-        where = f'{path}, image {name}'
-        found[name] = [Masks(where, masks.get(key, []), sizes.get(key))]
-        break
-  return found
-
-
-def _images_in(content, path):
-  """Names by id and sizes by name, of JSON that lists images as COCO's do."""
   images = content.get('images') if isinstance(content, dict) else None
-  named, sizes, owners = {}, {}, {}
+  named, sizes, numbers = {}, {}, {}
   for image in images if isinstance(images, list) else ():
     if isinstance(image, dict) and {'id', 'file_name'} <= image.keys():
       number, name = as_key(image['id']), as_key(image['file_name'])
-      named[number] = name
-      owner = owners.setdefault(_key(name), number)
-      if owner != number:
+      if numbers.setdefault(_key(name), number) != number:
         raise SourceError(
-          f'{path}: the images {owner} and {number} are both called {name}; '
-          'their names, without the suffix, must differ'
+          f'{path}: the images {numbers[_key(name)]} and {number} are both '
+          f'called {name}; their names, without the suffix, must differ'
         )
+      named[number] = name
       sizes[_key(name)] = [image.get('height'), image.get('width')]
-  return named, sizes
+  masks = {key: [] for key in sizes}  # an image that is listed may have none
+  for i, mask in enumerate(_masks_in(content, path)):
+    keys = [as_key(mask[k]) for k in ('file_name', 'image_id') if k in mask]
+    if not keys:
+      raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
+    masks.setdefault(_key(named.get(keys[0], keys[0])), []).append(mask)
+  by_name = defaultdict(list)  # whatever folders other programs put before it
+  for key in masks:
+    by_name[_key(_last(key))].append(key)
+  found, owners = {}, {}
+  for name in names:
+    short = _key(_last(name))
+    alone = by_name[short] if len(by_name[short]) == 1 else []
+    key = next((k for k in (_key(name), short, *alone) if k in masks), None)
+    if key is not None:
+      _check_owner(owners, key, name, f'{path}: {key}')
+      where = f'{path}, image {name}'
+      found[name] = [Masks(where, masks[key], sizes.get(key))]
+  return found
 
 
 def _check_owner(owners, part, name, shown_part):
@@ -273,12 +263,6 @@ def _check_owner(owners, part, name, shown_part):
       f'{shown_part}: may be of image {owner} and of image {name}; keep the '
       'folders of the images, or rename it'
     )
-
-
-def _key(name: Any) -> str:
-  """Drops the suffix of a photo and the leading zeros of a COCO id."""
-  name = _without_suffix(str(name).replace('\\', '/'))
-  return str(int(name)) if name.isdecimal() else name
 
 
 def _masks_in(masks, path):
@@ -294,7 +278,7 @@ def _masks_in(masks, path):
   return masks
 
 
-def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
+def _paint(part, shape, order):
   """Paints masks over each other: int32 [H, W], number of the topmost mask."""
   where, masks, size = part
   if not masks:
@@ -303,13 +287,14 @@ def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
   size = own.get('size') if isinstance(own, dict) else size or list(shape)
   try:
     height, width = map(operator.index, size)
-    if min(height, width) < 1 or height * width > MAX_PIXELS:
-      raise ValueError
-  except (TypeError, ValueError) as error:
-    raise SourceError(f'{where}: mask 0 is of size {shown(size)}') from error
+    good = min(height, width) >= 1 and height * width <= MAX_PIXELS
+  except (TypeError, ValueError):
+    good = False
+  if not good:
+    raise SourceError(f'{where}: mask 0 is of size {shown(size)}')
   # Before memory is taken for a canvas of that size.
   _check_shape(where, (height, width), shape)
-  canvas, ranks, pixels = np.full(height * width, IGNORE_ID, np.int32), [], []
+  ranks, pixels = [], []
   scored = any('score' in m or 'predicted_iou' in m for m in masks)
   for i, mask in enumerate(masks):
     try:
@@ -326,6 +311,7 @@ def _paint(part: Masks, shape: tuple[int, int], order: str) -> np.ndarray:
           'by; give it one, or --order=area'
         )
     ranks.append(rank)
+  canvas = np.full(height * width, IGNORE_ID, np.int32)
   # The lowest is painted first; of equals, the first one is painted last.
   for i in sorted(range(len(masks)), key=lambda i: (ranks[i], -i)):
     canvas[pixels[i]] = i

@@ -30,15 +30,14 @@ def draw_gallery(
     )
     height, width = example['size']
     zoom = parts.image_size // parts.code_size
+    photo = example['image'][: zoom * height, : zoom * width]
     truth = example['id_maps'][0][:height, :width]
     colors = pictures.entity_colors(truth)
-    others = len(example['id_maps']) - 1
+    count = len(example['id_maps'])
+    caption = f'1 of {count} annotators' if count > 1 else ''
     row = [
-      (example['image'][: zoom * height, : zoom * width], example['name']),
-      (
-        pictures.colorize(truth, colors),
-        f'1 of {others + 1} annotators' if others else '',
-      ),
+      (photo, example['name']),
+      (pictures.colorize(truth, colors), caption),
     ]
     for n, sample in enumerate(samples[:4]):
       matched = pictures.match_ids(truth, sample[:height, :width])

@@ -17,17 +17,16 @@ _TITLES = 'ARI', 'IoU'
 
 
 class Sweep(NamedTuple):
-  """One table or figure of the paper.
+  """One table or figure of the paper; its dictionaries are by name of the row.
 
   Attributes:
     name: of its files.
     title: what it shows.
-    rows: by name of the row, the settings that differ from the base config,
-      as {'section.key': value}.
-    paper: by name of the row, published (ARI, IoU), where there is one.
+    rows: settings that differ from the base config, {'section.key': value}.
+    paper: published (ARI, IoU), where there is one.
     x_label: what the rows' names count, '' where they count nothing.
-    answers: by name of the row, (answer, N) of ensembles.ANSWERS to score
-      instead of the mean over samples.
+    answers: (answer, N) of ensembles.ANSWERS to score instead of the mean over
+      samples.
   """
 
   name: str
@@ -44,13 +43,10 @@ def write_report(
   folder: pathlib.Path,
   plot_format: str = 'png',
 ) -> None:
-  """Writes <name>.md, <name>.json and the plot of a sweep.
+  """Writes <name>.md, <name>.json and the plot of a sweep to a folder.
 
-  Args:
-    sweep: the rows.
-    scores: by name of the row, of the seeds that are done.
-    folder: where to.
-    plot_format: one of pictures.PLOT_FORMATS, which ends the plot's name.
+  `scores` are by name of the row, of the seeds that are done, and `plot_format`
+  is one of pictures.PLOT_FORMATS.
   """
   folder.mkdir(parents=True, exist_ok=True)
   with whole_file(folder / f'{sweep.name}.md') as file:
@@ -111,11 +107,6 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   Rows that count something become curves, one for each KIND where they are all
   named 'KIND, NUMBER'; others one line of the picture each, so that their names
   have room. The axes span the data: rows often differ by a few hundredths.
-
-  Args:
-    sweep: the rows.
-    scores: by name of the row, of the seeds that are done.
-    path: of the plot, ending in one of pictures.PLOT_FORMATS.
   """
   figure = pictures.new_figure()
   names = [name for name in sweep.rows if scores[name]]

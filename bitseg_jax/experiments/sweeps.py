@@ -144,13 +144,12 @@ def part_of(
   part: tuple[int, int],
 ) -> set[pathlib.Path]:
   """Returns the workdirs of one part of the runs of all sweeps asked for."""
-  index, count = part
-  workdirs = [
+  workdirs = dict.fromkeys(
     run_dir(config, folder)
     for sweep in sweeps
     for config in _configs(sweep, base, seeds).values()
-  ]
-  return set(list(dict.fromkeys(workdirs))[index::count])
+  )
+  return set(list(workdirs)[part[0] :: part[1]])
 
 
 def score_of(
@@ -162,13 +161,10 @@ def score_of(
     results: what a results file holds.
     answer: see Sweep.answers; None = the mean over samples.
   """
-  found = results.get('datasets', {'': results}).values()
+  each = list(results.get('datasets', {'': results}).values())
   if answer is None:
-    each = [of_dataset['ema'] for of_dataset in found]
+    each = [of['ema'] for of in each]
   else:
-    name, count = answer
-    each = [of['by_num_samples'][str(count)][name] for of in found]
-  ari, iou = (
-    float(np.mean([of[name] for of in each])) for name in ('ari', 'iou')
-  )
-  return ari, iou
+    each = [of['by_num_samples'][str(answer[1])][answer[0]] for of in each]
+  mean = lambda name: float(np.mean([of[name] for of in each]))
+  return mean('ari'), mean('iou')

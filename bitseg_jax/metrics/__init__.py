@@ -61,10 +61,10 @@ class Score(NamedTuple):
     title: name in tables and plots.
     function: computes the score from one argument.
     of: kind of that argument: 'table', a contingency table of one map and one
-      annotator; 'ensemble', an Ensemble; 'panoptic' or 'boundary', the Matches
-      of that module, pooled over images; 'reliability', counts of
-      uncertainty.count_reliability, pooled over images.
-    higher_is_better: whether a higher value is better than a lower one.
+      annotator; 'ensemble', an Ensemble; and, pooled over images, 'panoptic' or
+      'boundary', the Matches of that module, and 'reliability', counts of
+      uncertainty.count_reliability.
+    higher_is_better: as opposed to lower.
   """
 
   title: str
@@ -82,9 +82,7 @@ def _matched_iou(e: Ensemble) -> float:
 
 
 def _contested_area(e: Ensemble) -> float:
-  if len(e.samples) == 1:
-    return float('nan')  # one sample cannot disagree with itself
-  unsure = uncertainty.disagreement(e.samples)
+  unsure = uncertainty.disagreement(e.samples)  # nan for a single one
   return uncertainty.contested_area(unsure, e.annotations)
 
 

@@ -20,19 +20,12 @@ TOLERANCE = 0.0075  # as a share of the image's diagonal
 
 
 class Matches(NamedTuple):
-  """Counts of boundary pixels; several predictions add up field by field.
+  """Counts of boundary pixels; several predictions add up field by field."""
 
-  Attributes:
-    right: predicted pixels that match the boundary of at least one annotator.
-    predicted: pixels of the predicted boundaries.
-    found: matched pixels of the annotated boundaries, summed over annotators.
-    annotated: pixels of the annotated boundaries, summed over annotators.
-  """
-
-  right: int
+  right: int  # predicted, and on the boundary of any annotator
   predicted: int
-  found: int
-  annotated: int
+  found: int  # annotated, and predicted, summed over annotators
+  annotated: int  # summed over annotators
 
 
 def boundaries(id_map: np.ndarray) -> np.ndarray:
@@ -49,12 +42,9 @@ def boundaries(id_map: np.ndarray) -> np.ndarray:
   """
   known = id_map != IGNORE_ID
   # below[i, j]: pixels (i, j) and (i + 1, j) differ; beside: (i, j), (i, j + 1)
-  below = np.zeros(id_map.shape, bool)
-  beside = np.zeros(id_map.shape, bool)
-  below[:-1] = (id_map[:-1] != id_map[1:]) & known[:-1] & known[1:]
-  beside[:, :-1] = (
-    (id_map[:, :-1] != id_map[:, 1:]) & known[:, :-1] & known[:, 1:]
-  )
+  below, beside = np.zeros((2, *id_map.shape), bool)
+  below[:-1] = (np.diff(id_map, axis=0) != 0) & known[:-1] & known[1:]
+  beside[:, :-1] = (np.diff(id_map) != 0) & known[:, :-1] & known[:, 1:]
   lines = below | beside
   lines[:, :-1] |= below[:, 1:]
   lines[:-1] |= beside[1:]
@@ -95,15 +85,12 @@ def match(
 
 
 def f_score(matches: Matches) -> dict[str, float]:
-  """Scores matched boundaries by precision, recall and their harmonic mean.
-
-  Args:
-    matches: counts of one prediction, or their sums over many predictions, as
-      the benchmark uses them.
+  """Scores matches (of one prediction, or their sums, as the benchmark does).
 
   Returns:
-    {'f', 'precision', 'recall'}, each in [0, 1]; all nan if there is no
-    boundary at all, and all 0 if only prediction or annotations have one.
+    {'f', 'precision', 'recall'}, each in [0, 1], f being the harmonic mean of
+    the others; all nan if there is no boundary at all, and all 0 if only
+    prediction or annotations have one.
   """
   right, predicted, found, annotated = matches
   if not predicted and not annotated:

@@ -8,19 +8,12 @@ from bitseg_jax.metrics import regions
 
 
 class Matches(NamedTuple):
-  """Counts of segments and entities; predictions add up field by field.
+  """Counts of segments and entities; predictions add up field by field."""
 
-  Attributes:
-    iou: sum of the IoUs of the matched pairs.
-    found: number of matched pairs.
-    invented: number of segments without an entity.
-    missed: number of entities without a segment.
-  """
-
-  iou: float
-  found: float
-  invented: float
-  missed: float
+  iou: float  # sum over the matched pairs
+  found: float  # matched pairs
+  invented: float  # segments without an entity
+  missed: float  # entities without a segment
 
 
 def contingency(
@@ -29,16 +22,11 @@ def contingency(
   """Counts the pixels each entity and segment share, and those of no entity.
 
   Args:
-    true: integers [H, W], annotated ids; -1 is not annotated.
-    pred: integers [H, W], predicted ids; -1 is one more segment.
-    valid: bool [H, W], the pixels to count; all of them if None.
+    true, pred, valid: see regions.contingency, which also checks them.
 
   Returns:
     (table, outside): counts int64 [E, S] without rows or columns of zeros, and
     the pixels of each of these segments that are not annotated, int64 [S].
-
-  Raises:
-    ValueError: if shapes differ, ids are not integers, or valid is not bool.
   """
   true = np.asarray(true)
   if true.dtype.kind in 'iu':  # regions.contingency rejects any other

@@ -10,6 +10,8 @@ Numpy and scipy on the host. Each score is computed from a contingency table:
   a long evaluation; means over images have to allow for nan.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,7 +69,7 @@ def scores(
   Returns:
     {'ari': float in [-1, 1], 'iou': float in [0, 1]}, nan without valid pixels.
   """
-  table, _, _ = contingency(true, pred, valid)
+  table = contingency(true, pred, valid)[0]
   return {'ari': table_ari(table), 'iou': table_iou(table)}
 
 
@@ -125,12 +127,12 @@ def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
     segmentation", TPAMI 2011, sec. 3.
   """
   coverings = []
+  annotations = as_list(annotations, 'annotations')
   for pred in as_list(preds_or_pred, 'preds_or_pred'):
-    covered = pixels = 0.0
-    for table in _tables(pred, annotations):
-      covered += table.sum() * table_covering(table)
-      pixels += table.sum()
-    coverings.append(covered / pixels if pixels else np.nan)
+    tables = [contingency(a, pred)[0] for a in annotations]
+    covered = [t.sum() * table_covering(t) for t in tables if t.size]
+    pixels = sum(t.sum() for t in tables)
+    coverings.append(sum(covered) / pixels if pixels else np.nan)
   return float(np.mean(coverings))
 
 
@@ -150,7 +152,7 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
   Source: Unnikrishnan et al., "Toward objective evaluation of image
     segmentation algorithms", TPAMI 2007.
   """
-  return _mean(map(table_rand_index, _tables(pred, annotations)))
+  return _mean_of(table_rand_index, pred, annotations)
 
 
 def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
@@ -168,7 +170,7 @@ def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
 
   Source: Meila, "Comparing clusterings", 2007.
   """
-  return _mean(map(table_voi, _tables(pred, annotations)))
+  return _mean_of(table_voi, pred, annotations)
 
 
 def _check(true, pred, valid):
@@ -184,22 +186,25 @@ def _check(true, pred, valid):
     )
 
 
-def _pairs(counts):
-  """Returns the number of pixel pairs within groups as an exact Python int."""
-  counts = counts.astype(np.int64)
-  return int((counts * (counts - 1)).sum()) // 2
-
-
 def _pair_counts(table):
-  """Counts pixel pairs joined in both, in true, in pred, and all pairs."""
-  rows, columns = table.sum(axis=1), table.sum(axis=0)
-  return _pairs(table), _pairs(rows), _pairs(columns), _pairs(rows.sum())
+  """Counts pixel pairs joined in both, in true, in pred, and all pairs.
+
+  They are Python ints, so that products of them are exact.
+  """
+  groups = table, table.sum(axis=1), table.sum(axis=0), table.sum()
+  return [int((n * (n - 1)).sum()) // 2 for n in map(np.int64, groups)]
 
 
+def _of_table(score):
+  """Makes a score of a table, int [E, S], nan where the table is empty."""
+  return functools.wraps(score)(
+    lambda table: float(score(table)) if table.size else math.nan
+  )
+
+
+@_of_table
 def table_ari(table: np.ndarray) -> float:
   """Computes adjusted_rand_index from a table, int [E, S]; nan if empty."""
-  if not table.size:
-    return float('nan')
   both, in_true, in_pred, pairs = _pair_counts(table)
   # ARI is (both - chance) / ((in_true + in_pred) / 2 - chance) with chance =
   # in_true * in_pred / pairs. Multiplied by 2 pairs it is exact in Python ints:
@@ -209,33 +214,29 @@ def table_ari(table: np.ndarray) -> float:
   return (2 * pairs * both - chance) / best if best else 1.0
 
 
+@_of_table
 def table_rand_index(table: np.ndarray) -> float:
   """Computes rand_index from a table, int [E, S]; nan if empty."""
-  if not table.size:
-    return float('nan')
   both, in_true, in_pred, pairs = _pair_counts(table)
   return 1 - (in_true + in_pred - 2 * both) / pairs if pairs else 1.0
 
 
+@_of_table
 def table_iou(table: np.ndarray) -> float:
   """Computes hungarian_iou from a table, int [E, S]; nan if empty."""
-  if not table.size:
-    return float('nan')
   iou = iou_matrix(table)
-  return float(iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou))
+  return iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou)
 
 
+@_of_table
 def table_covering(table: np.ndarray) -> float:
   """Computes covering from a table, int [E, S]; nan if empty."""
-  if not table.size:
-    return float('nan')
-  return float(table.sum(axis=1) @ iou_matrix(table).max(axis=1) / table.sum())
+  return table.sum(axis=1) @ iou_matrix(table).max(axis=1) / table.sum()
 
 
+@_of_table
 def table_voi(table: np.ndarray) -> float:
   """Computes variation_of_information from a table [E, S]; nan if empty."""
-  if not table.size:
-    return float('nan')
   of_true, of_pred = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
   # Rounding may leave the difference of equal entropies just below zero.
   return max(2 * _entropy(table) - of_true - of_pred, 0.0)
@@ -244,7 +245,7 @@ def table_voi(table: np.ndarray) -> float:
 def _entropy(counts):
   """Returns the entropy in bits of counts of any shape."""
   shares = counts[counts > 0] / counts.sum()
-  return float(-(shares * np.log2(shares)).sum())
+  return -(shares * np.log2(shares)).sum()
 
 
 def as_list(maps: IdMaps, name: str) -> list[np.ndarray]:
@@ -256,13 +257,9 @@ def as_list(maps: IdMaps, name: str) -> list[np.ndarray]:
   return list(maps)
 
 
-def _tables(pred, annotations):
-  """Returns the table of pred with each annotator who labelled any pixel."""
+def _mean_of(score, pred, annotations):
+  """Means a score of tables over annotators who labelled any pixel."""
   annotations = as_list(annotations, 'annotations')
-  tables = [contingency(annotation, pred)[0] for annotation in annotations]
-  return [table for table in tables if table.size]
-
-
-def _mean(values):
-  values = list(values)
-  return float(np.mean(values)) if values else float('nan')
+  values = [score(contingency(a, pred)[0]) for a in annotations]
+  values = [value for value in values if not math.isnan(value)]
+  return float(np.mean(values)) if values else math.nan

@@ -13,23 +13,14 @@ from bitseg_jax.metrics import regions
 
 
 class Ensemble(NamedTuple):
-  """Samples and annotations of one image with the scores of all pairs.
+  """Samples and annotations of one image with the scores of all pairs."""
 
-  Attributes:
-    samples: N id maps, integers [H, W].
-    annotations: A id maps, integers [H, W], -1 where unlabelled.
-    ari: ARI of each annotation and sample, float [A, N].
-    iou: Hungarian IoU of each annotation and sample, float [A, N].
-    among_samples: 1 - ARI of each pair of samples, float [N, N].
-    among_annotations: 1 - ARI of each pair of annotations, float [A, A].
-  """
-
-  samples: Sequence[np.ndarray]
-  annotations: Sequence[np.ndarray]
-  ari: np.ndarray
-  iou: np.ndarray
-  among_samples: np.ndarray
-  among_annotations: np.ndarray
+  samples: Sequence[np.ndarray]  # N id maps, integers [H, W]
+  annotations: Sequence[np.ndarray]  # A id maps, -1 where unlabelled
+  ari: np.ndarray  # of each annotation and sample, float [A, N]
+  iou: np.ndarray  # Hungarian IoU, likewise
+  among_samples: np.ndarray  # 1 - ARI of each pair, float [N, N]
+  among_annotations: np.ndarray  # 1 - ARI of each pair, float [A, A]
 
   def first(self, count: int) -> 'Ensemble':
     """Returns the ensemble of the first `count` samples only."""
@@ -82,10 +73,9 @@ def generalized_energy_distance(
   """
   samples = regions.as_list(samples, 'samples')
   annotations = regions.as_list(annotations, 'annotations')
-
-  def distances(first, second):
-    return np.array([[distance(a, b) for b in second] for a in first])
-
+  distances = lambda first, second: np.array(
+    [[distance(a, b) for b in second] for a in first]
+  )
   return energy_distance(
     distances(annotations, samples),
     distances(annotations, annotations),
@@ -102,9 +92,6 @@ def energy_distance(
     across: between annotations and samples, float [A, N].
     annotations: among annotations, float [A, A].
     samples: among samples, float [N, N].
-
-  Returns:
-    The squared distance.
   """
   return float(2 * across.mean() - annotations.mean() - samples.mean())
 
@@ -135,10 +122,6 @@ def matched_score(scores: np.ndarray) -> float:
 def oracle_best(scores: np.ndarray) -> float:
   """Scores the best sample: an oracle, since the annotations choose it.
 
-  Args:
-    scores: score of each annotation and sample, float [A, N]; higher is better.
-
-  Returns:
-    The highest mean score over annotations that any sample has.
+  It is the highest mean over annotations of `scores`, float [A, N].
   """
   return float(scores.mean(axis=0).max())

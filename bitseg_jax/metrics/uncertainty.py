@@ -1,6 +1,7 @@
 """Scores whether samples disagree where, and as often as, annotators do."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -105,17 +106,13 @@ def calibration(counts: np.ndarray) -> dict[str, float | list]:
   Source: Guo et al., "On calibration of modern neural networks", ICML 2017;
     Brier, "Verification of forecasts expressed in terms of probability", 1950.
   """
-  counts = counts[counts[:, 0] > 0]
-  if not len(counts):
-    return {'ece': float('nan'), 'brier': float('nan'), 'bins': []}
-  number, predicted, observed, errors = counts.T
-  total = number.sum()
+  number, predicted, observed, errors = counts[counts[:, 0] > 0].T
+  total = number.sum() if len(number) else math.nan
+  bins = predicted / number, observed / number, number / total
   return {
     'ece': float(abs(predicted - observed).sum() / total),
     'brier': float(errors.sum() / total),
-    'bins': np.stack(
-      [predicted / number, observed / number, number / total], axis=1
-    ).tolist(),
+    'bins': np.stack(bins, axis=1).tolist(),
   }
 
 
@@ -166,7 +163,7 @@ def contested_area(
     0.5 is chance. nan for one annotator, or if all or no pixels are contested.
   """
   if len(annotations) < 2:
-    return float('nan')
+    return math.nan
   truth = disagreement(annotations)
   asked = np.isfinite(truth) & np.isfinite(uncertainty)
   return roc_area(uncertainty[asked], truth[asked] > CONTESTED)
@@ -175,16 +172,12 @@ def contested_area(
 def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
   """Computes the chance that a positive outscores a negative; a tie is 1/2.
 
-  Args:
-    scores: float [P].
-    positive: bool [P].
-
-  Returns:
-    The area under the ROC curve; nan without positives or without negatives.
+  It is the area under the ROC curve of `scores`, float [P], for `positive`,
+  bool [P]; nan without positives or without negatives.
   """
   high = int(positive.sum())
   low = len(positive) - high
   if not high or not low:
-    return float('nan')
+    return math.nan
   ranks = rankdata(scores)  # equal scores share the mean of their ranks
   return float((ranks[positive].sum() - high * (high + 1) / 2) / (high * low))

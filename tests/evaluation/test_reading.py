@@ -70,6 +70,14 @@ def test_eight_bits_and_colours_are_labels_too(tmp_path):
   np.testing.assert_array_equal(load(tmp_path, 'b', (2, 2))[0], ids + 511)
 
 
+@pytest.mark.parametrize('dtype', ['u1', 'u2', 'i4', 'u8'])
+def test_void_in_arrays_of_any_type_is_no_segment(tmp_path, dtype):
+  np.save(tmp_path / 'a.npy', np.array([[0, 1], [200, 255]], dtype))
+  parts = reading.find(tmp_path, ['a'])['a']
+  (found,) = reading.load(parts, (2, 2), ignore=[255])
+  assert found.tolist() == [[0, 1], [200, -1]]
+
+
 @pytest.mark.parametrize('way', ['from 0', 'from 1', 'folder', 'array'])
 def test_several_samples(tmp_path, way):
   samples = [np.roll(IDS, k, axis=1) for k in range(11)]
