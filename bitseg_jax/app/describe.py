@@ -25,8 +25,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
     What there is to say of it, several lines.
 
   Raises:
-    FileNotFoundError: there is no prepared dataset.
-    ValueError: its files are not whole.
+    FileNotFoundError, ValueError: there is none, or its files are not whole.
   """
   metadata = splits.read_metadata(data_dir)
   readers = {s: splits.open_split(data_dir, s) for s in metadata['splits']}

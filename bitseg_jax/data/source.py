@@ -1,6 +1,8 @@
 """Defines what a dataset family provides, and reads one item of a source.
 
-A family is one module with one function, `open_source(source_dir) -> Source`.
+A family is one module with one function, `open_source(source_dir) -> Source`,
+which raises SourceError if the directory has another layout. Items with a fault
+are left out, and a line of `problems` says why.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +59,7 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
 
   Args:
     source: the source of the item; what is worth telling goes to its notes.
-    item: the item to read.
+    item: one of its items.
 
   Returns:
     {'name': str, 'image': uint8 [H, W, 3], 'plain_jpeg': bool, whether the file
@@ -73,8 +75,8 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
   id_maps = source.load_id_maps(item)
   if not id_maps:
     raise SourceError(f'{item.labels[0]}: holds no annotation')
-  if source.shrinks_photos and image.shape[:2] != id_maps[0].shape:
-    shape = id_maps[0].shape
+  shape = id_maps[0].shape
+  if source.shrinks_photos and image.shape[:2] != shape:
     scale = max(shape) / max(image.shape[:2])
     away = np.abs(np.multiply(image.shape[:2], scale) - shape)
     if scale <= 1 and away.max() <= 2:  # the aspect ratio is the same
@@ -100,9 +102,5 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
       'that, give --exif=ignore'
     )
   source.notes.extend(f'{item.photo}: {line}' for line in photo.notes)
-  return {
-    'name': item.name,
-    'image': image,
-    'plain_jpeg': plain,
-    'id_maps': id_maps,
-  }
+  read = {'image': image, 'plain_jpeg': plain, 'id_maps': id_maps}
+  return {'name': item.name, **read}

@@ -37,9 +37,6 @@ def open_source(
     exif, page: how photos are read, see images.read_photo.
     **options: passed to the family's own `open_source`.
 
-  Returns:
-    The source.
-
   Raises:
     SourceError: if the directory does not exist or has another layout, or an
       option is not for this family.

@@ -20,9 +20,6 @@ def open_source(source_dir: str | Path) -> Source:
 
   Returns:
     The source, with 4 to 9 annotators per photo.
-
-  Raises:
-    SourceError: if the directory has another layout.
   """
   root = Path(source_dir)
   source = Source({}, load_id_maps, problems=[], notes=[])

@@ -25,7 +25,7 @@ from bitseg_jax.data.outside import (
   read_lists,
   shown,
 )
-from bitseg_jax.data.source import SPLIT_SEED, Item, Source, split_at_random
+from bitseg_jax.data.source import Item, Source, split_at_random
 
 # A word of its own: neither that of latest, nor those of trainval.
 _SPLIT = re.compile(
@@ -66,12 +66,6 @@ def open_panoptic(source_dir: str | Path) -> Source:
       leading panoptic_. A NAME with the word train, val or test, such as
       panoptic_val2017, is that split; images of other files are split 80/10/10
       at random with seed 0.
-
-  Returns:
-    The source.
-
-  Raises:
-    SourceError: if the directory has another layout or a JSON is damaged.
   """
   root = Path(source_dir)
   paths = [path for path in _jsons(root) if path.with_suffix('').is_dir()]
@@ -90,12 +84,6 @@ def open_instances(source_dir: str | Path) -> Source:
     source_dir: holds instances_NAME.json, or else other JSON files, directly,
       in annotations/ or beside the photos of each split. Photos and splits are
       found as by `open_panoptic`.
-
-  Returns:
-    The source.
-
-  Raises:
-    SourceError: if the directory has another layout or a JSON is damaged.
   """
   root = Path(source_dir)
   paths = _jsons(root) or sorted(root.glob('*/*.json'))
@@ -125,10 +113,8 @@ def load_masks(item: Item) -> list[np.ndarray]:
   where, height, width, masks = item.labels[0]
   painted = []
   for i, (name, segmentation, is_crowd) in enumerate(masks):
-    try:
+    with named(f'{where}, annotation {name}', 'is damaged'):
       pixels = rle.decode(segmentation, height, width)
-    except (ValueError, TypeError) as error:
-      raise SourceError(f'{where}, annotation {name}: {error}') from error
     if not is_crowd:
       painted.append((-len(pixels), i, pixels))
   id_map = np.full(width * height, -1, np.int32)
@@ -176,9 +162,7 @@ def _open(root, paths, list_items, load):
     parts = {word: sorted(items) for word in words}
     if len(words) != 1:
       parts = split_at_random(sorted(items))
-      source.notes.append(
-        f'{path}: split 80/10/10 at random with seed {SPLIT_SEED}'
-      )
+      source.notes.append(f'{path}: split 80/10/10 at random with seed 0')
     for split, names in parts.items():
       listed = source.splits.setdefault(split, [])
       listed.extend(items[name] for name in names)

@@ -35,9 +35,6 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
 
   Returns:
     The source; photos shrink to the size that the JSON gives.
-
-  Raises:
-    SourceError: if the directory has another layout or a JSON is damaged.
   """
   root = Path(source_dir)
   pairs = (
@@ -59,22 +56,20 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
       'train and val; add the other or pass --split=native'
     )
   low = any(path.stem.endswith('_lr') for path in paths.values())
-  places = ('images_lr', 'images', '.') if low else ('images', '.')
-  places = [root / name for name in places if (root / name).is_dir()]
+  places = [root / 'images_lr'] * low + [root / 'images', root]
   problems: list[str] = []
   items: dict[str, Item] = {}
-  natives: dict[str, list[str]] = {}
+  names: dict[str, list[str]] = {}
   for native, path in paths.items():
     masks = read_masks(path, problems)
-    natives[native] = list(masks)
+    names[native] = list(masks)
     for name, label in masks.items():
       with left_out(problems, label):
         if items.pop(name, None):
           raise ValueError(f'in {paths["train"].name} as well')
         items[name] = Item(name, _find_photo(root, name, places), (label,))
-  names = natives
   if split == 'paper':
-    names = paper_split(natives['train'], natives['val'])
+    names = paper_split(**names)
   splits = {s: [items[n] for n in ns if n in items] for s, ns in names.items()}
   files = ' and '.join(path.name for path in paths.values())
   notes = [f'{split} split of {files}']
@@ -85,13 +80,6 @@ def paper_split(
   train: Iterable[str], val: Iterable[str]
 ) -> dict[str, list[str]]:
   """Splits file names 80/10/10, with all native validation images in test.
-
-  Args:
-    train: file names of the native training images.
-    val: file names of the native validation images.
-
-  Returns:
-    {'train', 'val', 'test'}: sorted file names.
 
   Source: the official data/entity/process_entity.py, with the same draws.
   """
@@ -109,8 +97,7 @@ def paper_split(
 
 
 def _find_photo(root, name, places):
-  found = find_below(root, places, name)
-  if found is not None:
+  if found := find_below(root, places, name):
     return found
   # An unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg.
   for place in places:

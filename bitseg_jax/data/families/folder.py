@@ -12,13 +12,7 @@ from skimage import measure
 from bitseg_jax.data import labels
 from bitseg_jax.data.images import PHOTO_SUFFIXES
 from bitseg_jax.data.outside import SourceError, plain_name, read_lines
-from bitseg_jax.data.source import (
-  SPLIT_SEED,
-  SPLITS,
-  Item,
-  Source,
-  split_at_random,
-)
+from bitseg_jax.data.source import SPLITS, Item, Source, split_at_random
 
 # By these names; the second are those of Pascal VOC, which CVAT exports.
 _FOLDERS = ('images', 'JPEGImages'), ('labels', 'SegmentationObject', 'masks')
@@ -38,12 +32,6 @@ def open_source(
     connected: the labels are semantic maps, in which pixels of one id that
       touch, if only at a corner, form an entity.
     ignore: ids in the files that mean unlabelled, beside 0.
-
-  Returns:
-    The source.
-
-  Raises:
-    SourceError: if images/ or labels/ is missing, or images/ has no photo.
   """
   root, folders = Path(source_dir), []
   for names in _FOLDERS:
@@ -99,15 +87,14 @@ def open_source(
         f'as {missing[0]}'
       )
 
-  def load_id_maps(item: Item) -> list[np.ndarray]:
-    read = lambda path: labels.read_label(path, ignore, note=notes.append) - 1
-    id_maps = [read(path) for path in item.labels]
+  def load_id_map(path):
+    ids = labels.read_label(path, ignore, note=notes.append)
     if connected:
-      id_maps = [
-        measure.label(m, background=-1, connectivity=2).astype(np.int32) - 1
-        for m in id_maps
-      ]
-    return id_maps
+      ids = measure.label(ids, connectivity=2).astype(np.int32)
+    return ids - 1
+
+  def load_id_maps(item: Item) -> list[np.ndarray]:
+    return [load_id_map(path) for path in item.labels]
 
   return Source(items, load_id_maps, problems, notes)
 
@@ -179,7 +166,7 @@ def _make_splits(root, names, problems, notes):
   if not lists:
     notes.append(
       f'no train.txt, val.txt or test.txt in {root}: '
-      f'split 80/10/10 at random with seed {SPLIT_SEED}'
+      'split 80/10/10 at random with seed 0'
     )
     return split_at_random(names)
   known = {name.casefold(): name for name in names}
