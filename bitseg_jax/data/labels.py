@@ -89,17 +89,15 @@ def _read_image(path, colours, notes):
     raise SourceError(
       f'{path}: a {kind} file, which may not keep ids; export it as PNG'
     )
-  pages, raw = [], ''
+  pages = []
   with outside.named(path, 'unreadable image', 'replace the file'):
     if kind == 'TIFF':  # Pillow would invert what is stored with white as 0
       values = images.read_tiff(content, path, pages)[0]
-    else:
-      raw = str(image.tile[0].args) if image.tile else ''
-      image.load()
-  if pages:
-    raise SourceError(f'{path}: has several pages; save one id map per file')
-  if kind == 'TIFF':
-    return values
+      if pages:
+        raise ValueError('has several pages; save one id map per file')
+      return values
+    raw = str(image.tile[0].args) if image.tile else ''
+    image.load()
   if image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw:
     raise SourceError(f'{path}: 16 bits per channel; save it with 8 bits')
   if image.mode in ('RGBA', 'LA') and image.getextrema()[-1] == (255, 255):

@@ -82,9 +82,10 @@ def check_plain(path: str | Path) -> None:
     raise SourceError(f'{path}: a link that leads nowhere')
   with named(path, 'cannot be read'):
     status = os.stat(path)
+  if stat.S_ISDIR(status.st_mode):
+    raise SourceError(f'{path}: a folder')
   if not stat.S_ISREG(status.st_mode):
-    kind = 'a folder' if stat.S_ISDIR(status.st_mode) else 'not a plain file'
-    raise SourceError(f'{path}: {kind}')
+    raise SourceError(f'{path}: not a plain file')
   if status.st_size > _MAX_BYTES:
     raise SourceError(f'{path}: {status.st_size} bytes, over {_MAX_BYTES}')
 
@@ -155,7 +156,7 @@ def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
       '[H, W] should be'
     )
   low, high = values.min(), values.max()
-  if not (least <= low and high <= MAX_ID):  # neither holds for nan
+  if not least <= low <= high <= MAX_ID:  # nor for nan
     raise SourceError(
       f'{where}: ids from {low} to {high}; they must lie in {least} to {MAX_ID}'
     )
@@ -166,18 +167,11 @@ def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
 
 
 def read_json(path: Path) -> Any:
-  """Reads a JSON file, of UTF-8 or UTF-16.
-
-  Raises:
-    SourceError: it is not whole JSON, or has numbers that are not finite.
-  """
-
-  def refuse(word):
-    raise ValueError(f'{word} is no number of JSON')
-
+  """Reads a JSON file, of UTF-8 or UTF-16, in which numbers are finite."""
   content = read_bytes(path)
   with named(path, 'not whole JSON', 'replace the file'):
-    return json.loads(content, parse_constant=refuse)
+    # Called with NaN, Infinity and -Infinity, of which int knows none.
+    return json.loads(content, parse_constant=int)
 
 
 def read_lists(path: Path, *keys: str) -> dict[str, list[dict]]:

@@ -94,8 +94,8 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
         f'{item.label(i)} (number {i + 1}) is {id_map.shape[1]}x'
         f'{id_map.shape[0]}; {advice if lying else "give both the same size"}'
       )
-  turns = 2, 3, 4, *((5, 6, 7, 8) if shape[0] == shape[1] else ())
-  if photo.orientation in turns and source.exif == 'apply':
+  fits_as_stored = photo.orientation in (2, 3, 4) or shape[0] == shape[1]
+  if photo.orientation > 1 and fits_as_stored and source.exif == 'apply':
     photo.notes.append(
       'is turned by its EXIF data, and its annotation, which must be drawn on '
       'the photo upright, would fit it as stored as well; if it was drawn on '

@@ -108,17 +108,14 @@ def resize_ids(
   IGNORE_ID.
   """
   # Maps pixel centres to pixel centres, like Pillow's NEAREST.
-  rows, columns = (
-    (np.arange(count) + 0.5) * ((high - low) * length) / count + low * length
-    for length, count, low, high in zip(
-      id_map.shape, size, box[:2], box[2:], strict=True
-    )
-  )
-  resized = id_map.take(rows.astype(int), 0, mode='clip').take(
-    columns.astype(int), 1, mode='clip'
-  )
-  resized[(rows < 0) | (rows >= id_map.shape[0])] = IGNORE_ID
-  resized[:, (columns < 0) | (columns >= id_map.shape[1])] = IGNORE_ID
+  resized = id_map
+  for axis, (low, high) in enumerate(zip(box[:2], box[2:], strict=True)):
+    length, count = id_map.shape[axis], size[axis]
+    lines = np.arange(count) + 0.5
+    lines = lines * ((high - low) * length) / count + low * length
+    resized = resized.take(lines.astype(int), axis, mode='clip')
+    outside = (lines < 0) | (lines >= length)
+    resized[(slice(None),) * axis + (outside,)] = IGNORE_ID
   return resized
 
 

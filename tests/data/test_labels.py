@@ -24,6 +24,10 @@ def save(path, ids, **options):
     Image.fromarray(ids).save(path)
 
 
+def saved(path, pixels, *kind, **options):
+  Image.fromarray(pixels).save(path, *kind, **options)
+
+
 @pytest.mark.parametrize(
   ('suffix', 'dtype', 'factor'),
   [
@@ -56,15 +60,11 @@ def test_colours_are_ids_of_24_bits(tmp_path, suffix):
   np.testing.assert_array_equal(labels.read_label(tmp_path / 'b.png'), ids)
 
 
-@pytest.mark.parametrize('options', [{}, {'photometric': 'miniswhite'}])
-def test_ids_of_a_tiff_are_the_numbers_stored(tmp_path, options):
+def test_tiffs_with_white_as_0_and_negative_numbers_keep_their_ids(tmp_path):
   for dtype in (np.uint8, np.uint16):
-    save(tmp_path / 'a.tif', IDS.astype(dtype), **options)
+    save(tmp_path / 'a.tif', IDS.astype(dtype), photometric='miniswhite')
     np.testing.assert_array_equal(labels.read_label(tmp_path / 'a.tif'), IDS)
-
-
-def test_where_numbers_are_negative_zero_is_an_id(tmp_path):
-  for suffix in ('.npy', '.tif'):
+  for suffix in ('.npy', '.tif'):  # where 0 is an id
     save(tmp_path / f'a{suffix}', (IDS - 1).astype(np.int16))
     found = labels.read_label(tmp_path / f'a{suffix}')
     np.testing.assert_array_equal(found, IDS)
@@ -183,6 +183,10 @@ def test_shapes_of_labelme_are_painted_in_their_order(tmp_path):
   assert "left out: ['line']" in notes[0]
 
 
+SIZE = {'imageHeight': 9, 'imageWidth': 9}
+FAR = {'points': [[1, 2], [1e9, 2]], 'shape_type': 'circle', 'label': 'x'}
+
+
 @pytest.mark.parametrize(
   ('content', 'reason'),
   [
@@ -190,25 +194,9 @@ def test_shapes_of_labelme_are_painted_in_their_order(tmp_path):
     ([], "no list 'shapes'"),
     ({'shapes': []}, 'of height None'),
     ({'shapes': [], 'imageHeight': 10**6, 'imageWidth': 10**6}, 'of height'),
-    ({'shapes': [3], 'imageHeight': 9, 'imageWidth': 9}, r'shapes\[0\]'),
-    (
-      {
-        'shapes': [{'points': [[1, 2]], 'label': 'x'}],
-        'imageHeight': 9,
-        'imageWidth': 9,
-      },
-      'a polygon of 1 points',
-    ),
-    (
-      {
-        'shapes': [
-          {'points': [[1, 2], [1e9, 2]], 'shape_type': 'circle', 'label': 'x'}
-        ],
-        'imageHeight': 9,
-        'imageWidth': 9,
-      },
-      'far outside',
-    ),
+    ({'shapes': [3], **SIZE}, r'shapes\[0\]'),
+    ({'shapes': [{'points': [[1, 2]], 'label': 'x'}], **SIZE}, 'of 1 points'),
+    ({'shapes': [FAR], **SIZE}, 'far outside'),
   ],
 )
 def test_json_of_others_is_refused_in_one_line(tmp_path, content, reason):
@@ -217,30 +205,20 @@ def test_json_of_others_is_refused_in_one_line(tmp_path, content, reason):
     labels.read_label(tmp_path / 'a.json')
 
 
+EIGHT, DEEP = IDS.astype(np.uint8), np.stack([IDS] * 2).astype(np.uint16)
+
+
 @pytest.mark.parametrize(
-  ('name', 'pixels', 'kind', 'reason'),
+  ('name', 'write', 'reason'),
   [
-    ('a.png', IDS.astype(np.uint8), 'JPEG', 'a JPEG file'),
-    ('a.png', np.ones((4, 4, 4), np.uint8), 'PNG', 'mode RGBA'),
-    ('a.tif', np.full((4, 4), 0.5, np.float32), 'TIFF', 'not whole numbers'),
+    ('a.png', lambda f: saved(f, EIGHT, 'JPEG'), 'a JPEG file'),
+    ('a.png', lambda f: saved(f, np.ones((4, 4, 4), 'u1'), 'PNG'), 'mode RGBA'),
+    ('a.tif', lambda f: saved(f, IDS.astype('f4') / 2, 'TIFF'), 'not whole'),
+    ('a.tif', lambda f: saved(f, EIGHT, compression='jpeg'), 'a JPEG file'),
+    ('a.tif', lambda f: tifffile.imwrite(f, DEEP), 'several pages'),
   ],
 )
-def test_files_that_hold_no_ids_are_refused(
-  tmp_path, name, pixels, kind, reason
-):
-  Image.fromarray(pixels).save(tmp_path / name, kind)
+def test_files_that_hold_no_ids_are_refused(tmp_path, name, write, reason):
+  write(tmp_path / name)
   with pytest.raises(SourceError, match=reason):
     labels.read_label(tmp_path / name)
-
-
-def test_jpeg_within_tiff_holds_no_ids(tmp_path):
-  image = Image.fromarray(IDS.astype(np.uint8))
-  image.save(tmp_path / 'a.tif', compression='jpeg')
-  with pytest.raises(SourceError, match='a JPEG file'):
-    labels.read_label(tmp_path / 'a.tif')
-
-
-def test_a_stack_of_ids_is_refused(tmp_path):
-  tifffile.imwrite(tmp_path / 'a.tif', np.stack([IDS] * 2).astype(np.uint16))
-  with pytest.raises(SourceError, match='several pages'):
-    labels.read_label(tmp_path / 'a.tif')

@@ -165,19 +165,14 @@ def test_links_in_circles_end(tmp_path):
 
 @pytest.mark.parametrize('at', ['', 'entity_segmentation'])
 def test_overwrite_goes_through_no_link(tmp_path, capsys, at):
-  kept = tmp_path / 'kept'
-  make_folder(tmp_path / 'in')
-  assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'), kept)) == 0
+  kept, source = tmp_path / 'kept', str(make_folder(tmp_path / 'in'))
+  assert cli.call(lambda: prepare('folder', source, kept)) == 0
   before = sorted(kept.rglob('*'))
   link = tmp_path / 'out' / at
   link.parent.mkdir(exist_ok=True)
   link.symlink_to(kept / at)
-  done = cli.call(
-    lambda: prepare(
-      'folder', str(tmp_path / 'in'), tmp_path / 'out', overwrite=True
-    )
-  )
-  assert done == 1 and 'is a link' in capsys.readouterr().err
+  again = lambda: prepare('folder', source, tmp_path / 'out', overwrite=True)
+  assert cli.call(again) == 1 and 'is a link' in capsys.readouterr().err
   assert sorted(kept.rglob('*')) == before
 
 

@@ -187,31 +187,25 @@ def test_three_of_ten_are_rotated_by_up_to_20_degrees():
 
 
 @pytest.mark.parametrize(
-  ('name', 'share'),
-  [('gamma', 0.3), ('line', 0.3), ('hsv', 0.3), ('shift', 0.1)],
+  ('name', 'share', 'middle', 'most'),
+  [
+    ('gamma', 0.3, [1.0], [0.2]),
+    ('line', 0.3, [1.0, 0.0], [0.2, 0.2]),  # contrast, brightness
+    ('hsv', 0.3, [0.0] * 3, [20, 30, 20]),
+    ('shift', 0.1, [0.0], [20]),  # red, green and blue alike
+  ],
 )
-def test_how_often_each_change_of_colour_comes(name, share):
+def test_how_often_and_how_strong_each_change_of_colour_is(
+  name, share, middle, most
+):
   found = alone()
   once = len(found[name])
   assert abs(once / (once + found['none']) - share) < 0.05
+  for values, centre, reach in zip(
+    found[name].reshape(-1, len(most)).T, middle, most, strict=True
+  ):
+    assert_uniform(values, reach, centre)
 
 
-def test_gamma_is_from_0_8_to_1_2():
-  assert_uniform(alone()['gamma'], 0.2, middle=1.0)
-
-
-def test_brightness_and_contrast_change_by_up_to_a_fifth():
-  slope, offset = alone()['line'].T
-  assert_uniform(slope, 0.2, middle=1.0)
-  assert_uniform(offset, 0.2)
-
-
-def test_hue_saturation_and_value_change_by_up_to_20_30_20():
-  for shift, most in zip(alone()['hsv'].T, (20, 30, 20), strict=True):
-    assert_uniform(shift, most)
-
-
-def test_red_green_and_blue_shift_by_up_to_20():
-  shift = alone()['shift']
-  assert_uniform(shift.ravel(), 20)
-  assert np.mean(np.ptp(shift, axis=1) > 3) > 0.8  # each on its own
+def test_red_green_and_blue_shift_each_on_its_own():
+  assert np.mean(np.ptp(alone()['shift'], axis=1) > 3) > 0.8

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -124,15 +125,9 @@ def test_bsds500_reads_back_pixel_for_pixel(bsds):
       record['image'], np.asarray(Image.open(photo))
     )
     assert record['image'].dtype == np.uint8
-    assert len(record['id_maps']) == len(annotations)
     for id_map, ids in zip(record['id_maps'], annotations, strict=True):
       assert id_map.dtype == np.int32
       np.testing.assert_array_equal(id_map, compact(ids))
-
-
-def test_missing_split_is_left_out_and_named(bsds):
-  output, _ = bsds
-  assert len(splits.open_split(output, 'train')) == 2
   with pytest.raises(ValueError, match=r"no split 'test'; it has train, val$"):
     splits.open_split(output, 'test')
 
@@ -140,33 +135,29 @@ def test_missing_split_is_left_out_and_named(bsds):
 def test_metadata_counts_annotators_and_entities(bsds):
   output, truth = bsds
   counts = splits.read_metadata(output)['splits']['train']
-  assert counts['images'] == 2
-  assert counts['annotators_per_image'] == {'1': 1, '2': 1}
-  entities = {}
-  for (split, _), (_, annotations) in truth.items():
-    for ids in annotations if split == 'train' else ():
-      key = str(len(np.unique(ids[ids > 0])))
-      entities[key] = entities.get(key, 0) + 1
-  assert counts['entities_per_map'] == entities
+  maps = [
+    ids for (s, _), (_, own) in truth.items() if s == 'train' for ids in own
+  ]
+  entities = Counter(str(len(np.unique(ids[ids > 0]))) for ids in maps)
+  assert counts == {
+    'images': 2,
+    'annotators_per_image': {'1': 1, '2': 1},
+    'entities_per_map': entities,
+  }
   table = splits.format_table(splits.read_metadata(output))
   assert table.splitlines()[1].split()[:3] == ['train', '2', '1.50']
 
 
-def test_grain_reads_every_record_shuffled_and_threaded(bsds):
-  output, _ = bsds
-  reader = splits.open_split(output, 'train')
-  dataset = grain.MapDataset.source(reader).seed(1).shuffle().repeat(3)
-  names = [record['name'] for record in dataset.to_iter_dataset()]
-  assert sorted(names) == ['12'] * 3 + ['7'] * 3
-
-
-def test_reader_survives_pickling_and_threads(bsds):
+def test_reader_survives_pickling_threads_and_grain(bsds):
   output, _ = bsds
   reader = pickle.loads(pickle.dumps(splits.open_split(output, 'train')))
   names = [reader[i]['name'] for i in range(2)]
   with ThreadPoolExecutor(4) as pool:
     records = list(pool.map(lambda i: reader[i % 2], range(40)))
   assert [r['name'] for r in records] == names * 20
+  dataset = grain.MapDataset.source(reader).seed(1).shuffle().repeat(3)
+  found = [record['name'] for record in dataset.to_iter_dataset()]
+  assert sorted(found) == ['12'] * 3 + ['7'] * 3
   with pytest.raises(IndexError, match='record 2 of 2'):
     reader[2]
 
@@ -190,22 +181,9 @@ def test_folder_keeps_annotators_wide_ids_and_palettes(tmp_path):
 
 
 def test_semantic_maps_are_cut_into_connected_parts(tmp_path):
-  semantic = np.array(
-    [
-      [1, 1, 0, 2, 2, 2],
-      [1, 0, 0, 0, 2, 1],
-      [0, 2, 0, 0, 1, 0],
-      [0, 2, 2, 0, 0, 0],
-    ]
-  )
-  parts = np.array(
-    [
-      [0, 0, -1, 1, 1, 1],
-      [0, -1, -1, -1, 1, 2],
-      [-1, 3, -1, -1, 2, -1],
-      [-1, 3, 3, -1, -1, -1],
-    ]
-  )
+  rows = lambda *lines: np.array([list(map(int, line)) for line in lines])
+  semantic = rows('110222', '100021', '020010', '022000')
+  parts = rows('110222', '100023', '040030', '044000') - 1
   save_photo(tmp_path / 'in/images/a.png', 0, 32, 48)
   blown = np.kron(semantic, np.ones((8, 8))).astype(np.uint8)
   save_label(tmp_path / 'in/labels/a.png', blown)
@@ -268,18 +246,13 @@ def test_full_disk_leaves_no_dataset(tmp_path, monkeypatch, capfd, error):
     splits.open_split(tmp_path / 'out', 'train')
 
 
-def test_photo_in_two_splits_of_bsds500_stays_in_the_first(tmp_path):
+def test_photo_in_two_splits_stays_in_the_first(tmp_path):
   for split in ('train', 'test'):
     save_photo(tmp_path / f'images/{split}/12.jpg')
     save_mat(tmp_path / f'groundTruth/{split}/12.mat', [draw_ids(0)])
   source = families.open_source('bsds500', tmp_path)
   assert list(source.splits) == ['train']
-  assert (
-    'test/12.jpg: another photo of train has its name' in source.problems[0]
-  )
-
-
-def test_of_two_photos_of_a_name_in_one_split_the_first_stays(tmp_path):
+  assert '12.jpg: another photo of train has its name' in source.problems[0]
   make = lambda place, name: Item(name, tmp_path / place, ())
   a, b, c, d = make('a', '1'), make('b', '1'), make('c', '1'), make('a', '2')
   source = Source({'train': [a, b], 'val': [c, d]}, None, [], [])
@@ -324,71 +297,56 @@ def test_large_photos_shrink_and_small_ones_do_not_grow(tmp_path):
   )
 
 
-def bad_truncated_photo(root):
+def truncate_photo(root):
   path = root / 'images/b.png'
   path.write_bytes(path.read_bytes()[:-40])
-  return 'images/b.png'
 
 
-def bad_size(root):
-  save_label(root / 'labels/b.png', draw_ids(1, height=W, width=H))
-  return 'labels/b.png'
-
-
-def bad_missing_label(root):
+def unlist(root):
+  (root / 'images/b.png').unlink()
   (root / 'labels/b.png').unlink()
-  return 'labels/b.png'
 
 
-def bad_duplicate(root):
-  save_photo(root / 'images/b.jpg')
-  return 'images/b.jpg'
-
-
-def bad_deep_colour_label(root):
-  save_deep_colours(root / 'labels/b.png')
-  return 'labels/b.png: 16 bits per channel'
-
-
-def bad_empty_file(root):
-  (root / 'labels/b.png').write_bytes(b'')
-  return 'labels/b.png: empty file'
-
-
-def bad_transparent_label(root):
-  save_label(root / 'labels/b.png', np.ones((H, W, 4), np.uint8))
-  return 'labels/b.png: pixels of mode RGBA'
-
-
-def bad_empty_label(root):
-  save_label(root / 'labels/b.png', np.zeros((H, W), np.uint16))
-  return 'labels/b.png'
-
-
-def bad_many_ids(root):
+def fill_with_ids(root):
   save_photo(root / 'images/b.png', 0, 256, 264)
   ids = np.arange(256 * 264).reshape(256, 264) % 65_536
   save_label(root / 'labels/b.png', ids.astype(np.uint16))
-  return '65535 ids'
 
 
-def bad_listed(root):
-  (root / 'images/b.png').unlink()
-  (root / 'labels/b.png').unlink()
-  return 'train.txt: lists b'
-
-
-def bad_two_splits(root):
-  (root / 'test.txt').write_text('b\n')
-  return 'b: in more than one of train.txt, test.txt'
+def label(ids):
+  return lambda root: save_label(root / 'labels/b.png', ids)
 
 
 @pytest.mark.parametrize(
-  'spoil', [f for name, f in list(globals().items()) if name[:4] == 'bad_']
+  ('spoil', 'named'),
+  [
+    (truncate_photo, 'images/b.png'),
+    (label(draw_ids(1, height=W, width=H)), 'labels/b.png'),
+    (lambda root: (root / 'labels/b.png').unlink(), 'labels/b.png'),
+    (lambda root: save_photo(root / 'images/b.jpg'), 'images/b.jpg'),
+    (
+      lambda root: save_deep_colours(root / 'labels/b.png'),
+      'labels/b.png: 16 bits per channel',
+    ),
+    (
+      lambda root: (root / 'labels/b.png').write_bytes(b''),
+      'b.png: empty file',
+    ),
+    (label(np.ones((H, W, 4), np.uint8)), 'labels/b.png: pixels of mode RGBA'),
+    (label(np.zeros((H, W), np.uint16)), 'labels/b.png'),
+    (fill_with_ids, '65535 ids'),
+    (unlist, 'train.txt: lists b'),
+    (
+      lambda root: (root / 'test.txt').write_text('b\n'),
+      'b: in more than one of train.txt, test.txt',
+    ),
+  ],
 )
-def test_bad_item_is_named_in_one_line_and_left_out(tmp_path, capfd, spoil):
+def test_bad_item_is_named_in_one_line_and_left_out(
+  tmp_path, capfd, spoil, named
+):
   source = make_folder(tmp_path / 'in')
-  named = spoil(source)
+  spoil(source)
   assert run(source, tmp_path / 'strict', strict=True) == 1
   with pytest.raises(FileNotFoundError, match='no prepared dataset'):
     splits.open_split(tmp_path / 'strict', 'train')
@@ -422,7 +380,13 @@ def test_damaged_mat_is_named_and_left_out(tmp_path, capfd):
   assert list(read_all(tmp_path / 'out', 'val')) == ['a']
 
 
-def test_nothing_left_is_an_error(tmp_path, capfd):
+@pytest.mark.parametrize('dataset', ['bsds500', 'folder'])
+def test_wrong_and_empty_sources_give_one_line(tmp_path, capfd, dataset):
+  for source in (tmp_path / 'absent', tmp_path):
+    assert run(source, tmp_path / 'out', dataset) == 1
+    errors = capfd.readouterr().err
+    assert errors.startswith(f'error: {source}: no ')
+    assert errors.count('\n') == 1
   source = make_folder(tmp_path / 'in', 'ab')
   for path in (source / 'labels').iterdir():
     path.write_bytes(b'')
@@ -430,15 +394,6 @@ def test_nothing_left_is_an_error(tmp_path, capfd):
   assert 'error: nothing is left' in capfd.readouterr().err
   with pytest.raises(FileNotFoundError):
     splits.open_split(tmp_path / 'out', 'train')
-
-
-@pytest.mark.parametrize('dataset', ['bsds500', 'folder'])
-def test_wrong_source_gives_one_line(tmp_path, capfd, dataset):
-  for source in (tmp_path / 'absent', tmp_path):
-    assert run(source, tmp_path / 'out', dataset) == 1
-    errors = capfd.readouterr().err
-    assert errors.startswith(f'error: {source}: no ')
-    assert errors.count('\n') == 1
 
 
 def test_second_run_keeps_the_dataset(tmp_path, capfd):
@@ -526,14 +481,6 @@ def test_old_dataset_stays_until_the_new_one_is_whole(tmp_path, dies_at):
   assert read_all(tmp_path / 'out')['a']['image'].shape == (10, 16, 3)
 
 
-def test_shard_cut_short_is_noticed(tmp_path):
-  run(make_folder(tmp_path / 'in'), tmp_path / 'out')
-  shard = next(Path(tmp_path / 'out').rglob('*train.array_record*'))
-  shard.write_bytes(shard.read_bytes()[:-1])
-  with pytest.raises(ValueError, match=r'is damaged \(train has'):
-    splits.open_split(tmp_path / 'out', 'train')
-
-
 @pytest.mark.parametrize('names', ['abcd', 'abcde', 'ab'])
 def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
   monkeypatch.setattr(write, 'SHARD', 2)
@@ -543,6 +490,10 @@ def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
   reader = splits.open_split(tmp_path / 'out', 'train')
   found = [reader[i]['name'] for i in range(len(reader))]
   assert found == sorted(set(names) - {'b'})
+  shard = next((tmp_path / 'out').rglob('*train.array_record*'))
+  shard.write_bytes(shard.read_bytes()[:-1])
+  with pytest.raises(ValueError, match=r'is damaged \(train has'):
+    splits.open_split(tmp_path / 'out', 'train')
 
 
 def test_what_strict_refuses_is_not_encoded_again(
@@ -587,17 +538,13 @@ def test_parts_are_held_apart_and_joined_after_all(tmp_path, first, second):
 
 def test_seeded_split_is_whole_disjoint_and_stable(tmp_path):
   names = [f'{i:02}' for i in range(40)]
-  for name in names:
-    for kind in ('images', 'labels'):
-      (tmp_path / kind).mkdir(exist_ok=True)
+  for kind in ('images', 'labels'):
+    (tmp_path / kind).mkdir()
+    for name in names:
       (tmp_path / kind / f'{name}.png').touch()
   first, again = (folder.open_source(tmp_path) for _ in range(2))
   assert first.splits == again.splits
-  assert {s: len(items) for s, items in first.splits.items()} == {
-    'train': 32,
-    'val': 4,
-    'test': 4,
-  }
+  assert [len(first.splits[s]) for s in ('train', 'val', 'test')] == [32, 4, 4]
   assert sorted(i.name for v in first.splits.values() for i in v) == names
   assert 'seed 0' in first.notes[0]
 
