@@ -1,44 +1,30 @@
 """What a model must beat: the baselines' scores are what they claim to be."""
 
+import itertools
 import json
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from bitseg_jax import IGNORE_ID, cli, metrics
 from bitseg_jax import baselines as door
 from bitseg_jax.data import procedural
-from bitseg_jax.data.prepared import splits, write
-from bitseg_jax.data.source import Item, Source
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import baselines, draw_samples, evaluate
 from bitseg_jax.runs import devices
 
 PERFECT = [1, 1, 1, 1, 0]
 
 
-class Annotated:
-  """Procedural scenes whose annotators a test decides."""
-
-  def __init__(self, annotate, size=32, num_scenes=2):
-    self._scenes = procedural.ProceduralScenes(num_scenes, size, seed=1)
-    self._annotate = annotate
-
-  def __len__(self):
-    return len(self._scenes)
-
-  def __getitem__(self, index):
-    record = self._scenes[index]
-    return record | {'id_maps': self._annotate(record['id_maps'][0])}
-
-
-def take_all(records):
-  return [records[i] for i in range(len(records))]
+def scenes(annotate, size=32):
+  """Two procedural scenes, whose annotators `annotate` makes of a map."""
+  drawn = procedural.ProceduralScenes(2, size, seed=1)
+  return [
+    drawn[i] | {'id_maps': annotate(drawn[i]['id_maps'][0])} for i in range(2)
+  ]
 
 
 def halve(id_map):
@@ -50,55 +36,49 @@ def means(result):
   return [result[metric] for metric in metrics.names('table')]
 
 
-def test_perfect_map_scores_perfectly():
-  rng = np.random.default_rng(0)
-  id_map = rng.integers(0, 5, (12, 20))
-  assert baselines._scores(9 - id_map, id_map) == PERFECT
-
-
 @pytest.mark.parametrize('shape', [(12, 20), (9, 9), (31, 7)])
 def test_grid_cuts_equal_cells(shape):
   cells = baselines.grid(np.zeros((*shape, 3), np.uint8), 3)
   assert cells.shape == shape
   ids, areas = np.unique(cells, return_counts=True)
   assert ids.tolist() == list(range(9))
-  rows, columns = shape
-  least = (rows // 3) * (columns // 3)
-  assert least <= areas.min()
-  assert areas.max() <= -(-rows // 3) * -(-columns // 3)
-  assert (np.diff(cells, axis=0) >= 0).all()
-  assert (np.diff(cells, axis=1) >= 0).all()
+  least, most = (
+    np.prod(np.floor_divide(shape, 3)),
+    np.prod(-(-np.array(shape) // 3)),
+  )
+  assert least <= areas.min() and areas.max() <= most
+  assert all((np.diff(cells, axis=axis) >= 0).all() for axis in (0, 1))
 
 
 def test_every_method_scores_between_chance_and_the_annotators():
-  results = baselines.score_source(Annotated(lambda ids: [ids, ids]), 32)
-  assert list(results)[-1] == 'annotators'
+  results = baselines.score_source(scenes(lambda ids: [ids, 9 - ids]), 32)
+  methods = ['one region', 'grid', 'SLIC', 'Felzenszwalb']
+  assert list(results) == [*methods, 'annotators']
   assert means(results['annotators']) == PERFECT
   assert results['one region']['ari'] == 0
   for name in 'SLIC', 'Felzenszwalb':
     assert 0.1 < results[name]['ari'] < 1
   # looking at the photo helps
   assert results['Felzenszwalb']['ari'] > results['grid']['ari']
+  head, *lines = baselines.format_table(results).splitlines()
+  end = head.index('ARI') + len('ARI')
+  for line, result in zip(lines, results.values(), strict=True):
+    assert line[end - 5 : end] == f'{result["ari"]:.3f}'
+  assert 'n_segments=6' in lines[2]
+  # One annotator alone is not compared.
+  assert list(baselines.score_source(scenes(lambda i: [i]), 32)) == methods
 
 
 def test_annotators_are_compared_both_ways_and_only_with_others():
-  results = baselines.score_source(Annotated(lambda i: [i, halve(i)]), 32)
-  expected = []
-  for record in take_all(Annotated(lambda ids: [ids])):
-    [ids] = record['id_maps']
-    both = [
-      baselines._scores(ids, halve(ids)),
-      baselines._scores(halve(ids), ids),
-    ]
-    expected.append(np.mean(both, axis=0))
+  results = baselines.score_source(scenes(lambda i: [i, halve(i)]), 32)
+  both = [
+    baselines._scores(*pair)
+    for record in scenes(lambda i: [i, halve(i)])
+    for pair in itertools.permutations(record['id_maps'])
+  ]
   np.testing.assert_allclose(
-    means(results['annotators']), np.mean(expected, axis=0)
+    means(results['annotators']), np.mean(both, axis=0)
   )
-
-
-def test_one_annotator_alone_is_not_compared():
-  results = baselines.score_source(Annotated(lambda ids: [ids]), 32)
-  assert list(results) == ['one region', 'grid', 'SLIC', 'Felzenszwalb']
 
 
 def test_padding_and_unlabelled_pixels_do_not_count():
@@ -109,7 +89,7 @@ def test_padding_and_unlabelled_pixels_do_not_count():
     labelled[:4] = 7
     return [labelled]
 
-  records = take_all(Annotated(annotate))
+  records = scenes(annotate)
   for record in records:
     record['image'] = np.full((12, 32, 3), 90, np.uint8)
   results = baselines.score_source(records, 64)
@@ -122,7 +102,7 @@ def test_padding_and_unlabelled_pixels_do_not_count():
 
 
 def test_annotators_who_labelled_nothing_are_left_out():
-  records = take_all(Annotated(lambda ids: [ids, ids]))
+  records = scenes(lambda ids: [ids, ids])
   alone = baselines.score_source(records, 32)
   empty = np.full_like(records[0]['id_maps'][1], IGNORE_ID)
   records[0]['id_maps'][1] = empty
@@ -136,9 +116,9 @@ def test_annotators_who_labelled_nothing_are_left_out():
 
 def test_ari_and_iou_are_those_of_evaluate():
   """The same prediction, scored as a model's is, scores the same."""
-  scenes = take_all(Annotated(lambda ids: [ids, halve(ids)], size=40))
+  drawn = scenes(lambda ids: [ids, halve(ids)], size=40)
   records = []
-  for scene, crop in zip(scenes, [np.s_[:30], np.s_[:, :30]], strict=True):
+  for scene, crop in zip(drawn, [np.s_[:30], np.s_[:, :30]], strict=True):
     id_maps = [id_map[crop] for id_map in scene['id_maps']]
     records.append(scene | {'image': scene['image'][crop], 'id_maps': id_maps})
 
@@ -168,61 +148,20 @@ def test_ari_and_iou_are_those_of_evaluate():
   assert result['iou'] == pytest.approx(summary['iou'])
 
 
-def test_table_lines_up():
-  results = baselines.score_source(Annotated(lambda ids: [ids, ids]), 32)
-  head, *lines = baselines.format_table(results).splitlines()
-  assert len(lines) == len(results)
-  end = head.index('ARI') + len('ARI')
-  for line, result in zip(lines, results.values(), strict=True):
-    assert line[end - 5 : end] == f'{result["ari"]:.3f}'
-  assert 'n_segments=6' in lines[2]
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-  """Two scenes as the split 'val' of a prepared dataset, and the scenes."""
-  root = tmp_path_factory.mktemp('baselines')
-  records = {r['name']: r for r in take_all(Annotated(lambda i: [i, halve(i)]))}
-  items = []
-  for name, record in records.items():
-    items.append(Item(name, root / f'{name}.png', (name,)))
-    Image.fromarray(record['image']).save(items[-1].photo)
-
-  def load_id_maps(item):
-    return records[item.name]['id_maps']
-
-  source = Source({'val': items}, load_id_maps, [], [])
-  write.write_dataset(source, root)
-  return root
-
-
 def call_main(monkeypatch, **values):
   given = {'split': 'val', 'image_size': 32, 'output': ''} | values
   monkeypatch.setattr(door.flags, 'FLAGS', SimpleNamespace(**given))
   return cli.call(door.main)
 
 
-def test_door_writes_what_it_prints(prepared, tmp_path):
-  path = tmp_path / 'baselines.json'
-  command = [sys.executable, '-m', 'bitseg_jax.baselines']
-  done = subprocess.run(
-    [
-      *command,
-      f'--data={prepared}',
-      '--split=val',
-      '--image_size=32',
-      f'--output={path}',
-    ],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+def test_door_writes_what_it_prints(monkeypatch, tmp_path, capsys):
+  source, path = scenes(lambda ids: [ids, halve(ids)]), tmp_path / 'a.json'
+  monkeypatch.setattr(splits, 'open_split', lambda *_: source)
+  assert call_main(monkeypatch, data='scenes', output=str(path)) == 0
   written = json.loads(path.read_text())
   results = written.pop('methods')
-  asked = {'data': str(prepared), 'split': 'val', 'image_size': 32}
-  assert written == asked
-  assert baselines.format_table(results) in done.stdout
-  source = splits.open_split(prepared, 'val')
+  assert written == {'data': 'scenes', 'split': 'val', 'image_size': 32}
+  assert baselines.format_table(results) in capsys.readouterr().out
   assert results == baselines.score_source(source, 32)
 
 
@@ -230,14 +169,13 @@ def test_door_writes_what_it_prints(prepared, tmp_path):
   'values, line',
   [
     ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
-    ({'split': 'test'}, "no split 'test'; it has val"),
     ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its folder'),
   ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(
-  monkeypatch, prepared, values, line, capsys
+  monkeypatch, values, line, capsys
 ):
-  assert call_main(monkeypatch, **{'data': prepared} | values) == 1
+  assert call_main(monkeypatch, **{'data': 'x'} | values) == 1
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match(f'error: .*{line}', said)
 

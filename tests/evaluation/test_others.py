@@ -108,50 +108,36 @@ def test_counts_are_pooled_over_images():
   # as the Berkeley benchmark has it: every annotator weighs the same
   pooled = (3 * covered[0] + covered[1]) / 4
   assert found['covering_pooled'] == pytest.approx(pooled)
-  panoptic = np.sum(
-    [
-      np.mean(
-        [
-          metrics.panoptic.match(*metrics.panoptic.contingency(a, samples[0]))
-          for a in maps
-        ],
-        axis=0,
-      )
-      for samples, maps in images
-    ],
-    axis=0,
-  )
-  expected = metrics.panoptic.quality(metrics.panoptic.Matches(*panoptic))
+  match, table = metrics.panoptic.match, metrics.panoptic.contingency
+  panoptic = [
+    np.mean([match(*table(a, samples[0])) for a in maps], axis=0)
+    for samples, maps in images
+  ]
+  panoptic = metrics.panoptic.Matches(*np.sum(panoptic, axis=0))
+  expected = metrics.panoptic.quality(panoptic)
   assert {k: found[k] for k in expected} == pytest.approx(expected)
   lines = np.sum([metrics.boundary.match(s[0], m) for s, m in images], axis=0)
   f = metrics.boundary.f_score(metrics.boundary.Matches(*lines))
   assert found['boundary_f'] == pytest.approx(f['f'])
 
 
-class Annotated:
+def scenes(count=3):
   """Procedural scenes, each with its map and a coarser one."""
-
-  def __init__(self, count=3, size=32):
-    self._scenes = procedural.ProceduralScenes(count, size, seed=1)
-
-  def __len__(self):
-    return len(self._scenes)
-
-  def __getitem__(self, index):
-    record = self._scenes[index]
-    (ids,) = record['id_maps']
-    return record | {'id_maps': [ids, ids // 2]}
+  drawn = procedural.ProceduralScenes(count, 32, seed=1)
+  records = [drawn[i] for i in range(count)]
+  return [
+    r | {'id_maps': [r['id_maps'][0], r['id_maps'][0] // 2]} for r in records
+  ]
 
 
 @pytest.fixture(scope='module')
 def places(tmp_path_factory):
   """What two methods left of the scenes: one map, or the annotators' two."""
   root = tmp_path_factory.mktemp('predictions')
-  (root / 'flat').mkdir()
-  (root / 'exact').mkdir()
-  source = Annotated()
-  for i in range(len(source)):
-    name, ids = source[i]['name'], source[i]['id_maps']
+  for name in 'flat', 'exact':
+    (root / name).mkdir()
+  for record in scenes():
+    name, ids = record['name'], record['id_maps']
     np.save(root / 'flat' / f'{name}.npy', np.zeros((16, 16), int))
     np.save(root / 'exact' / f'{name}.npy', np.stack(ids))
   return [str(root / 'flat'), str(root / 'exact')]
@@ -163,7 +149,7 @@ def score_methods(source, places, **how):
 
 
 def test_methods_stand_beside_each_other(places):
-  results = score_methods(Annotated(), places)
+  results = score_methods(scenes(), places)
   flat, exact = (results[place] for place in places)
   assert (flat['num_images'], flat['num_samples'], flat['missing']) == (3, 1, 0)
   assert flat['ari'] == flat['boundary_f'] == 0
@@ -185,25 +171,24 @@ def test_methods_stand_beside_each_other(places):
 
 
 def test_size_to_compare_at(places):
-  half = score_methods(Annotated(), places[1:], image_size=16)
-  again = score_methods(Annotated(), places[1:], image_size=16)
-  whole = score_methods(Annotated(), places[1:])
+  half, again, whole = (
+    score_methods(scenes(), places[1:], image_size=size)[places[1]]
+    for size in (16, 16, 0)
+  )
   assert half == again
-  (half,), (whole,) = half.values(), whole.values()
   assert half['matched_set_iou'] == whole['matched_set_iou'] == 1
   assert half['ari'] != whole['ari']
 
 
 def test_missing_predictions_are_an_error_or_one_region(places):
-  source = Annotated(5)
+  source = scenes(5)
   with pytest.raises(FileNotFoundError, match='for 2 of 5 images, such as'):
     score_methods(source, places)
   results = score_methods(source, places, allow_missing=True)
   flat, exact = (results[place] for place in places)
   assert flat['missing'] == exact['missing'] == 2
   assert exact['num_images'] == 5
-  names = [source[i]['name'] for i in (3, 4)]
-  for name in names:
+  for name in (record['name'] for record in source[3:]):
     assert flat['per_image'][name]['ari'] == 0
     assert exact['per_image'][name]['matched_set_iou'] < 1
   with pytest.raises(FileNotFoundError, match='5 of 5'):
@@ -211,33 +196,25 @@ def test_missing_predictions_are_an_error_or_one_region(places):
 
 
 def test_samples_must_be_as_many_for_all_images(places, tmp_path):
-  source = Annotated()
-  for i in range(3):
-    ids = source[i]['id_maps'][0]
-    np.save(tmp_path / f'{source[i]["name"]}.npy', np.stack([ids] * (2 + i)))
+  source = scenes()
+  for i, record in enumerate(source):
+    ids = record['id_maps'][:1] * (2 + i)
+    np.save(tmp_path / f'{record["name"]}.npy', ids)
   with pytest.raises(ValueError, match=r'3 samples of .*, but 2 of images'):
     score_methods(source, [str(tmp_path)])
 
 
 def call_main(monkeypatch, **values):
-  given = {
-    'data': 'scenes',
-    'split': 'val',
-    'format': 'any',
-    'unclaimed': 'segment',
-    'order': 'score',
-    'image_size': 0,
-    'allow_missing': False,
-    'output': '',
-    'ignore': [],
-  }
+  given = {'data': 'scenes', 'split': 'val', 'output': '', 'ignore': []}
+  given |= {'format': 'any', 'unclaimed': 'segment', 'order': 'score'}
+  given |= {'image_size': 0, 'allow_missing': False}
   flags = SimpleNamespace(**given | values)
   monkeypatch.setattr(score.flags, 'FLAGS', flags)
   return cli.call(score.main)
 
 
 def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
-  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
+  monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
   path = tmp_path / 'results.json'
   call_main(monkeypatch, predictions=places, output=str(path))
   written = json.loads(path.read_text())
@@ -246,9 +223,9 @@ def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
 
 
 def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):
-  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
-  for i in range(3):
-    np.save(tmp_path / f'{Annotated()[i]["name"]}.npy', np.full((16, 16), -1))
+  monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
+  for record in scenes():
+    np.save(tmp_path / f'{record["name"]}.npy', np.full((16, 16), -1))
   output = tmp_path / 's[1].json'
   given = {'predictions': [str(tmp_path)], 'unclaimed': 'ignore'}
   assert call_main(monkeypatch, **given, output=str(output)) == 1
@@ -260,9 +237,8 @@ def test_ids_that_mean_void_can_be_named_and_are_asked_about(
   monkeypatch, tmp_path, capsys
 ):
   """255 is void in the files of many other programs."""
-  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
-  for i in range(3):
-    record = Annotated()[i]
+  monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
+  for record in scenes():
     ids = record['id_maps'][0].astype(np.uint8) + 1
     ids[:4] = 255
     Image.fromarray(ids).save(tmp_path / f'{record["name"]}.png')
@@ -270,10 +246,8 @@ def test_ids_that_mean_void_can_be_named_and_are_asked_about(
   given = {'predictions': [str(tmp_path)], 'output': str(output)}
   share = lambda: next(iter(json.loads(output.read_text())['methods'].values()))
   assert call_main(monkeypatch, **given) == 0
-  said = [
-    x for x in capsys.readouterr().err.splitlines() if '--ignore=255' in x
-  ]
-  assert len(said) == 1  # though three files have it
+  # Once, though three files have it.
+  assert capsys.readouterr().err.count('--ignore=255') == 1
   assert share()['unclaimed'] == 0
   assert call_main(monkeypatch, **given, ignore=[255]) == 0
   assert '--ignore' not in capsys.readouterr().err
@@ -285,6 +259,8 @@ def test_ids_that_mean_void_can_be_named_and_are_asked_about(
   [
     ({'data': '/nowhere'}, 'no prepared dataset in /nowhere'),
     ({'output': '/nowhere/b.json'}, '/nowhere/b.json: its folder'),
+    ({'output': 'tests'}, '--output=tests'),
+    ({'output': 'pyproject.toml'}, '--output=pyproject.toml'),
   ],
 )
 def test_what_is_asked_wrongly_is_said_in_one_line(
@@ -295,15 +271,12 @@ def test_what_is_asked_wrongly_is_said_in_one_line(
   assert re.match(f'error: .*{line}', said)
 
 
-def test_only_scores_are_overwritten(monkeypatch, places, tmp_path, capsys):
-  monkeypatch.setattr(splits, 'open_split', lambda *_: Annotated())
-  mine = tmp_path / 'mine.json'
+def test_only_scores_are_overwritten(monkeypatch, places, tmp_path):
+  monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
+  mine, again = tmp_path / 'mine.json', tmp_path / 'scores.json'
   mine.write_text('[{"segmentation": []}]')
-  for output in (mine, tmp_path):
-    assert call_main(monkeypatch, predictions=places, output=str(output)) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('error: --output=')
+  asked = {'predictions': places}
+  assert call_main(monkeypatch, **asked, output=str(mine)) == 1
   assert mine.read_text() == '[{"segmentation": []}]'
-  again = str(tmp_path / 'scores.json')
   for _ in range(2):
-    assert call_main(monkeypatch, predictions=places, output=again) == 0
+    assert call_main(monkeypatch, **asked, output=str(again)) == 0
