@@ -37,12 +37,15 @@ def blocks(seed, share):
   return true, pred
 
 
+def match(true, pred):
+  return metrics.panoptic.match(*metrics.panoptic.contingency(true, pred))
+
+
 @pytest.mark.parametrize('seed', range(8))
 @pytest.mark.parametrize('share', [0, 0.1, 0.3, 0.9])
 def test_counts_are_those_of_the_published_rules(seed, share):
   true, pred = blocks(seed, share)
-  matches = metrics.panoptic.match(*metrics.panoptic.contingency(true, pred))
-  assert matches == pytest.approx(count_matches(true, pred))
+  assert match(true, pred) == pytest.approx(count_matches(true, pred))
 
 
 def test_table_is_that_of_the_region_scores():
@@ -58,10 +61,9 @@ def test_table_is_that_of_the_region_scores():
 def test_by_hand():
   true = np.array([[1, 1, 1, 1, 2, 2, 3, 3]])
   pred = np.array([[5, 5, 5, 6, 6, 6, 7, 7]])
-  matches = metrics.panoptic.match(*metrics.panoptic.contingency(true, pred))
-  assert matches == pytest.approx((3 / 4 + 2 / 3 + 1, 3, 0, 0))
+  assert match(true, pred) == pytest.approx((3 / 4 + 2 / 3 + 1, 3, 0, 0))
   pred = np.array([[5, 5, 6, 6, 6, 6, 7, 7]])  # IoU of 1/2 is no match
-  matches = metrics.panoptic.match(*metrics.panoptic.contingency(true, pred))
+  matches = match(true, pred)
   assert matches == pytest.approx((1, 1, 2, 2))
   assert metrics.panoptic.quality(matches) == pytest.approx(
     {'pq': 1 / 3, 'sq': 1, 'rq': 1 / 3}
@@ -70,11 +72,7 @@ def test_by_hand():
 
 def test_ends_of_the_scale():
   true, _ = blocks(0, 0)
-  perfect = metrics.panoptic.match(*metrics.panoptic.contingency(true, true))
-  assert set(metrics.panoptic.quality(perfect).values()) == {1.0}
-  one = np.zeros_like(true)
-  worst = metrics.panoptic.match(*metrics.panoptic.contingency(true, one))
-  assert set(metrics.panoptic.quality(worst).values()) == {0.0}
-  nothing = metrics.panoptic.contingency(np.full_like(true, -1), true)
-  quality = metrics.panoptic.quality(metrics.panoptic.match(*nothing))
-  assert all(map(math.isnan, quality.values()))
+  quality = lambda *maps: metrics.panoptic.quality(match(*maps)).values()
+  assert set(quality(true, true)) == {1.0}
+  assert set(quality(true, np.zeros_like(true))) == {0.0}
+  assert all(map(math.isnan, quality(np.full_like(true, -1), true)))

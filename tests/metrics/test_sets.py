@@ -38,17 +38,12 @@ def test_oracle_takes_one_sample_for_all_annotators():
 
 
 def test_energy_distance_is_that_of_the_maps():
-  rng = np.random.default_rng(0)
-  maps = rng.integers(4, size=(7, 9, 11))
+  maps = np.random.default_rng(0).integers(4, size=(7, 9, 11))
   distance = lambda a, b: 1 - metrics.adjusted_rand_index(a, b)
-  matrix = lambda first, second: np.array(
-    [[distance(a, b) for b in second] for a in first]
-  )
-  samples, annotations = maps[:4], maps[4:]
+  all_pairs = np.array([[distance(a, b) for b in maps] for a in maps])
+  of_samples, rest = np.split(all_pairs, [4])
   value = metrics.sets.energy_distance(
-    matrix(annotations, samples),
-    matrix(annotations, annotations),
-    matrix(samples, samples),
+    rest[:, :4], rest[:, 4:], of_samples[:, :4]
   )
-  expected = metrics.generalized_energy_distance(samples, annotations, distance)
+  expected = metrics.generalized_energy_distance(maps[:4], maps[4:], distance)
   assert value == pytest.approx(expected)
