@@ -1,8 +1,6 @@
 """The benchmark's own data is what it says, and every number is printed."""
 
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -52,16 +50,6 @@ def test_collectives_are_counted_with_their_bytes():
   }
 
 
-def test_wrong_data_ends_in_one_line(tmp_path):
-  done = subprocess.run(
-    [sys.executable, '-m', 'bitseg_jax.benchmark', f'--output={tmp_path}/no/a'],
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 1 and 'Traceback' not in done.stderr
-  assert 'does not exist' in done.stderr
-
-
 def call(monkeypatch, config, what, **values):
   given = {'data': '', 'output': '', 'compare': '', 'profile': ''}
   given |= {'topology': '', 'config': config, 'what': what}
@@ -74,17 +62,14 @@ def test_it_prints_writes_and_compares_what_it_measures(
   tmp_path, tiny_config, monkeypatch, capsys
 ):
   path = tmp_path / 'a.json'
+  monkeypatch.setattr(host, 'milliseconds', lambda call: call() and 1.0)
   for value, more in ((2.0, {'output': path}), (3.0, {'compare': path})):
     rows = [('all', value, 'ms')]
     monkeypatch.setattr(host, 'measure_input', lambda *_, rows=rows: rows)
-    call(monkeypatch, tiny_config, ['input'], **more)
-  assert 'x 1.50' in capsys.readouterr().out
+    call(monkeypatch, tiny_config, ['input', 'metrics'], **more)
+  printed = capsys.readouterr().out
+  assert 'x 1.50' in printed and 'ARI + IoU' in printed
   assert ['all', 2.0, 'ms'] in json.loads(path.read_text())['rows']
-
-
-def test_unknown_measure_is_refused(monkeypatch, tiny_config):
-  with pytest.raises(ValueError, match='choose among input, metrics'):
-    call(monkeypatch, tiny_config, ['speed'])
 
 
 @pytest.mark.parametrize('what', ['train', 'sample'])
@@ -103,11 +88,6 @@ def test_every_measure_gives_rows(tiny_config, what, monkeypatch):
   assert f'{what}: memory, says the compiler' in names
 
 
-def test_metrics_are_timed(monkeypatch):
-  monkeypatch.setattr(host, 'milliseconds', lambda call: call() and 1.0)
-  assert host.measure_metrics(16)[0][1:] == (1.0, 'ms')
-
-
 def test_a_trace_is_left_in_the_folder(tmp_path):
   matrix = jnp.ones((300, 300))
   device._trace(lambda: matrix @ matrix, str(tmp_path))
@@ -123,20 +103,28 @@ def test_for_a_slice_only_programs_are_measured(
   printed = capsys.readouterr().out
   assert 'train on v5e:2x2' in printed and 'sample on v5e:2x2' in printed
   assert 'matmul' not in printed
-  with pytest.raises(ValueError, match='compiles train and sample'):
-    call(monkeypatch, tiny_config, ['input'], topology='v5e:2x2')
-  with pytest.raises(ValueError, match='--profile traces what is run'):
-    call(monkeypatch, tiny_config, ['train'], topology='v5e:2x2', profile='x')
 
 
-def test_unknown_slices_are_refused():
-  with pytest.raises(ValueError, match='give a chip of v4, v5e'):
-    topology.open_slice('v9:2x2')
-  with pytest.raises(ValueError, match='give a chip'):
-    topology.open_slice('v5e')
+@pytest.mark.parametrize(
+  'what, values, message',
+  [
+    ('speed', {}, 'choose among input, metrics'),
+    ('input', {'output': '/nowhere/a'}, 'its folder does not exist'),
+    ('input', {'topology': 'v5e:2x2'}, 'compiles train and sample'),
+    ('train', {'topology': 'v5e:2x2', 'profile': 'x'}, 'traces what is run'),
+  ],
+)
+def test_what_is_asked_wrongly_is_refused(
+  tiny_config, monkeypatch, what, values, message
+):
+  with pytest.raises((ValueError, OSError), match=message):
+    call(monkeypatch, tiny_config, [what], **values)
 
 
-def test_a_missing_libtpu_is_told(monkeypatch):
+def test_unknown_slices_and_a_missing_libtpu_are_told(monkeypatch):
   monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
+  for name in 'v9:2x2', 'v5e':
+    with pytest.raises(ValueError, match='give a chip of v4, v5e'):
+      topology.open_slice(name)
   with pytest.raises(ValueError, match=r'pip install .jax\[tpu\]'):
     topology.open_slice('v5e:2x2')

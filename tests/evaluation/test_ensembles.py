@@ -69,31 +69,22 @@ def test_what_nobody_labelled_counts_nowhere(example):
   truth, samples, _ = example
   blank = np.full_like(truth, -1)
   assert np.isnan(ensembles.score(samples[:2], [blank])).all()
-  alone = ensembles.score(samples[:2], [truth])
-  np.testing.assert_allclose(
-    ensembles.score(samples[:2], [truth, blank]), alone
+  alone, both = (
+    ensembles.score(samples[:2], maps) for maps in ([truth], [truth, blank])
   )
-  half = truth.copy()
-  half[:, 8:] = -1
-  other = samples[:2].copy()
-  other[:, :, 8:] = 0  # region scores must not see it
-  keys = ensembles.columns(2)
-  regions = [i for i, c in enumerate(keys) if c.answer == 'one']
-  np.testing.assert_allclose(
-    ensembles.score(samples[:2], [half])[regions],
-    ensembles.score(other, [half])[regions],
-  )
+  np.testing.assert_allclose(both, alone)
+  half, other = truth.copy(), samples[:2].copy()
+  half[:, 8:], other[:, :, 8:] = -1, 0  # region scores must not see it
+  regions = [c.answer == 'one' for c in ensembles.columns(2)]
+  seen = [ensembles.score(s, [half])[regions] for s in (samples[:2], other)]
+  np.testing.assert_allclose(*seen)
 
 
 def test_summary_is_the_mean_over_images_with_a_score(example):
   truth, samples, _ = example
-  rows = np.stack(
-    [
-      ensembles.score(samples[:2], [truth]),
-      ensembles.score(samples[2:4], [truth]),
-      np.full(len(ensembles.columns(2)), np.nan),
-    ]
-  )
+  pairs = samples[:2], samples[2:4]
+  rows = [ensembles.score(pair, [truth]) for pair in pairs]
+  rows = np.stack([*rows, np.full(len(rows[0]), np.nan)])
   summary = ensembles.summarize(rows, 2)
   at = ensembles.columns(2).index(Column(2, 'medoid', 'iou'))
   assert summary['2']['medoid']['iou'] == pytest.approx(rows[:2, at].mean())
