@@ -33,17 +33,18 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
 
   def summarize(place):
     example = readers[place[0]][place[1]]
-    entities = [int(id_map.max()) + 1 for id_map in example['id_maps']]
-    unlabelled = [float(np.mean(m < 0)) for m in example['id_maps']]
-    return example['image'].shape[:2], entities, unlabelled
+    maps = [
+      (int(m.max()) + 1, float(np.mean(m < 0))) for m in example['id_maps']
+    ]
+    return example['image'].shape[:2], maps
 
   summaries = grain.MapDataset.source(places).map(summarize).to_iter_dataset()
-  sizes, entities, unlabelled = zip(*summaries, strict=True)
+  sizes, summaries = zip(*summaries, strict=True)
   # Of each map: entities, share of unlabelled pixels, example, annotator.
   maps = [
-    (count, share, i, k)
-    for i, both in enumerate(zip(entities, unlabelled, strict=True))
-    for k, (count, share) in enumerate(zip(*both, strict=True))
+    (*numbers, i, k)
+    for i, own in enumerate(summaries)
+    for k, numbers in enumerate(own)
   ]
   counts, shares = np.array(maps)[:, :2].T
   over = int(np.sum(counts > num_codes))
@@ -61,7 +62,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
     name = f'{low}-{high}' if low < high else f'{high}'
     bar = '#' * round(30 * numbers[group] / numbers.max())
     lines.append(f'{name:>12} {numbers[group]:>7} {bar}')
-  annotators = [len(one) for one in entities]
+  annotators = [len(own) for own in summaries]
   spread = lambda n: f'{n.min()} to {n.max()} (median {np.median(n):g})'
   heights, widths = np.array(sizes).T
   page = Path(data_dir) / 'describe.png'
@@ -86,13 +87,12 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
     size = transforms.fit_longest_side(*sizes[i], _CELL)
     image = transforms.resize_image(example['image'], size)
     id_map = transforms.resize_ids(example['id_maps'][annotator], size)
-    count, share = entities[i][annotator], unlabelled[i][annotator]
+    count, share = summaries[i][annotator]
     caption = f'{why}{count} ' + ('entity' if count == 1 else 'entities')
     caption += f', {share:.0%} unlabelled' if share else ''
+    overlay = pictures.overlay(image, id_map, 0.6)
     if count > _DENSE:  # contours would leave nothing else to see
       overlay = pictures.colorize(id_map)
-    else:
-      overlay = pictures.overlay(image, id_map, 0.6)
     cells += [(image, f'{split}: {example["name"]}'), (overlay, caption)]
   step = 2 * _EXAMPLES_A_ROW
   rows = [cells[i : i + step] for i in range(0, len(cells), step)]

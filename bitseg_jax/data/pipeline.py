@@ -28,27 +28,16 @@ from bitseg_jax.data import transforms
 
 @dataclasses.dataclass(frozen=True)
 class TrainingExample(grain.transforms.RandomMap):
-  """Turns a record into a training example, with all randomness from grain.
+  """Turns a record into a training example, with all randomness from grain."""
 
-  Attributes:
-    image_size: side S of the padded square in pixels.
-    num_codes: number of codes.
-    palette: square int grid of codes, or None for random codes at each visit.
-    overflow: 'neighbour' or 'largest', see palette.assign_codes.
-    augment: one of transforms.AUGMENTATIONS.
-    crop_scale: see transforms.random_box; (1, 1) turns it off.
-    crop_aspect: see transforms.random_box; 1 turns it off.
-    code_size: side G of the codes, which divides S; 0: S.
-  """
-
-  image_size: int
+  image_size: int  # side S of the padded square in pixels
   num_codes: int
-  palette: np.ndarray | None
-  overflow: str = 'neighbour'
-  augment: str = 'full'
-  crop_scale: tuple[float, float] = (1.0, 1.0)
+  palette: np.ndarray | None  # square int grid; None: random at each visit
+  overflow: str = 'neighbour'  # see palette.assign_codes
+  augment: str = 'full'  # one of transforms.AUGMENTATIONS
+  crop_scale: tuple[float, float] = (1.0, 1.0)  # see transforms.random_box
   crop_aspect: float = 1.0
-  code_size: int = 0
+  code_size: int = 0  # side G of the codes, which divides S; 0: S
 
   def random_map(
     self, record: dict[str, Any], rng: np.random.Generator
@@ -57,11 +46,8 @@ class TrainingExample(grain.transforms.RandomMap):
     id_maps = record['id_maps']
     id_map = id_maps[rng.integers(len(id_maps))]
     box = transforms.random_box(rng, self.crop_scale, self.crop_aspect)
-    size = transforms.fit_longest_side(
-      (box[2] - box[0]) * id_map.shape[0],
-      (box[3] - box[1]) * id_map.shape[1],
-      self.image_size,
-    )
+    height, width = np.subtract(box[2:], box[:2]) * id_map.shape
+    size = transforms.fit_longest_side(height, width, self.image_size)
     image = transforms.resize_image(record['image'], size, box)
     id_map = transforms.resize_ids(id_map, size, box)
     image, id_map = transforms.augment(image, id_map, rng, self.augment)
@@ -124,8 +110,8 @@ def training_batches(
   ]
   records = shuffled[0]
   if len(shuffled) > 1:
-    weights = weights or [1] * len(shuffled)
-    records = grain.MapDataset.mix(shuffled, weights).seed(seed)
+    mixed = grain.MapDataset.mix(shuffled, weights or [1] * len(shuffled))
+    records = mixed.seed(seed)
   rows = list(range(batch_size) if rows is None else rows)
   mine = grain.MapDataset.source(
     _RowsOfBatches(records.random_map(example), rows, batch_size, start)
@@ -199,18 +185,16 @@ def evaluation_example(
     the square of G; id maps are -1 where unlabelled or padding.
   """
   size = transforms.fit_longest_side(*record['id_maps'][0].shape, image_size)
-  image = transforms.resize_image(record['image'], size)
-  padded = [
-    transforms.pad_to_square(
-      image, transforms.resize_ids(id_map, size), image_size
-    )
-    for id_map in record['id_maps']
-  ]
+  photo = transforms.resize_image(record['image'], size)
+  id_maps = []
+  for id_map in record['id_maps']:
+    id_map = transforms.resize_ids(id_map, size)
+    image, id_map = transforms.pad_to_square(photo, id_map, image_size)
+    id_maps.append(_every_nth(id_map, code_size))
+  of_codes = [-(-n * (code_size or image_size) // image_size) for n in size]
   return {
     'name': record['name'],
-    'image': padded[0][0],
-    'size': np.array(
-      [-(-n * (code_size or image_size) // image_size) for n in size], np.int32
-    ),
-    'id_maps': [_every_nth(id_map, code_size) for _, id_map in padded],
+    'image': image,
+    'size': np.array(of_codes, np.int32),
+    'id_maps': id_maps,
   }

@@ -5,6 +5,7 @@ preparation continues at the shard it was in. DIR/entity_segmentation/VERSION/
 appears once everything is there.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -90,14 +91,10 @@ def prepare(
     return
   opened = open_source(dataset, source, **options)
   key = _fingerprint(source, output, *settings)
+  other = 'is of another source or other settings; it may be deleted'
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
-    if left.name == f'{splits.UNFINISHED}{key}':
-      print(f'continuing the interrupted run in {left}')
-    else:
-      print(
-        f'{left} is of an interrupted run with other settings or other files; '
-        'it may be deleted'
-      )
+    mine = left.name == f'{splits.UNFINISHED}{key}'
+    print(f'{left}: {"continuing this interrupted run" if mine else other}')
   about = {'dataset': dataset, 'options': options}
   write_dataset(opened, output, longest_side, strict, key, about)
   print(splits.format_table(splits.read_metadata(output)))
@@ -150,14 +147,12 @@ def write_dataset(
     for i, path in enumerate(paths):
       name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(paths):05}'
       path.rename(written / name)
-    infos.append(
-      {
-        'name': split,
-        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-        'numBytes': str(sum(shard['bytes'] for shard in own)),
-        'shardLengths': [str(len(shard['entities'])) for shard in own],
-      }
-    )
+    of_split = {
+      'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+      'numBytes': str(sum(shard['bytes'] for shard in own)),
+      'shardLengths': [str(len(shard['entities'])) for shard in own],
+    }
+    infos.append({'name': split, **of_split})
     entities = list(chain(*(shard['entities'] for shard in own)))
     counts[split] = {
       'images': len(entities),
@@ -187,9 +182,6 @@ def encode(
   source: Source, item: Item, longest_side: int
 ) -> tuple[dict[str, Any], list[int]] | str:
   """Reads one item and encodes it as a record.
-
-  Photos over the longest side shrink to it by area averaging, ids by the
-  nearest pixel; 0 keeps the size.
 
   Returns:
     The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
@@ -308,28 +300,22 @@ def _encode_shards(source, folder, longest_side):
 def _write_shard(path, results, progress):
   entities, problems = [], []
   try:
-    writer = ArrayRecordWriter(str(path), 'group_size:1')
-    try:
+    with contextlib.closing(ArrayRecordWriter(str(path), 'group_size:1')) as f:
       for result in results:
         progress.update()
         if isinstance(result, str):
           problems.append(result)
         else:
-          writer.write(_FEATURES.serialize_example(result[0]))
+          f.write(_FEATURES.serialize_example(result[0]))
           entities.append(result[1])
-    finally:
-      writer.close()
   except RuntimeError as error:
     # ArrayRecord raises this on a full disk. Any other error is a bug.
     if '() failed: ' not in str(error):
       raise
     raise SourceError(str(error).split(';')[0]) from error
-  return {
-    'items': len(entities) + len(problems),
-    'bytes': path.stat().st_size,
-    'entities': entities,
-    'problems': problems,
-  }
+  size, items = path.stat().st_size, len(entities) + len(problems)
+  about = {'items': items, 'bytes': size, 'entities': entities}
+  return {**about, 'problems': problems}
 
 
 def _tell(notes, problems):

@@ -443,7 +443,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
     splits.open_split(tmp_path / 'out', 'train')
   seen = dies_at(None)
   assert run(source, tmp_path / 'out') == 0
-  assert 'continuing the interrupted run' in capfd.readouterr().out
+  assert 'continuing this interrupted run' in capfd.readouterr().out
   assert set(seen) == set(order[4:])  # a thread of the first may still end
   assert run(source, tmp_path / 'other') == 0
   resumed, whole = read_all(tmp_path / 'out'), read_all(tmp_path / 'other')
@@ -466,7 +466,7 @@ def test_interrupted_run_is_of_no_use_to_another(
     os.utime(source / 'images/a.png', ns=(0, 0))
   side = 16 if change == 'setting' else 512
   assert run(source, tmp_path / 'out', longest_side=side) == 0
-  assert 'with other settings or other files' in capfd.readouterr().out
+  assert 'is of another source or other settings' in capfd.readouterr().out
   assert sorted(seen) == list('abcd')
 
 
@@ -506,7 +506,7 @@ def test_what_strict_refuses_is_not_encoded_again(
   (output / '.lock').write_text('of another process')
   monkeypatch.setattr(write, '_encode', None)
   assert run(source, output) == 0
-  assert 'continuing the interrupted run' in capsys.readouterr().out
+  assert 'continuing this interrupted run' in capsys.readouterr().out
   assert sorted(read_all(output)) == list('acd')
 
 
