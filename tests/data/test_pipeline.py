@@ -54,6 +54,8 @@ def test_shapes_and_ranges(size):
 def test_the_seed_decides():
   assert same(take(batches(3), 4), take(batches(3), 4))
   assert not same(take(batches(3), 4), take(batches(4), 4))
+  with pytest.raises(ValueError, match='nothing to train on'):
+    batches(source=[])
 
 
 def test_every_epoch_sees_every_record_and_draws_anew():
@@ -163,11 +165,8 @@ def test_mixtures_keep_to_their_weights(weights, shares):
 
 def test_photos_stored_smaller_than_their_ids_train_alike():
   scene = ProceduralScenes(1, size=64)[0]
-  half = {
-    **scene,
-    'image': scene['image'].reshape(32, 2, 32, 2, 3).mean((1, 3)),
-  }
-  half['image'] = half['image'].round().astype(np.uint8)
+  image = scene['image'].reshape(32, 2, 32, 2, 3).mean((1, 3))
+  half = {**scene, 'image': image.round().astype(np.uint8)}
   example = pipeline.TrainingExample(
     16, 16, EXAMPLE.palette, 'neighbour', 'flip', (0.5, 1.5), 1.2
   )
@@ -184,11 +183,8 @@ def test_every_annotator_is_drawn():
   id_maps = [np.full((16, 16), -1, 'i4') for _ in range(4)]
   for i in range(4):
     id_maps[i][4 * i : 4 * i + 4] = 0
-  record = {
-    'name': '',
-    'image': np.zeros((16, 16, 3), 'u1'),
-    'id_maps': id_maps,
-  }
+  image = np.zeros((16, 16, 3), 'u1')
+  record = {'name': '', 'image': image, 'id_maps': id_maps}
   example = pipeline.TrainingExample(16, 16, EXAMPLE.palette, augment='none')
   drawn = {
     example.random_map(record, np.random.default_rng(i))['codes'].tobytes()
@@ -209,8 +205,3 @@ def test_evaluation_keeps_all_annotators_and_is_not_random():
   assert first['size'].tolist() == [10, 20] and len(first['id_maps']) == 3
   assert np.all(first['id_maps'][0][10:] == -1)
   assert np.all(first['id_maps'][0][:10] >= 0)
-
-
-def test_impossible_streams_are_refused():
-  with pytest.raises(ValueError, match='nothing to train on'):
-    batches(source=[])

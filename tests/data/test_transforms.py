@@ -46,13 +46,10 @@ def test_padding_goes_to_the_bottom_and_right(photo):
   assert np.all(padded_ids[24:] == -1) and np.all(padded_ids[:, 36:] == -1)
   normal = layers.normalize_image(padded_image)
   assert np.abs(normal[24:]).max() < 0.01
-
-
-def test_normalized_images_have_the_right_statistics():
-  image = np.full((2, 2, 3), 255, np.uint8)
-  expected = (1 - layers.IMAGE_MEAN) / layers.IMAGE_STD
   np.testing.assert_allclose(
-    layers.normalize_image(image)[0, 0], expected, rtol=1e-6
+    layers.normalize_image(np.full((1, 1, 3), 255, np.uint8))[0, 0],
+    (1 - layers.IMAGE_MEAN) / layers.IMAGE_STD,
+    rtol=1e-6,
   )
 
 

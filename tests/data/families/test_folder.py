@@ -56,14 +56,6 @@ def test_labels_are_found_as_others_name_them(tmp_path, label):
     np.testing.assert_array_equal(reader[i]['id_maps'][0], expected)
 
 
-def test_folders_of_voc_are_read_as_cvat_exports_them(tmp_path):
-  make(tmp_path)
-  (tmp_path / 'images').rename(tmp_path / 'JPEGImages')
-  (tmp_path / 'labels').rename(tmp_path / 'SegmentationObject')
-  found = folder.open_source(tmp_path)
-  assert not found.problems and len(found.splits['train']) == 2
-
-
 def test_what_predict_writes_beside_its_labels_is_no_label(tmp_path):
   source = make(tmp_path, '{}_labels.png')
   for name in ('im0_overlay.png', 'im0_sample_1.png', 'im0.json'):
@@ -77,7 +69,11 @@ def test_what_predict_writes_beside_its_labels_is_no_label(tmp_path):
 
 
 def test_a_photo_whose_name_ends_as_a_label_keeps_its_own(tmp_path):
-  source = folder.open_source(make(tmp_path, names=('a', 'a_masks')))
+  make(tmp_path, names=('a', 'a_masks'))
+  # As CVAT exports them for Pascal VOC.
+  (tmp_path / 'images').rename(tmp_path / 'JPEGImages')
+  (tmp_path / 'labels').rename(tmp_path / 'SegmentationObject')
+  source = folder.open_source(tmp_path)
   assert not source.problems
   assert [i.labels[0].stem for i in source.splits['train']] == ['a', 'a_masks']
 
@@ -93,18 +89,20 @@ def test_a_file_that_is_no_label_is_named(tmp_path, name):
   assert f'labels/{name} is not read; export PNG' in problem
 
 
-def test_label_studio_is_told_to_export_coco(tmp_path):
+@pytest.mark.parametrize(
+  ('name', 'advice'),
+  [
+    (
+      'task-1-annotation-1-by-1-tag-Car-0',
+      'COCO, for --dataset=coco_instances',
+    ),
+    ('im0_masks', 'may both be the label of im0; keep one'),
+  ],
+)
+def test_labels_too_many_are_named(tmp_path, name, advice):
   source = make(tmp_path)
-  save(tmp_path / 'labels/task-1-annotation-1-by-1-tag-Car-0.png')
-  (problem,) = folder.open_source(source).problems
-  assert 'export COCO, for --dataset=coco_instances' in problem
-
-
-def test_two_labels_of_one_photo_are_refused(tmp_path):
-  source = make(tmp_path)
-  save(tmp_path / 'labels/im0_masks.png')
-  problems = folder.open_source(source).problems
-  assert any('may both be the label of im0; keep one' in p for p in problems)
+  save(tmp_path / f'labels/{name}.png')
+  assert advice in ''.join(folder.open_source(source).problems)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +133,8 @@ def test_names_are_text_where_the_locale_is_not(tmp_path):
       *(sys.executable, '-m', 'bitseg_jax.prepare', '--dataset=folder'),
       *('--strict', f'--source={source}', f'--output={tmp_path}/out'),
     ],
-    env={
-      **os.environ,
-      'LC_ALL': 'C',
-      'PYTHONUTF8': '0',
-      'PYTHONCOERCECLOCALE': '0',
-    },
+    env=os.environ
+    | {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
     capture_output=True,
   )
   assert done.returncode == 0, done.stderr
@@ -186,15 +180,16 @@ def test_labels_on_the_photo_as_stored_are_asked_about(
   )
   assert run(source, tmp_path / 'stored', exif='ignore') == 0
   assert 'EXIF' not in capsys.readouterr().out
-  (stored,) = (
-    r
-    for i in range(2)
-    if (r := splits.open_split(tmp_path / 'stored', 'train')[i])['name']
-    == 'im0'
-  )
+  records = {
+    name: {r['name']: r for r in splits.open_split(tmp_path / name, 'train')}
+    for name in ('turned', 'stored')
+  }
+  stored, turned = records['stored']['im0'], records['turned']['im0']
   for k in range(3):
     pixels = stored['image'][stored['id_maps'][0] == k]
     assert np.abs(pixels.astype(int) - colours[k + 1]).max() < 20
+  upright = np.rot90(stored['image'], {3: 2, 6: -1}[orientation])
+  assert np.abs(turned['image'].astype(int) - upright).mean() < 3
 
 
 def test_labels_of_the_size_as_stored_name_the_flag(tmp_path, capfd):

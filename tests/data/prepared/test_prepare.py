@@ -262,19 +262,6 @@ def test_photo_in_two_splits_stays_in_the_first(tmp_path):
   assert 'a: is in train already' in source.problems[1]
 
 
-def test_exif_turned_photo_is_stored_upright(tmp_path):
-  exif = Image.Exif()
-  exif[0x0112] = 6  # show it turned by 90 degrees clockwise
-  photo = tmp_path / 'in/images/a.jpg'
-  image = save_photo(photo, quality=100, subsampling=0, exif=exif)
-  save_label(tmp_path / 'in/labels/a.png', draw_ids(0, height=W, width=H))
-  assert run(tmp_path / 'in', tmp_path / 'out') == 0
-  stored = read_all(tmp_path / 'out')['a']['image']
-  error = np.abs(stored.astype(int) - np.rot90(image, -1))
-  assert stored.shape == (W, H, 3)
-  assert error.mean() < 3
-
-
 def test_large_photos_shrink_and_small_ones_do_not_grow(tmp_path):
   source = tmp_path / 'in'
   tiles = save_photo(source / 'images/big.png', 1, 2 * H, 2 * W) // 2 + 64
@@ -364,8 +351,7 @@ def test_a_bad_file_whose_path_is_no_text_is_named(tmp_path, capfd):
   os.mkdir(folder)
   Path(os.fsdecode(folder), 'b.png').write_bytes(b'no PNG')
   assert run(source, tmp_path / 'out') == 0
-  errors = capfd.readouterr().err
-  assert '1 problem' in errors and r'caf\udce9/b.png: unreadable' in errors
+  assert r'caf\udce9/b.png: unreadable' in capfd.readouterr().err
   assert sorted(read_all(tmp_path / 'out')) == ['a', 'c', 'd']
 
 
@@ -380,7 +366,7 @@ def test_damaged_mat_is_named_and_left_out(tmp_path, capfd):
   assert list(read_all(tmp_path / 'out', 'val')) == ['a']
 
 
-@pytest.mark.parametrize('dataset', ['bsds500', 'folder'])
+@pytest.mark.parametrize('dataset', families.FAMILIES)
 def test_wrong_and_empty_sources_give_one_line(tmp_path, capfd, dataset):
   for source in (tmp_path / 'absent', tmp_path):
     assert run(source, tmp_path / 'out', dataset) == 1
@@ -394,21 +380,6 @@ def test_wrong_and_empty_sources_give_one_line(tmp_path, capfd, dataset):
   assert 'error: nothing is left' in capfd.readouterr().err
   with pytest.raises(FileNotFoundError):
     splits.open_split(tmp_path / 'out', 'train')
-
-
-def test_second_run_keeps_the_dataset(tmp_path, capfd):
-  source = make_folder(tmp_path / 'in')
-  output = tmp_path / 'out'
-  assert run(source, output) == 0
-  stamp = splits.dataset_path(output).stat().st_mtime_ns
-  capfd.readouterr()
-  assert run(source, output) == 0
-  assert 'already prepared' in capfd.readouterr().out
-  assert run(source, output, longest_side=16) == 1
-  assert 'already holds folder with longest' in capfd.readouterr().err
-  assert splits.dataset_path(output).stat().st_mtime_ns == stamp
-  assert run(source, output, longest_side=16, overwrite=True) == 0
-  assert read_all(output)['a']['image'].shape == (10, 16, 3)
 
 
 @pytest.fixture
@@ -470,15 +441,22 @@ def test_interrupted_run_is_of_no_use_to_another(
   assert sorted(seen) == list('abcd')
 
 
-def test_old_dataset_stays_until_the_new_one_is_whole(tmp_path, dies_at):
-  source = make_folder(tmp_path / 'in', 'abcd')
-  assert run(source, tmp_path / 'out') == 0
+def test_old_dataset_stays_until_the_new_one_is_whole(tmp_path, dies_at, capfd):
+  source, output = make_folder(tmp_path / 'in', 'abcd'), tmp_path / 'out'
+  assert run(source, output) == 0
+  stamp = splits.dataset_path(output).stat().st_mtime_ns
+  capfd.readouterr()
+  assert run(source, output) == 0
+  assert 'already prepared' in capfd.readouterr().out
+  assert run(source, output, longest_side=16) == 1
+  assert 'already holds folder with longest' in capfd.readouterr().err
   dies_at('d')
-  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 130
-  assert read_all(tmp_path / 'out')['a']['image'].shape == (H, W, 3)
+  assert run(source, output, longest_side=16, overwrite=True) == 130
+  assert splits.dataset_path(output).stat().st_mtime_ns == stamp
+  assert read_all(output)['a']['image'].shape == (H, W, 3)
   dies_at(None)
-  assert run(source, tmp_path / 'out', longest_side=16, overwrite=True) == 0
-  assert read_all(tmp_path / 'out')['a']['image'].shape == (10, 16, 3)
+  assert run(source, output, longest_side=16, overwrite=True) == 0
+  assert read_all(output)['a']['image'].shape == (10, 16, 3)
 
 
 @pytest.mark.parametrize('names', ['abcd', 'abcde', 'ab'])
@@ -499,6 +477,8 @@ def test_shards_hold_every_item_once(tmp_path, monkeypatch, names):
 def test_what_strict_refuses_is_not_encoded_again(
   tmp_path, monkeypatch, capsys
 ):
+  (tmp_path / 'temporary').mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
   source = make_folder(tmp_path / 'in')
   (source / 'labels/b.png').write_bytes(b'')
   output = source / 'prepared'  # it may lie in the source
@@ -508,6 +488,7 @@ def test_what_strict_refuses_is_not_encoded_again(
   assert run(source, output) == 0
   assert 'continuing this interrupted run' in capsys.readouterr().out
   assert sorted(read_all(output)) == list('acd')
+  assert not list((tmp_path / 'temporary').iterdir())
 
 
 @pytest.mark.parametrize('length, zeros', [(0, 0), (0, 1), (0, 99), (10, 0)])
@@ -566,11 +547,3 @@ def test_door_works_where_tensorflow_cannot_be_imported(tmp_path):
   assert 'images/s' in done.stderr
   assert sorted(read_all(tmp_path / 'out')) == list('abcd')
   assert 'tensorflow' not in sys.modules
-
-
-def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
-  (tmp_path / 'temporary').mkdir()
-  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
-  assert run(make_folder(tmp_path / 'in', 'ab'), tmp_path / 'out') == 0
-  read_all(tmp_path / 'out')
-  assert not list((tmp_path / 'temporary').iterdir())
