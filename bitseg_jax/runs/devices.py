@@ -215,9 +215,7 @@ def placed(shapes: Any, mesh: Mesh) -> Any:
     if parts > 1 and axes and np.prod(leaf.shape) >= _LEAST_SHARDED:
       spec[max(axes, key=lambda i: leaf.shape[i])] = 'fsdp'
     return jax.ShapeDtypeStruct(
-      leaf.shape,
-      leaf.dtype,
-      sharding=NamedSharding(mesh, PartitionSpec(*spec)),
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec))
     )
 
   return jax.tree.map(place, shapes)

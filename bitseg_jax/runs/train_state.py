@@ -148,10 +148,7 @@ def create_state(
 
 
 def update_ema(
-  ema_params: optax.Params,
-  params: optax.Params,
-  step: jax.Array,
-  decay: float,
+  ema_params: optax.Params, params: optax.Params, step: jax.Array, decay: float
 ) -> optax.Params:
   """Updates the parameter average in a run's state after a training step.
 

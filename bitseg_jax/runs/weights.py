@@ -73,9 +73,7 @@ class Weights(NamedTuple):
 
 @devices.jax_defaults()
 def read(
-  name: str | pathlib.Path,
-  kind: str = 'ema_params',
-  expected: Any = None,
+  name: str | pathlib.Path, kind: str = 'ema_params', expected: Any = None
 ) -> Weights:
   """Reads a model from a run or from a pretrained model, and checks it.
 

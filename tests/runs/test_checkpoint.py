@@ -243,8 +243,7 @@ def test_a_step_that_is_evaluated_stays_whole(
 
 
 @pytest.mark.parametrize(
-  'dirs',
-  [('c',), ('elsewhere/b', 'elsewhere/a'), ('a', 'b', 'c'), ()],
+  'dirs', [('c',), ('elsewhere/b', 'elsewhere/a'), ('a', 'b', 'c'), ()]
 )
 def test_datasets_may_move_but_not_change(tiny_config, dirs):
   tiny_config.data.update(source='tfds', dirs=('in/a', 'in/b'))
