@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import interrupts
 
-# Set before the commands import what they need: with an older jaxlib, grain
-# warns while it is imported.
+# Before the imports of the commands: with an older jaxlib, grain warns in its.
 absl_logging.set_verbosity(absl_logging.ERROR)
 
 # The module and the summary of each command.
@@ -47,9 +46,9 @@ def run(
 
   Args:
     define_flags: defines the absl flags of the command.
-    main: does the work after the flags are parsed and returns the exit code;
-      None counts as 0. Errors that a user can cause end in one line and code 1,
-      Ctrl-C with 130, SIGTERM with 143.
+    main: does the work and returns the exit code; None counts as 0. Errors that
+      a user can cause end in one line and code 1, Ctrl-C with 130, SIGTERM with
+      143.
   """
   interrupts.install()
   open_streams()
@@ -88,13 +87,12 @@ def open_streams() -> None:
       os.open(os.devnull, os.O_RDWR)  # gets this number, the least that is free
   for number, name in (1, 'stdout'), (2, 'stderr'):
     before, raw = getattr(sys, name), _Stream(number, 'w', closefd=False)
+    at_once = number == 2 or raw.isatty()
     stream = io.TextIOWrapper(
       io.BufferedWriter(raw),
       getattr(before, 'encoding', 'utf-8'),
       'backslashreplace',  # file names may hold bytes that are no text
-      line_buffering=number == 2
-      or raw.isatty()
-      or getattr(before, 'write_through', False),
+      line_buffering=at_once or getattr(before, 'write_through', False),
     )
     setattr(sys, name, stream)
 
@@ -129,22 +127,18 @@ def define_shard() -> None:
 def shard() -> tuple[int, int] | None:
   """Returns (I, N) of --shard; None where it is not given."""
   text = flags.FLAGS.shard
-  if not text:
-    return None
-  if re.fullmatch('[0-9]{1,6}/[0-9]{1,6}', text):
-    index, count = map(int, text.split('/'))
-    if index < count:
-      return index, count
-  raise ValueError(
-    f'--shard={text}: give I/N, such as 0/4, 1/4, 2/4 and 3/4 for four jobs'
-  )
+  parts = re.fullmatch('([0-9]{1,6})/([0-9]{1,6})', text)
+  if text and not (parts and int(parts[1]) < int(parts[2])):
+    raise ValueError(
+      f'--shard={text}: give I/N, such as 0/4, 1/4, 2/4 and 3/4 for four jobs'
+    )
+  return (int(parts[1]), int(parts[2])) if text else None
 
 
 def call(main: Callable[[], int | None]) -> int:
-  """Calls main and prints an error that a user can cause as the last line.
+  """Calls main, ends an error of the user in one line; returns the exit code.
 
-  Returns:
-    The exit code. With BITSEG_TRACEBACK set, errors are raised instead.
+  With BITSEG_TRACEBACK set, errors are raised instead.
   """
   # TFDS and orbax log every step; ours are the root logger's.
   absl_logging.set_verbosity(absl_logging.ERROR)
@@ -156,8 +150,7 @@ def call(main: Callable[[], int | None]) -> int:
     return main() or 0
   except KeyboardInterrupt:
     reason, code = interrupts.outcome()
-    say(reason)
-    return code
+    return say(reason, code)
   except Exception as error:
     line = _of_user(error)
     if line is None or os.environ.get('BITSEG_TRACEBACK'):
@@ -168,8 +161,7 @@ def call(main: Callable[[], int | None]) -> int:
 def _of_user(error):
   """The line for an error that a user can cause; None for others."""
   if 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
-    said = _message(error)[:200]
-    return f'out of memory; ask for less at once ({said})'
+    return f'out of memory; ask for less at once ({_message(error)[:200]})'
   asked, jax = os.environ.get('JAX_PLATFORMS'), sys.modules.get('jax')
   if asked and jax and isinstance(error, RuntimeError | AssertionError):
     try:
@@ -183,8 +175,8 @@ def _of_user(error):
   return _message(error) if isinstance(error, known) else None
 
 
-def say(error: Exception | str) -> int:
-  """Prints the reason for a failure in one line and returns the exit code 1."""
+def say(error: Exception | str, code: int = 1) -> int:
+  """Prints the reason for a failure in one line and returns the exit code."""
   line = ' '.join(_message(error).split())
   # Progress bars would else stand before the line and after it.
   bars = getattr(sys.modules.get('tqdm'), 'tqdm', None)
@@ -193,7 +185,7 @@ def say(error: Exception | str) -> int:
   with contextlib.suppress(OSError, ValueError):  # it may be full, or closed
     sys.stdout.flush()  # in a file, what was printed before stands before
   print(f'error: {line}', file=sys.stderr, flush=True)
-  return 1
+  return code
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -201,73 +193,53 @@ def parse_flags(argv: list[str]) -> list[str]:
   if {'--help', '-h', '-help'} & set(argv):
     sys.exit(call(_help))
   try:
-    argv = [_found_config(argument) for argument in _joined(argv)]
-    return flags.FLAGS(_given_last(argv))
+    return flags.FLAGS(_settled(argv))
   except Exception as error:  # a config is a program, and may raise anything
-    sys.exit(say(_with_flag(error, argv)))
+    text = _message(error)
+    for argument in argv:
+      section, *keys = argument.partition('=')[0].split('.')
+      if section == '--config' and any(f"'{key}'" in text for key in keys):
+        text = f'{argument}: there is no such setting; {text}'
+        break
+    sys.exit(say(text))
 
 
-def _joined(argv):
-  """Writes settings given as `--config.x VALUE` as --config.x=VALUE."""
-  joined, rest = [], list(argv)
+def _settled(argv):
+  """Joins `--config.x VALUE`, finds configs, keeps the last of each setting."""
+  settled, rest = {}, list(argv)
   while rest:
     argument = rest.pop(0)
     if re.match(r'--?config\b', argument):
       argument = '--' + argument.lstrip('-')
       if '=' not in argument and rest and not rest[0].startswith('--'):
         argument += f'={rest.pop(0)}'
-    joined.append(argument)
-  return joined
-
-
-def _given_last(argv):
-  """Drops settings that are given again: ml_collections would join tuples."""
-  last = {argument.partition('=')[0]: i for i, argument in enumerate(argv)}
-  return [
-    argument
-    for i, argument in enumerate(argv)
-    if not re.match('--?config[.].*=', argument)
-    or last[argument.partition('=')[0]] == i
-  ]
-
-
-def _with_flag(error, argv):
-  """The error, with the flag at fault where its message names only a key."""
-  text = _message(error)
-  for argument in argv:
     name = argument.partition('=')[0]
-    if name.startswith('--config.') and any(
-      f"'{key}'" in text for key in name.split('.')[1:]
-    ):
-      return f'{argument}: there is no such setting; {text}'
-  return text
+    # Of a tuple given again, ml_collections would join the two.
+    key = name if name.startswith('--config.') else object()
+    settled.pop(key, None)
+    settled[key] = _found_config(argument)
+  return list(settled.values())
 
 
 def check_output(path: str, key: str) -> None:
-  """Checks the JSON file that results are to be written to, before they are.
+  """Raises OSError if results cannot be written to a JSON file.
 
   Args:
     path: the file; '' where none is to be written.
     key: what such results have; they may be replaced, but nothing else.
-
-  Raises:
-    OSError: in one line, if they cannot be written there.
   """
   file = pathlib.Path(path)
-  if path and not os.access(file.parent, os.W_OK):
+  if not path:
+    return
+  if not os.access(file.parent, os.W_OK):
     raise FileNotFoundError(
       f'--output={path}: its folder does not exist, or cannot be written to'
     )
-  try:
-    # In this order: nothing else than plain files is opened.
-    free = not os.path.lexists(file) or (
-      file.is_file()
-      and not file.is_symlink()
-      and key in json.loads(file.read_bytes())
-    )
-  except (OSError, ValueError, TypeError, RecursionError):
-    free = False
-  if path and not free:
+  free = not os.path.lexists(file)
+  if file.is_file() and not file.is_symlink():  # nothing else is opened
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+      free = key in json.loads(file.read_bytes())
+  if not free:
     raise FileExistsError(
       f'--output={path} is something else than such results; give another file'
     )
@@ -318,15 +290,14 @@ def _found_config(argument):
   name, equals, value = argument.partition('=')
   if name.lstrip('-') != 'config' or not equals:
     return argument
-  path, _, rest = value.partition(':')  # FILE:ARGUMENT of get_config
-  if pathlib.Path(path).is_file():
+  given, colon, rest = value.partition(':')  # FILE:ARGUMENT of get_config
+  path = pathlib.Path(given)
+  packaged = CONFIGS / f'{path.stem}.py'
+  if path.is_file():
     return argument
-  packaged = CONFIGS / f'{pathlib.Path(path).stem}.py'
-  named = str(pathlib.Path(path).parent) in ('.', 'configs')
-  if not named or not packaged.is_file():
-    known = sorted(f.stem for f in CONFIGS.glob('[a-z]*.py'))
-    raise ValueError(
-      f'--config={value}: no such file; the configs in the package are '
-      + ', '.join(known)
-    )
-  return f'{name}={packaged}' + (f':{rest}' if rest else '')
+  if str(path.parent) in ('.', 'configs') and packaged.is_file():
+    return f'{name}={packaged}{colon}{rest}'
+  raise ValueError(
+    f'--config={value}: no such file; the configs in the package are '
+    + ', '.join(sorted(f.stem for f in CONFIGS.glob('[a-z]*.py')))
+  )

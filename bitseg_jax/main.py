@@ -29,30 +29,19 @@ from bitseg_jax.training import train
 def define_flags() -> None:
   """Defines the flags of `bitseg train`."""
   config_flags.DEFINE_config_file('config', None, 'Config file or its name.')
-  flags.DEFINE_string(
-    'workdir', None, 'Folder for checkpoints, logs and results of the run.'
-  )
-  flags.DEFINE_enum(
-    'mode', 'train_and_eval', ['train_and_eval', 'train', 'eval'], 'What to do.'
-  )
+  flags.DEFINE_string('workdir', None, 'Folder of all that the run writes.')
+  modes = ['train_and_eval', 'train', 'eval']
+  flags.DEFINE_enum('mode', modes[0], modes, 'What to do.')
   cli.define_plot_format()
   flags.DEFINE_bool(
-    'distributed',
-    False,
-    'Join the other processes of a cluster that JAX detects (TPU pod, SLURM).',
+    'distributed', False, 'Join the cluster that JAX detects (TPU pod, SLURM).'
   )
-  flags.DEFINE_string(
-    'coordinator', None, 'host:port of process 0, to join without a cluster.'
-  )
-  flags.DEFINE_integer(
-    'num_processes', None, 'Number of processes, with --coordinator.'
-  )
-  flags.DEFINE_float(
-    'partner_timeout', 50, 'Seconds to wait for the other processes.', 1
-  )
-  flags.DEFINE_integer(
-    'process_id', None, 'Index of this process from 0, with --coordinator.'
-  )
+  said = 'host:port of process 0, to join without a cluster.'
+  flags.DEFINE_string('coordinator', None, said)
+  flags.DEFINE_integer('num_processes', None, 'With --coordinator: how many.')
+  flags.DEFINE_integer('process_id', None, 'With --coordinator: from 0 on.')
+  said = 'Seconds to wait for the other processes.'
+  flags.DEFINE_float('partner_timeout', 50, said, 1)
 
 
 def main() -> int:
@@ -85,7 +74,6 @@ def main() -> int:
 
 
 def _run(f):
-  """Trains, evaluates, or both; the exit code."""
   workdir, config = pathlib.Path(f.workdir), f.config
   # Nothing is written into a step: it would count as damaged.
   run, step = checkpoint.run_and_step(workdir)
@@ -122,15 +110,11 @@ def _run(f):
     results = evaluate.evaluate(config, workdir, output, plot_format=f.format)
     if jax.process_index():
       return 0
-    print(reports.format_results(results))
-    data = config.data
-    names = ', '.join(data.dirs or [data.dir])
-    print(
-      f'scored: {data.eval_split} of {names}'
-      if data.source == 'tfds'
-      else f'scored: held-out {data.source} scenes'
-    )
-    several = '_*' if len(data.dirs) > 1 else ''
+    data, several = config.data, '_*' * (len(config.data.dirs) > 1)
+    scored = f'{data.eval_split} of {", ".join(data.dirs or [data.dir])}'
+    if data.source != 'tfds':
+      scored = f'held-out {data.source} scenes'
+    print(f'{reports.format_results(results)}\nscored: {scored}')
     print(
       f'results: {output}/results.json  gallery: {output}/gallery{several}.png'
     )

@@ -120,10 +120,13 @@ def test_the_commands_are_listed(called):
 
 
 @pytest.mark.parametrize('command', HELP)
-def test_help_names_the_flags_of_a_command(called, command):
+def test_help_names_the_flags_and_their_defaults(called, command):
   done = called[f'{command} --help']
   assert done.returncode == 0 and not done.stderr
   assert HELP[command] in done.stdout
+  for line in done.stdout.splitlines():
+    if line.startswith('  --'):
+      assert line.endswith(']') or 'y default' in line or line[-1] == ';'
 
 
 @pytest.mark.parametrize(('argv', 'line'), WRONG)
@@ -147,6 +150,12 @@ def test_an_error_is_the_last_line_after_a_progress_bar(capsys):
   assert lines[-1] == 'error: what was wrong'
 
 
+def python(program, **options):
+  command = [sys.executable, '-c', program]
+  options = {'capture_output': 'stdout' not in options, **options}
+  return subprocess.run(command, text=True, **options)
+
+
 def test_an_error_comes_after_all_that_was_printed(tmp_path):
   """Also in a file, for which Python holds back what is printed."""
   program = (
@@ -154,8 +163,7 @@ def test_an_error_comes_after_all_that_was_printed(tmp_path):
   )
   environ = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
   with open(tmp_path / 'log', 'w') as log:
-    command = [sys.executable, '-c', program]
-    subprocess.run(command, stdout=log, stderr=log, check=True, env=environ)
+    python(program, stdout=log, stderr=log, check=True, env=environ)
   assert (tmp_path / 'log').read_text() == 'a table\nerror: what was wrong\n'
 
 
@@ -169,9 +177,7 @@ def test_nothing_comes_after_an_error():
     '  raise OSError("the disk is full")\n'
     'cli.run(lambda: None, work)\n'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', program], capture_output=True, text=True
-  )
+  done = python(program)
   assert done.returncode == 1
   assert done.stderr == 'error: the disk is full\n'
 
@@ -230,12 +236,7 @@ def test_work_is_done_whoever_listens(tmp_path, closed):
 def test_a_full_disk_behind_the_output_is_told():
   program = 'from bitseg_jax import cli; cli.run(lambda: None, lambda: print())'
   with open('/dev/full', 'w') as full:
-    done = subprocess.run(
-      [sys.executable, '-c', program],
-      stdout=full,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+    done = python(program, stdout=full, stderr=subprocess.PIPE)
   assert done.returncode == 1
   assert done.stderr == 'error: [Errno 28] No space left on device\n'
 
@@ -246,22 +247,10 @@ def test_devices_that_are_not_there_are_told_in_one_line(platform):
     'from bitseg_jax import cli; import jax; '
     'cli.run(lambda: None, lambda: print(jax.numpy.ones(3)))'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', program],
-    env={**os.environ, 'JAX_PLATFORMS': platform},
-    capture_output=True,
-    text=True,
-  )
+  done = python(program, env={**os.environ, 'JAX_PLATFORMS': platform})
   (line,) = done.stderr.splitlines()
   assert line.startswith(f'error: JAX_PLATFORMS={platform}, but JAX finds no')
   assert done.returncode == 1
-
-
-def test_help_gives_every_default(called):
-  for command in HELP:
-    for line in called[f'{command} --help'].stdout.splitlines():
-      if line.startswith('  --'):
-        assert line.endswith(']') or 'y default' in line or line[-1] == ';'
 
 
 def test_what_a_command_printed_is_not_lost_when_it_fails():
@@ -270,7 +259,5 @@ def test_what_a_command_printed_is_not_lost_when_it_fails():
     'from bitseg_jax import cli\n'
     'cli.run(lambda: None, lambda: print("1 could not be read") or 1)\n'
   )
-  done = subprocess.run(
-    [sys.executable, '-c', program], capture_output=True, text=True
-  )
+  done = python(program)
   assert (done.returncode, done.stdout) == (1, '1 could not be read\n')

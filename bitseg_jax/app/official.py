@@ -10,7 +10,6 @@ import pickle
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
@@ -18,11 +17,7 @@ from ml_collections import ConfigDict
 from bitseg_jax.runs import weights
 
 # What a float32 parameter can be made of without loss.
-_DTYPES = {
-  'float32': np.float32,
-  'float16': np.float16,
-  'bfloat16': ml_dtypes.bfloat16,
-}
+_DTYPES = {**weights.DTYPES, 'float16': np.float16}
 # In every official state dict; what stands before it names the state dict.
 _FIRST = 'time_embed.0.weight'
 _WHOLE = 'the whole file'
@@ -42,19 +37,18 @@ _INNER = {
 
 def check_config(config: ConfigDict) -> None:
   """Raises ValueError for a config whose network the official code lacks."""
-  model = config.model
-  levels = 'at least one level, with which the middle has attention too'
-  for name, good, needed in (
-    ('name', model.name == 'unet', "'unet'"),
-    ('patch_size', model.patch_size == 1, '1'),
-    ('attention_levels', bool(model.attention_levels), levels),
-    ('encoder', model.encoder == 'none', "'none'"),
-  ):
-    if not good:
-      value = model[name]
+  needed = {'name': 'unet', 'patch_size': 1, 'encoder': 'none'}
+  for name, value in needed.items():
+    if config.model[name] != value:
       raise ValueError(
-        f'config.model.{name} is {value!r}; the official network needs {needed}'
+        f'config.model.{name} is {config.model[name]!r}; the official network '
+        f'needs {value!r}'
       )
+  if not config.model.attention_levels:
+    raise ValueError(
+      'config.model.attention_levels is (); the official network needs at '
+      'least one level, with which the middle has attention too'
+    )
 
 
 def official_names(flat: Collection[str], config: ConfigDict) -> dict[str, str]:
@@ -149,9 +143,8 @@ def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
     w = np.asarray(flat[ours])
     if ours.endswith('/kernel'):
       w = np.moveaxis(w, (-1, -2), (0, 1))
-    tensors[theirs] = np.ascontiguousarray(
-      w.reshape(_turned(ours, flat[ours].shape))
-    )
+    w = w.reshape(_turned(ours, flat[ours].shape))
+    tensors[theirs] = np.ascontiguousarray(w)
   return tensors
 
 
@@ -188,15 +181,10 @@ def read_file(
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f'{path}: no such file')
-  if path.suffix == '.safetensors':
-    flat = weights.read_tensors(path)
-  else:
-    flat = dict(_flatten(_read_torch(path)))
-  prefixes = {
-    name.removesuffix(_FIRST)
-    for name in flat
-    if name == _FIRST or name.endswith(f'.{_FIRST}')
-  }
+  is_ours = path.suffix == '.safetensors'
+  flat = weights.read_tensors(path) if is_ours else dict(_read_torch(path))
+  ends = (name for name in flat if f'.{name}'.endswith(f'.{_FIRST}'))
+  prefixes = {name.removesuffix(_FIRST) for name in ends}
   found = {prefix.rstrip('.') or _WHOLE: prefix for prefix in prefixes}
   known = ', '.join(sorted(found))
   if not found:
@@ -206,17 +194,16 @@ def read_file(
     )
   if key is None and len(found) > 1:
     raise ValueError(f'{path} holds several; choose with --key from {known}')
-  if key is not None and key not in found:
+  if key not in (None, *found):
     raise ValueError(f'{path} has no --key={key}; it has {known}')
   key = key or next(iter(found))
   chosen = found[key]
   others = tuple(p for p in prefixes if len(p) > len(chosen))
-  tensors = {
-    name.removeprefix(chosen): _to_numpy(tensor)
+  return key, {
+    name.removeprefix(chosen): tensor
     for name, tensor in flat.items()
     if name.startswith(chosen) and not name.startswith(others)
   }
-  return key, tensors
 
 
 def write_file(
@@ -240,37 +227,30 @@ def _read_torch(path):
     raise ImportError(
       f'{path} needs torch; pip install torch, or convert it to .safetensors'
     ) from error
-  with open(path, 'rb') as file:
-    try:
-      # Nothing but tensors and plain values: a pickle could run any program.
-      return torch.load(file, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-      raise ValueError(
-        f'{path} is damaged, or holds more than tensors and plain values, '
-        'which could run a program and is refused; save its state dict alone'
-      ) from error
-    except Exception as error:  # torch has no common type for them
-      reason = ' '.join(str(error).split())[:200]
-      raise ValueError(
-        f'{path} is damaged, or no file of torch: {reason}'
-      ) from error
+  try:
+    # Nothing but tensors and plain values: a pickle could run any program.
+    return _flatten(torch.load(path, map_location='cpu', weights_only=True))
+  except pickle.UnpicklingError as error:
+    raise ValueError(
+      f'{path} is damaged, or holds more than tensors and plain values, which '
+      'could run a program and is refused; save its state dict alone'
+    ) from error
+  except OSError:
+    raise
+  except Exception as error:  # torch has no common type for them
+    reason = ' '.join(str(error).split())[:200]
+    raise ValueError(
+      f'{path} is damaged, or no file of torch: {reason}'
+    ) from error
 
 
 def _flatten(tree, prefix=''):
-  """(name, tensor) of all tensors in nested dicts, names joined by dots."""
-  if not isinstance(tree, Mapping):
-    return
-  for name, value in tree.items():
+  """(name, array) of all tensors in nested dicts, names joined by dots."""
+  for name, value in tree.items() if isinstance(tree, Mapping) else ():
     if hasattr(value, 'detach'):
-      yield f'{prefix}{name}', value
+      # numpy has no bfloat16; float32 holds all values of the shorter floats.
+      short = value.is_floating_point() and value.element_size() < 4
+      value = value.detach()
+      yield f'{prefix}{name}', (value.float() if short else value).numpy()
     else:
       yield from _flatten(value, f'{prefix}{name}.')
-
-
-def _to_numpy(tensor):
-  if isinstance(tensor, np.ndarray):
-    return tensor
-  tensor = tensor.detach()
-  # numpy has no bfloat16; float32 holds all values of the shorter floats.
-  short = tensor.is_floating_point() and tensor.element_size() < 4
-  return (tensor.float() if short else tensor).numpy()

@@ -94,7 +94,7 @@ class SamplerOptions(NamedTuple):
 
 
 def sampler_options(settings: ConfigDict) -> SamplerOptions:
-  """Returns how samples are drawn, from the `sample` section of a config."""
+  """Returns how samples are drawn, by the `sample` section of a config."""
   return SamplerOptions(**settings.to_dict())
 
 
@@ -119,11 +119,9 @@ def build(config: ConfigDict) -> Experiment:
     ValueError: in one line, if settings are invalid or contradict each other.
   """
   schema.check(config)
-  codec = codecs.make_codec(config.codes.encoding, config.codes.num_codes)
-  noise = schedule.Schedule(
-    config.diffusion.schedule, config.diffusion.input_scale
-  )
-  size = config.data.image_size
+  codes, diff, size = config.codes, config.diffusion, config.data.image_size
+  codec = codecs.make_codec(codes.encoding, codes.num_codes)
+  noise = schedule.Schedule(diff.schedule, diff.input_scale)
   code_size = config.data.code_size or size
   model = make_network(config.model, codec.channels, code_size)
   has_encoder = isinstance(model, encoder.WithEncoder)
@@ -140,24 +138,23 @@ def build(config: ConfigDict) -> Experiment:
     predict = lambda m, z_t, t: m(z_t, see(m), t)
     return model.init(key, z_t, jnp.zeros(1), method=predict)['params']
 
-  codes = None
-  if config.codes.palette != 'none':
-    codes = palette.make_palette(
-      config.codes.num_codes, config.codes.palette, config.codes.palette_seed
-    )
   return Experiment(
     image_size=size,
     code_size=code_size,
     schedule=noise,
     codec=codec,
-    palette=codes,
+    palette=None
+    if codes.palette == 'none'
+    else palette.make_palette(
+      codes.num_codes, codes.palette, codes.palette_seed
+    ),
     model=model,
     encode=encode,
     denoise=diffusion.make_denoiser(
       lambda params, *args: model.apply({'params': params}, *args),
       noise,
-      config.diffusion.pred_type,
-      config.diffusion.tanh,
+      diff.pred_type,
+      diff.tanh,
     ),
     init_params=init_params,
   )
@@ -177,16 +174,15 @@ def make_network(
     code_size: side G of the codes, in pixels.
 
   Returns:
-    A Flax module of a class in models.MODELS, behind an encoder if the config
-    names one.
+    A Flax module of models.MODELS, behind an encoder if the config names one.
   """
   network, dtype = MODELS[settings.name], jnp.dtype(settings.dtype)
+  on_gpu = jax.default_backend() == 'gpu'
   values = {
     **settings.to_dict(),
     'out_channels': out_channels,
     'dtype': dtype,
-    'fused_attention': settings.fused_attention
-    and jax.default_backend() == 'gpu',
+    'fused_attention': settings.fused_attention and on_gpu,
   }
   attributes = {field.name for field in dataclasses.fields(network)}
   attributes -= {'name', 'parent'}  # Flax's own
@@ -205,14 +201,7 @@ def make_network(
 
 
 def with_imagenet(params: Any, settings: ConfigDict) -> Any:
-  """Puts the ImageNet weights of its encoder into new parameters.
-
-  Args:
-    params: of the network, as from Experiment.init_params.
-    settings: `model` section of the config.
-
-  Returns:
-    The parameters; as they are for a network without an encoder.
+  """Puts the ImageNet weights of the encoder, if any, into new parameters.
 
   Raises:
     ImportError: the package of the weights is not installed.
@@ -238,7 +227,7 @@ def training_batches(
   mesh: Mesh,
   start: int = 0,
 ) -> grain.IterDataset:
-  """Builds this process's stream of batches of a run.
+  """Builds this process's stream of batches, see pipeline.training_batches.
 
   Args:
     config: the run's config.
@@ -246,50 +235,46 @@ def training_batches(
     codes: the palette.
     mesh: devices, which say what rows are this process's.
     start: number of the first batch: the steps that the run has taken.
-
-  Returns:
-    The stream, see pipeline.training_batches.
   """
+  data, batch_size = config.data, config.train.batch_size
+  example = pipeline.TrainingExample(
+    image_size=data.image_size,
+    num_codes=config.codes.num_codes,
+    palette=codes,
+    overflow=config.codes.overflow,
+    augment=data.augment,
+    crop_scale=tuple(data.crop_scale),
+    crop_aspect=data.crop_aspect,
+    code_size=data.code_size,
+  )
   batches = pipeline.training_batches(
     sources,
-    pipeline.TrainingExample(
-      image_size=config.data.image_size,
-      num_codes=config.codes.num_codes,
-      palette=codes,
-      overflow=config.codes.overflow,
-      augment=config.data.augment,
-      crop_scale=tuple(config.data.crop_scale),
-      crop_aspect=config.data.crop_aspect,
-      code_size=config.data.code_size,
-    ),
-    config.train.batch_size,
+    example,
+    batch_size,
     config.seed,
-    tuple(config.data.weights),
-    config.data.num_threads,
-    devices.local_rows(mesh, config.train.batch_size),
+    tuple(data.weights),
+    data.num_threads,
+    devices.local_rows(mesh, batch_size),
     start,
   )
-  return pipeline.read_in_processes(batches, config.data.num_workers)
+  return pipeline.read_in_processes(batches, data.num_workers)
 
 
 def make_optimizer(
   config: ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
   """Returns (step -> learning rate, optimizer) of a run."""
-  settings, model = config.train, config.model
+  s, model = config.train, config.model
   learning_rate = train_state.learning_rate_schedule(
-    settings.learning_rate,
-    settings.num_steps,
-    settings.warmup_steps,
-    settings.decay_steps,
+    s.learning_rate, s.num_steps, s.warmup_steps, s.decay_steps
   )
   return learning_rate, train_state.make_optimizer(
     learning_rate,
-    settings.beta1,
-    settings.beta2,
-    settings.weight_decay,
-    settings.grad_clip,
-    settings.optimizer,
+    s.beta1,
+    s.beta2,
+    s.weight_decay,
+    s.grad_clip,
+    s.optimizer,
     None if model.encoder == 'none' else model.encoder_rate,
   )
 
@@ -297,12 +282,7 @@ def make_optimizer(
 def make_state(
   parts: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[Callable[[jax.Array], train_state.TrainState], Any]:
-  """Prepares the initial training state of a run and its place on the devices.
-
-  Returns:
-    (init, abstract): init is a compiled function from a PRNG key to the state
-    of step 0; abstract holds the state's shapes, dtypes and shardings.
-  """
+  """Returns (key -> state of step 0, jitted; its shapes and shardings)."""
   init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
   abstract = devices.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
   return jax.jit(init, out_shardings=devices.shardings(abstract)), abstract
@@ -311,11 +291,7 @@ def make_state(
 def open_sources(
   config: ConfigDict, split: str
 ) -> dict[str, Sequence[dict[str, Any]]]:
-  """Opens the records of one split of each dataset that a config names.
-
-  Args:
-    config: config of the run.
-    split: 'train' or 'eval'; the config gives the datasets' names for them.
+  """Opens the records of each dataset's split, 'train' or 'eval'.
 
   Returns:
     Random-access records by name of the dataset, see data/pipeline.py.
@@ -333,15 +309,12 @@ def open_sources(
         f'tfds, or leave dir at {usual}'
       )
     # Both splits share one stream, so that they never overlap.
-    count = data.num_eval_scenes + data.num_scenes
-    if data.source == 'procedural':
-      settings = count, data.image_size, data.max_entities, config.seed
-      scenes = ProceduralScenes(*settings)
-    else:
-      num_annotators = 1 if split == 'train' else 8
-      settings = count, data.image_size, num_annotators, config.seed
-      scenes = AmbiguousScenes(*settings)
-    scenes, held_out = grain.MapDataset.source(scenes), data.num_eval_scenes
+    held_out, size = data.num_eval_scenes, data.image_size
+    kind, most = ProceduralScenes, data.max_entities
+    if data.source == 'ambiguous':  # most is then the number of annotators
+      kind, most = AmbiguousScenes, 1 if split == 'train' else 8
+    scenes = kind(held_out + data.num_scenes, size, most, config.seed)
+    scenes = grain.MapDataset.source(scenes)
     scenes = scenes[:held_out] if split == 'eval' else scenes[held_out:]
     return {data.source: scenes}
   name, wanted_side = data.eval_split, 0
@@ -367,9 +340,6 @@ def evaluated(
     named: settings that were named one by one, such as 'data.eval_split'; what
       they say of the data to score, and of a distilled model, is taken too.
 
-  Returns:
-    The config to evaluate with; `build` checks how it fits together.
-
   Raises:
     ValueError: in one line, if a value of given is out of its range.
   """
@@ -384,23 +354,16 @@ def evaluated(
   for name in ('source', 'dir', 'dirs', 'eval_split'):
     if f'data.{name}' in named:
       config.data[name] = given.data[name]
-  if 'data.dir' in named and 'data.dirs' not in named:
+  moved = {'data.dir', 'data.dirs'} & set(named)
+  if moved == {'data.dir'}:
     config.data.dirs = ()  # would count instead
-  if 'data.dir' in named or 'data.dirs' in named:
+  if moved:
     config.data.weights = ()  # of the run's own
   return config
 
 
 def tell_overflow(config: ConfigDict) -> list[str]:
-  """Says of which prepared datasets not every annotation fits the codes.
-
-  Args:
-    config: the run's config.
-
-  Returns:
-    One line for each training dataset with annotations of more entities than
-    config.codes.num_codes; the smallest of these are merged.
-  """
+  """Says in one line each of which datasets not every annotation fits."""
   if config.data.source != 'tfds':
     return []
   lines, num_codes = [], config.codes.num_codes

@@ -1,17 +1,10 @@
 """Checkpoints (orbax): asynchronous, atomic, each one whole or passed over.
 
-A step under <workdir>/checkpoints/<step>/ holds the items
-
-  params       parameters
-  ema_params   their moving average
-  optimizer    {'step', 'opt_state'}
-  config       the run's config (JSON)
-
-apart, so that sampling reads the parameters it needs and nothing else, and
-digest.json, written last, with the SHA-256 of each file: orbax notices a
-flipped bit in its manifests, but not in array data. A step whose files do not
-fit its digest is passed over. The position of the input is the step: every step
-takes one batch.
+<workdir>/checkpoints/<step>/ holds apart what is read apart: params,
+ema_params, optimizer ({'step', 'opt_state'}) and config (JSON). Written last,
+digest.json has the SHA-256 of each file, since orbax notices no flipped bit in
+array data; a step that does not fit it is passed over. The position of the
+input is the step: every step takes one batch.
 """
 
 import contextlib
@@ -43,7 +36,7 @@ KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'config')
 DIGEST = 'digest.json'
 _NO_STEP = -1
-_TRIES = 3
+_WAITS = 1.0, 2.0  # seconds before the file system is tried again
 
 
 class DamagedError(ValueError):
@@ -51,12 +44,7 @@ class DamagedError(ValueError):
 
 
 class Manager:
-  """Saves the steps of one run; see open_manager.
-
-  Attributes:
-    orbax: the orbax manager.
-    folder: <workdir>/checkpoints.
-  """
+  """Saves the steps of one run by `orbax` in `folder`; see open_manager."""
 
   def __init__(self, orbax: ocp.CheckpointManager, folder: pathlib.Path):
     self.orbax, self.folder = orbax, folder
@@ -70,26 +58,19 @@ class Manager:
     Raises:
       OSError: saving this step, or the one before, failed.
     """
+    is_first = jax.process_index() == 0
     # Orbax deletes an old step for a new one: one must be whole by then.
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.wait_until_finished()
       self._raise_failure()
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
-      if jax.process_index() == 0:
+      if is_first:
         check_room(self.folder, state)
-      self.orbax.save(
-        step,
-        args=ocp.args.Composite(
-          params=ocp.args.StandardSave(state.params),
-          ema_params=ocp.args.StandardSave(state.ema_params),
-          optimizer=ocp.args.StandardSave(
-            {'step': state.step, 'opt_state': state.opt_state}
-          ),
-          # Converts tuples to lists, since JSON has no tuples.
-          config=ocp.args.JsonSave(json.loads(json.dumps(config))),
-        ),
-      )
-    if jax.process_index() == 0:
+      items = _args(ocp.args.StandardSave, state)
+      # JSON has no tuples.
+      items['config'] = ocp.args.JsonSave(json.loads(json.dumps(config)))
+      self.orbax.save(step, args=ocp.args.Composite(**items))
+    if is_first:
       self._digest = self._sealer.submit(self._seal, step)
 
   def check(self) -> None:
@@ -130,11 +111,7 @@ def open_manager(
 ) -> Iterator[Manager]:
   """Opens <workdir>/checkpoints for saving; keeps the newest `keep` steps."""
   folder = _folder(workdir)
-  options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-  _quiet_orbax()
-  with ocp.CheckpointManager(
-    folder, item_names=ITEMS, options=options
-  ) as orbax:
+  with _open_orbax(folder, max_to_keep=keep, create=True) as orbax:
     manager = Manager(orbax, folder)
     try:
       yield manager
@@ -142,18 +119,30 @@ def open_manager(
       manager.finish()
 
 
+def _args(kind, state):
+  """The items of a state, as orbax takes them to save or to restore."""
+  optimizer = {'step': state.step, 'opt_state': state.opt_state}
+  items = state.params, state.ema_params, optimizer
+  return dict(zip(ITEMS[:3], map(kind, items), strict=True))
+
+
+def _open_orbax(folder, **options):
+  _quiet_orbax()
+  options = ocp.CheckpointManagerOptions(**options)
+  return ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
+
+
 @functools.cache  # once, and for good: its threads outlive the error
 def _quiet_orbax():
   """Each failed save is raised; orbax would also print it, array by array."""
-  logging.getLogger('absl').addFilter(
-    lambda record: (
-      'orbax' not in record.pathname
-      or (
-        record.levelno < logging.ERROR
-        and 'read only' not in record.getMessage()
-      )  # as asked for
+
+  def is_wanted(record):
+    noise = (
+      record.levelno >= logging.ERROR or 'read only' in record.getMessage()
     )
-  )
+    return not (noise and 'orbax' in record.pathname)
+
+  logging.getLogger('absl').addFilter(is_wanted)
   hook = sys.unraisablehook
   sys.unraisablehook = lambda error: (
     None if str(error.exc_value) == 'Event loop is closed' else hook(error)
@@ -176,35 +165,37 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
   Raises:
     OSError: there are steps, but none is whole, or one cannot be read.
   """
-  step, damaged = _newest_whole(manager.folder, ITEMS)
+  folder = manager.folder
+  step, damaged = _newest_whole(folder, ITEMS)
   if step == _NO_STEP:
     if damaged:
-      raise OSError(_none_whole(manager.folder, damaged))
+      raise OSError(_none_whole(folder, damaged))
     return None
-  items = _read(
-    manager.orbax,
-    step,
-    params=ocp.args.StandardRestore(abstract.params),
-    ema_params=ocp.args.StandardRestore(abstract.ema_params),
-    optimizer=ocp.args.StandardRestore(
-      {'step': abstract.step, 'opt_state': abstract.opt_state}
-    ),
-  )
+  restore = _args(ocp.args.StandardRestore, abstract)
+  items = _read(manager.orbax, step, restore)
   # Not before one was read: where none can be, the fault may lie elsewhere.
-  _set_aside(manager, list(damaged))
-  return TrainState(
-    params=items['params'], ema_params=items['ema_params'], **items['optimizer']
-  )
+  for newer in damaged:
+    target = folder.parent / 'damaged' / str(newer)
+    logging.warning('moving damaged %s/%s to %s', folder, newer, target)
+    if jax.process_index() == 0:
+      target.parent.mkdir(exist_ok=True)
+      while target.exists():
+        target = target.with_name(target.name + '_')
+      (folder / str(newer)).rename(target)
+  if damaged:
+    multihost_utils.sync_global_devices('set_aside')
+    manager.orbax.reload()
+  params, ema_params = items['params'], items['ema_params']
+  return TrainState(params=params, ema_params=ema_params, **items['optimizer'])
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
-  """Reads the config of the newest whole step, complete and checked.
+  """Reads the config of the newest whole step; raises as `read_params` does.
 
   Raises:
-    FileNotFoundError: if the workdir holds no such step.
     ValueError: if what it holds is no config, see schema.complete.
   """
-  _, items = _read_newest(workdir, config=ocp.args.JsonRestore())
+  _, items = _read_newest(workdir, {'config': ocp.args.JsonRestore()})
   return schema.complete(items['config'])
 
 
@@ -226,9 +217,8 @@ def read_params(
     FileNotFoundError: if the workdir holds no whole step.
     OSError: if it cannot be read.
   """
-  step, items = _read_newest(
-    workdir, **{kind: ocp.args.StandardRestore(abstract)}
-  )
+  restore = {kind: ocp.args.StandardRestore(abstract)}
+  step, items = _read_newest(workdir, restore)
   return step, items[kind]
 
 
@@ -247,7 +237,7 @@ def run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
   return whole.parent if is_folder else pathlib.Path(path), None
 
 
-def _read_newest(path, **items):
+def _read_newest(path, items):
   """(step, items) of the newest step whose items are whole."""
   workdir, only = run_and_step(path)
   folder = _folder(workdir)
@@ -258,23 +248,14 @@ def _read_newest(path, **items):
   step, damaged = _newest_whole(folder, list(items), only)
   if step == _NO_STEP:
     raise FileNotFoundError(_none_whole(folder, damaged, only))
-  _quiet_orbax()
   # These are the values that read_only implies; orbax warns of others.
-  options = ocp.CheckpointManagerOptions(
-    read_only=True, save_interval_steps=0, create=False
-  )
-  with ocp.CheckpointManager(
-    folder, item_names=ITEMS, options=options
-  ) as orbax:
-    return step, _read(orbax, step, **items)
+  options = {'read_only': True, 'save_interval_steps': 0, 'create': False}
+  with _open_orbax(folder, **options) as orbax:
+    return step, _read(orbax, step, items)
 
 
 def _newest_whole(folder, items, only=None):
-  """Finds the newest step whose digest fits; process 0 decides for all.
-
-  Returns:
-    (step, or _NO_STEP; what is wrong with each newer step, by step).
-  """
+  """(newest step that fits its digest, what is wrong with each newer one)."""
   found, damaged = _NO_STEP, {}
   for step in sorted(_steps(folder), reverse=True):
     if only not in (None, step):
@@ -282,18 +263,14 @@ def _newest_whole(folder, items, only=None):
     try:
       if jax.process_index() == 0:
         _retry(lambda step=step: check_digest(folder / str(step), items))
+      found = step
+      break
     except DamagedError as error:
       damaged[step] = str(error)
       logging.warning('passing over step %d: %s', step, error)
-      continue
-    found = step
-    break
-  if jax.process_count() > 1:
-    newer = sorted(damaged)
-    told = multihost_utils.broadcast_one_to_all(
-      np.array([found, len(newer)], np.int32)
-    )
-    found = int(told[0])
+  if jax.process_count() > 1:  # process 0 decides for all
+    told = multihost_utils.broadcast_one_to_all(np.array(found, np.int32))
+    found = int(told)
     if jax.process_index():
       damaged = dict.fromkeys(s for s in _steps(folder) if s > found)
   return found, damaged
@@ -305,17 +282,17 @@ def _steps(folder):
 
 
 def _none_whole(folder, damaged, only=None):
+  where = f'no whole checkpoint in {folder}'
   if not damaged:
-    where = folder if only is None else folder / str(only)
-    return f'no whole checkpoint in {where}: there is none'
+    return where + f'/{only}' * (only is not None) + ': there is none'
   newest = max(damaged)
   return (
-    f'no whole checkpoint in {folder}: {len(damaged)} are damaged; of step '
-    f'{newest}, {damaged[newest]}. To begin anew, use another workdir'
+    f'{where}: {len(damaged)} are damaged; of step {newest}, '
+    f'{damaged[newest]}. To begin anew, use another workdir'
   )
 
 
-def _read(orbax, step, **items):
+def _read(orbax, step, items):
   with _one_line(f'{orbax.directory}/{step} cannot be read'):
     return _retry(lambda: orbax.restore(step, args=ocp.args.Composite(**items)))
 
@@ -328,21 +305,6 @@ def _one_line(what: str) -> Iterator[None]:
   except Exception as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise OSError(f'{what}: {reason[:300]}') from error
-
-
-def _set_aside(manager, steps):
-  """Moves damaged steps away, so that the run can save them again."""
-  for step in steps:
-    target = manager.folder.parent / 'damaged' / str(step)
-    logging.warning('moving damaged %s/%s to %s', manager.folder, step, target)
-    if jax.process_index() == 0:
-      target.parent.mkdir(exist_ok=True)
-      while target.exists():
-        target = target.with_name(target.name + '_')
-      (manager.folder / str(step)).rename(target)
-  if steps:
-    multihost_utils.sync_global_devices('set_aside')
-    manager.orbax.reload()
 
 
 def _folder(workdir):
@@ -362,34 +324,32 @@ def check_room(folder: pathlib.Path, tree: Any) -> None:
 
 def _retry(function: Callable[[], Any]) -> Any:
   """Calls again where the file system fails, as network ones do in passing."""
-  for i in range(_TRIES):
+  for seconds in _WAITS:
     try:
       return function()
+    except FileNotFoundError:
+      raise
     except OSError as error:
-      if isinstance(error, FileNotFoundError) or i == _TRIES - 1:
-        raise
       logging.warning('%s; trying again', ' '.join(str(error).split()))
-      time.sleep(2.0**i)
-  raise AssertionError('unreachable')
+      time.sleep(seconds)
+  return function()
 
 
 def write_digest(folder: pathlib.Path) -> None:
   """Writes the digest of a checkpoint's files into it, whole or not at all."""
-  files = _hashes(folder, lambda name: True)
-  content = {'files': files, 'sha256': _hash_of(files)}
+  files = _hashes(folder)
   with log.whole_file(folder / DIGEST) as file:
-    json.dump(content, file, indent=1)
+    json.dump({'files': files, 'sha256': _hash_of(files)}, file, indent=1)
     file.flush()
     os.fsync(file.fileno())
 
 
-def check_digest(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
+def check_digest(folder: pathlib.Path, items: Sequence[str] = ITEMS) -> None:
   """Compares the files of a checkpoint with its digest.
 
   Args:
     folder: the checkpoint.
-    items: subfolders that will be read; () is all of them. Files beside the
-      subfolders are always compared.
+    items: subfolders that will be read. Files beside them are always compared.
 
   Raises:
     DamagedError: a file is missing, new or changed, or there is no digest; one
@@ -399,6 +359,7 @@ def check_digest(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
   path = folder / DIGEST
   if not path.is_file():
     raise DamagedError(f'{path} is missing: the checkpoint was never finished')
+  changed = 'was changed after it was written'
   try:
     content = json.loads(path.read_bytes())
     expected = dict(content['files'])
@@ -406,24 +367,20 @@ def check_digest(folder: pathlib.Path, items: Sequence[str] = ()) -> None:
   except (ValueError, TypeError, KeyError):
     whole = False
   if not whole:
-    raise DamagedError(f'{path} was changed after it was written')
-  wanted = lambda name: (
-    '/' not in name or not items or name.split('/')[0] in items
-  )
-  found = _hashes(folder, wanted)
-  for name in sorted({*filter(wanted, expected), *found}):
-    if found.get(name) == expected.get(name):
+    raise DamagedError(f'{path} {changed}')
+  unread = tuple(f'{item}/' for item in set(ITEMS) - set(items))
+  found = _hashes(folder, unread)
+  for name in sorted({*expected, *found}):
+    if name.startswith(unread) or found.get(name) == expected.get(name):
       continue
-    what = 'was changed after it was written'
-    if name not in found:
-      what = 'is missing'
-    elif name not in expected:
-      what = 'was not there when it was saved'
-    raise DamagedError(f'{folder / name} {what}')
+    what = changed if name in expected else 'was not there when it was saved'
+    raise DamagedError(
+      f'{folder / name} {what if name in found else "is missing"}'
+    )
 
 
-def _hashes(folder, wanted):
-  """SHA-256 by name of the files below a folder whose names are wanted."""
+def _hashes(folder, unread=()):
+  """SHA-256 of each file below a folder, by name, but for those unread."""
 
   def hash_one(name):
     with open(folder / name, 'rb') as file:
@@ -431,7 +388,7 @@ def _hashes(folder, wanted):
 
   paths = (path for path in folder.rglob('*') if path.is_file())
   names = {path.relative_to(folder).as_posix() for path in paths} - {DIGEST}
-  names = sorted(filter(wanted, names))
+  names = sorted(name for name in names if not name.startswith(unread))
   with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
     return dict(zip(names, pool.map(hash_one, names), strict=True))
 

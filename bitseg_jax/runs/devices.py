@@ -70,24 +70,34 @@ def join(
     coordinator: host:port of process 0; None asks the cluster JAX runs in.
     num_processes: how many there are; None likewise.
     process_id: number of this one; None likewise.
-    patience: seconds to wait for the others; after them the program ends in
-      one line.
+    patience: seconds to wait for the others, before the program ends.
 
   Raises:
     ValueError: in one line, if the processes cannot meet there.
   """
-  if coordinator:
-    _check_address(coordinator, process_id)
+  host, _, port = (coordinator or 'cluster:1').rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    raise ValueError(
+      f'--coordinator={coordinator}: give host:port of process 0, such as '
+      'localhost:1234'
+    )
+  if coordinator and process_id == 0:  # it listens; JAX would crash, not fail
+    with socket.socket() as listener:
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      try:
+        listener.bind(('', int(port)))
+      except OSError as error:
+        raise ValueError(
+          f'--coordinator={coordinator}: {error.strerror.lower()}; give '
+          'another port'
+        ) from error
   where = coordinator or 'the address that the cluster gives'
-  late = threading.Timer(
-    patience,
-    leave,
-    [
-      f'process {process_id or 0} waited {patience:.0f} s at {where} for the '
-      'other processes; start all of them, and check --coordinator, '
-      '--num_processes and --process_id'
-    ],
+  waited = (
+    f'process {process_id or 0} waited {patience:.0f} s at {where} for the '
+    'other processes; start all of them, and check --coordinator, '
+    '--num_processes and --process_id'
   )
+  late = threading.Timer(patience, leave, [waited])
   late.daemon = True
   late.start()
   try:
@@ -109,31 +119,8 @@ def join(
     late.cancel()
 
 
-def _check_address(coordinator, process_id):
-  host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-    raise ValueError(
-      f'--coordinator={coordinator}: give host:port of process 0, such as '
-      'localhost:1234'
-    )
-  if process_id == 0:  # which listens there; JAX would crash if it cannot
-    with socket.socket() as listener:
-      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      try:
-        listener.bind(('', int(port)))
-      except OSError as error:
-        raise ValueError(
-          f'--coordinator={coordinator}: {error.strerror.lower()}; give '
-          'another port'
-        ) from error
-
-
 def leave(error: BaseException | str) -> NoReturn:
-  """Ends this process of several, at once: an exit would wait for the others.
-
-  Args:
-    error: why; in a collective, perhaps the loss of another process.
-  """
+  """Ends this process of several at once; an exit would wait for the others."""
   reason = ' '.join(str(error).split())[:500] or type(error).__name__
   print(f'\nerror: {reason}', file=sys.stderr, flush=True)
   sys.stdout.flush()
@@ -145,16 +132,12 @@ def leave(error: BaseException | str) -> NoReturn:
 def make_mesh(
   fsdp: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Arranges all devices of all processes in a mesh with axes data and fsdp.
+  """Arranges devices in a mesh [devices / fsdp, fsdp], axes data and fsdp.
 
   Args:
     fsdp: number of devices that share one copy of the training state; they are
       neighbours, between which communication is fastest.
-    devices: others than those of all processes, such as those of a slice that
-      is only compiled for.
-
-  Returns:
-    The mesh, of shape [devices / fsdp, fsdp].
+    devices: others than those of all processes, as to compile for.
 
   Raises:
     ValueError: if fsdp does not divide the number of devices.
@@ -177,9 +160,8 @@ def make_mesh(
       'slice; parameters are not shared between slices'
     )
   # Only the gradient, summed along 'data', crosses between slices.
-  arranged = mesh_utils.create_hybrid_device_mesh(
-    (shape[0] // slices, fsdp), (slices, 1), devices
-  )
+  inner = shape[0] // slices, fsdp
+  arranged = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1), devices)
   return Mesh(arranged, names, axis_types=types)
 
 
@@ -195,14 +177,10 @@ def copied_on(mesh: Mesh) -> NamedSharding:
 
 
 def placed(shapes: Any, mesh: Mesh) -> Any:
-  """Assigns a sharding to each array of a training state.
+  """Assigns a sharding to each array, or shape, of a training state.
 
   An array is split along its longest axis that the number of fsdp devices
   divides. Small arrays are copied, and so are all arrays if fsdp is 1.
-
-  Args:
-    shapes: pytree of arrays or jax.ShapeDtypeStruct.
-    mesh: as from make_mesh.
 
   Returns:
     The same tree of jax.ShapeDtypeStruct with shardings.
@@ -227,13 +205,9 @@ def shardings(placed: Any) -> Any:
 
 
 def local_rows(mesh: Mesh, count: int) -> np.ndarray:
-  """Finds which rows of a batch lie on the devices of this process.
+  """Finds which rows of a batch this process has: int [local B], ascending.
 
-  They depend on the order of the devices in the mesh, which on TPU follows the
-  topology, and need not be contiguous.
-
-  Returns:
-    int [local B], ascending, of the numbers below count.
+  By the mesh's order of devices, on TPU the topology's; not always contiguous.
   """
   spans = split_on(mesh).addressable_devices_indices_map((count,)).values()
   return np.unique([np.arange(count)[span] for span in spans])
@@ -249,8 +223,7 @@ def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
     stacked: whether it is a stack of K batches.
 
   Returns:
-    The same tree of jax.Array [B, ...] or [K, B, ...], rows split over all
-    devices.
+    The same tree of jax.Array [B, ...] or [K, B, ...], split over all devices.
   """
   axis = int(stacked)
   # Not mesh.local_mesh, which must be contiguous.
@@ -273,17 +246,8 @@ def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
 
 
 def local_part(array: jax.Array) -> np.ndarray:
-  """The rows of a batch that lie on this process, as `local_rows` orders them.
-
-  Args:
-    array: [B, ...], rows split over all devices.
-
-  Returns:
-    [local B, ...] on the host.
-  """
-  shards = {
-    shard.index[0].start or 0: shard for shard in array.addressable_shards
-  }
+  """The rows of a batch [B, ...] that `local_rows` names, on the host."""
+  shards = {s.index[0].start or 0: s for s in array.addressable_shards}
   return np.concatenate([np.asarray(shards[i].data) for i in sorted(shards)])
 
 
@@ -316,12 +280,9 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
   jaxlibs do by default: those are no faster for large arrays, half as fast for
   small ones, and their gradients by kernels take four times as long.
 
-  JAX takes options for whole programs alone: what is jitted with some cannot be
-  called within another jitted function.
-
   Returns:
-    The options by name; None where there is nothing to change: on other
-    devices, with a jaxlib without that choice, or if XLA_FLAGS makes it.
+    The options by name, for whole programs alone; None on other devices, with
+    a jaxlib without that choice, or if XLA_FLAGS makes it.
   """
   on_cpu = mesh.devices.flat[0].platform == 'cpu'
   chosen = _FUSION in os.environ.get('XLA_FLAGS', '')
@@ -339,9 +300,7 @@ def _xla_knows(options):
   return True
 
 
-def compile_ahead(
-  function: Callable[..., Any], *args: Any
-) -> Callable[..., Any]:
+def compile_ahead(function: Callable, *args: Any) -> Callable[..., Any]:
   """Compiles a jitted function for arguments, or their jax.ShapeDtypeStruct."""
   program = function.lower(*args).compile()
   # Returns the memory of compilation, a GiB for the paper's model, which glibc

@@ -37,12 +37,9 @@ def _shortened(name):
 _HOST = _shortened(socket.gethostname().replace('.', '_'))
 
 
-def _remove_unfinished():
-  for path in list(_unfinished):
-    path.unlink(missing_ok=True)
-
-
-interrupts.at_end.append(_remove_unfinished)
+interrupts.at_end.append(
+  lambda: [path.unlink(missing_ok=True) for path in list(_unfinished)]
+)
 
 
 def progress_bar(
@@ -62,7 +59,7 @@ def progress_bar(
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike) -> Iterator[None]:
+def _naming(path):
   """Lets errors of the file system name a file; those of writing do not."""
   try:
     yield
@@ -74,14 +71,11 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
-  """Opens a file that gets its name once it is written: whole or not at all.
+  """Yields a file to write that gets its name once it is whole.
 
   Args:
     path: the file; one that is there is replaced, a link too, not its target.
     mode: 'w' or 'wb'.
-
-  Yields:
-    The file to write to.
   """
   path = pathlib.Path(path)
   owner = f'{_HOST}.{os.getpid()}.{threading.get_ident()}'
@@ -90,7 +84,7 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   _unfinished.add(temporary)
   try:
     # 'x' follows no link that somebody may have laid there.
-    with naming(path), open(temporary, mode.replace('w', 'x')) as file:
+    with _naming(path), open(temporary, mode.replace('w', 'x')) as file:
       yield file
     os.replace(temporary, path)
   finally:
@@ -101,14 +95,11 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
 def check_no_links(
   output: str | os.PathLike, names: Iterable[str | os.PathLike]
 ) -> None:
-  """Checks that no folder to be written into is a link below the output.
+  """Raises OSError if a file to be written would lie behind a link.
 
   Args:
     output: folder of the results; it may be a link itself.
     names: files in it, relative to it.
-
-  Raises:
-    OSError: one is; what would be replaced lies elsewhere.
   """
   folders = {folder for name in names for folder in pathlib.Path(name).parents}
   for folder in sorted(folders - {pathlib.Path()}):
@@ -194,7 +185,7 @@ def _held(path, patience=0):
       'another folder'
     ) from error
   try:
-    with naming(path):
+    with _naming(path):
       path.write_text(f'process {os.getpid()} on {socket.gethostname()}\n')
     yield
   finally:
@@ -213,29 +204,26 @@ class MetricWriter:
     """Opens the files in logdir; if not enabled, all methods do nothing."""
     self._enabled = enabled
     if enabled:
-      pathlib.Path(logdir).mkdir(parents=True, exist_ok=True)
       path = pathlib.Path(logdir) / 'metrics.jsonl'
-      if path.exists() and (path.is_symlink() or not path.is_file()):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(f'{path} is no plain file; remove it')
       self._lines = open(path, 'a')  # noqa: SIM115
       self._board = SummaryWriter(str(logdir))
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Logs scalars of a run by name; nan and inf become null in the JSON."""
-    if not self._enabled:
-      return
-    values = {name: float(value) for name, value in scalars.items()}
-    finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    line = {'step': step, 'time': round(time.time(), 3), **finite}
-    self._lines.write(json.dumps(line) + '\n')
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    if self._enabled:
+      values = {name: float(value) for name, value in scalars.items()}
+      line = {'step': step, 'time': round(time.time(), 3), **values}
+      self._lines.write(json.dumps(without_nan(line)) + '\n')
+      for name, value in values.items():
+        self._board.add_scalar(name, value, step)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Logs images of a run by name, uint8 [H, W, 3], to TensorBoard."""
-    if self._enabled:
-      for name, image in images.items():
-        self._board.add_image(name, image, step, dataformats='HWC')
+    for name, image in images.items() if self._enabled else ():
+      self._board.add_image(name, image, step, dataformats='HWC')
 
   def write_hparams(self, hparams: Mapping[str, Any]) -> None:
     """Logs the settings of a run to TensorBoard, as text."""
@@ -246,15 +234,15 @@ class MetricWriter:
   def flush(self) -> None:
     """Makes everything written so far readable by other programs."""
     if self._enabled:
-      with naming(self._lines.name):
+      with _naming(self._lines.name):
         self._lines.flush()
         os.fsync(self._lines.fileno())  # mounted buckets need it
-      with naming(self._board.logdir):
+      with _naming(self._board.logdir):
         self._board.flush()
 
   def close(self) -> None:
     """Flushes and closes the files."""
+    self.flush()
     if self._enabled:
-      self.flush()
       self._lines.close()
       self._board.close()

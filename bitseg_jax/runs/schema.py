@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
@@ -20,18 +20,17 @@ from bitseg_jax import palette
 
 
 class Setting(NamedTuple):
-  """One setting of the config.
+  """One setting of the config; None stands for no bound.
 
   Attributes:
     default: its value if none is given, and also its type. A float setting
       also accepts an int; a tuple may hold any number of elements of type `of`.
     meaning: what it does, for people, with its unit.
-    least: smallest value allowed; None = no bound.
-    most: largest value allowed; None = no bound.
-    above: value that it must exceed; None = no bound.
-    choices: values allowed; None = all of the type.
+    least, most: smallest and largest value allowed.
+    above: value that it must exceed.
+    choices: values allowed.
     of: type of the elements of a tuple, to which bounds and choices apply.
-    length: number of elements of a tuple; None = any number.
+    length: number of elements of a tuple.
     free: whether it may change when a run is resumed, because it says where
       data lies, how fast it is computed, how long it trains or what is shown.
   """
@@ -70,10 +69,8 @@ _GONE = {
 def to_config(settings: Settings) -> ConfigDict:
   """Makes a locked config that holds the default of every setting."""
   config = ConfigDict()
-  for name, setting in settings.items():
-    config[name] = (
-      setting.default if isinstance(setting, Setting) else to_config(setting)
-    )
+  for name, s in settings.items():
+    config[name] = s.default if isinstance(s, Setting) else to_config(s)
   return config.lock()
 
 
@@ -84,11 +81,11 @@ def check(config: ConfigDict) -> None:
     ValueError: one line that names the settings that cannot work.
   """
   check_ranges(config)
+  data, diff, train = config.data, config.diffusion, config.train
   if not config.eval.weights:
     raise ValueError("config.eval.weights is empty; give 'ema', 'raw' or both")
   if not config.model.channel_mults:
     raise ValueError('config.model.channel_mults is empty; give one per level')
-  diff = config.diffusion
   if diff.tanh and diff.pred_type != 'x':
     raise ValueError(
       'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
@@ -97,15 +94,13 @@ def check(config: ConfigDict) -> None:
   codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   if config.codes.palette != 'none':
     palette.make_palette(config.codes.num_codes, config.codes.palette)
-  image_size, code_size = config.data.image_size, config.data.code_size
-  if code_size and image_size % code_size:
+  if data.code_size and data.image_size % data.code_size:
     raise ValueError(
-      f'config.data.code_size is {code_size}, which does not divide '
-      f'config.data.image_size = {image_size}'
+      f'config.data.code_size is {data.code_size}, which does not divide '
+      f'config.data.image_size = {data.image_size}'
     )
-  _check_model(config.model, image_size, code_size)
-  _check_data(config.data)
-  train = config.train
+  _check_model(config.model, data.image_size, data.code_size)
+  _check_data(data)
   if train.warmup_steps + train.decay_steps > train.num_steps:
     raise ValueError(
       f'config.train: warmup_steps ({train.warmup_steps}) and decay_steps '
@@ -154,11 +149,10 @@ def check_ranges(config: ConfigDict) -> None:
   nested = ConfigDict(config).to_dict()
   found = set(flatten_dict(nested, keep_empty_nodes=True, sep='.'))
   for name in sorted(found - set(settings)):
+    wrong = 'no setting; configs/base.py lists them'
     if any(other.startswith(f'{name}.') for other in settings):
-      raise ValueError(
-        f'config.{name} is {_shown(config[name])}, not a section'
-      )
-    raise ValueError(f'config.{name} is no setting; configs/base.py lists them')
+      wrong = f'{_shown(config[name])}, not a section'
+    raise ValueError(f'config.{name} is {wrong}')
   for name, setting in settings.items():
     if name not in found:
       raise ValueError(f'config.{name} is missing')
@@ -170,43 +164,40 @@ def check_value(name: str, value: Any, setting: Setting) -> None:
   values, where = [value], ''
   if setting.of is not None:
     if not isinstance(value, (tuple, list)):
-      raise ValueError(
-        f'{name} is {_shown(value)}; give a tuple, such as (1, 2)'
-      )
+      raise ValueError(f'{name} is {_shown(value)}; give a tuple like (1, 2)')
     if setting.length not in (None, len(value)):
       raise ValueError(
         f'{name} is {tuple(value)!r}; give {setting.length} values'
       )
     values, where = value, f' in {_shown(value)}'
-  kind = setting.of or type(setting.default)
-  accepted = {float: numbers.Real, int: numbers.Integral}.get(kind, kind)
-  choices = setting.choices
+  kind, choices = setting.of or type(setting.default), setting.choices
+  accepted, words = _KINDS[kind]
   for value in values:
     wrong = f'{name} is {_shown(value)}{where}; it must be '
     # In Python True is an int, but it is no valid number here.
     if not isinstance(value, accepted) or (
       isinstance(value, bool) and kind is not bool
     ):
-      raise ValueError(wrong + _KINDS[kind])
+      raise ValueError(wrong + words)
     if choices is not None and value not in choices:
       raise ValueError(wrong + f'one of {", ".join(map(str, choices))}')
     # Not math.isfinite, which cannot take every whole number.
     if kind in (int, float) and not -math.inf < value < math.inf:
       raise ValueError(wrong + 'finite')
-    for bound, fails, words in (
+    for bound, fails, relation in (
       (setting.least, operator.lt, 'at least'),
       (setting.most, operator.gt, 'at most'),
       (setting.above, operator.le, 'over'),
     ):
       if bound is not None and fails(value, bound):
-        raise ValueError(wrong + f'{words} {bound}')
+        raise ValueError(wrong + f'{relation} {bound}')
 
 
-_KINDS = {
-  bool: 'True or False',
-  int: 'a whole number',
-  float: 'a number',
-  str: 'text',
+_KINDS = {  # what each type accepts, and its name
+  bool: (bool, 'True or False'),
+  int: (numbers.Integral, 'a whole number'),
+  float: (numbers.Real, 'a number'),
+  str: (str, 'text'),
 }
 
 
@@ -217,11 +208,11 @@ def _shown(value):
 
 
 def _check_model(model, image_size, code_size):
-  levels = len(model.channel_mults)
-  if model.fused_attention and model.dtype != 'bfloat16':
+  name, levels = 'config.model', len(model.channel_mults)
+  heads, fused = model.num_heads, model.fused_attention
+  if fused and model.dtype != 'bfloat16':
     raise ValueError(
-      'config.model.fused_attention needs config.model.dtype = bfloat16, not '
-      f'{model.dtype}'
+      f'{name}.fused_attention needs {name}.dtype = bfloat16, not {model.dtype}'
     )
   factor = model.patch_size * 2 ** (levels - 1)
   if (code_size or image_size) % factor:
@@ -232,28 +223,27 @@ def _check_model(model, image_size, code_size):
     )
   if model.encoder != 'none' and image_size % 32:
     raise ValueError(
-      f'config.data.image_size is {image_size}; with config.model.encoder it '
-      'must be a multiple of 32'
+      f'config.data.image_size is {image_size}; with {name}.encoder it must be '
+      'a multiple of 32'
     )
   for level in model.attention_levels:
     if level >= levels:
       raise ValueError(
-        f'config.model.attention_levels names level {level}; there are levels '
-        f'0 to {levels - 1}'
+        f'{name}.attention_levels names level {level}; there are levels 0 to '
+        f'{levels - 1}'
       )
   attended = [*model.attention_levels, -1] if model.attention_levels else []
   for level in attended:  # -1 stands for the middle blocks
     width = model.base_channels * model.channel_mults[level]
-    if width % model.num_heads:
+    if width % heads:
       raise ValueError(
-        f'config.model: attention on {width} channels cannot be split into '
-        f'num_heads = {model.num_heads}'
+        f'{name}: attention on {width} channels cannot be split into '
+        f'num_heads = {heads}'
       )
-    head = width // model.num_heads
-    if model.fused_attention and (head % 8 or head > 128):
+    if fused and (width // heads % 8 or width // heads > 128):
       raise ValueError(
-        'config.model.fused_attention takes heads of 8, 16, ..., 128 channels; '
-        f'with num_heads = {model.num_heads} there are heads of {head}'
+        f'{name}.fused_attention takes heads of 8, 16, ..., 128 channels; with '
+        f'num_heads = {heads} there are heads of {width // heads}'
       )
 
 
@@ -261,8 +251,7 @@ def _check_data(data):
   scale = tuple(data.crop_scale)
   if scale[0] > scale[1]:
     raise ValueError(
-      f'config.data.crop_scale is {scale}; give (least, most) area, such as '
-      '(0.3, 1.0)'
+      f'config.data.crop_scale is {scale}; give (least, most) area'
     )
   names = _dataset_names(data) if data.dirs else []
   if len(set(names)) < len(names):
@@ -284,11 +273,7 @@ def _dataset_names(data):
 
 
 def without_paths(config: ConfigDict) -> dict[str, Any]:
-  """Returns what of a run's config may leave the machine: no folder names.
-
-  Returns:
-    Nested dict, as JSON gives it back; of datasets the last part of their path.
-  """
+  """Returns a config as JSON without folders, but for names of datasets."""
   settings = json.loads(json.dumps(config.to_dict()))
   name = lambda path: pathlib.PurePath(path).name
   settings['init_from'] = ''
@@ -306,9 +291,6 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
 
   Args:
     saved: nested dict, as read from JSON.
-
-  Returns:
-    The config, checked.
 
   Raises:
     ValueError: one line that names the unknown or invalid setting.
@@ -346,47 +328,34 @@ def _fill(config, saved, prefix):
 def check_same_run(
   config: ConfigDict, saved: ConfigDict, workdir: str | pathlib.Path
 ) -> None:
-  """Checks that a config is that of the run in a workdir, but for free ones.
+  """Raises ValueError unless what `config` asks for is the run in a workdir.
 
-  Args:
-    config: what is asked for.
-    saved: config of the run that is there.
-    workdir: where, for the message.
-
-  Raises:
-    ValueError: one line that names the setting that differs.
+  Only settings that are free may differ; one line names another that does.
   """
+  say = lambda theirs, ours, what: ValueError(
+    f'{workdir} holds a run {theirs}, not {ours}; use another --workdir, or '
+    f'{what}'
+  )
   names, before = _dataset_names(config.data), _dataset_names(saved.data)
   if config.data.source == 'tfds' and names != before:
-    raise ValueError(
-      f'{workdir} holds a run on {", ".join(before)}, not {", ".join(names)}; '
-      'use another --workdir, or the same datasets in the same order, whose '
-      'folders may lie elsewhere under the same names'
-    )
+    what = 'the same datasets in the same order; their folders may move'
+    raise say(f'on {", ".join(before)}', ', '.join(names), what)
   # A teacher may have moved, but a run with one learns something else.
-  if bool(config.distill.teacher) != bool(saved.distill.teacher):
-    raise ValueError(
-      f'{workdir} holds a run with config.distill.teacher = '
-      f'{saved.distill.teacher!r}, not {config.distill.teacher!r}; use another '
-      '--workdir, or give a teacher only where the run has one'
-    )
+  ours, theirs = config.distill.teacher, saved.distill.teacher
+  if bool(ours) != bool(theirs):
+    what = 'give a teacher only where the run has one'
+    raise say(f'with config.distill.teacher = {theirs!r}', repr(ours), what)
   for name, setting in _each(_settings()):
     # A student learns for the steps that it is sampled with.
     learned = saved.distill.teacher and name.startswith('sample.')
     ours, theirs = _at(config, name), _at(saved, name)
     if ours != theirs and (learned or not setting.free):
-      raise ValueError(
-        f'{workdir} holds a run with config.{name} = {theirs}, not {ours}; use '
-        'another --workdir, or the same setting to resume'
-      )
+      what = 'the same setting to resume'
+      raise say(f'with config.{name} = {theirs}', ours, what)
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
-  """Lists all settings as text, for documentation.
-
-  Returns:
-    Rows (name, default, range, meaning); names join sections with dots.
-  """
+  """Lists all settings as text: rows (name, default, range, meaning)."""
   rows = []
   for name, s in _each(settings):
     bounds = ('>', s.above), ('>=', s.least), ('<=', s.most)
@@ -395,9 +364,8 @@ def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
   return rows
 
 
-def _each(
-  settings: Settings, prefix: str = ''
-) -> Iterator[tuple[str, Setting]]:
+def _each(settings, prefix=''):
+  """(full name, setting) of each; names join sections with dots."""
   for name, setting in settings.items():
     if isinstance(setting, Setting):
       yield prefix + name, setting

@@ -48,20 +48,12 @@ FLAG_HELP = (
 
 
 class Weights(NamedTuple):
-  """A model's parameters and where they are from.
+  """A model's parameters and where they are from."""
 
-  Attributes:
-    params: float32 parameters, on the devices.
-    config: of the run, complete and checked.
-    step: of the run; None for a pretrained model.
-    digest: tells them from any others: SHA-256 of model.safetensors, or of the
-      files of a step.
-  """
-
-  params: Any
-  config: ConfigDict
-  step: int | None = None
-  digest: str | None = None
+  params: Any  # float32, on the devices
+  config: ConfigDict  # of the run, complete and checked
+  step: int | None = None  # of the run; None for a pretrained model
+  digest: str | None = None  # SHA-256 of the weights, or of the step's files
 
   @property
   def origin(self) -> str:
@@ -97,28 +89,22 @@ def read(
   kinds = checkpoint.KINDS.values()
   if kind not in kinds:
     raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
-  place = lambda config: devices.placed(
-    abstract_params(config), devices.make_mesh()
+  place = lambda config: (
+    expected or devices.placed(abstract_params(config), devices.make_mesh())
   )
   folder = pathlib.Path(name)
   # A folder with a config but without weights is damaged, but no run either.
-  is_run = folder.exists() and not (
-    is_shipped(name)
-    or (folder / WEIGHTS).is_file()
-    or ((folder / CONFIG).is_file() and not (folder / 'checkpoints').is_dir())
-  )
-  if is_run:
+  sign = WEIGHTS if (folder / 'checkpoints').is_dir() else CONFIG
+  packed = (folder / WEIGHTS).is_file() or (folder / sign).is_file()
+  if folder.exists() and not packed and not is_shipped(name):
     config = checkpoint.read_config(name)
-    step, params = checkpoint.read_params(name, expected or place(config), kind)
+    step, params = checkpoint.read_params(name, place(config), kind)
     return Weights(params, config, step, checkpoint.read_digest(name, step))
   flat, config, digest = _read_folder(_find(name), expected)
-  params = jax.tree.map(
-    lambda w, like: jax.make_array_from_callback(
-      w.shape, like.sharding, lambda index: np.asarray(w[index])
-    ),
-    unflatten_dict(flat, sep='/'),
-    expected or place(config),
+  put = lambda w, like: jax.make_array_from_callback(
+    w.shape, like.sharding, lambda index: np.asarray(w[index])
   )
+  params = jax.tree.map(put, unflatten_dict(flat, sep='/'), place(config))
   return Weights(params, config, None, digest)
 
 
@@ -128,15 +114,12 @@ def shipped() -> list[str]:
 
 
 def is_shipped(name: str | pathlib.Path) -> bool:
-  """Whether a name is of the package's model, not of a model in a folder.
+  """Whether a name is of the package's model, and of no model in a folder.
 
-  A folder that only shares its name with a model of the package, such as one of
-  photos, is not meant.
+  A folder of photos may share its name.
   """
-  of_model = (WEIGHTS, CONFIG, 'checkpoints')
-  return str(name) in shipped() and not any(
-    pathlib.Path(name, file).exists() for file in of_model
-  )
+  files = (pathlib.Path(name, n) for n in (WEIGHTS, CONFIG, 'checkpoints'))
+  return str(name) in shipped() and not any(file.exists() for file in files)
 
 
 def _find(name):
@@ -154,17 +137,14 @@ def _find(name):
   if not parts:
     raise ValueError(f'{name} is not of the form hf://OWNER/NAME[@REVISION]')
   try:
-    import huggingface_hub  # not all who have this have the Hub's library
+    import huggingface_hub as hub  # not all who have this have that library
   except ImportError as error:
     raise ImportError(
       f'{name} needs huggingface_hub; pip install huggingface_hub'
     ) from error
   try:
-    return pathlib.Path(
-      huggingface_hub.snapshot_download(
-        parts[1], revision=parts[2], allow_patterns=list(FILES)
-      )
-    )
+    options = {'revision': parts[2], 'allow_patterns': list(FILES)}
+    return pathlib.Path(hub.snapshot_download(parts[1], **options))
   except Exception as error:  # of many types, some of the library below it
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise OSError(
@@ -231,10 +211,8 @@ def save(
   _check_replaceable(folder)
   settings = schema.without_paths(config)
   config = schema.complete(settings)
-  tensors = {
-    name: np.asarray(tensor).astype(DTYPES[dtype])
-    for name, tensor in flatten_dict(params, sep='/').items()
-  }
+  cast = lambda tensor: np.asarray(tensor).astype(DTYPES[dtype])
+  tensors = flatten_dict(jax.tree.map(cast, params), sep='/')
   shapes = flatten_shapes(abstract_params(config))
   check_tensors(tensors, shapes, 'the parameters', DTYPES)
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -244,8 +222,7 @@ def save(
   try:
     new.mkdir()
     (new / CONFIG).write_text(json.dumps(settings, indent=2) + '\n')
-    text = _card(folder.name, tensors, config, card)
-    (new / CARD).write_text(text, 'utf-8')
+    (new / CARD).write_text(_card(folder.name, tensors, config, card), 'utf-8')
     marks = {_MARK: _mark(new), _CONTENT: _content(new, tensors)}
     write_tensors(new / WEIGHTS, tensors, marks)
     if folder.exists():
@@ -266,15 +243,8 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (
-    safetensors.SafetensorError,
-    ValueError,
-    TypeError,
-    KeyError,
-  ) as error:
-    raise ValueError(
-      f'{path} is damaged, or no safetensors file: {error}'
-    ) from error
+  except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as e:
+    raise ValueError(f'{path} is damaged, or no safetensors file: {e}') from e
 
 
 def write_tensors(
@@ -305,32 +275,28 @@ def check_tensors(
     where: they are from, for the message.
     dtypes: that they may have, by name.
   """
-  say = lambda name, what: ValueError(f'{where}: tensor {name} {what}')
-  for name, shape in shapes.items():
-    if name not in tensors:
-      raise say(name, 'is missing')
-    if tensors[name].shape != shape:
-      raise say(
-        name,
-        f'has shape {list(tensors[name].shape)}, but that of the network '
-        f'{list(shape)}',
-      )
-  for name, tensor in tensors.items():
-    if name not in shapes:
-      raise say(name, 'is none that the network has')
-    if tensor.dtype.name not in dtypes:
-      raise say(name, f'is {tensor.dtype}, not {" or ".join(dtypes)}')
-    if not np.isfinite(tensor).all():
-      raise say(name, 'has values that are not finite')
+  for name in {**shapes, **tensors}:
+    tensor, shape = tensors.get(name), shapes.get(name)
+    if tensor is None:
+      wrong = 'is missing'
+    elif shape is None:
+      wrong = 'is none that the network has'
+    elif tensor.shape != shape:
+      wrong = f'has shape {[*tensor.shape]}, but that of the network {[*shape]}'
+    elif tensor.dtype.name not in dtypes:
+      wrong = f'is {tensor.dtype}, not {" or ".join(dtypes)}'
+    elif not np.isfinite(tensor).all():
+      wrong = 'has values that are not finite'
+    else:
+      continue
+    raise ValueError(f'{where}: tensor {name} {wrong}')
 
 
 def abstract_params(config: ConfigDict) -> Any:
   """Shapes and dtypes of the parameters of a config's network."""
   config = config.copy_and_resolve_references()
-  # They do not depend on it, and not every machine has it.
-  config.model.fused_attention = False
-  parts = build.build(config)
-  return jax.eval_shape(parts.init_params, jax.random.key(0))
+  config.model.fused_attention = False  # not every machine has it
+  return jax.eval_shape(build.build(config).init_params, jax.random.key(0))
 
 
 def flatten_shapes(params: Any) -> dict[str, tuple[int, ...]]:

@@ -24,20 +24,13 @@ def specs(shapes, fsdp):
   return [leaf.sharding.spec for leaf in devices.placed(tree, mesh)]
 
 
-def test_large_arrays_are_cut_along_their_longest_axis_that_divides():
+def test_only_large_arrays_are_cut_along_the_longest_axis_that_divides():
   assert specs([(3, 3, 64, 128), (3, 3, 128, 66)], 4) == [
     PartitionSpec(None, None, None, 'fsdp'),
     PartitionSpec(None, None, 'fsdp', None),
   ]
-
-
-def test_small_and_indivisible_arrays_are_copied():
-  for spec in specs([(), (64,), (3, 3, 9, 7), (4095, 3)], 4):
-    assert not any(spec)
-
-
-def test_nothing_is_cut_for_one_device():
-  assert not any(specs([(3, 3, 64, 128)], 1)[0])
+  copied = specs([(), (64,), (3, 3, 9, 7), (4095, 3)], 4)
+  assert not any(map(any, copied + specs([(3, 3, 64, 128)], 1)))
 
 
 def test_devices_that_do_not_divide_are_refused():
@@ -166,19 +159,14 @@ def test_the_compiler_takes_the_options_and_computes_the_same(mesh):
 def test_nothing_is_chosen_against_the_user_or_an_older_jaxlib(
   mesh, monkeypatch
 ):
+  assert not devices._xla_knows((('xla_cpu_no_such_option', 'false'),))
   monkeypatch.setattr(devices, '_xla_knows', lambda options: True)
-  assert devices.compiler_options(mesh)
-  with monkeypatch.context() as patch:
-    patch.setenv(
-      'XLA_FLAGS', f'--{next(iter(devices.compiler_options(mesh)))}='
-    )
-    assert devices.compiler_options(mesh) is None
+  (option,) = devices.compiler_options(mesh)
+  monkeypatch.setenv('XLA_FLAGS', f'--{option}=')
+  assert devices.compiler_options(mesh) is None
+  monkeypatch.delenv('XLA_FLAGS')
   monkeypatch.setattr(devices, '_xla_knows', lambda options: False)
   assert devices.compiler_options(mesh) is None
-
-
-def test_what_the_compiler_does_not_know_is_found_out():
-  assert not devices._xla_knows((('xla_cpu_no_such_option', 'false'),))
 
 
 @pytest.fixture

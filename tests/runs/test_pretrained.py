@@ -132,17 +132,27 @@ def test_without_its_library_the_hub_says_what_to_install(monkeypatch):
     weights.read('hf://me/mine')
 
 
-def change_tensors(change):
+def tensors(change):
   def damage(folder):
     path = folder / weights.WEIGHTS
-    tensors = safetensors.numpy.load_file(path)
-    change(tensors)
-    safetensors.numpy.save_file(tensors, path)
+    found = safetensors.numpy.load_file(path)
+    change(found)
+    safetensors.numpy.save_file(found, path)
 
   return damage
 
 
-def change_file(name, change):
+def bias(change):
+  """Changes the tensor stem/bias, or a copy of it in place."""
+
+  def damage(found):
+    new = found['stem/bias'].copy()
+    found['stem/bias'] = new if (made := change(new)) is None else made
+
+  return tensors(damage)
+
+
+def data(change, name=weights.WEIGHTS):
   def damage(folder):
     path = folder / name
     path.write_bytes(change(path.read_bytes()))
@@ -150,78 +160,45 @@ def change_file(name, change):
   return damage
 
 
-def set_value(tensors, value):
-  tensors['stem/bias'] = tensors['stem/bias'].copy()
-  tensors['stem/bias'][3] = value
+def config(old, new):
+  return data(lambda b: b.replace(old, new, 1), weights.CONFIG)
 
 
+def removed(name):
+  return lambda folder: (folder / name).unlink()
+
+
+BROKEN = 'model.safetensors is damaged'
+CHANGED = 'model.safetensors, or config.json beside it, was changed'
+NO_CONFIG = 'config.json is no config'
 DAMAGED = {
-  'truncated': (
-    change_file(weights.WEIGHTS, lambda b: b[:-4]),
-    'model.safetensors is damaged',
-  ),
-  'empty': (
-    change_file(weights.WEIGHTS, lambda b: b''),
-    'model.safetensors is damaged',
-  ),
-  'header': (
-    change_file(weights.WEIGHTS, lambda b: b'\xff' * 8 + b[8:]),
-    'model.safetensors is damaged',
-  ),
-  'no weights': (
-    lambda folder: (folder / weights.WEIGHTS).unlink(),
-    'model.safetensors is missing',
-  ),
-  'no config': (
-    lambda folder: (folder / weights.CONFIG).unlink(),
-    'config.json is missing',
-  ),
-  'no json': (
-    change_file(weights.CONFIG, lambda b: b[:-9]),
-    'config.json is no config',
-  ),
-  'a list': (
-    change_file(weights.CONFIG, lambda b: b'[]'),
-    'config.json is no config',
-  ),
-  'a new setting': (
-    change_file(weights.CONFIG, lambda b: b.replace(b'"seed"', b'"sead"')),
-    'sead',
-  ),
-  'missing': (
-    change_tensors(lambda t: t.pop('stem/bias')),
-    'tensor stem/bias is missing',
-  ),
+  'truncated': (data(lambda b: b[:-4]), BROKEN),
+  'empty': (data(lambda b: b''), BROKEN),
+  'header': (data(lambda b: b'\xff' * 8 + b[8:]), BROKEN),
+  'no weights': (removed(weights.WEIGHTS), 'model.safetensors is missing'),
+  'no config': (removed(weights.CONFIG), 'config.json is missing'),
+  'no json': (data(lambda b: b[:-9], weights.CONFIG), NO_CONFIG),
+  'a list': (data(lambda b: b'[]', weights.CONFIG), NO_CONFIG),
+  'a new setting': (config(b'"seed"', b'"sead"'), 'sead'),
+  'missing': (tensors(lambda t: t.pop('stem/bias')), 'bias is missing'),
   'too many': (
-    change_tensors(lambda t: t.update(stem=np.ones(3, np.float32))),
+    tensors(lambda t: t.update(stem=np.ones(3, np.float32))),
     'tensor stem is none that the network has',
   ),
   'shape': (
-    change_tensors(lambda t: t.update({'stem/bias': t['stem/bias'][:5]})),
+    bias(lambda w: w[:5]),
     r'tensor stem/bias has shape \[5\], but that of the network \[32\]',
   ),
   'dtype': (
-    change_tensors(
-      lambda t: t.update({'stem/bias': t['stem/bias'].astype(np.float16)})
-    ),
+    bias(lambda w: w.astype(np.float16)),
     'tensor stem/bias is float16, not float32 or bfloat16',
   ),
   'a flipped bit': (
-    change_file(
-      weights.WEIGHTS, lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]
-    ),
-    'model.safetensors, or config.json beside it, was changed',
+    data(lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]),
+    CHANGED,
   ),
-  'a changed setting': (
-    change_file(
-      weights.CONFIG, lambda b: b.replace(b'"seed": 0', b'"seed": 1', 1)
-    ),
-    'or config.json beside it, was changed',
-  ),
-  'nan': (
-    change_tensors(lambda t: set_value(t, np.nan)),
-    'tensor stem/bias has values that are not finite',
-  ),
+  'a changed setting': (config(b'"seed": 0', b'"seed": 1'), CHANGED),
+  'nan': (bias(lambda w: w.fill(np.nan)), 'bias has values that are not fini'),
 }
 
 
