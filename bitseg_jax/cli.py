@@ -56,7 +56,6 @@ def run(
 
   def work(argv):
     code = call(lambda: _checked(argv, main))
-    code = call(sys.stdout.flush) or code
     if code:
       # Python would wait for its threads first, jax for the other processes,
       # and libraries would tell, after our line, what they could not close.
@@ -266,7 +265,9 @@ def _checked(argv, main):
       f'--config gives a {type(config).__name__}; get_config must return a '
       'ConfigDict, such as that of configs/base.py with changes'
     )
-  return main()
+  code = main()
+  sys.stdout.flush()
+  return code
 
 
 def _help():
