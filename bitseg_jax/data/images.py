@@ -92,7 +92,7 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
     if isinstance(source, bytes | bytearray | memoryview):
       content = bytes(source)
       source = open_image(content, where)
-      if source is None or is_deep_tiff(source):
+      if source is None or _is_deep_tiff(source):
         source, orientation, inverted = read_tiff(content, where, notes, page)
         if inverted:
           source = -source if source.dtype.kind == 'f' else ~source
@@ -147,7 +147,7 @@ def open_image(content: bytes, where: Any) -> Image.Image | None:
       raise ValueError('not an image Pillow knows') from error
 
 
-def is_deep_tiff(image: Image.Image) -> bool:
+def _is_deep_tiff(image):
   """Whether it is a TIFF whose numbers Pillow may change."""
   if image.format != 'TIFF':
     return False

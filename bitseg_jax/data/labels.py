@@ -101,27 +101,27 @@ def _read_image(path, colours, notes):
   if image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw:
     raise SourceError(f'{path}: 16 bits per channel; save it with 8 bits')
   if image.mode in ('RGBA', 'LA') and image.getextrema()[-1] == (255, 255):
-    image = image.convert(image.mode[:-1])
+    image = image.convert(image.mode[:-1])  # opaque
   if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB'):
     raise SourceError(
       f'{path}: pixels of mode {image.mode} where ids should be; save it as '
       'an 8-bit, 16-bit, palette or RGB PNG'
     )
   values = np.asarray(image)
-  if image.mode == 'P':
-    palette = np.zeros((256, 3), np.uint8)
-    given = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
-    palette[: len(given)] = given
-    used = palette[np.unique(values)]
-    distinct = len(np.unique(used, axis=0)) == len(used)
-    if not colours and palette[0].any() and distinct:
-      colours = True
-      notes.append(
-        'a palette whose first colour is not black, so colours are taken for '
-        'ids, and black for unlabelled'
-      )
-    values = palette[values] if colours else values
-  return values
+  if image.mode != 'P':
+    return values
+  palette = np.zeros((256, 3), np.uint8)
+  given = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
+  palette[: len(given)] = given
+  used = palette[np.unique(values)]
+  distinct = len(np.unique(used, axis=0)) == len(used)
+  if not colours and palette[0].any() and distinct:
+    colours = True
+    notes.append(
+      'a palette whose first colour is not black, so colours are taken for '
+      'ids, and black for unlabelled'
+    )
+  return palette[values] if colours else values
 
 
 def _is_blended(ids, areas):

@@ -140,9 +140,6 @@ class _RowsOfBatches:
     batch += self._start
     return self._examples[batch * self._batch_size + self._rows[place]]
 
-  def __repr__(self):
-    return f'{len(self._rows)} of {self._batch_size} rows of {self._examples!r}'
-
 
 def read_in_processes(
   batches: grain.IterDataset, num_workers: int
@@ -176,8 +173,7 @@ def evaluation_example(
 
   Args:
     record: a record of a source.
-    image_size: side S of the padded square in pixels.
-    code_size: side G of the codes, which divides S; 0: S.
+    image_size, code_size: sides S and G, see `TrainingExample`.
 
   Returns:
     {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list

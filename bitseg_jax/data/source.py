@@ -84,15 +84,15 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
   shape = image.shape[:2]
   for i, id_map in enumerate(id_maps):
     if id_map.shape != shape:
-      lying = photo.orientation > 4 and id_map.shape == shape[::-1]
-      advice = (
-        'the photo is turned by its EXIF data, and this is its size as stored: '
-        f'give --exif={"ignore" if source.exif == "apply" else "apply"}'
-      )
+      advice = 'give both the same size'
+      if photo.orientation > 4 and id_map.shape == shape[::-1]:
+        other = 'ignore' if source.exif == 'apply' else 'apply'
+        advice = 'the photo is turned by its EXIF data, and this is its size '
+        advice += f'as stored: give --exif={other}'
+      height, width = id_map.shape
       raise SourceError(
         f'{item.photo} is {shape[1]}x{shape[0]} upright but its annotation '
-        f'{item.label(i)} (number {i + 1}) is {id_map.shape[1]}x'
-        f'{id_map.shape[0]}; {advice if lying else "give both the same size"}'
+        f'{item.label(i)} (number {i + 1}) is {width}x{height}; {advice}'
       )
   fits_as_stored = photo.orientation in (2, 3, 4) or shape[0] == shape[1]
   if photo.orientation > 1 and fits_as_stored and source.exif == 'apply':

@@ -37,8 +37,7 @@ class Png(NamedTuple):
   """The PNG of one photo, and the ids that the JSON lists for it."""
 
   where: Path
-  ids: frozenset[int]
-  crowds: frozenset[int]
+  crowds: dict[int, bool]  # by id
 
   def __str__(self) -> str:
     return str(self.where)
@@ -97,15 +96,16 @@ def open_instances(source_dir: str | Path) -> Source:
 
 def load_panoptic(item: Item) -> list[np.ndarray]:
   """Reads the one id map of a photo: R + 256 G + 65536 B, or -1."""
-  path, listed, crowds = item.labels[0]
+  path, crowds = item.labels[0]
   ids = read_label(path, colours=True, note=lambda line: None)
-  unknown = set(np.unique(ids).tolist()) - listed - {0}
+  unknown = set(np.unique(ids).tolist()) - crowds.keys() - {0}
   if unknown:
     raise SourceError(
       f'{path}: has {len(unknown)} ids that its segments_info does not list, '
       f'such as {min(unknown)}'
     )
-  return [np.where(np.isin(ids, [0, *crowds]), -1, ids).astype(np.int32)]
+  void = [0, *(number for number, is_crowd in crowds.items() if is_crowd)]
+  return [np.where(np.isin(ids, void), -1, ids).astype(np.int32)]
 
 
 def load_masks(item: Item) -> list[np.ndarray]:
@@ -129,7 +129,7 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, Masks]:
   masks = defaultdict(list)
   for i, mask in enumerate(content['annotations']):
     with named(f'{path}: annotations[{i}]', 'is damaged', 'download it again'):
-      is_crowd = bool(_whole(mask.get('iscrowd') or 0, least=0, most=1))
+      is_crowd = bool(_whole(mask.get('iscrowd') or 0, 0, 1))
       listed = shown(mask.get('id', [i])), mask.get('segmentation'), is_crowd
       masks[_key(mask['image_id'])].append(listed)
   ids, found = _names_by_id(content), {}
@@ -159,7 +159,7 @@ def _open(root, paths, list_items, load):
     beside = path.stem.startswith('_annotations')  # beside the photos
     name = path.parent.name if beside else path.stem
     words = {word.lower() for word in _SPLIT.findall(name)}
-    parts = {word: sorted(items) for word in words}
+    parts = dict.fromkeys(words, sorted(items))
     if len(words) != 1:
       parts = split_at_random(sorted(items))
       source.notes.append(f'{path}: split 80/10/10 at random with seed 0')
@@ -186,14 +186,13 @@ def _list_panoptic(root, path, source):
       name = plain_name(below.with_suffix('').as_posix())
       if name in items:
         raise ValueError(f'{name}.png is listed twice')
-      numbers, crowds = set(), set()
-      for segment in annotation['segments_info']:
-        number = _whole(segment['id'], least=1, most=2**24 - 1)
-        numbers.add(number)
-        if _whole(segment.get('iscrowd', 0), least=0, most=1):
-          crowds.add(number)
-      label = Png(png, frozenset(numbers), frozenset(crowds))
-      items[name] = Item(name, photo, (label,))
+      crowds = {
+        _whole(one['id'], 1, 2**24 - 1): bool(
+          _whole(one.get('iscrowd', 0), 0, 1)
+        )
+        for one in annotation['segments_info']
+      }
+      items[name] = Item(name, photo, (Png(png, crowds),))
   used = {_key(one.get('image_id')) for one in content['annotations']}
   _note_empty(source, path, len(ids.keys() - used))
   return items
@@ -261,17 +260,17 @@ def _names_by_id(content):
 
 
 def _only_name(names_by_id, number):
-  names = names_by_id.get(_key(number))
-  if not names:
+  if _key(number) not in names_by_id:
     raise ValueError(f'images lacks its id {shown(number)}')
-  if len(names) > 1:
+  name, *others = names_by_id[_key(number)]
+  if others:
     raise ValueError(
-      f'images gives one id to {shown(names[0])} and to {shown(names[1])}; '
+      f'images gives one id to {shown(name)} and to {shown(others[0])}; '
       'give each its own, for none says whose labels these are'
     )
-  if not isinstance(names[0], str):
-    raise ValueError(f'{shown(names[0])} is no file name')
-  return names[0]
+  if not isinstance(name, str):
+    raise ValueError(f'{shown(name)} is no file name')
+  return name
 
 
 def _jsons(root):

@@ -127,7 +127,15 @@ def write_dataset(
     shutil.rmtree(unfinished, ignore_errors=True)
   shards = _encode_shards(source, unfinished, longest_side)
   problems = [*source.problems, *chain(*(s[2]['problems'] for s in shards))]
-  _tell(source.notes, problems)
+  alike: dict[str, list[str]] = {}  # notes that differ in numbers only
+  for line in sorted(source.notes):
+    kind = re.sub(r'[\d.e+-]+', '0', line.rpartition(': ')[2])
+    alike.setdefault(kind, []).append(line)
+  for first, *others in alike.values():
+    print(first + (f' (and {len(others)} more alike)' if others else ''))
+  if problems:
+    print(f'{len(problems)} problems, left out:', file=sys.stderr)
+    print(*problems, sep='\n', file=sys.stderr)
   shards = [shard for shard in shards if shard[2]['entities']]
   if not shards:
     shutil.rmtree(unfinished)
@@ -316,16 +324,3 @@ def _write_shard(path, results, progress):
   size, items = path.stat().st_size, len(entities) + len(problems)
   about = {'items': items, 'bytes': size, 'entities': entities}
   return {**about, 'problems': problems}
-
-
-def _tell(notes, problems):
-  """Prints problems, and of the notes that differ in numbers only one."""
-  alike: dict[str, list[str]] = {}
-  for line in sorted(notes):
-    kind = re.sub(r'[\d.e+-]+', '0', line.rpartition(': ')[2])
-    alike.setdefault(kind, []).append(line)
-  for first, *others in alike.values():
-    print(first + (f' (and {len(others)} more alike)' if others else ''))
-  if problems:
-    print(f'{len(problems)} problems, left out:', file=sys.stderr)
-    print(*problems, sep='\n', file=sys.stderr)
