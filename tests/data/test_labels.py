@@ -4,6 +4,7 @@ import base64
 import io
 import json
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -213,6 +214,11 @@ EIGHT, DEEP = IDS.astype(np.uint8), np.stack([IDS] * 2).astype(np.uint16)
   [
     ('a.png', lambda f: saved(f, EIGHT, 'JPEG'), 'a JPEG file'),
     ('a.png', lambda f: saved(f, np.ones((4, 4, 4), 'u1'), 'PNG'), 'mode RGBA'),
+    (
+      'a.png',
+      lambda f: cv2.imwrite(str(f), np.dstack([DEEP[0]] * 3)),
+      '16 bits',
+    ),
     ('a.tif', lambda f: saved(f, IDS.astype('f4') / 2, 'TIFF'), 'not whole'),
     ('a.tif', lambda f: saved(f, EIGHT, compression='jpeg'), 'a JPEG file'),
     ('a.tif', lambda f: tifffile.imwrite(f, DEEP), 'several pages'),

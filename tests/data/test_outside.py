@@ -1,12 +1,14 @@
 """Files that others made are read, or named in one line; nothing is assumed."""
 
 import os
+import shutil
 import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from bitseg_jax import cli
 from bitseg_jax.data import outside, rle
@@ -106,55 +108,46 @@ def test_run_lengths_whose_sum_overflows_are_refused():
     rle.decode({'size': 3, 'counts': [12]}, 3, 4)
 
 
-def make_folder(root, names='abcd', annotators=('.',)):
-  for name in names:
-    for place in ('images', *(f'labels/{a}' for a in annotators)):
-      (root / place).mkdir(parents=True, exist_ok=True)
+@pytest.fixture
+def source(tmp_path):
+  for name in 'abcd':
+    for place in ('images', 'labels/anna', 'labels/bob'):
+      (tmp_path / 'in' / place).mkdir(parents=True, exist_ok=True)
       pixels = np.full((8, 8), 1 + ord(name) % 2, np.uint8)
-      Image.fromarray(pixels).save(root / place / f'{name}.png')
-  return root
+      Image.fromarray(pixels).save(tmp_path / 'in' / place / f'{name}.png')
+  return tmp_path / 'in'
 
 
-def test_folders_that_programs_make_are_no_annotators(tmp_path):
-  hidden = '.ipynb_checkpoints', '__MACOSX'
-  make_folder(tmp_path, annotators=('anna', 'bob', *hidden))
-  source = open_source('folder', tmp_path)
-  items = [item for items in source.splits.values() for item in items]
-  assert {len(item.labels) for item in items} == {2}
-
-
-def test_what_is_left_out_is_said(tmp_path):
-  make_folder(tmp_path, annotators=('anna', 'bob'))
-  (tmp_path / 'labels/bob/c.png').unlink()
-  (tmp_path / 'images/more').mkdir()
-  Image.new('RGB', (8, 8)).save(tmp_path / 'images/more/z.png')
-  (tmp_path / 'train.txt').write_text('\ufeffa\nb\nc\nd\n', 'utf-8')
-  source = open_source('folder', tmp_path)
-  assert len(source.splits['train']) == 4  # the byte order mark is no name
-  said = '\n'.join(source.notes)
+def test_what_is_left_out_is_said(source):
+  for hidden in ('.ipynb_checkpoints', '__MACOSX'):  # are no annotators
+    shutil.copytree(source / 'labels/anna', source / 'labels' / hidden)
+  (source / 'labels/bob/c.png').unlink()
+  (source / 'images/more').mkdir()
+  Image.new('RGB', (8, 8)).save(source / 'images/more/z.png')
+  (source / 'train.txt').write_text('\ufeffa\nb\nc\nd\n', 'utf-8')
+  found = open_source('folder', source)
+  labels = [len(item.labels) for item in found.splits['train']]
+  assert labels == [2, 2, 1, 2]  # the byte order mark is no name
+  said = '\n'.join(found.notes)
   assert 'nothing for val and test' in said
   assert 'labels/bob: no label for 1 of 4 photos, such as c' in said
-  (problem,) = source.problems
+  (problem,) = found.problems
   assert 'images/more: 1 photos in a sub-folder' in problem
 
 
-def test_lists_that_cannot_be_read_are_named(tmp_path):
-  make_folder(tmp_path)
-  os.mkfifo(tmp_path / 'train.txt')
+def test_lists_that_cannot_be_read_are_named(source):
+  os.mkfifo(source / 'train.txt')
   with pytest.raises(outside.SourceError, match='not a plain file'):
-    open_source('folder', tmp_path)
+    open_source('folder', source)
 
 
-def test_names_that_are_no_text_are_left_out(tmp_path, capfd):
-  make_folder(tmp_path / 'in')
-  for place in ('images', 'labels'):
-    source = os.fsencode(tmp_path / 'in' / place)
-    os.rename(source + b'/a.png', source + b'/\xff.png')
-  out = tmp_path / 'out'
-  assert cli.call(lambda: prepare('folder', str(tmp_path / 'in'), out)) == 0
-  (line,) = [x for x in capfd.readouterr().err.splitlines() if 'rename' in x]
+def test_names_that_are_no_text_are_left_out(source):
+  for place in ('images', 'labels/anna'):
+    folder = os.fsencode(source / place)
+    os.rename(folder + b'/a.png', folder + b'/\xff.png')
+  (line,) = [p for p in open_source('folder', source).problems if 'rename' in p]
   assert '\\udcff.png' in line
-  assert write._fingerprint(tmp_path / 'in', 'out')
+  assert write._fingerprint(source, 'out')
 
 
 def test_links_in_circles_end(tmp_path):
@@ -164,21 +157,19 @@ def test_links_in_circles_end(tmp_path):
 
 
 @pytest.mark.parametrize('at', ['', 'entity_segmentation'])
-def test_overwrite_goes_through_no_link(tmp_path, capsys, at):
-  kept, source = tmp_path / 'kept', str(make_folder(tmp_path / 'in'))
-  assert cli.call(lambda: prepare('folder', source, kept)) == 0
+def test_overwrite_goes_through_no_link(tmp_path, source, at):
+  kept = tmp_path / 'kept'
+  prepare('folder', str(source), kept)
   before = sorted(kept.rglob('*'))
   link = tmp_path / 'out' / at
   link.parent.mkdir(exist_ok=True)
   link.symlink_to(kept / at)
-  again = lambda: prepare('folder', source, tmp_path / 'out', overwrite=True)
-  assert cli.call(again) == 1 and 'is a link' in capsys.readouterr().err
+  with pytest.raises(outside.SourceError, match='is a link'):
+    prepare('folder', str(source), tmp_path / 'out', overwrite=True)
   assert sorted(kept.rglob('*')) == before
 
 
 def test_errors_stand_on_a_line_of_their_own(capsys):
-  from tqdm import tqdm
-
   def fail():
     for _ in tqdm(range(3), file=sys.stderr):
       raise ValueError('the reason')
