@@ -113,9 +113,8 @@ def assign_codes(
   labels, count = fit_to_codes(id_map, palette.size, overflow)
   if count == 0:
     return labels
-  codes = np.full(count + 1, IGNORE_ID, np.int32)  # the last is for label -1
-  codes[:count] = _nearest_free_cells(_centroids(labels, count), palette)
-  return codes[labels]
+  codes = _nearest_free_cells(_centroids(labels, count), palette)
+  return np.append(codes, np.int32(IGNORE_ID))[labels]  # the last for -1
 
 
 def random_codes(
@@ -126,22 +125,11 @@ def random_codes(
 ) -> np.ndarray:
   """Gives each entity a random distinct code: order 'none' of Table 3.
 
-  Args:
-    id_map: int [H, W], negative where ignored.
-    num_codes: number of codes.
-    rng: source of randomness; each call draws new codes.
-    overflow: see assign_codes.
-
-  Returns:
-    Codes, int32 [H, W], -1 where ignored.
-
-  Raises:
-    ValueError: if overflow is unknown.
+  Each call draws new codes from rng; otherwise like `assign_codes`.
   """
   labels, count = fit_to_codes(id_map, num_codes, overflow)
-  codes = np.full(count + 1, IGNORE_ID, np.int32)
-  codes[:count] = rng.permutation(num_codes)[:count]
-  return codes[labels]
+  codes = rng.permutation(num_codes)[:count].astype(np.int32)
+  return np.append(codes, np.int32(IGNORE_ID))[labels]
 
 
 def fit_to_codes(
@@ -152,11 +140,10 @@ def fit_to_codes(
   Args:
     id_map: int [H, W], negative where ignored.
     num_codes: the most entities to keep.
-    overflow: 'neighbour' or 'largest', see assign_codes.
+    overflow: see `assign_codes`.
 
   Returns:
-    (labels, count): int32 [H, W] in [0, count), -1 where ignored, and the
-    number of entities, at most num_codes.
+    As from `compact_ids`, with a count of at most num_codes.
 
   Raises:
     ValueError: if overflow is unknown.
@@ -179,10 +166,7 @@ def fit_to_codes(
 
 
 def _merge_into_neighbours(labels, area, num_codes):
-  """Merges the smallest entities into their neighbours, see assign_codes.
-
-  Returns int [count]: the entity that each one became part of.
-  """
+  """Returns int [count]: the entity that each one became part of."""
   count = len(area)
   border = np.zeros((count, count), np.int32)
   for a, b in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
@@ -210,21 +194,15 @@ def _centroids(labels, count):
   height, width = labels.shape
   bins = count + 1
   shifted = labels + 1  # bin 0 collects the ignored pixels
+  sums = []
   # Counts by row and by column; weighted counts would take four times as long.
-  by_row, by_column = (
-    np.bincount((shifted + lines * bins).ravel(), minlength=size * bins)
-    .reshape(size, bins)[:, 1:]
-    .astype(float)
-    for lines, size in (
-      (np.arange(height)[:, None], height),
-      (np.arange(width), width),
-    )
-  )
-  area = by_row.sum(axis=0)
-  sums = (
-    (np.arange(height) + 0.5) @ by_row,
-    (np.arange(width) + 0.5) @ by_column,
-  )
+  for lines in (np.arange(height)[:, None], np.arange(width)):
+    size = lines.size
+    by_line = np.bincount(
+      (shifted + lines * bins).ravel(), minlength=size * bins
+    ).reshape(size, bins)[:, 1:]
+    sums.append((np.arange(size) + 0.5) @ by_line.astype(float))
+  area = by_line.sum(axis=0).astype(float)
   return np.stack(sums, axis=-1) / area[:, None] / max(height, width)
 
 

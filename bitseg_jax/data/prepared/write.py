@@ -114,8 +114,7 @@ def write_dataset(
 
   Args:
     source: the source to write.
-    data_dir: directory that will hold the dataset.
-    longest_side, strict: see `prepare`.
+    data_dir, longest_side, strict: see `prepare`.
     key: a call continues an interrupted one of the same key; '' starts anew.
     about: stored with the data: `dataset`, its name, and `options`.
 
