@@ -62,8 +62,8 @@ def matmul_rate(dtype: str) -> float:
 def flops_of(function: Callable, *args: Any) -> float:
   """Counts floating-point operations of a function, before any optimisation.
 
-  JAX counts them for CPU alone, so CPU has to be among JAX_PLATFORMS. Nothing
-  is compiled or computed there. The body of a loop is counted once.
+  JAX counts them for CPU alone, which has to be among JAX_PLATFORMS; nothing is
+  compiled or computed. The body of a loop is counted once.
   """
   cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
   shapes = jax.eval_shape(lambda *values: values, *args)
@@ -72,13 +72,11 @@ def flops_of(function: Callable, *args: Any) -> float:
 
 
 def work(config: ConfigDict) -> dict[str, float]:
-  """Counts FLOPs by what they are for.
+  """Counts FLOPs to 'encode' a photo, to 'denoise' once, to 'train', 'sample'.
 
-  Returns:
-    'encode', of a photo; 'denoise', of an evaluation of the network; 'train',
-    of a photo in a training step, where the gradients by inputs and by weights
-    take as much each as the forward pass (also of a frozen encoder, which is
-    too much); 'sample', of a sample without the encoder.
+  In a training step the gradients by inputs and by weights take as much each as
+  the forward pass (also of a frozen encoder, which is too much). A sample is
+  counted without the encoder.
   """
   config = config.copy_and_resolve_references()
   config.model.fused_attention = False  # whose work XLA cannot count
@@ -130,15 +128,13 @@ def said_of(what: str, program: Any, began: float) -> Rows:
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
   used += need.output_size_in_bytes - need.alias_size_in_bytes
   rows = [
-    (f'{what}: compiling', time.perf_counter() - began, 's'),
-    (f'{what}: memory, says the compiler', used / 2**30, 'GiB'),
+    ('compiling', time.perf_counter() - began, 's'),
+    ('memory, says the compiler', used / 2**30, 'GiB'),
   ]
   for kind, (count, size) in collectives(program.as_text()).items():
-    rows += [
-      (f'{what}: {kind} in the program', count, ''),
-      (f'{what}: {kind} in the program, bytes', size / 2**20, 'MiB'),
-    ]
-  return rows
+    rows.append((f'{kind} in the program', count, ''))
+    rows.append((f'{kind} in the program, bytes', size / 2**20, 'MiB'))
+  return [(f'{what}: {name}', *row) for name, *row in rows]
 
 
 def network_inputs(parts: build.Experiment, count: int) -> tuple:

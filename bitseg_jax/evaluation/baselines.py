@@ -56,8 +56,8 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
     if len(id_maps) > 1:
       pairs['annotators'] = permutations(id_maps, 2)
     for name, compared in pairs.items():
-      row = np.mean([_scores(*pair) for pair in compared], axis=0)
-      values.setdefault(name, []).append(row)
+      each = [metrics.of_regions(true, pred) for pred, true in compared]
+      values.setdefault(name, []).append(np.mean(each, axis=0))
   results = {}
   for name, rows in values.items():
     settings = methods[name][1] if name in methods else {}
@@ -78,8 +78,3 @@ def format_table(results: dict[str, dict]) -> str:
     settings = ' '.join(f'{k}={v}' for k, v in result['settings'].items())
     lines.append(row.format(name, result['num_images'], *means, settings))
   return '\n'.join(map(str.rstrip, lines))
-
-
-def _scores(pred, id_map):
-  table = metrics.contingency(id_map, pred)[0]
-  return list(metrics.compute('table', table).values())

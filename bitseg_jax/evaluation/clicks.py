@@ -74,8 +74,8 @@ def random_walker(image: np.ndarray, known: np.ndarray) -> np.ndarray:
   if len(np.unique(known[known >= 0])) < 2:
     return nearest_mark(image, known)
   # 'bf' solves exactly; the other modes warn of what they leave unsolved.
-  walk = segmentation.random_walker
-  return walk(image, known + 1, mode='bf', channel_axis=-1) - 1
+  how = {'mode': 'bf', 'channel_axis': -1}
+  return segmentation.random_walker(image, known + 1, **how) - 1
 
 
 def score_whole_maps(
@@ -93,8 +93,8 @@ def score_whole_maps(
     segment: the model.
     image_size: longest side to segment and score at, in pixels.
     counts: numbers of clicks k, ascending.
-    jitter: how far a click misses: standard deviation as a share of the longest
-      side. One that would fall into another entity does not miss.
+    jitter: standard deviation of how far a click misses, as a share of the
+      longest side. One that would fall into another entity does not.
     seed: of the jitter.
 
   Returns:
@@ -131,10 +131,8 @@ def score_whole_maps(
     raise ValueError(
       f'nothing to score: at {image_size} px no annotation has a labelled pixel'
     )
-  return {
-    name: dict(zip(SCORED, np.moveaxis(np.array(of), -1, 0), strict=True))
-    for name, of in rows.items()
-  }
+  scores = {name: np.moveaxis(np.array(of), -1, 0) for name, of in rows.items()}
+  return {n: dict(zip(SCORED, of, strict=True)) for n, of in scores.items()}
 
 
 def _prepare(record, image_size):
@@ -155,8 +153,8 @@ def score_objects(
   """Scores the interactive segmentation of single objects, one an image.
 
   The first click is in the object, each other one at the centre of the largest
-  region that is wrongly in or out. A click outside of the object says of its
-  pixel only that it is of another entity than all other clicks.
+  region that is wrongly in or out. A click outside says only that its pixel is
+  of another entity than all other clicks.
 
   Args:
     source, segment, image_size: see score_whole_maps.

@@ -54,17 +54,12 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
   annotations = labelled(annotations)
   if not annotations:
     return np.full(len(columns(len(samples))), np.nan)
-  regions = np.stack([_regions(s, annotations) for s in samples], axis=1)
-  of_samples = regions.mean(axis=0)  # [N, K]
-  names = metrics.names('table')
-  ensemble = metrics.Ensemble(
-    samples,
-    annotations,
-    regions[..., names.index('ari')],
-    regions[..., names.index('iou')],
-    metrics.pairwise_distances(samples),
-    metrics.pairwise_distances(annotations),
+  regions = np.array(
+    [[metrics.of_regions(a, s) for s in samples] for a in annotations]
   )
+  of_samples, names = regions.mean(axis=0), metrics.names('table')  # [N, K]
+  ari, iou = (regions[..., names.index(name)] for name in ('ari', 'iou'))
+  ensemble = metrics.Ensemble.of(samples, annotations, ari, iou)
   higher = [metrics.SCORES[name].higher_is_better for name in names]
   values = []  # in the order of `columns`
   for count in _counts(len(samples)):
@@ -72,7 +67,9 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
     if count == 1:
       values.append(of_samples.mean(axis=0))
     else:
-      answer = _regions(consensus.consensus(first), annotations).mean(axis=0)
+      joint = consensus.consensus(first)
+      answer = [metrics.of_regions(a, joint) for a in annotations]
+      answer = np.mean(answer, axis=0)
       oracle = np.where(higher, scores.max(axis=0), scores.min(axis=0))
       values += [of_samples[consensus.medoid(first)], answer, oracle]
     of_set = metrics.compute('ensemble', ensemble.first(count))
@@ -124,9 +121,3 @@ def format_table(summary: dict[str, dict]) -> str:
 
 def _counts(num_samples):
   return [2**i for i in range(num_samples.bit_length())]
-
-
-def _regions(pred, annotations):
-  """Scores one map against each annotator: float [A, K]."""
-  tables = [metrics.contingency(a, pred)[0] for a in annotations]
-  return np.array([list(metrics.compute('table', t).values()) for t in tables])

@@ -17,11 +17,10 @@ class Comparison(NamedTuple):
     energy_distance: squared energy distance between samples and truth, with
       1 - ARI as the distance. Its mean is 0 for samples of the truth, so it may
       come out slightly below.
-    reliability: of "both pixels lie in one entity", predicted by the share of
-      the samples and observed as the true probability, see
-      metrics.uncertainty.count_reliability.
-    confidence: float [K, 2], of each segment of the consensus: what its
-      stability in the samples says, and what it is in the truth.
+    reliability: of "both pixels lie in one entity", said by the samples and
+      true, see metrics.uncertainty.count_reliability.
+    confidence: float [K, 2], of each segment of the consensus: its stability in
+      the samples, and in the truth.
   """
 
   shares: np.ndarray
@@ -53,19 +52,18 @@ def compare(
     - among_samples / (count * (count - 1))
   )
   pairs = metrics.uncertainty.draw_pairs(np.ones(shape, bool))
+  together = metrics.uncertainty.share_together(samples, pairs)
   answer = np.unique(consensus.consensus(samples), return_inverse=True)[1]
   answer = answer.reshape(shape)
+  said = consensus.stability(answer, samples)
   true = [consensus.stability(answer, mode[None]) for mode in modes]
   return Comparison(
     np.bincount(across.argmin(axis=0), minlength=len(modes)) / count,
     float(distance),
     metrics.uncertainty.count_reliability(
-      metrics.uncertainty.share_together(samples, pairs),
-      pair_probabilities(modes, probabilities, pairs),
+      together, pair_probabilities(modes, probabilities, pairs)
     ),
-    np.stack(
-      [consensus.stability(answer, samples), probabilities @ np.array(true)], 1
-    ),
+    np.stack([said, probabilities @ np.array(true)], axis=1),
   )
 
 
@@ -74,7 +72,7 @@ def pair_probabilities(
   probabilities: np.ndarray,
   pairs: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-  """Returns the true probability, float [P], that both pixels share an entity.
+  """Returns the true probability, float [P], that pairs share an entity.
 
   See `compare` and metrics.uncertainty.draw_pairs for the arguments.
   """

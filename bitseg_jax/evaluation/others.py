@@ -102,14 +102,11 @@ def score_image(
     values |= metrics.compute(kind, counts[kind])
   values['unclaimed'] = float(share)
   if sets and annotations:
-    ensemble = metrics.Ensemble(
-      *(samples, annotations, by_name['ari'], by_name['iou']),
-      metrics.pairwise_distances(samples),
-      metrics.pairwise_distances(annotations),
-    )
+    ari, iou = by_name['ari'], by_name['iou']
+    ensemble = metrics.Ensemble.of(samples, annotations, ari, iou)
     values |= metrics.compute('ensemble', ensemble)
-    for name in 'ari', 'iou':
-      values[f'{name}_oracle'] = metrics.sets.oracle_best(by_name[name])
+    values['ari_oracle'] = metrics.sets.oracle_best(ari)
+    values['iou_oracle'] = metrics.sets.oracle_best(iou)
     # Pixels that all annotators label and all samples claim.
     valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
     pairs = metrics.uncertainty.draw_pairs(valid)

@@ -110,49 +110,54 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   """
   figure = pictures.new_figure()
   names = [name for name in sweep.rows if scores[name]]
+  paper = [name for name in names if name in sweep.paper]
+  found = {name: np.array(list(scores[name].values())) for name in names}
+  means = {name: each.mean(axis=0) for name, each in found.items()}
+  spreads = {
+    name: each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros(2)
+    for name, each in found.items()
+  }
+  of = lambda values, rows, i: [values[name][i] for name in rows]
   style = {'capsize': 3, 'markersize': 4}
   published = {'marker': 'D', 'linestyle': 'none', 'markerfacecolor': 'none'}
   if sweep.x_label:
     figure.set_size_inches(9.5, 4.2)
     panels = figure.subplots(1, 2)
+    number = lambda name: name.rpartition(', ')[2]
     kinds: dict[str, list[str]] = {}
     for name in names:
       kind = re.match(r'(.+), \d+$', name)
       kinds.setdefault(kind[1] if kind else '', []).append(name)
-    number = lambda name: name.rpartition(', ')[2]
     ticks = list(dict.fromkeys(map(number, names)))
     if '' not in kinds:
       ticks.sort(key=int)
-    at = lambda rows: [ticks.index(number(name)) for name in rows]
+    at = lambda name: ticks.index(number(name))
     for i, axes in enumerate(panels):
       for kind, rows in kinds.items():
-        rows = sorted(rows, key=lambda name: ticks.index(number(name)))
-        means, spreads = _means(scores, rows, i)
-        axes.errorbar(at(rows), means, spreads, fmt='-o', label=kind, **style)
-      if paper := [name for name in names if name in sweep.paper]:
-        values = [sweep.paper[name][i] for name in paper]
-        axes.plot(at(paper), values, label='paper (EntitySeg)', **published)
+        rows.sort(key=at)
+        values = of(means, rows, i), of(spreads, rows, i)
+        axes.errorbar(
+          list(map(at, rows)), *values, fmt='-o', label=kind, **style
+        )
+      if paper:
+        values, label = of(sweep.paper, paper, i), 'paper (EntitySeg)'
+        axes.plot(list(map(at, paper)), values, label=label, **published)
       axes.set_xticks(range(len(ticks)), ticks)
       axes.set_xlabel(sweep.x_label)
       axes.set_ylabel(f'{_TITLES[i]} (higher is better)')
   else:
     figure.set_size_inches(7.5, max(2.6, 0.45 * len(names) + 1.4))
-    panels = [figure.subplots()]
-    (axes,) = panels
+    panels = [axes := figure.subplots()]
     for i, title in enumerate(_TITLES):
-      means, spreads = _means(scores, names, i)
       apart = 0.16 * i - 0.08  # else equal scores would hide each other
-      heights = {name: k + apart for k, name in enumerate(names)}
-      color = {'color': f'C{i}'}
-      axes.errorbar(
-        *(means, list(heights.values())),
-        **{'xerr': spreads, 'fmt': 'o', 'label': title, **color, **style},
-      )
-      if paper := [name for name in names if name in sweep.paper]:
-        values = [sweep.paper[name][i] for name in paper]
-        label = f'{title}, paper (EntitySeg)'
-        heights = [heights[name] for name in paper]
-        axes.plot(values, heights, label=label, **color, **published)
+      at = lambda name, apart=apart: names.index(name) + apart
+      more = {'xerr': of(spreads, names, i), 'fmt': 'o', 'color': f'C{i}'}
+      values, heights = of(means, names, i), list(map(at, names))
+      axes.errorbar(values, heights, label=title, **more, **style)
+      if paper:
+        values, heights = of(sweep.paper, paper, i), list(map(at, paper))
+        more = {'label': f'{title}, paper (EntitySeg)', 'color': f'C{i}'}
+        axes.plot(values, heights, **more, **published)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
     axes.set_xlabel('Score (higher is better)')
@@ -164,10 +169,3 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   wide = round(9 * figure.get_figwidth())  # letters
   figure.suptitle(textwrap.fill(sweep.title, wide), fontsize=10)
   pictures.save_figure(figure, path)
-
-
-def _means(scores, names, i):
-  """(means, standard deviations) over seeds of score i of some rows."""
-  values = [[pair[i] for pair in scores[name].values()] for name in names]
-  spreads = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
-  return [np.mean(v) for v in values], spreads

@@ -25,11 +25,7 @@ from bitseg_jax.training import train
 def configured(
   base: ConfigDict, overrides: dict[str, Any], seed: int
 ) -> ConfigDict:
-  """The config of one row and seed.
-
-  Raises:
-    ValueError: if it names a key that is not there, or cannot work.
-  """
+  """The config of one row and seed; ValueError if it cannot work."""
   config = base.copy_and_resolve_references()
   config.seed = seed
   for name, value in overrides.items():
@@ -71,8 +67,7 @@ def results_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
 def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
   """Trains and evaluates one config, as far as that is not done.
 
-  Returns:
-    What its results file holds; None if training was stopped on the way.
+  Returns what its results file holds; None if training was stopped on the way.
   """
   path, workdir = results_path(config, folder), run_dir(config, folder)
   if not path.is_file():
@@ -104,21 +99,21 @@ def run(
   Returns:
     False if it was stopped on the way; call it again to resume.
   """
-  configs = {
-    key: config
-    for key, config in _configs(sweep, base, seeds).items()
-    if only is None or run_dir(config, folder) in only
-  }
   scores: dict[str, Scores] = {name: {} for name in sweep.rows}
   # First what is done, or a report that is there would lose it for a while.
   is_done = lambda config: results_path(config, folder).is_file()
-  ordered = sorted(configs.items(), key=lambda item: not is_done(item[1]))
+  ordered = sorted(
+    (
+      item
+      for item in _configs(sweep, base, seeds).items()
+      if only is None or run_dir(item[1], folder) in only
+    ),
+    key=lambda item: not is_done(item[1]),
+  )
   for i, ((name, seed), config) in enumerate(ordered):
     done = is_done(config)
-    print(
-      f'[{i + 1} of {len(configs)}] {sweep.name}: {name}, seed {seed}'
-      + ', done before' * done
-    )
+    place = f'[{i + 1} of {len(ordered)}] {sweep.name}: {name}, seed {seed}'
+    print(place + ', done before' * done)
     results = run_row(config, folder)
     if results is None:
       return False
@@ -157,9 +152,8 @@ def score_of(
 ) -> tuple[float, float]:
   """(ARI, IoU) of the EMA weights: with several datasets, their mean.
 
-  Args:
-    results: what a results file holds.
-    answer: see Sweep.answers; None = the mean over samples.
+  They are of what a results file holds, and of one of Sweep.answers, or None
+  for the mean over samples.
   """
   each = list(results.get('datasets', {'': results}).values())
   if answer is None:

@@ -43,6 +43,7 @@ __all__ = [
   'hungarian_iou',
   'iou_matrix',
   'names',
+  'of_regions',
   'pairwise_distances',
   'panoptic',
   'rand_index',
@@ -116,6 +117,11 @@ SCORES = {
 def names(of: str) -> list[str]:
   """Lists the scores computed from one kind of argument, in table order."""
   return [name for name, score in SCORES.items() if score.of == of]
+
+
+def of_regions(true: np.ndarray, pred: np.ndarray) -> list[float]:
+  """Scores one map, see contingency, by all scores of a table, in its order."""
+  return list(compute('table', contingency(true, pred)[0]).values())
 
 
 def compute(of: str, argument: Any) -> dict[str, float]:

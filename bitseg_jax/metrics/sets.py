@@ -22,6 +22,12 @@ class Ensemble(NamedTuple):
   among_samples: np.ndarray  # 1 - ARI of each pair, float [N, N]
   among_annotations: np.ndarray  # 1 - ARI of each pair, float [A, A]
 
+  @classmethod
+  def of(cls, samples, annotations, ari, iou) -> 'Ensemble':
+    """Makes an ensemble, with the distances among each kind computed."""
+    among = pairwise_distances(samples), pairwise_distances(annotations)
+    return cls(samples, annotations, ari, iou, *among)
+
   def first(self, count: int) -> 'Ensemble':
     """Returns the ensemble of the first `count` samples only."""
     return self._replace(

@@ -20,9 +20,8 @@ def draw_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws pixel pairs to score, half of them near each other.
 
-  Near means within a tenth of the longest side along both axes. Few pairs of an
-  image are near, and distant pairs hardly ever share an entity; without this
-  split they would dominate.
+  Near means within a tenth of the longest side along both axes. Distant pairs,
+  which hardly ever share an entity, would dominate otherwise.
 
   Args:
     valid: pixels to draw from, bool [H, W].
