@@ -116,11 +116,10 @@ def test_annotators_who_labelled_nothing_are_left_out():
 
 def test_ari_and_iou_are_those_of_evaluate():
   """The same prediction, scored as a model's is, scores the same."""
-  drawn = scenes(lambda ids: [ids, halve(ids)], size=40)
-  records = []
-  for scene, crop in zip(drawn, [np.s_[:30], np.s_[:, :30]], strict=True):
-    id_maps = [id_map[crop] for id_map in scene['id_maps']]
-    records.append(scene | {'image': scene['image'][crop], 'id_maps': id_maps})
+  records = scenes(lambda ids: [ids, halve(ids)], size=40)
+  for record, crop in zip(records, [np.s_[:30], np.s_[:, :30]], strict=True):
+    record['image'] = record['image'][crop]
+    record['id_maps'] = [id_map[crop] for id_map in record['id_maps']]
 
   def sample(params, seen, size, labels, seed):
     cells = [baselines.grid(np.empty((*hw, 3)), 3) for hw in np.asarray(size)]
@@ -129,23 +128,23 @@ def test_ari_and_iou_are_those_of_evaluate():
     return jax.device_put(x_hat, devices.split_on(mesh))
 
   mesh = devices.make_mesh()
-  parts = SimpleNamespace(
-    image_size=32,
-    code_size=32,
-    codec=SimpleNamespace(decode=lambda x: x[..., 0].astype(np.int32)),
-  )
+  codec = SimpleNamespace(decode=lambda x: x[..., 0].astype(np.int32))
+  parts = SimpleNamespace(image_size=32, code_size=32, codec=codec)
+  functions = draw_samples.Functions(lambda params, image: image, sample)
+  options = evaluate.Options(batch_size=mesh.size)
   scores = evaluate.score_samples(
-    draw_samples.Functions(lambda params, image: image, sample),
-    None,
-    parts,
-    records,
-    mesh,
-    evaluate.Options(batch_size=mesh.size),
+    functions, None, parts, records, mesh, options
   )
   summary = evaluate.summarize(scores)
   result = baselines.score_source(records, 32)['grid']
   assert result['ari'] == pytest.approx(summary['ari'])
   assert result['iou'] == pytest.approx(summary['iou'])
+  # Annotators who labelled nothing are left out.
+  ids = records[0]['id_maps'][0]
+  empty = np.full_like(ids, IGNORE_ID)
+  both = [evaluate._mean_scores(maps, [ids]) for maps in ([empty, ids], [ids])]
+  np.testing.assert_array_equal(*both)
+  assert np.isnan(evaluate._mean_scores([empty], [ids])).all()
 
 
 def call_main(monkeypatch, **values):
@@ -178,13 +177,3 @@ def test_what_is_asked_wrongly_is_said_in_one_line(
   assert call_main(monkeypatch, **{'data': 'x'} | values) == 1
   (said,) = capsys.readouterr().err.splitlines()
   assert re.match(f'error: .*{line}', said)
-
-
-def test_a_model_is_scored_by_annotators_who_labelled_something():
-  ids = np.arange(64).reshape(8, 8) // 32
-  empty = np.full_like(ids, IGNORE_ID)
-  scored = evaluate._mean_scores([empty, ids], [ids, ids.T])
-  np.testing.assert_array_equal(
-    scored, evaluate._mean_scores([ids], [ids, ids.T])
-  )
-  assert np.isnan(evaluate._mean_scores([empty], [ids])).all()

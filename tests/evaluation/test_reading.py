@@ -98,14 +98,13 @@ def test_names_may_lose_suffix_and_folders(tmp_path, file):
 
 def test_images_whose_names_begin_alike_are_told_apart(tmp_path):
   """As phones and exports number them: IMG, IMG_1, IMG_7."""
-  for name in 'IMG', 'IMG_1', 'IMG_7':
-    write_png(tmp_path / f'{name}.png')
-  for names in (['IMG', 'IMG_1', 'IMG_7'], ['IMG_7', 'IMG']):
-    found = reading.find(tmp_path, names)
-    assert {n: p[0].name for n, p in found.items()} == {
-      name: f'{name}.png' for name in names
-    }
-  (tmp_path / 'IMG.png').unlink()
+  files = {name: tmp_path / f'{name}.png' for name in ('IMG', 'IMG_1', 'IMG_7')}
+  for path in files.values():
+    write_png(path)
+  for names in list(files), ['IMG_7', 'IMG']:
+    expected = {name: [files[name]] for name in names}
+    assert reading.find(tmp_path, names) == expected
+  files['IMG'].unlink()
   assert list(reading.find(tmp_path, ['IMG', 'IMG_1'])) == ['IMG_1']
 
 
@@ -245,25 +244,20 @@ def test_bad_files_are_named_in_one_line(tmp_path, file, content, message):
 
 def test_masks_of_coco_and_labelme_are_read(tmp_path):
   """Polygons and run lengths of instances, in upper case, and labelme's."""
-  polygon = [[0, 0, 2, 0, 2, 3, 0, 3]]  # the left half
+  polygon = [0, 0, 2, 0, 2, 3, 0, 3]  # the left half
   image = {'id': 1, 'file_name': 'a\\12.jpg', 'height': 3, 'width': 4}
   entry = {'image_id': 1, 'iscrowd': 0, 'category_id': 1}
-  masks = [entry | {'segmentation': polygon}, entry | box(0, slice(0, 4))]
-  instances = {'images': [image], 'annotations': masks}
+  masks = [entry | {'segmentation': [polygon]}, entry | box(0, slice(0, 4))]
   path = tmp_path / 'instances.JSON'
-  path.write_text(json.dumps(instances))
-  found = reading.find(path, ['a/12'])
-  (ids,) = reading.load(found['a/12'], SHAPE)
+  path.write_text(json.dumps({'images': [image], 'annotations': masks}))
+  (ids,) = load(path, 'a/12')
   # Without scores, the smaller one is on top.
   assert ids.tolist() == [[1] * 4, [0, 0, -1, -1], [0, 0, -1, -1]]
-  points = np.reshape(polygon, (-1, 2)).tolist()
+  points = (10 * np.reshape(polygon, (-1, 2))).tolist()
   shape = {'label': 'a', 'points': points, 'shape_type': 'polygon'}
-  sized = {'imageHeight': 30, 'imageWidth': 40}
-  shape['points'] = [[10 * x, 10 * y] for x, y in points]
-  place = tmp_path / 'labelme'
-  place.mkdir()
-  (place / '12.json').write_text(json.dumps({'shapes': [shape], **sized}))
-  (ids,) = load(place)
+  labelme = {'shapes': [shape], 'imageHeight': 30, 'imageWidth': 40}
+  (tmp_path / '12.json').write_text(json.dumps(labelme))
+  (ids,) = load(tmp_path)
   assert ids[:, 0].tolist() == [0] * 3 and ids[:, 3].tolist() == [-1] * 3
 
 

@@ -57,15 +57,14 @@ def test_every_row_can_run_at_every_size(name, size):
 
 
 def test_what_was_trained_is_shared_and_done_only_once(tmp_path, counted):
-  base = sizes.tiny()
   for _ in range(2):
-    assert sweeps.run(ABC, base, [0, 1], tmp_path)
+    assert sweeps.run(ABC, sizes.tiny(), [0, 1], tmp_path)
   # Rows a and c differ in sampling alone: one workdir, where all steps are done
   # when it is asked for again.
   assert len(set(counted['train'])) == 4
   assert len(counted['evaluate']) == 6
   other = ABC._replace(name='other', rows={'same': {}})
-  assert sweeps.run(other, base, [0], tmp_path)
+  assert sweeps.run(other, sizes.tiny(), [0], tmp_path)
   assert len(counted['evaluate']) == 6
 
 

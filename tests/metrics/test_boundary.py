@@ -43,16 +43,14 @@ def test_one_annotator_matches_as_a_dense_assignment_does(seed, tolerance):
 
 
 def test_any_annotator_makes_right_and_every_one_counts_for_recall():
-  left = np.repeat([[0] * 3 + [1] * 17], 10, axis=0)
-  right = np.repeat([[0] * 16 + [1] * 4], 10, axis=0)
-  both = left + right
-  matches = metrics.boundary.match(left, [left, right, both])
+  left, right = (np.indices((10, 20))[1] >= column for column in (3, 16))
+  left, right = left.astype(int), right.astype(int)
+  matches = metrics.boundary.match(left, [left, right, left + right])
   assert matches == (10, 10, 20, 40)
-  assert metrics.boundary.f_score(matches) == pytest.approx(
-    {'f': 2 / 3, 'precision': 1, 'recall': 1 / 2}
-  )
-  matches = metrics.boundary.match(both, [left, right])
-  assert matches == (20, 20, 20, 20)
+  expected = {'f': 2 / 3, 'precision': 1, 'recall': 1 / 2}
+  assert metrics.boundary.f_score(matches) == pytest.approx(expected)
+  both = metrics.boundary.match(left + right, [left, right])
+  assert both == (20, 20, 20, 20)
 
 
 @pytest.mark.parametrize('shift, f', [(1, 1), (2, 1), (3, 0), (9, 0)])
