@@ -60,8 +60,6 @@ def main() -> int:
     The exit code; os.EX_TEMPFAIL (75), as of a training, if it was stopped.
   """
   f = flags.FLAGS
-  if not f.sweep:
-    raise ValueError('--sweep is empty; name one of configs/sweeps')
   if not all(re.fullmatch('-?[0-9]{1,9}', seed) for seed in f.seeds):
     raise ValueError(f'--seeds={",".join(f.seeds)}: give whole numbers')
   seeds = [int(seed) for seed in f.seeds]

@@ -98,8 +98,7 @@ def work(config: ConfigDict) -> dict[str, float]:
 def collectives(program: str) -> dict[str, tuple[int, int]]:
   """Counts the communication between devices in a compiled program's text.
 
-  Returns:
-    (count, bytes of the results) for each kind of collective.
+  Returns (count, bytes of the results) for each kind of collective.
   """
   found = collections.defaultdict(dict)
   pattern = rf' = (.*?) ({_COLLECTIVES})(-start)?\((.*)'
@@ -277,10 +276,7 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks the sampler, at config.eval.batch_size, as measure_train does.
-
-  Also a photo as a whole.
-  """
+  """As measure_train, of the sampler at config.eval.batch_size, and a photo."""
   count, began = config.eval.batch_size, time.perf_counter()
   program = compile_sampler(config, jax.devices())
   said = said_of('sample', program, began)

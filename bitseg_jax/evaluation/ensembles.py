@@ -91,21 +91,17 @@ def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:
   summary: dict[str, dict] = {}
   for column, values in zip(columns(num_samples), scores.T, strict=True):
     values = values[~np.isnan(values)]
+    mean = float(values.mean()) if len(values) else None
     of_count = summary.setdefault(str(column.count), {})
-    of_count.setdefault(column.answer, {})[column.score] = (
-      float(values.mean()) if len(values) else None
-    )
+    of_count.setdefault(column.answer, {})[column.score] = mean
   return summary
 
 
 def format_table(summary: dict[str, dict]) -> str:
   """Formats what `summarize` returns as Markdown: one line per N and answer."""
   names = [*metrics.names('table'), *metrics.names('ensemble')]
-  titles = [metrics.SCORES[name].title for name in names]
-  lines = [
-    f'| N | answer | {" | ".join(titles)} |',
-    '|---' * (2 + len(titles)) + '|',
-  ]
+  titles = ['N', 'answer', *(metrics.SCORES[name].title for name in names)]
+  lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
   for count, answers in summary.items():
     for answer in filter(answers.get, ANSWERS):
       # Scores of the whole set are shown once, beside its first answer.

@@ -52,7 +52,7 @@ def compare(
     - among_samples / (count * (count - 1))
   )
   pairs = metrics.uncertainty.draw_pairs(np.ones(shape, bool))
-  together = metrics.uncertainty.share_together(samples, pairs)
+  together = metrics.uncertainty.share_together
   answer = np.unique(consensus.consensus(samples), return_inverse=True)[1]
   answer = answer.reshape(shape)
   said = consensus.stability(answer, samples)
@@ -61,24 +61,10 @@ def compare(
     np.bincount(across.argmin(axis=0), minlength=len(modes)) / count,
     float(distance),
     metrics.uncertainty.count_reliability(
-      together, pair_probabilities(modes, probabilities, pairs)
+      together(samples, pairs), together(modes, pairs, probabilities)
     ),
     np.stack([said, probabilities @ np.array(true)], axis=1),
   )
-
-
-def pair_probabilities(
-  modes: np.ndarray,
-  probabilities: np.ndarray,
-  pairs: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
-  """Returns the true probability, float [P], that pairs share an entity.
-
-  See `compare` and metrics.uncertainty.draw_pairs for the arguments.
-  """
-  flat = np.reshape(modes, (len(modes), -1))
-  together = probabilities @ (flat[:, pairs[0]] == flat[:, pairs[1]])
-  return np.clip(together, 0, 1)  # rounding
 
 
 def summarize(found: Sequence[Comparison]) -> dict[str, float]:

@@ -146,8 +146,7 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
     annotations: see covering.
 
   Returns:
-    Mean Rand index in [0, 1] over the annotators who labelled any pixel; nan if
-    none did.
+    Mean in [0, 1] over the annotators who labelled any pixel; nan if none did.
 
   Source: Unnikrishnan et al., "Toward objective evaluation of image
     segmentation algorithms", TPAMI 2007.

@@ -55,16 +55,20 @@ def draw_pairs(
 
 
 def share_together(
-  id_maps: Sequence[np.ndarray], pairs: tuple[np.ndarray, np.ndarray]
+  id_maps: Sequence[np.ndarray],
+  pairs: tuple[np.ndarray, np.ndarray],
+  weights: np.ndarray | None = None,
 ) -> np.ndarray:
   """Returns the share of maps with both pixels in one segment, float [P].
 
   Args:
     id_maps: integers [N, H, W], as array or list.
     pairs: P pixel pairs, see draw_pairs.
+    weights: of the maps, float [N]; all alike if None.
   """
   flat = np.reshape(id_maps, (len(id_maps), -1))
-  return (flat[:, pairs[0]] == flat[:, pairs[1]]).mean(axis=0)
+  together = flat[:, pairs[0]] == flat[:, pairs[1]]
+  return np.average(together, axis=0, weights=weights).clip(0, 1)  # rounding
 
 
 def count_reliability(
