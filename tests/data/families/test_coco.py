@@ -8,10 +8,9 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from bitseg_jax import cli, prepare
 from bitseg_jax.data.families import coco
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.data.prepared import splits
+from tests.data import reading
 
 H, W = 16, 24
 CROWD = 5
@@ -66,19 +65,14 @@ def edit(path, change):
 
 
 def run(source, dataset='coco_panoptic'):
-  return cli.call(
-    lambda: prepare.prepare(
-      dataset, str(source), str(source / 'out'), strict=True
-    )
-  )
+  return reading.run(source, source / 'out', dataset, strict=True)
 
 
 def test_reads_back_pixel_for_pixel(tmp_path):
   truth = make_tree(tmp_path / 'in')
   assert run(tmp_path / 'in') == 0
   for split, maps in truth.items():
-    reader = splits.open_split(tmp_path / 'in/out', split)
-    records = {r['name']: r for r in (reader[i] for i in range(len(reader)))}
+    records = reading.read_all(tmp_path / 'in/out', split)
     assert records.keys() == maps.keys()
     for name, ids in maps.items():
       ids = np.where(ids == CROWD, 0, ids)
@@ -273,8 +267,7 @@ def test_names_may_differ_by_folder_and_be_equal_in_two_splits(tmp_path):
     path.write_text(json.dumps(whole))
   assert run(tmp_path) == 0
   for split in ('train', 'val'):
-    reader = splits.open_split(tmp_path / 'out', split)
-    names = [reader[i]['name'] for i in range(len(reader))]
+    names = list(reading.read_all(tmp_path / 'out', split))
     assert names == ['a/001', 'a/002', 'b/001', 'b/002']
 
 
@@ -339,11 +332,10 @@ def test_instances_are_painted_and_crowds_left_out(
   if 'annotations/' in path:
     (tmp_path / 'annotations/captions_val2017.json').write_text('{}')
   assert run(tmp_path, 'coco_instances') == 0
-  reader = splits.open_split(tmp_path / 'out', 'val')
-  for i, expected in enumerate(truth):
-    assert reader[i]['name'] == f'{i}'
-    np.testing.assert_array_equal(reader[i]['id_maps'][0], expected)
-  assert len(reader) == 2
+  records = reading.read_all(tmp_path / 'out', 'val')
+  assert list(records) == ['0', '1']
+  for record, expected in zip(records.values(), truth, strict=True):
+    np.testing.assert_array_equal(record['id_maps'][0], expected)
 
 
 def test_the_wrong_one_of_two_formats_is_told(tmp_path):

@@ -1,5 +1,6 @@
 """EntitySeg: its layout, its three kinds of segmentation, its splits."""
 
+import functools
 import json
 import re
 
@@ -8,11 +9,11 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from bitseg_jax import cli, prepare
 from bitseg_jax.data import rle
 from bitseg_jax.data.families import entityseg
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.data.prepared import splits
+from tests.data import reading
+from tests.data.reading import read_all
 
 FOLDERS = ('entity_01_11580', 'entity_02_11598', 'entity_03_10049')
 H, W = 24, 36
@@ -93,19 +94,7 @@ def change_json(root, change, native='train'):
   path.write_text(json.dumps(content))
 
 
-def run(source, output, **options):
-  options.setdefault('split', 'native')
-  return cli.call(
-    lambda: prepare.prepare('entityseg', str(source), str(output), **options)
-  )
-
-
-def read_all(output):
-  records = {}
-  for split in splits.read_metadata(output)['splits']:
-    reader = splits.open_split(output, split)
-    records |= {r['name']: r for r in (reader[i] for i in range(len(reader)))}
-  return records
+run = functools.partial(reading.run, dataset='entityseg', split='native')
 
 
 def same_regions(found, truth):

@@ -10,9 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bitseg_jax import cli, prepare
 from bitseg_jax.data.families import folder
-from bitseg_jax.data.prepared import splits
+from tests.data.reading import read_all, run
 
 IDS = np.kron([[1, 2], [3, 0]], np.ones((12, 12), int)).astype(np.uint8)
 
@@ -34,12 +33,6 @@ def make(root, label='{}.png', names=('im0', 'im1')):
   return root
 
 
-def run(source, output, **options):
-  return cli.call(
-    lambda: prepare.prepare('folder', str(source), str(output), **options)
-  )
-
-
 @pytest.mark.parametrize(
   'label',
   [
@@ -50,10 +43,10 @@ def run(source, output, **options):
 def test_labels_are_found_as_others_name_them(tmp_path, label):
   source = make(tmp_path / 'in', label)
   assert run(source, tmp_path / 'out', strict=True) == 0
-  reader = splits.open_split(tmp_path / 'out', 'train')
   expected = np.where(IDS > 0, IDS.astype(int) - 1, -1)
-  for i in range(2):
-    np.testing.assert_array_equal(reader[i]['id_maps'][0], expected)
+  records = read_all(tmp_path / 'out')
+  for name in ('im0', 'im1'):
+    np.testing.assert_array_equal(records[name]['id_maps'][0], expected)
 
 
 def test_what_predict_writes_beside_its_labels_is_no_label(tmp_path):
@@ -138,8 +131,7 @@ def test_names_are_text_where_the_locale_is_not(tmp_path):
     capture_output=True,
   )
   assert done.returncode == 0, done.stderr
-  reader = splits.open_split(tmp_path / 'out', 'val')
-  assert sorted(reader[i]['name'] for i in range(2)) == ['café', '日本']
+  assert sorted(read_all(tmp_path / 'out', 'val')) == ['café', '日本']
 
 
 def test_what_may_not_be_meant_is_said_once(tmp_path, capsys):
@@ -157,9 +149,9 @@ def test_what_may_not_be_meant_is_said_once(tmp_path, capsys):
   assert said.count('(and 1 more alike)') == 2
   assert run(source, tmp_path / 'ignored', ignore=[255]) == 0
   assert '255' not in capsys.readouterr().out.replace('2550', '')
-  reader = splits.open_split(tmp_path / 'ignored', 'train')
+  record = read_all(tmp_path / 'ignored')['im0']
   expected = np.where(IDS > 0, IDS.astype(int) - 1, -1)
-  np.testing.assert_array_equal(reader[0]['id_maps'][0], expected)
+  np.testing.assert_array_equal(record['id_maps'][0], expected)
 
 
 @pytest.mark.parametrize('orientation', [3, 6])
@@ -180,11 +172,9 @@ def test_labels_on_the_photo_as_stored_are_asked_about(
   )
   assert run(source, tmp_path / 'stored', exif='ignore') == 0
   assert 'EXIF' not in capsys.readouterr().out
-  records = {
-    name: {r['name']: r for r in splits.open_split(tmp_path / name, 'train')}
-    for name in ('turned', 'stored')
-  }
-  stored, turned = records['stored']['im0'], records['turned']['im0']
+  turned, stored = (
+    read_all(tmp_path / name)['im0'] for name in ('turned', 'stored')
+  )
   for k in range(3):
     pixels = stored['image'][stored['id_maps'][0] == k]
     assert np.abs(pixels.astype(int) - colours[k + 1]).max() < 20
@@ -218,5 +208,5 @@ def test_a_page_of_a_stack_is_chosen(tmp_path, capsys):
     assert run(source, tmp_path / f'{page}', **options) == 0
     said = 'the first of its 2 pages' in capsys.readouterr().out
     assert said == (page == 0)
-    reader = splits.open_split(tmp_path / f'{page}', 'train')
-    assert abs(reader[0]['image'].mean() - value) < 2
+    record = read_all(tmp_path / f'{page}')['im0']
+    assert abs(record['image'].mean() - value) < 2

@@ -16,13 +16,14 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from bitseg_jax import cli, prepare
+from bitseg_jax import prepare
 from bitseg_jax.app import describe
 from bitseg_jax.data import families
 from bitseg_jax.data.families import folder
 from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
 from bitseg_jax.runs import log
+from tests.data.reading import read_all, run
 
 H, W = 24, 40
 
@@ -70,17 +71,6 @@ def make_folder(root, names='abcd'):
     save_label(root / f'labels/{name}.png', draw_ids(i))
   (root / 'train.txt').write_text('\n'.join(names))
   return root
-
-
-def run(source, output, dataset='folder', **options):
-  return cli.call(
-    lambda: prepare.prepare(dataset, str(source), str(output), **options)
-  )
-
-
-def read_all(output, split='train'):
-  reader = splits.open_split(output, split)
-  return {r['name']: r for r in (reader[i] for i in range(len(reader)))}
 
 
 @pytest.fixture(scope='module')
