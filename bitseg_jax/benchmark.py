@@ -81,11 +81,11 @@ def main() -> None:
     'train': lambda: device.measure_train(f.config, peak, f.profile),
     'sample': lambda: device.measure_sample(f.config, peak, f.profile),
   }
-  for name in on_devices if f.topology else f.what:
-    if f.topology:
-      show(topology.measure(name, f.config, f.topology))
-    else:
+  for name in f.what:
+    if not f.topology:
       show(measures[name]())
+    elif name in on_devices:
+      show(topology.measure(name, f.config, f.topology))
   if f.output:
     about = {'what': f.what, 'devices': where, 'config': f.config.to_dict()}
     write_json(Path(f.output), {**about, 'rows': rows})

@@ -214,21 +214,13 @@ def format_results(results: dict[str, Any]) -> str:
     for score, values in curves.items():
       cells = [f'{value:.3f}' for value in values]
       lines.append(row.format(name, metrics.SCORES[score].title, *cells))
-  seconds = results['median_seconds_per_click']
-  lines.append(
-    f'{results["images"]} images; {seconds:.2f} s per click (median)'
-  )
-  if objects := results.get('objects'):
-    reached = [
-      f'NoC@{name[4:-1]} {value:.2f}'
-      for name, value in objects.items()
-      if name.startswith('noc_')
-    ]
-    ious = [
-      f'{k} {v:.3f}' for k, v in enumerate(objects['iou'], 1) if k in counts
-    ]
+  images, seconds = results['images'], results['median_seconds_per_click']
+  lines.append(f'{images} images; {seconds:.2f} s per click (median)')
+  if of := results.get('objects'):
+    reached = [f'NoC@{n[4:-1]} {of[n]:.2f}' for n in of if n.startswith('noc_')]
+    ious = [f'{k} {v:.3f}' for k, v in enumerate(of['iou'], 1) if k in counts]
     lines.append(
-      f'{objects["count"]} single objects: {", ".join(reached)}; IoU after '
+      f'{of["count"]} single objects: {", ".join(reached)}; IoU after '
       + ', '.join(ious)
     )
   return '\n'.join(lines)

@@ -69,15 +69,16 @@ def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
   ]
   for name in sweep.rows:
     pairs = list(scores[name].values())
-    cells = []
-    for values in zip(*pairs, strict=True):
-      spread = f' ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else ''
-      cells.append(f'{np.mean(values):.3f}{spread}')
+    cells = [
+      f'{np.mean(of):.3f}'
+      + (f' ± {np.std(of, ddof=1):.3f}' if len(of) > 1 else '')
+      for of in zip(*pairs, strict=True)
+    ]
     published = [f'{value:.3f}' for value in sweep.paper.get(name, ())]
     row = [name, *(cells or '--'), str(len(pairs)), *(published or '--')]
     lines.append(f'| {" | ".join(row)} |')
-  orderings = compare_orderings(sweep, scores)
-  return '\n'.join([*lines, '', *orderings]).rstrip() + '\n'
+  lines += ['', *compare_orderings(sweep, scores)]
+  return '\n'.join(lines).rstrip() + '\n'
 
 
 def compare_orderings(sweep: Sweep, scores: dict[str, Scores]) -> list[str]:

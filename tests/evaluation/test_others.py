@@ -212,15 +212,6 @@ def call_main(monkeypatch, **values):
   return cli.call(score.main)
 
 
-def test_door_writes_what_it_prints(monkeypatch, places, tmp_path, capsys):
-  monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
-  path = tmp_path / 'results.json'
-  call_main(monkeypatch, predictions=places, output=str(path))
-  written = json.loads(path.read_text())
-  assert written['unclaimed'] == 'segment'
-  assert others.format_table(written['methods']) in capsys.readouterr().out
-
-
 def test_nothing_to_score_is_no_success(monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
   for record in scenes():
@@ -270,7 +261,9 @@ def test_what_is_asked_wrongly_is_said_in_one_line(
   assert re.match(f'error: .*{line}', said)
 
 
-def test_only_scores_are_overwritten(monkeypatch, places, tmp_path):
+def test_only_scores_are_overwritten_and_written_as_printed(
+  monkeypatch, places, tmp_path, capsys
+):
   monkeypatch.setattr(splits, 'open_split', lambda *_: scenes())
   mine, again = tmp_path / 'mine.json', tmp_path / 'scores.json'
   mine.write_text('[{"segmentation": []}]')
@@ -279,3 +272,7 @@ def test_only_scores_are_overwritten(monkeypatch, places, tmp_path):
   assert mine.read_text() == '[{"segmentation": []}]'
   for _ in range(2):
     assert call_main(monkeypatch, **asked, output=str(again)) == 0
+    written = json.loads(again.read_text())
+    assert written['unclaimed'] == 'segment'
+    printed = capsys.readouterr().out
+    assert others.format_table(written['methods']) in printed

@@ -187,57 +187,43 @@ def lengths(size, counts, **entries):
   return {'segmentation': {'size': size, 'counts': counts}, **entries}
 
 
-SIZED = lengths([3, 4], [5], score=1)
+SHORT = lengths([3, 4], [5], score=1)
+OUTSIDE = {'segmentation': [[0, 0, 9, 0, 1, 1]], 'score': 1}
 
 
 @pytest.mark.parametrize(
-  'file, content, message',
+  'content, message',
   [
-    ('12.png', b'none', 'unreadable image'),
-    ('12.npy', b'none', r'not a whole \.npy'),
-    ('12.npy', IDS / 2, r'holds float64 \[3, 4\]'),
-    ('12.npy', IDS - 1, 'ids from -2 to'),
-    ('12.npy', IDS + 2**40, 'ids from'),
-    ('12.npy', np.array([{}]), 'not a whole'),
-    ('12.npy', IDS[:1], 'is 4x1 but its annotation is 4x3'),
-    ('12.json', b'[', 'not whole JSON'),
-    ('12.json', {'a': 1}, 'should be a list'),
-    ('12.json', b'[{"score": NaN}]', 'not whole JSON'),
-    (
-      '12.json',
-      [MASKS[0], MASKS[1] | {'score': 77}],
-      'mask 1 has the score inf',
-    ),
-    ('12.json', [MASKS[0] | {'score': True}], 'mask 0 has the score'),
-    (
-      '12.json',
-      [lengths([10**6] * 2, [10**12])],
-      r'mask 0 is of size \[10{6}, ',
-    ),
-    ('12.json', [lengths([3, 4000], [12000], score=1)], 'is 4000x3 but'),
-    ('12.json', [{'score': 1}], "mask 0: has no 'segmentation'"),
-    (
-      '12.json',
-      [MASKS[0], box(0, 0)],
-      'mask 1 has the score None.*--order=area',
-    ),
-    ('12.json', [MASKS[0], SIZED], 'mask 1: run lengths that are wrong'),
-    (
-      '12.json',
-      [MASKS[0], {'segmentation': [[0, 0, 9, 0, 1, 1]], 'score': 1}],
-      'mask 1: a polygon from .* lies outside',
-    ),
+    ('.png none', 'unreadable image'),
+    ('.npy none', r'not a whole \.npy'),
+    (IDS / 2, r'holds float64 \[3, 4\]'),
+    (IDS - 1, 'ids from -2 to'),
+    (IDS + 2**40, 'ids from'),
+    (np.array([{}]), 'not a whole'),
+    (IDS[:1], 'is 4x1 but its annotation is 4x3'),
+    ('.json [', 'not whole JSON'),
+    ('.json [{"score": NaN}]', 'not whole JSON'),
+    ({'a': 1}, 'should be a list'),
+    ([MASKS[0], MASKS[1] | {'score': 77}], 'mask 1 has the score inf'),
+    ([MASKS[0] | {'score': True}], 'mask 0 has the score'),
+    ([lengths([10**6] * 2, [10**12])], r'mask 0 is of size \[10{6}, '),
+    ([lengths([3, 4000], [12000], score=1)], 'is 4000x3 but'),
+    ([{'score': 1}], "mask 0: has no 'segmentation'"),
+    ([MASKS[0], box(0, 0)], 'mask 1 has the score None.*--order=area'),
+    ([MASKS[0], SHORT], 'mask 1: run lengths that are wrong'),
+    ([MASKS[0], OUTSIDE], 'mask 1: a polygon from .* lies outside'),
   ],
 )
-def test_bad_files_are_named_in_one_line(tmp_path, file, content, message):
-  if isinstance(content, np.ndarray):
-    np.save(tmp_path / file, content)
-  elif isinstance(content, bytes):
-    (tmp_path / file).write_bytes(content)
+def test_bad_files_are_named_in_one_line(tmp_path, content, message):
+  kind = '.npy' if isinstance(content, np.ndarray) else '.json'
+  if kind == '.npy':
+    np.save(tmp_path / '12.npy', content)
   else:
     text = json.dumps(content).replace('77', '1e999')  # read as infinite
-    (tmp_path / file).write_text(text)
-  with pytest.raises(SourceError, match=f'{file}: {message}') as error:
+    if isinstance(content, str):
+      kind, _, text = content.partition(' ')
+    (tmp_path / f'12{kind}').write_text(text)
+  with pytest.raises(SourceError, match=rf'12\{kind}: {message}') as error:
     load(tmp_path)
   assert '\n' not in str(error.value)
 

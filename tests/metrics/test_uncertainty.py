@@ -18,9 +18,7 @@ def test_pairs_are_valid_half_near_and_seeded():
   valid = np.random.default_rng(0).random((60, 100)) < 0.5
   first, second = uncertainty.draw_pairs(valid, 1000, seed=3)
   assert len(first) == len(second) == 1000
-  assert valid.ravel()[first].all()
-  assert valid.ravel()[second].all()
-  assert (first != second).all()
+  assert valid.ravel()[[first, second]].all() and (first != second).all()
   ends = [np.stack(np.divmod(pixels, 100)) for pixels in (first, second)]
   apart = abs(ends[0] - ends[1]).max(axis=0)
   assert (apart[:500] <= 10).all()
@@ -28,8 +26,7 @@ def test_pairs_are_valid_half_near_and_seeded():
   # near in any direction, as often as any other
   steps = (ends[1] - ends[0])[:, :500]
   assert abs(steps.mean(axis=1)).max() < 1
-  again = uncertainty.draw_pairs(valid, 1000, seed=3)
-  other = uncertainty.draw_pairs(valid, 1000, seed=4)
+  again, other = (uncertainty.draw_pairs(valid, 1000, seed=s) for s in (3, 4))
   np.testing.assert_array_equal(again, (first, second))
   assert (other[0] != first).any()
 
