@@ -45,15 +45,14 @@ def define_flags() -> None:
 
 
 def main() -> int:
-  """Reads the config, joins the other processes, trains and evaluates.
+  """Joins the other processes, trains and evaluates; returns the exit code.
 
-  Returns:
-    The exit code. A run that was stopped by a signal and saved a checkpoint
-    ends with os.EX_TEMPFAIL (75), which tells the caller to resume it.
+  A run that was stopped by a signal and saved a checkpoint ends with
+  os.EX_TEMPFAIL (75), which tells the caller to resume it.
   """
   f = flags.FLAGS
-  logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)
   # The package logs to the root logger; libraries may log only errors.
+  logging.basicConfig(level=logging.INFO, format='%(message)s', force=True)
   for library in ('absl', 'jax'):
     logging.getLogger(library).setLevel(logging.ERROR)
   if not f.workdir:
@@ -62,9 +61,8 @@ def main() -> int:
   if alone and not (f.num_processes is None and f.process_id is None):
     raise ValueError('--num_processes and --process_id need --coordinator')
   if not alone:
-    devices.join(
-      f.coordinator, f.num_processes, f.process_id, f.partner_timeout
-    )
+    group = f.coordinator, f.num_processes, f.process_id
+    devices.join(*group, f.partner_timeout)
   try:
     return _run(f)
   except Exception as error:

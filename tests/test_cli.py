@@ -35,6 +35,8 @@ print(json.dumps(codes))
 """
 
 HELP = {'train': '--workdir', 'score': '--predictions'}
+TRAIN = ['train', '--config=quickstart']
+MULTS = '--config.model.channel_mults'
 WRONG = [
   (['trian'], 'trian is no command; choose one of train'),
   (['score', '--daat=x'], 'daat'),
@@ -42,42 +44,32 @@ WRONG = [
   (['train', '--config=nowhere'], 'no such file; the configs in the'),
   (['train', '--config=nowhere/quickstart.py'], 'no such file; the configs in'),
   (
-    ['train', '--config=quickstart', '--config.train.batchsize=3'],
+    [*TRAIN, '--config.train.batchsize=3'],
     '--config.train.batchsize=3: there is no such setting',
   ),
+  ([*TRAIN, '--config.train.batch_size=eight'], 'batch_size'),
+  # A tuple given again replaces the first, as any other setting does.
   (
-    ['train', '--config=quickstart', '--config.train.batch_size=eight'],
-    'batch_size',
-  ),
-  (
-    # A tuple given again replaces the first, as any other setting does.
-    [
-      *('train', '--config=quickstart', '--workdir=x'),
-      *(f'--config.model.channel_mults={m}' for m in ('(1,2)', '(0,)')),
-    ],
+    [*TRAIN, '--workdir=x', f'{MULTS}=(1,2)', f'{MULTS}=(0,)'],
     'channel_mults is 0 in (0,)',
   ),
+  # And so does one whose value is an argument of its own.
   (
-    # And so does one whose value is an argument of its own.
     [
       *('train', '--config', 'quickstart', '--workdir=x'),
-      *('--config.model.channel_mults', '(1,2)'),
-      *('-config.model.channel_mults', '(0,)'),
+      *(MULTS, '(1,2)', MULTS[1:], '(0,)'),
     ],
     'channel_mults is 0 in (0,)',
   ),
-  (['train', '--config=quickstart'], '--workdir is missing'),
+  (TRAIN, '--workdir is missing'),
   (['train', '--workdir=x', '--coordinator=localhost'], 'give host:port'),
   (['train', '--workdir=x', '--process_id=1'], 'need --coordinator'),
-  (
-    ['train', '--config=CONFIG_OF_A_DICT', '--workdir=x'],
-    'return a ConfigDict',
-  ),
+  (['train', '--config=CONFIG_OF_A_DICT', '--workdir=x'], 'return a ConfigDi'),
   (['sweep', '--sweep='], '--sweep is empty'),
   (['sweep', '--sweep=fig3', '--output='], '--output is empty'),
   (['sweep', '--sweep=fig3', '--seeds='], '--seeds is empty'),
   (['score', '--data=x', '--split=val', '--predictions='], 'predictions is em'),
-  (['train', '--config=quickstart', '--workdir='], '--workdir is empty'),
+  ([*TRAIN, '--workdir='], '--workdir is empty'),
   (['train', '--config=CONFIG_THAT_FAILS', '--workdir=x'], 'division by zero'),
 ]
 

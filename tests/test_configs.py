@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from bitseg_jax.configs import base
 from bitseg_jax.configs import main as paper
@@ -18,50 +19,24 @@ NAMES = sorted(
 
 # Christensen et al., NLDL 2026, and where it is silent the official code.
 PAPER = {
-  'data.source': 'tfds',
-  'data.image_size': 128,
-  'data.code_size': 0,
-  'data.augment': 'full',
-  'data.crop_scale': (1.0, 1.0),
-  'data.crop_aspect': 1.0,
-  'codes.encoding': 'analog_bits',
-  'codes.num_codes': 2**6,
-  'codes.palette': 'similar',
-  'diffusion.schedule': 'cosine',
-  'diffusion.input_scale': 0.1,
-  'diffusion.pred_type': 'x',
-  'diffusion.tanh': True,
-  'diffusion.loss_weight': 'sigmoid',
-  'diffusion.loss_bias': -4.0,
-  'diffusion.decoupled': True,
-  'diffusion.cond_drop_rate': 0.05,
-  'model.name': 'unet',
-  'model.base_channels': 64,
-  'model.channel_mults': (1, 2, 2, 4, 4),
-  'model.num_res_blocks': 3,
-  'model.attention_levels': (3, 4),
-  'model.num_heads': 4,
-  'model.patch_size': 1,
-  'model.encoder': 'none',
-  'model.dtype': 'float32',
-  'train.batch_size': 8,
-  'train.draws': 1,
-  'train.num_steps': 300_000,
-  'train.optimizer': 'adamw',
-  'train.learning_rate': 1e-4,
-  'train.warmup_steps': 1_000,
-  'train.decay_steps': 50_000,
-  'train.beta1': 0.9,
-  'train.beta2': 0.999,
-  'train.weight_decay': 0.0,
-  'train.grad_clip': 1.0,
-  'train.ema_decay': 0.9999,
-  'sample.num_steps': 8,
-  'sample.method': 'ddpm',
-  'sample.variance': 'large',
-  'sample.guidance_weight': 1.0,
-  'eval.weights': ('ema', 'raw'),
+  'data': {'source': 'tfds', 'image_size': 128, 'code_size': 0}
+  | {'augment': 'full', 'crop_scale': (1.0, 1.0), 'crop_aspect': 1.0},
+  'codes': {'encoding': 'analog_bits', 'num_codes': 64, 'palette': 'similar'},
+  'diffusion': {'schedule': 'cosine', 'input_scale': 0.1, 'pred_type': 'x'}
+  | {'tanh': True, 'loss_weight': 'sigmoid', 'loss_bias': -4.0}
+  | {'decoupled': True, 'cond_drop_rate': 0.05},
+  'model': {'name': 'unet', 'base_channels': 64, 'num_res_blocks': 3}
+  | {'channel_mults': (1, 2, 2, 4, 4), 'attention_levels': (3, 4)}
+  | {'num_heads': 4, 'patch_size': 1, 'encoder': 'none', 'dtype': 'float32'},
+  'train': {'batch_size': 8, 'draws': 1, 'num_steps': 300_000}
+  | {'optimizer': 'adamw', 'learning_rate': 1e-4, 'warmup_steps': 1_000}
+  | {'decay_steps': 50_000, 'beta1': 0.9, 'beta2': 0.999, 'weight_decay': 0.0}
+  | {'grad_clip': 1.0, 'ema_decay': 0.9999},
+  'sample': {'num_steps': 8, 'method': 'ddpm', 'variance': 'large'}
+  | {'guidance_weight': 1.0},
+  'eval': {'weights': ('ema', 'raw')},
 }
+PAPER = flatten_dict(PAPER, sep='.')
 # What a run may choose without leaving the paper: folders, seeds, how often
 # something is logged, and how the work is laid out.
 FREE = """

@@ -8,13 +8,10 @@ import time
 
 import pytest
 
+REST = '; run the same command to resume'
 SIGNALS = [
-  (signal.SIGINT, 130, 'error: interrupted; run the same command to resume'),
-  (
-    signal.SIGTERM,
-    143,
-    'error: ended by SIGTERM; run the same command to resume',
-  ),
+  (signal.SIGINT, 130, f'error: interrupted{REST}'),
+  (signal.SIGTERM, 143, f'error: ended by SIGTERM{REST}'),
 ]
 
 # A command that works in different ways; it says when it does.
@@ -115,17 +112,10 @@ def test_amid_the_imports(tmp_path, command, number, code, line):
   ends_in(process, code, line)
 
 
-@pytest.mark.parametrize(
-  'how',
-  [
-    'anywhere',
-    'with workers',
-    'swallows',
-    'translates',
-    'leaves order',
-    'callback',
-  ],
-)
+WAYS = ['anywhere', 'with workers', 'swallows', 'translates', 'leaves order']
+
+
+@pytest.mark.parametrize('how', [*WAYS, 'callback'])
 @pytest.mark.parametrize(('number', 'code', 'line'), SIGNALS)
 def test_amid_the_work(tmp_path, how, number, code, line):
   """Whatever the code makes of the exception, and if it never gets it."""
@@ -136,21 +126,19 @@ def test_amid_the_work(tmp_path, how, number, code, line):
   assert (tmp_path / 'in_order').exists() == (how == 'leaves order')
 
 
-def test_two_signals_at_once_are_one(tmp_path):
-  process = start(['-c', PROGRAM, 'leaves order', '60'], tmp_path)
-  for _ in range(2):  # as the shell's timeout sends it
+@pytest.mark.parametrize(
+  ('how', 'pause'), [('leaves order', 0.01), ('swallows', 1.5)]
+)
+def test_two_signals_at_once_are_one_and_a_late_second_waits_for_nothing(
+  tmp_path, how, pause
+):
+  """The shell's timeout sends two at once."""
+  process = start(['-c', PROGRAM, how, '60'], tmp_path)
+  for _ in range(2):
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.01)
+    time.sleep(pause)
   assert ends_in(process, 143, SIGNALS[1][2]) < 30
-  assert (tmp_path / 'in_order').exists()
-
-
-def test_a_second_signal_waits_for_nothing(tmp_path):
-  process = start(['-c', PROGRAM, 'swallows', '60'], tmp_path)
-  process.send_signal(signal.SIGTERM)
-  time.sleep(1.5)
-  process.send_signal(signal.SIGTERM)
-  assert ends_in(process, 143, SIGNALS[1][2]) < 30
+  assert (tmp_path / 'in_order').exists() == (how == 'leaves order')
 
 
 def test_no_part_of_a_file_is_left(tmp_path):

@@ -97,18 +97,10 @@ def place(tmp_path):
 
 
 WATCH = (
-  'launch/tpu_vm.sh',
-  'watch',
-  '--name=mine',
-  '--zone=z',
-  '--bucket=gs://b',
-  '--poll=0.05',
-  '--accelerator=v6e-16',
-  '--spot',
-  '--dataset=a',
-  '--dataset=b',
+  *('launch/tpu_vm.sh', 'watch', '--name=mine', '--zone=z', '--bucket=gs://b'),
+  *('--poll=0.05', '--accelerator=v6e-16', '--spot'),
+  *('--dataset=a', '--dataset=b'),
 )
-INTO_RUNS = '--', '--workdir=runs/a'
 ONCE = ['create', 'scp', 'setup', 'data', 'run']
 
 
@@ -174,10 +166,8 @@ def test_dry_watch_prints_the_commands_that_watch_calls(watched, place):
     tuple(call)
     for call in watched.calls
     # The others are the workers' calls, and looks.
-    if call[:2] == ['gcloud', 'compute']
-    and call[4] != 'describe'
-    and 'echo new' not in call[-3]
-    and 'echo new' not in call[-2]
+    if call[:2] == ['gcloud', 'compute'] and call[4] != 'describe'
+    if 'echo new' not in f'{call[-3]} {call[-2]}'
   }
   assert called == printed
 
@@ -186,13 +176,9 @@ def test_watch_makes_sets_up_copies_and_runs_in_this_order(watched):
   assert watched.verbs() == ONCE
   create = next(call for call in watched.calls if 'create' in call)
   assert create[1:5] == ['compute', 'tpus', 'queued-resources', 'create']
-  assert {
-    '--node-id=mine',
-    '--zone=z',
-    '--accelerator-type=v6e-16',
-    '--runtime-version=v2-alpha-tpuv6e',
-    '--spot',
-  } <= set(create)
+  runtime = '--runtime-version=v2-alpha-tpuv6e'
+  given = {'--node-id=mine', '--zone=z', '--accelerator-type=v6e-16', '--spot'}
+  assert {*given, runtime} <= set(create)
   assert 'gs://b' in watched.said
   assert 'delete' in watched.said.splitlines()[-1]
 
@@ -205,9 +191,8 @@ def test_flags_reach_every_worker_as_they_were_written(watched):
 def test_workers_install_mount_and_copy(watched):
   made = [call for call in watched.calls if call[0] == 'make']
   # Their Python is too old, so that of uv is used.
-  assert (
-    made == [['make', 'install', 'ACCELERATOR=tpu', 'PYTHON=/python/of/uv']] * 2
-  )
+  install = ['make', 'install', 'ACCELERATOR=tpu', 'PYTHON=/python/of/uv']
+  assert made == [install] * 2
   mounted = [call for call in watched.calls if call[0] == 'gcsfuse']
   assert [call[-2:] for call in mounted] == [['b', 'runs']] * 2
   for i in range(2):
@@ -247,12 +232,10 @@ def test_restarted_worker_is_known_from_a_running_one(watched):
   """state tells a process that is gone without an exit code."""
   home = watched.state / 'worker_0'
   (home / 'bitseg.exit').unlink()
-  state = lambda: watched.run(
-    'bash',
-    str(home / 'bitseg_jax/launch/tpu_worker.sh'),
-    'state',
-    HOME=str(home),
-  )[0].strip()
+  script = str(home / 'bitseg_jax/launch/tpu_worker.sh')
+  state = lambda: watched.run('bash', script, 'state', HOME=str(home))[
+    0
+  ].strip()
   ended = subprocess.Popen(['true'])
   ended.wait()
   (home / 'bitseg.pid').write_text(str(ended.pid))
@@ -283,12 +266,8 @@ def test_slurm_requeues_what_was_stopped_only(slurm, code, requeued):
   first, *rest = slurm.calls
   program = first.index('.venv/bin/python')
   assert first[0] == 'srun' and '--cpus-per-task=3' in first[:program]
-  assert first[program + 1 :] == [
-    '-m',
-    'bitseg_jax.main',
-    '--distributed',
-    *FLAGS,
-  ]
+  command = ['-m', 'bitseg_jax.main', '--distributed']
+  assert first[program + 1 :] == [*command, *FLAGS]
   assert rest == ([['scontrol', 'requeue', '7']] if requeued else [])
 
 
@@ -301,10 +280,11 @@ def test_slurm_stops_the_tasks_before_the_time_limit(slurm, code):
   process.send_signal(signal.SIGUSR1)
   out, errors = process.communicate(timeout=30)
   assert process.returncode == 0, out + errors
-  assert slurm.calls[1:] == [
+  told, requeued = (
     ['scancel', '--signal=TERM', '7'],
     ['scontrol', 'requeue', '7'],
-  ]
+  )
+  assert slurm.calls[1:] == [told, requeued]
 
 
 def test_processes_of_slurm_find_each_other(slurm, tmp_path):
@@ -318,18 +298,13 @@ def test_processes_of_slurm_find_each_other(slurm, tmp_path):
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
+  step = {'JOB_ID': '7', 'STEP_NODELIST': 'localhost', 'NTASKS': '2'}
+  environ = {**os.environ, 'JAX_COORDINATOR_PORT': str(port)}
+  environ |= {f'SLURM_{name}': value for name, value in step.items()}
   both = [
     subprocess.Popen(
       [sys.executable, *command],
-      env={
-        **os.environ,
-        'SLURM_JOB_ID': '7',
-        'SLURM_STEP_NODELIST': 'localhost',
-        'SLURM_NTASKS': '2',
-        'SLURM_PROCID': str(i),
-        'SLURM_LOCALID': str(i),
-        'JAX_COORDINATOR_PORT': str(port),
-      },
+      env={**environ, 'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i)},
       stderr=subprocess.PIPE,
       text=True,
     )
@@ -357,11 +332,9 @@ def test_gke_pods_find_each_other():
   service, job = gke_objects()
   spec = job['spec']['template']['spec']
   (main,) = spec['containers']
-  assert main['args'][:3] == [
-    '--coordinator=mine-0.mine:8476',
-    '--num_processes=2',
-    '--process_id=$(JOB_COMPLETION_INDEX)',
-  ]
+  where, index = '--coordinator=mine-0.mine:8476', '$(JOB_COMPLETION_INDEX)'
+  flags = [where, '--num_processes=2', f'--process_id={index}']
+  assert main['args'][:3] == flags
   # A pod's address is JOB-INDEX.SUBDOMAIN if a headless service has that name.
   assert job['metadata']['name'] == spec['subdomain'] == 'mine'
   assert service['metadata']['name'] == 'mine'
@@ -376,13 +349,9 @@ def test_gke_stopped_run_is_no_failure():
   _, job = gke_objects()
   rules = job['spec']['podFailurePolicy']['rules']
   codes = [rule['onExitCodes'] for rule in rules if 'onExitCodes' in rule]
-  assert codes == [
-    {
-      'containerName': 'bitseg',
-      'operator': 'In',
-      'values': [os.EX_TEMPFAIL, 128 + signal.SIGABRT, 128 + signal.SIGTERM],
-    }
-  ]
+  stopped = [os.EX_TEMPFAIL, 128 + signal.SIGABRT, 128 + signal.SIGTERM]
+  rule = {'containerName': 'bitseg', 'operator': 'In', 'values': stopped}
+  assert codes == [rule]
   spec = job['spec']['template']['spec']
   (main,) = spec['containers']
   assert main['name'] == 'bitseg'

@@ -56,10 +56,7 @@ def official_names(flat: Collection[str], config: ConfigDict) -> dict[str, str]:
 
   Args:
     flat: ours, such as down_0_0_res/conv_in/kernel.
-    config: of a run, says what the network is made of.
-
-  Raises:
-    ValueError: see check_config.
+    config: of the network; raises ValueError as check_config does.
   """
   check_config(config)
   model = config.model
@@ -77,17 +74,16 @@ def official_names(flat: Collection[str], config: ConfigDict) -> dict[str, str]:
   n = 1
   for level in levels:
     for i in range(blocks):
-      modules[f'down_{level}_{i}_res'] = f'input_blocks.{n}.0'
-      modules[f'down_{level}_{i}_attn'] = f'input_blocks.{n}.1'
-      n += 1
-    modules[f'down_{level}/conv'] = f'input_blocks.{n}.0.op'
-    n += 1
+      modules[f'down_{level}_{i}_res'] = f'input_blocks.{n + i}.0'
+      modules[f'down_{level}_{i}_attn'] = f'input_blocks.{n + i}.1'
+    n += blocks + 1
+    modules[f'down_{level}/conv'] = f'input_blocks.{n - 1}.0.op'
   n = 0
   for level in reversed(levels):
     for i in range(blocks + 1):
-      modules[f'up_{level}_{i}_res'] = f'output_blocks.{n}.0'
-      modules[f'up_{level}_{i}_attn'] = f'output_blocks.{n}.1'
-      n += 1
+      modules[f'up_{level}_{i}_res'] = f'output_blocks.{n + i}.0'
+      modules[f'up_{level}_{i}_attn'] = f'output_blocks.{n + i}.1'
+    n += blocks + 1
     # The last block of a level ends in the upsampling, after any attention.
     place = 2 if level in model.attention_levels else 1
     modules[f'up_{level}/conv'] = f'output_blocks.{n - 1}.{place}.conv'

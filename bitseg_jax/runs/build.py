@@ -34,10 +34,7 @@ class Experiment(NamedTuple):
   Attributes:
     image_size: side S of the padded square that the network sees, in pixels.
     code_size: side G of the same square as the codes divide it; divides S.
-    schedule: noise schedule.
-    codec: converts codes to channels and back.
     palette: int [K, K] with K^2 codes; None for random codes.
-    model: the network, a Flax module.
     encode: (params, image uint8 [B, S, S, 3]) -> seen, float32 [B, ...]: what
       the network sees of photos, computed once for each.
     denoise: (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
@@ -49,48 +46,33 @@ class Experiment(NamedTuple):
   schedule: schedule.Schedule
   codec: codecs.Codec
   palette: np.ndarray | None
-  model: Any
+  model: Any  # a Flax module
   encode: Callable[[Any, jax.Array], jax.Array]
   denoise: Callable[..., jax.Array]
   init_params: Callable[[jax.Array], Any]
 
 
 class Recipe(NamedTuple):
-  """How a model learns, as training/step.py needs it.
+  """How a model learns, as training/step.py needs it."""
 
-  Attributes:
-    draws: how often each photo of a batch is used, with other times and noise.
-    cond_drop_rate: share of rows that learn without their photo.
-    loss_weight: kind, bias and decoupled of schedule.loss_weight.
-    ema_decay: final decay of the average of the parameters, in [0, 1).
-    accumulate: number of parts that a batch is computed in.
-    steps_per_call: steps that one call of the compiled program takes.
-    num_times: of a student, how many steps it is sampled in, and so at how many
-      times it learns; None for all others.
-  """
-
-  draws: int = 1
-  cond_drop_rate: float = 0.05
+  draws: int = 1  # uses of each photo of a batch, with other times and noise
+  cond_drop_rate: float = 0.05  # share of rows that learn without their photo
+  # Kind, bias and decoupled of schedule.loss_weight.
   loss_weight: tuple[str, float, bool] = ('sigmoid', -4.0, True)
-  ema_decay: float = 0.9999
-  accumulate: int = 1
-  steps_per_call: int = 1
+  ema_decay: float = 0.9999  # final decay of the average of the parameters
+  accumulate: int = 1  # parts that a batch is computed in
+  steps_per_call: int = 1  # of the compiled program
+  # Steps that a student is sampled in, so the times it learns at; None: no one.
   num_times: int | None = None
 
 
 class SamplerOptions(NamedTuple):
-  """How samples are drawn, as evaluation/draw_samples.py needs it.
-
-  Attributes:
-    num_steps: steps of the sampler.
-    method, variance: see sampler.sample.
-    guidance_weight: see diffusion.guided; 0 is off.
-  """
+  """How samples are drawn, see sampler.sample and diffusion.guided."""
 
   num_steps: int = 8
   method: str = 'ddpm'
   variance: str = 'large'
-  guidance_weight: float = 1.0
+  guidance_weight: float = 1.0  # 0 is off
 
 
 def sampler_options(settings: ConfigDict) -> SamplerOptions:

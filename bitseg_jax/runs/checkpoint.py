@@ -123,7 +123,7 @@ def _args(kind, state):
   """The items of a state, as orbax takes them to save or to restore."""
   optimizer = {'step': state.step, 'opt_state': state.opt_state}
   items = state.params, state.ema_params, optimizer
-  return dict(zip(ITEMS[:3], map(kind, items), strict=True))
+  return dict(zip(ITEMS, map(kind, items), strict=False))
 
 
 def _open_orbax(folder, **options):
@@ -156,7 +156,7 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
   was read, moved to <workdir>/damaged/: their numbers will be saved again.
 
   Args:
-    manager: as from open_manager.
+    manager: of the run.
     abstract: shapes, dtypes and shardings of the state.
 
   Returns:

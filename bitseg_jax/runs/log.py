@@ -136,7 +136,7 @@ def without_nan(content: Any) -> Any:
   if isinstance(content, dict):
     return {name: without_nan(value) for name, value in content.items()}
   if isinstance(content, list | tuple):
-    return [without_nan(value) for value in content]
+    return list(map(without_nan, content))
   is_nan = isinstance(content, float) and not math.isfinite(content)
   return None if is_nan else content
 
@@ -149,10 +149,10 @@ class LockedError(OSError):
 def hold(
   folder: str | os.PathLike, part: tuple[int, int] | None = None
 ) -> Iterator[None]:
-  """Holds a folder until the block ends, or the process, however it does.
+  """Holds a folder, made if need be, until the block ends, or the process.
 
   Args:
-    folder: made if it is not there.
+    folder: what to hold.
     part: (index, count) holds that part of the work, beside the other parts;
       None holds the folder alone, so not while any part is held.
 

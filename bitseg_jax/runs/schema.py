@@ -20,29 +20,18 @@ from bitseg_jax import palette
 
 
 class Setting(NamedTuple):
-  """One setting of the config; None stands for no bound.
+  """One setting of the config; None stands for no bound."""
 
-  Attributes:
-    default: its value if none is given, and also its type. A float setting
-      also accepts an int; a tuple may hold any number of elements of type `of`.
-    meaning: what it does, for people, with its unit.
-    least, most: smallest and largest value allowed.
-    above: value that it must exceed.
-    choices: values allowed.
-    of: type of the elements of a tuple, to which bounds and choices apply.
-    length: number of elements of a tuple.
-    free: whether it may change when a run is resumed, because it says where
-      data lies, how fast it is computed, how long it trains or what is shown.
-  """
-
-  default: Any
-  meaning: str
+  default: Any  # also its type; a float also takes an int, a tuple see `of`
+  meaning: str  # what it does, for people, with its unit
   least: float | None = None
   most: float | None = None
-  above: float | None = None
+  above: float | None = None  # that it must exceed
   choices: Sequence[Any] | None = None
-  of: type | None = None
-  length: int | None = None
+  of: type | None = None  # of a tuple's elements, which all this applies to
+  length: int | None = None  # of a tuple
+  # Whether it may change when a run is resumed, because it says where data
+  # lies, how fast it is computed, how long it trains or what is shown.
   free: bool = False
 
   @property
@@ -75,11 +64,7 @@ def to_config(settings: Settings) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-  """Checks each setting of a config, and that they fit together.
-
-  Raises:
-    ValueError: one line that names the settings that cannot work.
-  """
+  """Raises ValueError, one line, unless all settings are valid and fit."""
   check_ranges(config)
   data, diff, train = config.data, config.diffusion, config.train
   if not config.eval.weights:
@@ -140,11 +125,7 @@ def fit_warmup_and_decay(config: ConfigDict, named: Collection[str]) -> str:
 
 
 def check_ranges(config: ConfigDict) -> None:
-  """Checks the type and the range of every value of a config.
-
-  Raises:
-    ValueError: one line with the setting, its value and its allowed values.
-  """
+  """Raises ValueError unless every value has its setting's type and range."""
   settings = dict(_each(_settings()))
   nested = ConfigDict(config).to_dict()
   found = set(flatten_dict(nested, keep_empty_nodes=True, sep='.'))
@@ -248,12 +229,11 @@ def _check_model(model, image_size, code_size):
 
 
 def _check_data(data):
-  scale = tuple(data.crop_scale)
+  scale, names = data.crop_scale, _dataset_names(data) if data.dirs else []
   if scale[0] > scale[1]:
     raise ValueError(
-      f'config.data.crop_scale is {scale}; give (least, most) area'
+      f'config.data.crop_scale is {tuple(scale)}; give (least, most) area'
     )
-  names = _dataset_names(data) if data.dirs else []
   if len(set(names)) < len(names):
     raise ValueError(
       f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
@@ -284,7 +264,7 @@ def without_paths(config: ConfigDict) -> dict[str, Any]:
 
 
 def complete(saved: Mapping[str, Any]) -> ConfigDict:
-  """Completes a saved config that an earlier version may have written.
+  """Completes and checks a saved config, also one of an earlier version.
 
   Settings that have been added since then take their defaults, which by
   convention leave an older run as it was.
@@ -318,11 +298,11 @@ def _fill(config, saved, prefix):
       )
     if isinstance(config[name], ConfigDict):
       _fill(config[name], value, f'{full}.')
-    else:
-      try:
-        config[name] = value
-      except TypeError as error:
-        raise ValueError(f'the saved config.{full}: {error}') from error
+      continue
+    try:
+      config[name] = value
+    except TypeError as error:
+      raise ValueError(f'the saved config.{full}: {error}') from error
 
 
 def check_same_run(

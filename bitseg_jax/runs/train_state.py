@@ -11,34 +11,24 @@ OPTIMIZERS = ('adamw', 'muon')
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a training step reads and writes.
+  """Everything that a training step reads and writes."""
 
-  Attributes:
-    step: int32 [], number of steps taken.
-    params: parameters of the network, pytree of float32 arrays.
-    ema_params: exponential moving average of params, like params.
-    opt_state: state of the optimizer.
-  """
-
-  step: jax.Array
-  params: optax.Params
-  ema_params: optax.Params
+  step: jax.Array  # int32 [], steps taken
+  params: optax.Params  # pytree of float32 arrays
+  ema_params: optax.Params  # their exponential moving average
   opt_state: optax.OptState
 
 
 def learning_rate_schedule(
   peak: float, num_steps: int, warmup_steps: int, decay_steps: int
 ) -> optax.Schedule:
-  """Builds a run's learning rate: linear warm-up, constant, cosine decay to 0.
+  """Builds a run's learning rate, a function of the step.
 
   Args:
     peak: the constant learning rate.
-    num_steps: number of steps of the whole run.
-    warmup_steps: number of first steps, during which the rate rises from 0.
-    decay_steps: number of last steps, during which the rate falls to 0.
-
-  Returns:
-    A function from step to learning rate.
+    num_steps: steps of the whole run.
+    warmup_steps: the first ones, in which the rate rises linearly from 0.
+    decay_steps: the last ones, in which it falls to 0 by a cosine.
   """
   return optax.join_schedules(
     [
@@ -75,21 +65,13 @@ def make_optimizer(
       eyes/trunk), as a share of the others'; 0 leaves them as they are. None:
       there is no encoder.
 
-  Returns:
-    The optimizer.
-
-  Raises:
-    ValueError: if there is none of this name.
-
   Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019;
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
     2024, with the steps of Liu et al., "Muon is scalable for LLM training",
     2025, but of size 1 instead of 0.2.
   """
   if name not in OPTIMIZERS:
-    raise ValueError(
-      f'unknown optimizer {name!r}; choose one of {", ".join(OPTIMIZERS)}'
-    )
+    raise ValueError(f'no {name!r}; choose one of {", ".join(OPTIMIZERS)}')
   if name == 'muon':
     rule = optax.contrib.muon(
       learning_rate,
@@ -104,26 +86,18 @@ def make_optimizer(
     rule = optax.adamw(
       learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay
     )
-  if encoder_rate is None:
-    return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
-  slower = optax.chain(rule, optax.scale(encoder_rate))
-  rules = {
-    'all': rule,
-    'trunk': slower if encoder_rate else optax.set_to_zero(),
-  }
-  return optax.chain(
-    optax.clip_by_global_norm(grad_clip), optax.partition(rules, _part_of_each)
-  )
+  if encoder_rate is not None:
+    slower = optax.chain(rule, optax.scale(encoder_rate))
+    trunk = slower if encoder_rate else optax.set_to_zero()
+    rule = optax.partition({'all': rule, 'trunk': trunk}, _part_of_each)
+  return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
 
 
 def _part_of_each(params):
   """Labels each parameter 'trunk', of a pretrained encoder, or 'all'."""
-  trunk = lambda path, _: 'trunk' if _is_trunk(path) else 'all'
-  return jax.tree_util.tree_map_with_path(trunk, params)
-
-
-def _is_trunk(path):
-  return [getattr(key, 'key', None) for key in path[:2]] == ['eyes', 'trunk']
+  keys = lambda path: [getattr(key, 'key', None) for key in path[:2]]
+  part = lambda path, _: 'trunk' if keys(path) == ['eyes', 'trunk'] else 'all'
+  return jax.tree_util.tree_map_with_path(part, params)
 
 
 def _as_matrices(params):
@@ -160,9 +134,6 @@ def update_ema(
     params: parameters after the step, like ema_params.
     step: int32 [], number of steps taken before this one.
     decay: final decay, in [0, 1).
-
-  Returns:
-    The new average, like ema_params.
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return optax.incremental_update(params, ema_params, 1 - decay)

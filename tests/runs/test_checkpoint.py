@@ -51,6 +51,9 @@ SETTINGS = (
 )
 
 
+FLAT = '--config.model.channel_mults=(1,)', '--config.model.attention_levels=()'
+
+
 def start_main(workdir, *flags, environ=None):
   """Starts `python -m bitseg_jax.main` on a tiny model."""
   return subprocess.Popen(
@@ -603,12 +606,8 @@ def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
 
 @pytest.mark.slow
 def test_many_devices_and_processes_train_alike(tmp_path):
-  steps = (
-    '--config.train.num_steps=20',
-    '--config.train.checkpoint_every=20',
-    '--config.model.channel_mults=(1,)',
-    '--config.model.attention_levels=()',
-  )
+  steps = '--config.train.num_steps=20', '--config.train.checkpoint_every=20'
+  steps = *steps, *FLAT
   for n in ('1', '8'):
     finish(start_main(tmp_path / n, *steps, environ={'JAX_NUM_CPU_DEVICES': n}))
   stacked = '--config.train.steps_per_call=2', '--config.train.log_every=2'
@@ -625,12 +624,7 @@ def test_many_devices_and_processes_train_alike(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_and_another_fsdp(tmp_path):
-  flags = (
-    '--config.train.decay_steps=0',
-    '--config.train.batch_size=8',
-    '--config.model.channel_mults=(1,)',  # compiles fastest
-    '--config.model.attention_levels=()',
-  )
+  flags = '--config.train.decay_steps=0', '--config.train.batch_size=8', *FLAT
   # Processes, devices of each, and devices that share one copy of the state.
   stages = (1, 1, 1), (2, 2, 4), (4, 1, 1), (1, 4, 4), (1, 1, 1)
   for i, (count, on_each, fsdp) in enumerate(stages):
@@ -658,10 +652,7 @@ def test_a_run_goes_on_with_other_processes_and_another_fsdp(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
-  steps = (
-    '--config.train.num_steps=100',
-    '--config.train.checkpoint_every=100',
-  )
+  steps = '--config.train.num_steps=100', '--config.train.checkpoint_every=100'
   process = start_main(tmp_path, *steps)
   while not logged(tmp_path):
     assert process.poll() is None, process.communicate()[0]
