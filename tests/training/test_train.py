@@ -300,7 +300,7 @@ WRONG = {
   'model.fused_attention': (True, 'needs config.model.dtype = bfloat16'),
   'model.dtype': ('float16', 'one of float32, bfloat16'),
   'data.image_size': (17, 'multiple of 2'),
-  'data.augment': ('ful', 'one of full, strong, flip, none'),
+  'data.augment': ('ful', 'one of full, flip, none'),
   'data.crop_scale': ((1.0, 0.5), 'least, most'),
   'data.crop_aspect': (0.5, 'at least 1'),
   'data.num_workers': (-1, 'at least 0'),
