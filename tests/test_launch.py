@@ -209,23 +209,24 @@ def test_failed_setup_of_one_worker_ends_in_one_line(place):
   assert place.verbs() == ['create', 'scp', 'setup']
 
 
-def test_preempted_vm_is_made_anew_and_the_run_goes_on(place):
-  _, errors = watch(place, 'preempted', '0')
-  assert place.verbs() == [*ONCE, 'delete', *ONCE]
-  assert 'mine: gone' in errors
-
-
-# Workers that hear of the end later may be aborted for the loss of a partner.
-@pytest.mark.parametrize('code', ['75', '143', '134/143', '75/1'])
-def test_stopped_run_goes_on_where_the_vm_is(place, code):
-  watch(place, f'{code} 0')
-  assert place.verbs() == [*ONCE, 'data', 'run']
-
-
-def test_failed_run_ends_in_one_line_and_leaves_the_vm(place):
-  _, errors = watch(place, '1', code=1)
-  assert errors.splitlines()[-1].startswith('error: the run failed (1)')
-  assert 'delete' not in place.verbs()
+@pytest.mark.parametrize(
+  ('lives', 'code', 'then', 'said'),
+  [
+    (['preempted', '0'], 0, ['delete', *ONCE], 'mine: gone'),
+    # Workers that hear of the end later may be aborted for a lost partner.
+    *(
+      ([f'{codes} 0'], 0, ['data', 'run'], '')
+      for codes in ('75', '143', '134/143', '75/1')
+    ),
+    (['1'], 1, [], '\nerror: the run failed (1)'),
+  ],
+)
+def test_what_was_stopped_goes_on_and_what_failed_ends_in_one_line(
+  place, lives, code, then, said
+):
+  _, errors = watch(place, *lives, code=code)
+  assert place.verbs() == [*ONCE, *then]
+  assert said in '\n' + (errors.splitlines()[-1] if code else errors)
 
 
 def test_restarted_worker_is_known_from_a_running_one(watched):

@@ -58,19 +58,18 @@ class Manager:
     Raises:
       OSError: saving this step, or the one before, failed.
     """
-    is_first = jax.process_index() == 0
     # Orbax deletes an old step for a new one: one must be whole by then.
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.wait_until_finished()
       self._raise_failure()
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
-      if is_first:
+      if not jax.process_index():
         check_room(self.folder, state)
       items = _args(ocp.args.StandardSave, state)
       # JSON has no tuples.
       items['config'] = ocp.args.JsonSave(json.loads(json.dumps(config)))
       self.orbax.save(step, args=ocp.args.Composite(**items))
-    if is_first:
+    if not jax.process_index():
       self._digest = self._sealer.submit(self._seal, step)
 
   def check(self) -> None:

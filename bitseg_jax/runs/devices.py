@@ -149,8 +149,7 @@ def make_mesh(
       f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
     )
   shape, names = (count // fsdp, fsdp), ('data', 'fsdp')
-  # With Auto axes, which Linen needs, the compiler places the collectives.
-  types = (AxisType.Auto,) * 2
+  types = (AxisType.Auto,) * 2  # Linen needs it
   slices = len({getattr(d, 'slice_index', 0) for d in devices})
   if slices == 1:
     return jax.make_mesh(shape, names, axis_types=types, devices=devices)
@@ -293,8 +292,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 def _xla_knows(options):
   """Whether the compiler takes options; some of jaxlib's do not know all."""
   try:
-    program = jax.jit(lambda x: -x, compiler_options=dict(options))
-    program.lower(0.0).compile()
+    jax.jit(lambda x: -x, compiler_options=dict(options)).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:
     return False
   return True

@@ -18,9 +18,9 @@ def stop_signal(
 ) -> Iterator[Callable[[int], bool]]:
   """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
 
-  Before it is first called, nothing is there to be saved: signals do what they
-  do without this. So do a second one, and, once the block is left, one of which
-  stop_asked has not told. Several at once are one, see interrupts.AT_ONCE.
+  Before it is first called, nothing is there to be saved, and signals do what
+  they did. So do a second one, and, once the block is left, one that stop_asked
+  has not told. Several at once are one, see interrupts.AT_ONCE.
 
   Args:
     reached_preemption: orbax's, by which several processes agree on a step. It

@@ -35,7 +35,6 @@ WEIGHTS, CONFIG, CARD = FILES = 'model.safetensors', 'config.json', 'README.md'
 DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
 SHIPPED = pathlib.Path(__file__).parents[1] / 'pretrained'
 DEFAULT = 'photos'  # where none is asked for
-_HUB = 'hf://'
 # Digests in the header of the tensors: of the other files as they were written,
 # and of the tensors and the config, which are compared with it when read.
 _MARK, _CONTENT = 'bitseg_jax', 'bitseg_jax_content'
@@ -126,9 +125,9 @@ def _find(name):
   """The folder of a pretrained model, downloaded where it is not yet here."""
   if is_shipped(name):
     return SHIPPED / str(name)
-  if not str(name).startswith(_HUB):
-    if pathlib.Path(name).is_dir():
-      return pathlib.Path(name)
+  if pathlib.Path(name).is_dir():
+    return pathlib.Path(name)
+  if not str(name).startswith('hf://'):
     raise FileNotFoundError(
       f'{name}: no such folder, and no model of this name comes with the '
       f'package, which has {", ".join(shipped()) or "none"}'
@@ -227,15 +226,10 @@ def save(
     write_tensors(new / WEIGHTS, tensors, marks)
     if folder.exists():
       folder.rename(old)
-    try:
-      new.rename(folder)
-    except OSError:
-      if old.exists():
-        old.rename(folder)
-      raise
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)  # not where new has not taken over
   finally:
     shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -307,13 +301,12 @@ def flatten_shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 def _check_replaceable(folder):
   """Only what `save` wrote, and nobody changed since, is replaced."""
-  if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-    return
-  ours = False
-  if folder.is_dir() and {p.name for p in folder.iterdir()} == set(FILES):
+  there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
+  free = not there and (there is not None or not folder.exists())
+  if there == sorted(FILES):
     with contextlib.suppress(safetensors.SafetensorError, OSError):
-      ours = _metadata(folder / WEIGHTS).get(_MARK) == _mark(folder)
-  if not ours:
+      free = _metadata(folder / WEIGHTS).get(_MARK) == _mark(folder)
+  if not free:
     raise FileExistsError(
       f'{folder} holds something else than a pretrained model as it was '
       'written; give another folder'

@@ -95,6 +95,13 @@ def logged(workdir):
   return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
+def wait_for(workdir, process, step=1):
+  """Waits until a running process has logged a step."""
+  while not logged(workdir) or logged(workdir)[-1]['step'] < step:
+    assert process.poll() is None, process.communicate()[0]
+    time.sleep(0.01)
+
+
 def params_of(config, workdir, kind='params'):
   """(step, parameters) of the newest checkpoint, as numpy arrays."""
   parts = build.build(config)
@@ -178,38 +185,30 @@ def test_ctrl_c_is_as_sigterm_to_several_processes(signals_before, monkeypatch):
   assert signal.getsignal(signal.SIGINT) is before
 
 
-class Agreement:
-  """JAX's: on the step after the last that a process has asked of."""
-
-  def __init__(self):
-    self.asked, self.agreed = 0, None
-
-  def reached(self, step):
-    self.asked = step
-    return step == self.agreed
-
-  def signal(self):
-    self.agreed = self.asked + 1
-
-
 @pytest.mark.parametrize('together', [1, 10])
 @pytest.mark.parametrize('comes', ['before the first', 'after a save', 'later'])
 def test_several_processes_stop_at_their_next_call(
   monkeypatch, together, comes
 ):
   """Also of a run that was resumed, whose first step is not 1."""
+  # JAX agrees on the step after the last that a process has asked of.
+  jax_says = types.SimpleNamespace(asked=0, agreed=None)
+
+  def reached(step):
+    jax_says.asked = step
+    return step == jax_says.agreed
+
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  jax_says = Agreement()
-  with stopping.stop_signal(jax_says.reached) as stop_asked:
+  with stopping.stop_signal(reached) as stop_asked:
     if comes == 'before the first':
-      jax_says.signal()
+      jax_says.agreed = jax_says.asked + 1
       assert stop_asked(200 + together)
       return
     assert not stop_asked(200 + together)
     assert not stop_asked(200 + 2 * together)
     if comes == 'after a save':  # orbax asks, too
-      jax_says.reached(200 + 2 * together)
-    jax_says.signal()
+      reached(200 + 2 * together)
+    jax_says.agreed = jax_says.asked + 1
     assert stop_asked(200 + 3 * together)
 
 
@@ -470,20 +469,18 @@ def test_a_passing_error_of_the_file_system_is_tried_again(
   run_of_two_steps, monkeypatch
 ):
   config, folder = run_of_two_steps
-  check, failures = (
-    checkpoint.check_digest,
-    [OSError(110, 'Connection timed out')] * 2,
-  )
+  check, error = checkpoint.check_digest, OSError(110, 'Connection timed out')
+  failures = [error] * 2
 
-  def fail_twice(*args):
+  def fail(*args):
     if failures:
       raise failures.pop()
     return check(*args)
 
-  monkeypatch.setattr(checkpoint, 'check_digest', fail_twice)
+  monkeypatch.setattr(checkpoint, 'check_digest', fail)
   monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
   assert params_of(config, folder)[0] == 2
-  failures += [OSError(110, 'Connection timed out')] * 3
+  failures += [error] * 3
   with pytest.raises(OSError, match='Connection timed out'):
     params_of(config, folder)
 
@@ -589,9 +586,7 @@ def test_killed_three_times_and_resumed_is_never_killed(tiny_config, tmp_path):
   rng = np.random.default_rng(0)
   for victim in np.sort(rng.choice(np.arange(6, 28), 3, replace=False)):
     process = start_main(killed, *steps)
-    while not logged(killed) or logged(killed)[-1]['step'] < victim:
-      assert process.poll() is None, process.communicate()[0]
-      time.sleep(0.01)
+    wait_for(killed, process, victim)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -654,9 +649,7 @@ def test_a_run_goes_on_with_other_processes_and_another_fsdp(tmp_path):
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
   steps = '--config.train.num_steps=100', '--config.train.checkpoint_every=100'
   process = start_main(tmp_path, *steps)
-  while not logged(tmp_path):
-    assert process.poll() is None, process.communicate()[0]
-    time.sleep(0.01)
+  wait_for(tmp_path, process)
   process.send_signal(signal.SIGTERM)
   output = finish(process, os.EX_TEMPFAIL)
   assert 'run the same command to resume' in output.strip().splitlines()[-1]
@@ -677,9 +670,7 @@ def test_two_processes_stop_together_however_many_steps_a_call(
     '--config.train.steps_per_call=2',
     '--config.train.log_every=2',
   )
-  while not logged(tmp_path):
-    assert both[0].poll() is None, both[0].communicate()[0]
-    time.sleep(0.01)
+  wait_for(tmp_path, both[0])
   for process in both:
     process.send_signal(number)
   for process in both:
