@@ -22,11 +22,8 @@ from bitseg_jax import cli, interrupts
 interrupts._GRACE = float(sys.argv.pop())
 how = sys.argv.pop()
 
-def say():
-  print('working', flush=True)
-
 def sleep():
-  say()
+  print('working', flush=True)
   time.sleep(60)
 
 def work():
@@ -150,13 +147,10 @@ def test_no_part_of_a_file_is_left(tmp_path):
 
 
 def test_who_imports_the_package_keeps_its_signals():
-  said = subprocess.check_output(
-    [
-      *(sys.executable, '-c'),
-      'import signal, bitseg_jax; from bitseg_jax import cli, interrupts; '
-      'print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, '
-      'signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)',
-    ],
-    text=True,
+  program = (
+    'import signal, bitseg_jax; from bitseg_jax import cli, interrupts; '
+    'print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, '
+    'signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)'
   )
+  said = subprocess.check_output([sys.executable, '-c', program], text=True)
   assert said == 'True True\n'

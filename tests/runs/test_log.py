@@ -105,16 +105,11 @@ with log.hold(sys.argv[1]):
 
 
 def test_the_second_is_told_who_holds_it_until_the_first_is_killed(tmp_path):
-  holder = subprocess.Popen(
-    [sys.executable, '-c', HOLDER, str(tmp_path)],
-    stdout=subprocess.PIPE,
-    text=True,
-  )
+  command = [sys.executable, '-c', HOLDER, str(tmp_path)]
+  holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
   assert holder.stdout.readline() == 'held\n'
-  with (
-    pytest.raises(log.LockedError, match=f'in use by process {holder.pid} on'),
-    log.hold(tmp_path),
-  ):
+  who = f'in use by process {holder.pid} on'
+  with pytest.raises(log.LockedError, match=who), log.hold(tmp_path):
     pass
   holder.send_signal(signal.SIGKILL)
   holder.wait()

@@ -245,12 +245,11 @@ def test_what_cannot_be_read_is_not_written(found, tmp_path):
     save(bad)
   with pytest.raises(ValueError, match=r'the parameters: tensor .* is missing'):
     save({})
-  # A full disk, in the middle of it.
+
+  def full(*_):  # the disk, in the middle of it
+    raise OSError('No space left on device')
+
   with pytest.MonkeyPatch.context() as patch:
-
-    def full(*_):
-      raise OSError('No space left on device')
-
     patch.setattr(weights, 'write_tensors', full)
     with pytest.raises(OSError, match='No space'):
       save(found.params)
