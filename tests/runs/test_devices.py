@@ -49,7 +49,7 @@ from bitseg_jax.benchmarks import device
 from bitseg_jax.runs import build, devices
 from bitseg_jax.training import step as train_step
 
-def run(fsdp=1, accumulate=1, devices=8):
+def run(fsdp=1, accumulate=1, count=8):
   config = quickstart.get_config()
   config.data.image_size = 16
   config.model.channel_mults = (1, 2)
@@ -58,12 +58,12 @@ def run(fsdp=1, accumulate=1, devices=8):
     batch_size=16, fsdp=fsdp, accumulate=accumulate, optimizer=sys.argv[1]
   )
   parts, mesh = build.build(config), devices.make_mesh(fsdp)
-  if devices < 8:
+  if count < 8:
     mesh = jax.make_mesh(
-      (devices, 1),
+      (count, 1),
       mesh.axis_names,
       axis_types=(AxisType.Auto,) * 2,
-      devices=jax.devices()[:devices],
+      devices=jax.devices()[:count],
     )
   _, optimizer = build.make_optimizer(config)
   init, abstract = build.make_state(parts, optimizer, mesh)
@@ -86,9 +86,9 @@ def run(fsdp=1, accumulate=1, devices=8):
     'collectives': device.collectives(program.as_text()),
   }
 
-others = [run(devices=1)]
+others = [run(count=1)]
 if sys.argv[1] == 'adamw':  # muon takes longer to compile
-  others += [run(devices=4), run(accumulate=2)]
+  others += [run(count=4), run(accumulate=2)]
 print(json.dumps([run(), run(fsdp=4), others]))
 """
 
