@@ -157,13 +157,7 @@ def _read_folder(folder, expected):
     if not (folder / file).is_file():
       raise FileNotFoundError(f'{folder / file} is missing')
   try:
-    saved = read_json(folder / CONFIG)
-    # Until the next model is shipped: this one has channels for marks, which
-    # are zero where nothing is marked.
-    marks = isinstance(saved, dict) and saved.get('diffusion', {}).pop(
-      'prompt_rate', 0.0
-    )
-    config = schema.complete(saved)
+    config = schema.complete(read_json(folder / CONFIG))
   except ValueError as error:
     raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
   path = folder / WEIGHTS
@@ -172,9 +166,6 @@ def _read_folder(folder, expected):
   # What earlier versions wrote has no digest.
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
-  if marks:
-    kernel = tensors['stem/kernel'].reshape(3, 3, 16, 11, 64)[:, :, :, :7]
-    tensors['stem/kernel'] = kernel.reshape(3, 3, 112, 64)
   check_tensors(tensors, shapes, path, DTYPES)
   with open(path, 'rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
