@@ -90,7 +90,7 @@ def prepare(
     print(splits.format_table(held))
     return
   opened = open_source(dataset, source, **options)
-  key = _fingerprint(source, output, *settings)
+  key = _fingerprint(source, output, settings)
   other = 'is of another source or other settings; it may be deleted'
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
     mine = left.name == f'{splits.UNFINISHED}{key}'
@@ -247,7 +247,7 @@ def _encode(source, items, longest_side):
   return iter(results.to_iter_dataset(options))
 
 
-def _fingerprint(source_dir, output, *settings):
+def _fingerprint(source_dir, output, settings):
   """Digests the settings, and path, size and time of the source's files.
 
   Those in the output do not count, though it may lie in the source.
