@@ -147,13 +147,13 @@ def test_names_that_are_no_text_are_left_out(source):
     os.rename(folder + b'/a.png', folder + b'/\xff.png')
   (line,) = [p for p in open_source('folder', source).problems if 'rename' in p]
   assert '\\udcff.png' in line
-  assert write._fingerprint(source, 'out')
+  assert write._fingerprint(source, 'out', [])
 
 
 def test_links_in_circles_end(tmp_path):
   for name in 'abc':
     (tmp_path / name).symlink_to(tmp_path)
-  assert write._fingerprint(tmp_path, 'out')
+  assert write._fingerprint(tmp_path, 'out', [])
 
 
 @pytest.mark.parametrize('at', ['', 'entity_segmentation'])
