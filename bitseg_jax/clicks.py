@@ -4,9 +4,8 @@ bitseg clicks --data=DIR --split=val --output=DIR [--checkpoint=DIR]
 
 A simulated user clicks at the centre of the largest wrong region, which says
 what entity lies there. Printed are ARI and IoU of the whole map after k clicks,
-of the model and of two classical methods that are given the same clicks, and
-the clicks that single objects take to reach an IoU (NoC). The output holds
-clicks.json.
+of the model and of two classical methods that are given the same clicks. The
+output holds clicks.json.
 """
 
 import time
@@ -25,10 +24,9 @@ from bitseg_jax.runs import weights
 from bitseg_jax.runs.log import write_json
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
-TARGETS = 0.85, 0.9
 _ASKED = (
-  *('data', 'split', 'every', 'image_size', 'seed', 'num_samples'),
-  *('num_steps', 'jitter'),
+  *('checkpoint', 'data', 'split', 'every', 'image_size', 'seed'),
+  *('num_samples', 'num_steps'),
 )
 
 
@@ -40,15 +38,12 @@ def define_flags() -> None:
   string('output', None, 'Directory to write to.', required=True)
   integer('image_size', 128, 'Longest side in pixels.', 8)
   integer('every', 1, 'Score every so many images.', 1)
-  integer('most', COUNTS[-1], 'Most clicks on a whole map.', 1, COUNTS[-1])
-  integer('object_clicks', 0, 'Most clicks on single objects; 0: none.', 0, 20)
+  integer('most', COUNTS[-1], 'Most clicks on a photo.', 1, COUNTS[-1])
   bounds = base.EVAL['num_samples'].bounds
   integer('num_samples', 4, 'Samples of each answer.', *bounds)
   steps = "Steps of the sampler; by default those of the model's config."
   integer('num_steps', None, steps, *base.SAMPLE['num_steps'].bounds)
   integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
-  miss = 'How far clicks miss: standard deviation, share of the longest side.'
-  flags.DEFINE_float('jitter', 0.0, miss, 0, 1)
 
 
 def main() -> None:
@@ -68,11 +63,8 @@ def main() -> None:
     return result.id_map
 
   counts = [k for k in COUNTS if k <= f.most]
-  curves = clicks.score_whole_maps(
-    source, segment, f.image_size, counts, f.jitter, f.seed
-  )
+  curves = clicks.score_clicks(source, segment, f.image_size, counts)
   results = {
-    'checkpoint': f.checkpoint,
     **{name: getattr(f, name) for name in _ASKED},
     'images': len(curves['model']['ari']),
     'clicks': counts,
@@ -82,20 +74,7 @@ def main() -> None:
       for name, of in curves.items()
     },
   }
-  write_json(path, results)  # before more is computed
-  if f.object_clicks:
-    ious = clicks.score_objects(
-      source, segment, f.image_size, f.object_clicks, seed=f.seed
-    )
-    if len(ious):
-      results['objects'] = {
-        'count': len(ious),
-        'iou': ious.mean(axis=0).tolist(),
-        **{f'noc_{t:.0%}': clicks.clicks_needed(ious, t) for t in TARGETS},
-      }
-      write_json(path, results)
-    else:
-      print('no entity covers 2% of its photo, so no object was clicked at')
+  write_json(path, results)
   print(clicks.format_results(results))
 
 

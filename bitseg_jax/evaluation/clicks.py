@@ -51,12 +51,9 @@ def next_click(
     sizes[np.unique(regions[known >= 0])] = sizes[0] = 0
     if sizes.max() > area:
       largest, area = regions == sizes.argmax(), sizes.max()
-  return None if largest is None else _centre(largest)
-
-
-def _centre(region):
-  """(row, column) of the pixel farthest from the border of a region."""
-  depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+  if largest is None:
+    return None
+  depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
   row, column = np.unravel_index(depth.argmax(), depth.shape)
   return int(row), int(column)
 
@@ -78,13 +75,11 @@ def random_walker(image: np.ndarray, known: np.ndarray) -> np.ndarray:
   return segmentation.random_walker(image, known + 1, **how) - 1
 
 
-def score_whole_maps(
+def score_clicks(
   source: Sequence[dict[str, Any]],
   segment: Method,
   image_size: int,
   counts: Sequence[int],
-  jitter: float = 0.0,
-  seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:
   """Scores the whole map after k clicks, of a model and of classical methods.
 
@@ -93,9 +88,6 @@ def score_whole_maps(
     segment: the model.
     image_size: longest side to segment and score at, in pixels.
     counts: numbers of clicks k, ascending.
-    jitter: standard deviation of how far a click misses, as a share of the
-      longest side. One that would fall into another entity does not.
-    seed: of the jitter.
 
   Returns:
     By method and score of SCORED, float [images, counts].
@@ -106,10 +98,13 @@ def score_whole_maps(
   others = {'nearest mark': nearest_mark, 'random walker': random_walker}
   rows = {name: [] for name in ('model', *others)}  # of [counts, SCORED]
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
-    image, true = _prepare(source[i], image_size)
+    example = pipeline.evaluation_example(source[i], image_size)
+    height, width = example['size']
+    image = example['image'][:height, :width]
+    true = example['id_maps'][0][:height, :width].astype(np.int32)
     if (true == IGNORE_ID).all():
       continue
-    rng, known = np.random.default_rng([seed, i]), np.full_like(true, IGNORE_ID)
+    known = np.full_like(true, IGNORE_ID)
     pred = segment(image, known)
     for of_method in rows.values():
       of_method.append([])
@@ -121,10 +116,6 @@ def score_whole_maps(
           of_method[-1].append([found[score] for score in SCORED])
       click = next_click(true, pred, known) if k < max(counts) else None
       if click is not None:
-        miss = rng.normal(0, jitter * max(true.shape), 2)
-        most = np.subtract(true.shape, 1)
-        moved = tuple(np.rint(np.add(click, miss)).astype(int).clip(0, most))
-        click = moved if true[moved] == true[click] else click
         known[click] = true[click]
         pred = segment(image, known)
   if not rows['model']:
@@ -133,76 +124,6 @@ def score_whole_maps(
     )
   scores = {name: np.moveaxis(np.array(of), -1, 0) for name, of in rows.items()}
   return {n: dict(zip(SCORED, of, strict=True)) for n, of in scores.items()}
-
-
-def _prepare(record, image_size):
-  example = pipeline.evaluation_example(record, image_size)
-  height, width = example['size']
-  true = example['id_maps'][0][:height, :width]
-  return example['image'][:height, :width], true.astype(np.int32)
-
-
-def score_objects(
-  source: Sequence[dict[str, Any]],
-  segment: Method,
-  image_size: int,
-  most_clicks: int = 20,
-  least_area: float = 0.02,
-  seed: int = 0,
-) -> np.ndarray:
-  """Scores the interactive segmentation of single objects, one an image.
-
-  The first click is in the object, each other one at the centre of the largest
-  region that is wrongly in or out. A click outside says only that its pixel is
-  of another entity than all other clicks.
-
-  Args:
-    source, segment, image_size: see score_whole_maps.
-    most_clicks: clicks for each object.
-    least_area: smallest object, as a share of the image.
-    seed: of the choice of objects.
-
-  Returns:
-    float [objects, most_clicks], IoU after 1, 2, ... clicks.
-
-  Source: the protocol of Sofiiuk et al., "Reviving iterative training with mask
-    guidance for interactive segmentation", 2021.
-  """
-  rng, rows = np.random.default_rng(seed), []
-  for i in tqdm(range(len(source)), unit=' objects', mininterval=1):
-    image, true = _prepare(source[i], image_size)
-    ids, areas = np.unique(true, return_counts=True)
-    ids = ids[(areas >= least_area * true.size) & (ids != IGNORE_ID)]
-    if not len(ids):
-      continue
-    target, known = true == rng.choice(ids), np.full_like(true, IGNORE_ID)
-    inside, ious = np.zeros(true.shape, bool), []
-    for k in range(most_clicks):
-      wrong = [target & ~inside, inside & ~target]
-      regions = [ndimage.label(w & (known < 0))[0] for w in wrong]
-      sizes = [np.bincount(r.ravel(), minlength=2)[1:] for r in regions]
-      outside = int(sizes[1].max() > sizes[0].max())
-      if not sizes[outside].max():  # nothing is wrong but clicked pixels
-        ious += ious[-1:] * (most_clicks - k)
-        break
-      at = _centre(regions[outside] == sizes[outside].argmax() + 1)
-      known[at] = k + 1 if outside else 0
-      pred = segment(image, known)
-      inside = pred == pred[known == 0][0]
-      ious.append(float((inside & target).sum() / (inside | target).sum()))
-    rows.append(ious)
-  return np.array(rows).reshape(-1, most_clicks)
-
-
-def clicks_needed(ious: np.ndarray, least: float) -> float:
-  """Averages over objects how many clicks reach the IoU `least` (NoC).
-
-  An object that never reaches it counts with all its clicks. `ious` are those
-  of score_objects, float [objects, clicks].
-  """
-  reached = ious >= least
-  first = np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1])
-  return float(first.mean())
 
 
 def format_results(results: dict[str, Any]) -> str:
@@ -216,11 +137,4 @@ def format_results(results: dict[str, Any]) -> str:
       lines.append(row.format(name, metrics.SCORES[score].title, *cells))
   images, seconds = results['images'], results['median_seconds_per_click']
   lines.append(f'{images} images; {seconds:.2f} s per click (median)')
-  if of := results.get('objects'):
-    reached = [f'NoC@{n[4:-1]} {of[n]:.2f}' for n in of if n.startswith('noc_')]
-    ious = [f'{k} {v:.3f}' for k, v in enumerate(of['iou'], 1) if k in counts]
-    lines.append(
-      f'{of["count"]} single objects: {", ".join(reached)}; IoU after '
-      + ', '.join(ious)
-    )
   return '\n'.join(lines)

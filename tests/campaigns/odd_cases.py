@@ -343,7 +343,7 @@ def _of_models(root):
     ['benchmark', '--topology=v5e:2x2', '--what=input'],
     ['clicks', '--data=/nowhere', '--split=val', f'--output={root}/x'],
     ['clicks', f'--data={root}', '--split=val', f'--output={root}/x'],
-    ['clicks', '--data=x', '--split=val', '--output=x', '--jitter=nan'],
+    ['clicks', '--data=x', '--split=val', '--output=x', '--seed=x'],
     ['clicks', '--data=x', '--split=val', '--output=x', '--most=0'],
     ['clicks', '--data=x', '--split=val', '--output=x', '--every=-1'],
     ['predict', '--input=x', '--output=x', '--strength=nan'],

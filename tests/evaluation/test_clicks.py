@@ -32,22 +32,11 @@ def test_clicks_are_in_the_middle_of_what_is_wrong():
   assert clicks.next_click(true, true + 7, nothing) is None
 
 
-def test_jitter_stays_within_the_entity():
-  """A hand misses by a fifth of the photo, but not into another entity."""
-  seen = []
-  segment = lambda image, known: seen.append(known.copy()) or quarters() * 0
-  clicks.score_whole_maps(records(30), segment, 24, [0, 1], jitter=0.2)
-  places = [tuple(np.argwhere(known >= 0)[0]) for known in seen[1::2]]
-  assert len(places) == 30 and len(set(places)) > 10
-  for known, at in zip(seen[1::2], places, strict=True):
-    assert known[at] == quarters()[at]
-
-
 def test_scores_rise_with_clicks_where_they_are_obeyed():
   one_segment = np.zeros((24, 24), np.int32)
   obeyed = lambda image, known: obeying.obey(one_segment, known)
   counts = [0, 2, 4, 8]
-  found = clicks.score_whole_maps(records(), obeyed, 24, counts)
+  found = clicks.score_clicks(records(), obeyed, 24, counts)
   assert set(found) == {'model', 'nearest mark', 'random walker'}
   for curves in found.values():
     for score in clicks.SCORED:
@@ -61,31 +50,9 @@ def test_scores_rise_with_clicks_where_they_are_obeyed():
     name: {s: rows.mean(axis=0).tolist() for s, rows in of.items()}
     for name, of in found.items()
   }
-  results['objects'] = {'count': 7, 'iou': [0.5, 0.625, 0.75], 'noc_90%': 2.5}
   *lines, last = clicks.format_results(results).splitlines()
   assert any(line.startswith('random walker  IoU') for line in lines)
-  assert last == '7 single objects: NoC@90 2.50; IoU after 2 0.625'
-
-
-def test_single_objects():
-  """A method that finds the quarter of each click needs one click."""
-
-  def quarter_of_clicks(image, known):
-    result = np.full(known.shape, 99)
-    for row, column in np.argwhere(known >= 0):
-      result[quarters() == quarters()[row, column]] = known[row, column]
-    return result
-
-  ious = clicks.score_objects(records(3), quarter_of_clicks, 24, 4)
-  np.testing.assert_array_equal(ious, np.ones((3, 4)))
-  assert clicks.clicks_needed(ious, 0.9) == 1
-  nothing = clicks.score_objects(
-    records(3), lambda image, known: np.zeros(known.shape, int), 24, 4
-  )
-  assert nothing.max() < 0.3
-  assert clicks.clicks_needed(nothing, 0.9) == 4
-  none = clicks.score_objects(records(3), quarter_of_clicks, 24, 4, 1.1)
-  assert none.shape == (0, 4)
+  assert last == '2 images; 0.50 s per click (median)'
 
 
 def test_one_clicked_entity_is_all_there_is():
@@ -100,4 +67,4 @@ def test_nothing_to_click_at_is_said():
   record = records(1)[0]
   record['id_maps'] = [np.full((24, 24), -1)]
   with pytest.raises(ValueError, match='nothing to score: at 24 px'):
-    clicks.score_whole_maps([record], lambda image, known: known, 24, [0])
+    clicks.score_clicks([record], lambda image, known: known, 24, [0])

@@ -133,8 +133,8 @@ def test_colours_do_not_depend_on_numbering(id_map):
 
 def test_many_regions_have_the_neighbours_they_touch():
   id_map = np.arange(250 * 280, dtype=np.int32).reshape(250, 280)
-  _, _, neighbors = pictures._regions(id_map)
-  assert neighbors[60_000] == {
+  touching = pictures._touching(id_map)
+  assert set(touching[[60_000]].indices) == {
     60_000 + down + right for down in (-280, 0, 280) for right in (-1, 0, 1)
   } - {60_000}
 
@@ -221,7 +221,7 @@ def test_overlay_mixes_photo_and_colours_inside_contours():
   assert (unmixed[inside] == 80).all()
 
 
-@pytest.mark.parametrize('shape', [(30, 47), (300, 400), (19, 1024)])
+@pytest.mark.parametrize('shape', [(30, 60), (300, 400), (19, 1024)])
 def test_doubt_shows_where_whatever_its_level(shape):
   photo = np.full((*shape, 3), 90, np.uint8)
   place = np.random.default_rng(0).random(shape)
@@ -327,38 +327,10 @@ def test_inputs_are_left_alone(tmp_path):
   assert colors == {0: (1, 2, 3)}
 
 
-PHOTO = np.zeros((4, 5, 3), np.uint8)
-IDS = np.zeros((4, 5), np.int32)
-
-
-@pytest.mark.parametrize(
-  'call, message',
-  [
-    (lambda path: pictures.colorize(IDS / 2), r'integers \[H, W\]'),
-    (lambda path: pictures.colorize(IDS[0]), r'integers \[H, W\]'),
-    (lambda path: pictures.match_ids(IDS, IDS[:2]), 'share one shape'),
-    (
-      lambda path: pictures.overlay(PHOTO[:2], IDS),
-      r'but is uint8 \(2, 5, 3\)',
-    ),
-    (lambda path: pictures.overlay(PHOTO / 255, IDS), 'but is float64'),
-    (lambda path: pictures.overlay(PHOTO, IDS, alpha=2), 'alpha'),
-    (lambda path: pictures.doubt(PHOTO, IDS + 1.5), 'spans 1.5 to 1.5'),
-    (lambda path: pictures.doubt(PHOTO, IDS * np.nan), 'spans nan'),
-    (lambda path: pictures.doubt(PHOTO[:2], IDS * 0.5), r'of \(4, 5\) for \(2'),
-    (lambda path: pictures.gallery([], path), 'no pictures'),
-    (lambda path: pictures.gallery([[(PHOTO / 255, '')]], path), 'float64'),
-    (
-      lambda path: pictures.gallery([[(PHOTO, '')]], path, ['a', 'b']),
-      '2 titles',
-    ),
-  ],
-)
-def test_bad_input_is_refused_in_one_line(call, message, tmp_path):
-  with pytest.raises(ValueError, match=message) as error:
-    call(tmp_path / 'gallery.png')
-  assert '\n' not in str(error.value)
-  assert not list(tmp_path.iterdir())
+def test_thin_pictures_have_a_place_in_the_gallery(tmp_path):
+  thin = np.zeros((1, 1000, 3), np.uint8)
+  pictures.gallery([[(thin, ''), (thin[:, :1], 'a')]], tmp_path / 'g.png')
+  assert Image.open(tmp_path / 'g.png').size == (2 * 180 + 6 + 24, 180 + 45)
 
 
 def draw_plot(path):
@@ -382,11 +354,3 @@ def test_a_plot_has_the_format_of_its_name(tmp_path, kind, begin):
     b'/Subtype /Image' in content or b'<image' in content
   )
   assert kind != 'svg' or b'A title</text>' in content
-
-
-def test_a_plot_of_another_format_is_refused(tmp_path):
-  with pytest.raises(
-    ValueError, match=r'a\.jpg: plots are written as png, pdf, svg'
-  ):
-    draw_plot(tmp_path / 'a.jpg')
-  assert not list(tmp_path.iterdir())
