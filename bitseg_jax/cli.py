@@ -148,8 +148,7 @@ def call(main: Callable[[], int | None]) -> int:
   try:
     return main() or 0
   except KeyboardInterrupt:
-    reason, code = interrupts.outcome()
-    return say(reason, code)
+    return say('interrupted; run the same command to resume', 130)
   except Exception as error:
     line = _of_user(error)
     if line is None or os.environ.get('BITSEG_TRACEBACK'):

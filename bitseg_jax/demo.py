@@ -9,6 +9,7 @@ segmented one after another.
 """
 
 import os
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -55,11 +56,9 @@ def serve(
   segmenter = Segmenter.load(checkpoint)
   print('compiling the model ...', flush=True)
   segmenter.segment(np.zeros((32, 32, 3), np.uint8))
-  # Whatever ends the page, the folder is deleted.
-  with (
-    interrupts.raised(),
-    tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder,
-  ):
+  with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
+    # A signal ends the page, and the folder with it.
+    interrupts.at_end.append(lambda: shutil.rmtree(folder, ignore_errors=True))
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     results = Path(folder, 'results')

@@ -6,7 +6,7 @@ bitseg prepare --describe --output=DIR
 
 from absl import flags
 
-from bitseg_jax import cli, interrupts
+from bitseg_jax import cli
 from bitseg_jax.app.describe import describe
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.images import EXIF
@@ -55,7 +55,7 @@ def main() -> int:
   names = 'unlabelled', 'split', 'connected', 'ignore', 'exif', 'page'
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
   splits.check_no_links(f.output)
-  with log.hold(f.output), interrupts.raised():
+  with log.hold(f.output):
     prepare(
       *(f.dataset, f.source, f.output, f.longest_side, f.strict, f.overwrite),
       **options,

@@ -581,15 +581,6 @@ def test_one_is_told_how_parts_that_overwrite_are_joined(
   assert 'without --shard and --overwrite writes' in capsys.readouterr().out
 
 
-def test_links_below_the_output_are_not_followed(folder, tmp_path, capsys):
-  (tmp_path / 'elsewhere').mkdir()
-  (tmp_path / 'out').mkdir()
-  (tmp_path / 'out/panoptic').symlink_to(tmp_path / 'elsewhere')
-  assert run(folder, tmp_path / 'out', ['panoptic']) == 1
-  assert 'out/panoptic is a link' in capsys.readouterr().err
-  assert not list((tmp_path / 'elsewhere').iterdir())
-
-
 @pytest.mark.parametrize(
   ('setting', 'value'),
   [

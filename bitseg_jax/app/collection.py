@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from bitseg_jax import interrupts
 from bitseg_jax.app import files, known, photos
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.files import Outputs, Record
@@ -21,12 +20,7 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data.images import read_photo
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.runs import weights
-from bitseg_jax.runs.log import (
-  check_no_links,
-  progress_bar,
-  remove_leftovers,
-  write_json,
-)
+from bitseg_jax.runs.log import progress_bar, write_json
 
 _WRITERS = 2  # photos written at once, while others are segmented
 
@@ -65,7 +59,7 @@ def predict(
     given: files of what is 'known', and of what to 'start' from.
 
   Returns:
-    What summary.json says. If whole, that is written however this ends.
+    What summary.json says. If whole, that is written even if this fails.
 
   Raises:
     OSError: the output cannot be written.
@@ -74,10 +68,7 @@ def predict(
   given = given or {}
   made_with = _made_with(segmenter, checkpoint, options, given)
   names = [photo.name for photo in found]
-  for below in ('', 'panoptic/', 'labelme/'):
-    check_no_links(folder, [below + name for name in names])
   folder.mkdir(parents=True, exist_ok=True)
-  remove_leftovers(folder)
   together = 1 if given else max(1, segmenter.batch_size // options.num_samples)
 
   def said(line):
@@ -164,7 +155,6 @@ def predict(
   return summary
 
 
-@interrupts.raised()  # the main thread only waits for those that call JAX
 def _overlapped(read, work):
   """Works on two groups at once, while the next is read and others written.
 

@@ -10,10 +10,9 @@ import os
 import pathlib
 import socket
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import filelock
@@ -24,19 +23,7 @@ from tqdm import tqdm
 
 from bitseg_jax import interrupts
 
-LOCK = '.lock'
-_TEMPORARY = '.partly'  # ends the names of files that are being written
-_unfinished: set[pathlib.Path] = set()  # of this process
-
-
-def _shortened(name):
-  """The first 80 bytes of a name: with all else a name has 255 at most."""
-  return os.fsencode(name)[:80].decode(errors='ignore')
-
-
-_HOST = _shortened(socket.gethostname().replace('.', '_'))
-
-
+_unfinished: set[pathlib.Path] = set()  # files that are being written
 interrupts.at_end.append(
   lambda: [path.unlink(missing_ok=True) for path in list(_unfinished)]
 )
@@ -78,8 +65,10 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
     mode: 'w' or 'wb'.
   """
   path = pathlib.Path(path)
-  owner = f'{_HOST}.{os.getpid()}.{threading.get_ident()}'
-  temporary = path.with_name(f'.{_shortened(path.name)}.{owner}{_TEMPORARY}')
+  # The same name each time, so what a killed process left is replaced by the
+  # next; shortened, since a name has at most 255 bytes.
+  digest = zlib.crc32(os.fsencode(path.name))
+  temporary = path.with_name(f'.{path.name[:40]}.{digest:08x}.partly')
   temporary.unlink(missing_ok=True)
   _unfinished.add(temporary)
   try:
@@ -90,39 +79,6 @@ def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   finally:
     temporary.unlink(missing_ok=True)
     _unfinished.discard(temporary)
-
-
-def check_no_links(
-  output: str | os.PathLike, names: Iterable[str | os.PathLike]
-) -> None:
-  """Raises OSError if a file to be written would lie behind a link.
-
-  Args:
-    output: folder of the results; it may be a link itself.
-    names: files in it, relative to it.
-  """
-  folders = {folder for name in names for folder in pathlib.Path(name).parents}
-  for folder in sorted(folders - {pathlib.Path()}):
-    path = pathlib.Path(output) / folder
-    if path.is_symlink():
-      raise OSError(f'{path} is a link; remove it, or use another output')
-
-
-def remove_leftovers(folder: str | os.PathLike) -> None:
-  """Removes what killed processes of this machine left below a folder."""
-  for path in pathlib.Path(folder).rglob(f'.*{_TEMPORARY}'):
-    *_, host, process, _ = f'..{path.name.removesuffix(_TEMPORARY)}'.split('.')
-    ours = host == _HOST and process.isdigit()
-    if ours and not _is_running(int(process)):
-      path.unlink(missing_ok=True)
-
-
-def _is_running(process):
-  try:
-    os.kill(process, 0)
-  except OSError as error:
-    return not isinstance(error, ProcessLookupError)
-  return True
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -141,60 +97,26 @@ def without_nan(content: Any) -> Any:
   return None if is_nan else content
 
 
-class LockedError(OSError):
-  """Another program holds the folder."""
-
-
 @contextlib.contextmanager
-def hold(
-  folder: str | os.PathLike, part: tuple[int, int] | None = None
-) -> Iterator[None]:
+def hold(folder: str | os.PathLike) -> Iterator[None]:
   """Holds a folder, made if need be, until the block ends, or the process.
 
-  Args:
-    folder: what to hold.
-    part: (index, count) holds that part of the work, beside the other parts;
-      None holds the folder alone, so not while any part is held.
-
   Raises:
-    LockedError: another process holds it; one line that names it.
-    OSError: the folder cannot be made or written to.
+    OSError: one line; another process holds it, or it cannot be written to.
   """
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  name = f'{LOCK}-{part[0]}-of-{part[1]}' if part else LOCK
-  with _held(folder / name):
-    # Whoever comes second finds the first, since each takes its own before.
-    others = [folder / LOCK] if part else [*folder.glob(f'{LOCK}-*-of-*')]
-    for other in others:
-      with _held(other, patience=2):  # as long as other parts look at it
-        if not part:
-          other.unlink(missing_ok=True)
-    yield
-
-
-@contextlib.contextmanager
-def _held(path, patience=0):
-  lock = filelock.FileLock(path)
+  path = pathlib.Path(folder) / '.lock'
+  path.parent.mkdir(parents=True, exist_ok=True)
   try:
-    lock.acquire(timeout=patience)
+    with filelock.FileLock(path).acquire(timeout=0):
+      with _naming(path):
+        path.write_text(f'process {os.getpid()} on {socket.gethostname()}\n')
+      yield
   except filelock.Timeout as error:
     holder = path.read_text().strip() or 'another process'
-    raise LockedError(
-      f'{path.parent} is in use by {holder}; wait for it to end, or use '
-      'another folder'
+    raise OSError(
+      f'{folder} is in use by {holder}; wait for it to end, or use another '
+      'folder'
     ) from error
-  try:
-    with _naming(path):
-      path.write_text(f'process {os.getpid()} on {socket.gethostname()}\n')
-    yield
-  finally:
-    lock.release()
-
-
-def hold_for_all(folder: str | os.PathLike) -> AbstractContextManager[None]:
-  """Holds a folder, by process 0, for a run of several; see `hold`."""
-  return contextlib.nullcontext() if jax.process_index() else hold(folder)
 
 
 class MetricWriter:
@@ -204,12 +126,8 @@ class MetricWriter:
     """Opens the files in logdir; if not enabled, all methods do nothing."""
     self._enabled = enabled
     if enabled:
-      path = pathlib.Path(logdir) / 'metrics.jsonl'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(f'{path} is no plain file; remove it')
-      self._lines = open(path, 'a')  # noqa: SIM115
       self._board = SummaryWriter(str(logdir))
+      self._lines = open(f'{logdir}/metrics.jsonl', 'a')  # noqa: SIM115
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Logs scalars of a run by name; nan and inf become null in the JSON."""
@@ -237,7 +155,6 @@ class MetricWriter:
       with _naming(self._lines.name):
         self._lines.flush()
         os.fsync(self._lines.fileno())  # mounted buckets need it
-      with _naming(self._board.logdir):
         self._board.flush()
 
   def close(self) -> None:

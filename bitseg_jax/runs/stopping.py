@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bitseg_jax import interrupts
+AT_ONCE = 1.0  # the shell's `timeout` sends SIGTERM twice: seconds to hear once
 
 
 @contextlib.contextmanager
@@ -18,9 +18,9 @@ def stop_signal(
 ) -> Iterator[Callable[[int], bool]]:
   """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
 
-  Before it is first called, nothing is there to be saved, and signals do what
-  they did. So do a second one, and, once the block is left, one that stop_asked
-  has not told. Several at once are one, see interrupts.AT_ONCE.
+  Signals do what they did before while there is nothing to be saved, that is
+  until stop_asked is first called; and so do a late second one, and one that
+  stop_asked has not told by the end of the block.
 
   Args:
     reached_preemption: orbax's, by which several processes agree on a step. It
@@ -30,14 +30,13 @@ def stop_signal(
   several = jax.process_count() > 1
   # Several processes: JAX hears SIGTERM and tells all, so Ctrl-C becomes one.
   noted = [signal.SIGINT] if several else [signal.SIGTERM, signal.SIGINT]
-  asked, told, before, last = [], False, {}, 0  # asked: (signal, when)
+  came, before, last, told = [], {}, 0, False  # came: (signal, when)
 
   def note(number, frame):
-    if not asked:
-      asked.append((number, time.monotonic()))
-      if several:
-        signal.raise_signal(signal.SIGTERM)
-    elif time.monotonic() - asked[0][1] >= interrupts.AT_ONCE:
+    came.append((number, time.monotonic()))
+    if several and len(came) == 1:
+      signal.raise_signal(signal.SIGTERM)
+    if len(came) > 1 and came[-1][1] - came[0][1] >= AT_ONCE:
       restore()
       signal.raise_signal(number)
 
@@ -47,11 +46,11 @@ def stop_signal(
 
   def stop_asked(step):
     nonlocal last, told
-    if not before and not asked:
-      for name in noted:
-        if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup asks
-          before[name] = signal.signal(name, note)
-    stop = bool(asked)
+    if not before and not came:
+      for number in noted:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+          before[number] = signal.signal(number, note)
+    stop = bool(came)
     if several:
       # A list, for every one of them must be asked of.
       stop = any([reached_preemption(n) for n in range(last + 1, step + 1)])
@@ -63,27 +62,16 @@ def stop_signal(
     yield stop_asked
   finally:
     restore()
-  if asked and not told:
-    signal.raise_signal(asked[0][0])
+  if came and not told:
+    signal.raise_signal(came[0][0])
 
 
-class SaveClock:
-  """Tells when a run was not saved for so long that it should be."""
+def is_due(began: float, minutes: float) -> bool:
+  """Whether minutes (0: never) are over since a time.monotonic().
 
-  def __init__(self, minutes: float, now: Callable[[], float] = time.monotonic):
-    """Starts the clock; it never rings if minutes is 0."""
-    self._seconds, self._now = 60 * minutes, now
-    self.restart()
-
-  def restart(self) -> None:
-    """Counts from now on."""
-    self._began = self._now()
-
-  def rings(self) -> bool:
-    """Whether the time is up on process 0; all must ask at the same steps."""
-    if not self._seconds:
-      return False
-    up = np.array(self._now() - self._began >= self._seconds)
-    if jax.process_count() > 1:
-      up = multihost_utils.broadcast_one_to_all(up)
-    return bool(up)
+  Process 0 decides; all must ask at the same steps.
+  """
+  due = np.array(time.monotonic() - began >= 60 * minutes)
+  if minutes and jax.process_count() > 1:
+    due = multihost_utils.broadcast_one_to_all(due)
+  return bool(minutes and due)

@@ -70,7 +70,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   together, size = recipe.steps_per_call, settings.batch_size
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
-    log.hold_for_all(workdir),
+    contextlib.nullcontext() if jax.process_index() else log.hold(workdir),
     contextlib.ExitStack() as readers,  # slow to end, so after all is saved
     checkpoint.open_manager(workdir, settings.keep_checkpoints) as manager,
     contextlib.closing(
@@ -92,8 +92,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     progress = progress_bar(
       settings.num_steps * size, 'train', 'img', initial=first * size
     )
-    unsaved = stopping.SaveClock(settings.checkpoint_minutes)
-    pending, began = [], time.perf_counter()
+    pending, began, saved_at = [], time.perf_counter(), time.monotonic()
 
     def report(step, metrics):
       """Writes the means of the calls since the last report; all are finite."""
@@ -122,7 +121,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       stop = not last and (manager.check() or told(step))
       logs = step % settings.log_every == 0
       saves = stop or last or step % settings.checkpoint_every == 0
-      saves = saves or (logs and unsaved.rings())
+      saves = saves or (
+        logs and stopping.is_due(saved_at, settings.checkpoint_minutes)
+      )
       shows = last or step % settings.eval_every == 0
       if saves or shows or logs:
         due, pending = (step, pending), []
@@ -133,7 +134,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       if saves:
         _check_finite(state, step, manager.orbax.latest_step())
         manager.save(step, state, config.to_dict())
-        unsaved.restart()
+        saved_at = time.monotonic()
       if shows and not stop:
         show(step, state)
       if saves or shows:

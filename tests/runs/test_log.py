@@ -36,38 +36,27 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path):
   assert target.read_text() == 'kept' and not link.is_symlink()
 
 
-def test_a_name_of_any_legal_length_is_written_and_cleared_up(
-  tmp_path, monkeypatch
-):
+def test_a_name_of_any_legal_length_is_written(tmp_path):
   path = tmp_path / ('照' * 80 + '.txt')  # 244 bytes of the 255 allowed
   with log.whole_file(path) as file:
     file.write('new')
   assert path.read_text() == 'new'
-  monkeypatch.setattr(log, '_is_running', lambda process: False)
-  with pytest.raises(FileNotFoundError), log.whole_file(path):
-    log.remove_leftovers(tmp_path)  # as if of a killed process
-  assert os.listdir(tmp_path) == [path.name]
 
 
 KILLED = """
 import os, signal, sys
 from bitseg_jax.runs import log
-with log.whole_file(sys.argv[1] + '/sub/b.json') as file:
+with log.whole_file(sys.argv[1] + '/b.json') as file:
   os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
-  (tmp_path / 'sub').mkdir()
+def test_what_a_killed_process_left_is_replaced_by_the_next(tmp_path):
   subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], timeout=120)
-  others = tmp_path / '.mine.partly'
-  others.touch()
-  assert len(os.listdir(tmp_path / 'sub')) == 1
-  with log.whole_file(tmp_path / 'sub' / 'c.json') as file:
-    log.remove_leftovers(tmp_path)  # not that of a living process
+  assert len(os.listdir(tmp_path)) == 1
+  with log.whole_file(tmp_path / 'b.json') as file:
     file.write('1')
-  assert os.listdir(tmp_path / 'sub') == ['c.json']
-  assert others.exists()
+  assert os.listdir(tmp_path) == ['b.json']
 
 
 def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
@@ -109,7 +98,7 @@ def test_the_second_is_told_who_holds_it_until_the_first_is_killed(tmp_path):
   holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
   assert holder.stdout.readline() == 'held\n'
   who = f'in use by process {holder.pid} on'
-  with pytest.raises(log.LockedError, match=who), log.hold(tmp_path):
+  with pytest.raises(OSError, match=who), log.hold(tmp_path):
     pass
   holder.send_signal(signal.SIGKILL)
   holder.wait()
@@ -118,7 +107,7 @@ def test_the_second_is_told_who_holds_it_until_the_first_is_killed(tmp_path):
 
 
 def test_a_folder_may_be_held_again_after_an_error(tmp_path):
-  with pytest.raises(KeyError), log.hold_for_all(tmp_path / 'new'):
+  with pytest.raises(KeyError), log.hold(tmp_path / 'new'):
     raise KeyError
-  with log.hold_for_all(tmp_path / 'new'):
+  with log.hold(tmp_path / 'new'):
     pass

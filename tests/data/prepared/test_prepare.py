@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 import grain
@@ -22,7 +21,6 @@ from bitseg_jax.data import families
 from bitseg_jax.data.families import folder
 from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
-from bitseg_jax.runs import log
 from tests.data.reading import read_all, run
 
 H, W = 24, 40
@@ -462,21 +460,6 @@ def test_a_block_that_a_crash_spoilt_is_encoded_again(tmp_path, length, zeros):
   block.write_bytes(block.read_bytes()[:length] + bytes(zeros))
   assert run(source, tmp_path / 'out') == 0
   assert sorted(read_all(tmp_path / 'out')) == list('acd')
-
-
-@pytest.mark.parametrize(
-  'first, second', [((0, 2), None), ((0, 2), (0, 2)), (None, (0, 2))]
-)
-def test_parts_are_held_apart_and_joined_after_all(tmp_path, first, second):
-  with (
-    log.hold(tmp_path, first),
-    log.hold(tmp_path, (1, 2)) if first else nullcontext(),
-    pytest.raises(log.LockedError, match='is in use by process'),
-    log.hold(tmp_path, second),
-  ):
-    pass
-  with log.hold(tmp_path):
-    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 
 
 def test_seeded_split_is_whole_disjoint_and_stable(tmp_path):
