@@ -13,13 +13,13 @@ Of a box its core is known, the inner half of each side.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from skimage import draw
 
 from bitseg_jax import IGNORE_ID, relabel
 from bitseg_jax.data import labels, outside
@@ -44,9 +44,9 @@ class Said(NamedTuple):
 
 
 def check(
-  sizes: list[tuple[int, int]],
-  known: Iterable[np.ndarray | None] | None,
-  start: Iterable[np.ndarray | None] | None,
+  sizes: Sequence[tuple[int, int]],
+  known: Sequence[np.ndarray | None] | None,
+  start: Sequence[np.ndarray | None] | None,
 ) -> list[Said]:
   """Checks what is said of photos.
 
@@ -54,31 +54,26 @@ def check(
     sizes: (H, W) of each photo.
     known, start: as in Segmenter.segment_batch.
 
-  Returns:
-    What is said of each photo.
-
   Raises:
     ValueError: in one line, if it does not fit the photos.
   """
-  found = {}
+  found = []
   for name, given in (('known', known), ('start', start)):
-    given = [None] * len(sizes) if given is None else list(given)
+    given = [None] * len(sizes) if given is None else given
     if len(given) != len(sizes):
       raise ValueError(
         f'{name} is given for {len(given)} photos of {len(sizes)}'
       )
-    found[name] = [
-      _check_ids(name, ids, size)
-      for ids, size in zip(given, sizes, strict=True)
-    ]
-  if len({ids is None for ids in found['start']}) > 1:
+    found.append([_check_ids(name, *one) for one in zip(given, sizes)])
+  known, start = found
+  if len({ids is None for ids in start}) > 1:
     raise ValueError('start is given for some of the photos only')
-  # What is in no segment of a start forms one more.
-  whole = [
+  # Pixels in no segment of a start form one more.
+  start = [
     None if ids is None else np.where(ids < 0, ids.max() + 1, ids)
-    for ids in found['start']
+    for ids in start
   ]
-  return [Said(*one) for one in zip(found['known'], whole, strict=True)]
+  return list(map(Said, known, start))
 
 
 def _check_ids(name, ids, size):
@@ -127,71 +122,68 @@ def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class Given(NamedTuple):
-  """Where the id maps of photos come from.
+  """What files say of photos.
 
   Attributes:
-    place: folder or JSON file.
-    marks: what the JSON file holds; None for a folder.
+    place: the folder or the JSON file.
+    of: for each photo of which something is said, its file or its marks.
   """
 
   place: Path
-  marks: dict[str, Any] | None
+  of: dict[str, Any]
 
 
-def open_place(place: str | Path) -> Given:
-  """Opens a folder or a JSON file.
+def open_place(place: str | Path, names: Sequence[str]) -> Given:
+  """Finds what a folder or a JSON file says of photos.
 
   Args:
     place: the folder or the file.
+    names: of the photos' results, see photos.Photo; their folders may be left
+      out in the place.
 
   Raises:
-    ValueError: it is neither, or the JSON is no object or marks nothing.
+    SourceError: the place is neither, or says nothing of any of the photos, so
+      is not the one meant; or something may be said of either of two photos.
   """
-  place = Path(place)
-  if place.is_dir():
-    return Given(place, None)
-  marks = outside.read_json(place)
-  if not isinstance(marks, dict):
-    raise SourceError(f'{place}: must be an object with a list for each photo')
-  if all(of_photo == [] for of_photo in marks.values()):
-    raise SourceError(f'{place}: holds no marks')
-  return Given(place, marks)
-
-
-def count(given: Given, names: Iterable[str]) -> int:
-  """Counts the photos of which something is given.
-
-  Args:
-    given: see open_place.
-    names: of the photos' results, see photos.Photo.
-
-  Raises:
-    SourceError: there is none; then the place or a name is not the one meant.
-      Or something may be given for either of two photos.
-  """
-  names = list(names)
-  owners = {}
-  for name in names:
-    at = _place_of(given, name)
-    if at is not None and owners.setdefault(at, name) != name:
+  place, marks = Path(place), None
+  if not place.is_dir():
+    marks = outside.read_json(place)
+    if not isinstance(marks, dict):
       raise SourceError(
-        f'{given.place}: {at} may be of {owners[at]} and of {name}; keep the '
+        f'{place}: must be an object with a list for each photo'
+      )
+    if all(of_photo == [] for of_photo in marks.values()):
+      raise SourceError(f'{place}: holds no marks')
+  found, owners = {}, {}
+  for name in names:
+    keys = name, Path(name).name
+    if marks is None:
+      keys = [key + ending for key in keys for ending in _ENDINGS]
+    # What is there but no file, such as a broken link, is an error to be told.
+    there = lambda key: lexists(place / key) if marks is None else key in marks
+    key = next(filter(there, keys), None)
+    if key is None:
+      continue
+    if owners.setdefault(key, name) != name:
+      raise SourceError(
+        f'{place}: {key} may be of {owners[key]} and of {name}; keep the '
         'folders of the photos, or rename it'
       )
-  if not owners:
-    wanted = f'"{names[0]}"' if given.marks is not None else f'{names[0]}.png'
+    found[name] = place / key if marks is None else marks[key]
+  if not found:
+    wanted = f'{names[0]}.png' if marks is None else f'"{names[0]}"'
     raise SourceError(
-      f'{given.place} says nothing of any of the {len(names)} photos; of the '
-      f'first it would say it in {wanted}'
+      f'{place} says nothing of any of the {len(names)} photos; of the first '
+      f'it would say it in {wanted}'
     )
-  return len(owners)
+  return Given(place, found)
 
 
 def fingerprint(given: Given, name: str) -> str:
-  """Tells whether what is given for a photo has changed; '' of nothing."""
-  found = _find(given, name)
-  if found is None:
+  """Tells whether what is said of a photo has changed; '' of nothing."""
+  if name not in given.of:
     return ''
+  found = given.of[name]
   if isinstance(found, Path):
     content = outside.read_bytes(found)
   else:
@@ -200,23 +192,18 @@ def fingerprint(given: Given, name: str) -> str:
 
 
 def read(given: Given, name: str, size: tuple[int, int]) -> np.ndarray | None:
-  """Reads what is given for a photo.
-
-  Args:
-    given: see open_place.
-    name: of the photo's results, see photos.Photo.
-    size: (H, W) of the photo.
+  """Reads what is said of a photo of size (H, W).
 
   Returns:
-    int32 [H, W], -1 where nothing is said; None if nothing is given.
+    int32 [H, W], -1 where nothing is said; None if nothing is said at all.
 
   Raises:
     SourceError: in one line, if a file is damaged, of another size, or says two
       things of one pixel.
   """
-  found = _find(given, name)
-  if found is None:
+  if name not in given.of:
     return None
+  found = given.of[name]
   if isinstance(found, Path):
     ids = outside.check_ids(labels.read_label(found), str(found)) - 1
     if ids.shape != size:
@@ -225,41 +212,17 @@ def read(given: Given, name: str, size: tuple[int, int]) -> np.ndarray | None:
         f'{size[1]} x {size[0]}'
       )
     return ids
-  return _paint(found, f'{given.place}: {name}', size)
-
-
-def _find(given, name):
-  """The file or the marks of a photo."""
-  at = _place_of(given, name)
-  if at is None:
-    return None
-  return given.place / at if given.marks is None else given.marks[at]
-
-
-def _place_of(given, name):
-  """Name of the file or of the marks of a photo, whose folders may be left out.
-
-  None if there is neither.
-  """
-  names = name, Path(name).name
-  if given.marks is not None:
-    return next((n for n in names if n in given.marks), None)
-  files = [n + ending for n in names for ending in _ENDINGS]
-  # What is there but no file, such as a broken link, is an error to be told.
-  return next((f for f in files if lexists(given.place / f)), None)
-
-
-def _paint(marks, where, size):
-  if not isinstance(marks, list):
+  where = f'{given.place}: {name}'
+  if not isinstance(found, list):
     raise SourceError(f'{where}: must be a list of marks')
-  ids = np.full(size, -1, np.int32)
-  for number, mark in enumerate(marks):
+  ids = np.full(size, IGNORE_ID, np.int32)
+  for number, mark in enumerate(found):
     here = f'{where}, mark {number}'
     pixels, entity = _pixels(mark, here, size), mark['id']
-    other = ids[pixels][(ids[pixels] != -1) & (ids[pixels] != entity)]
-    if len(other):
+    others = set(ids[pixels].tolist()) - {IGNORE_ID, entity}
+    if others:
       raise SourceError(
-        f'{here}: says {entity} of a pixel that is said to be {other[0]}'
+        f'{here}: says {entity} of a pixel that is said to be {min(others)}'
       )
     ids[pixels] = entity
   return ids
@@ -278,45 +241,25 @@ def _pixels(mark, where, size):
     raise SourceError(
       f'{where}: id is {outside.shown(entity)}; it must be whole and 0 or more'
     )
-  places = _places(mark[shape], shape, where, size)
-  if shape == 'box':
-    core = (places[0] + (places[1] - places[0]) / 4).astype(int)
-    end = (places[1] - (places[1] - places[0]) / 4).astype(int)
-    rows, columns = np.mgrid[core[1] : end[1] + 1, core[0] : end[0] + 1]
-    return rows.ravel(), columns.ravel()
-  points = places.astype(int)
-  if shape == 'points' or len(points) == 1:
-    return points[:, 1], points[:, 0]
-  # As large as the mark alone, for there may be thousands of them.
-  corner = points.min(axis=0)
-  end = np.minimum(points.max(axis=0) + 2, size[::-1])
-  canvas = Image.new('1', tuple((end - corner).tolist()))
-  corners = [tuple(place) for place in (places - corner).tolist()]
-  ImageDraw.Draw(canvas).polygon(corners, fill=1)
-  rows, columns = np.nonzero(np.array(canvas))
-  rows = np.concatenate([rows + corner[1], points[:, 1]])
-  return rows, np.concatenate([columns + corner[0], points[:, 0]])
-
-
-def _places(value, shape, where, size):
-  """(x, y) within the photo, float64 [N, 2]."""
-  fault = SourceError(
-    f'{where}: {shape} is {outside.shown(value)}; it must be pixels within the '
-    f'photo, {size[1]} x {size[0]}'
-  )
   try:
-    array = np.array(value)
-  except ValueError:
-    raise fault from None
-  if array.dtype.kind not in 'iuf':  # neither text nor huge numbers
-    raise fault
-  array = array.astype(np.float64)
+    places = np.array(mark[shape])
+    places = places.reshape(2, 2) if shape == 'box' else places
+    # Text and huge numbers have other types; nan compares as False.
+    valid = places.dtype.kind in 'iuf' and places.shape == (len(places), 2)
+    valid = valid and ((places >= 0) & (places < size[::-1])).all()
+  except (TypeError, ValueError):
+    valid = False
+  if not valid or not len(places):
+    raise SourceError(
+      f'{where}: {shape} is {outside.shown(mark[shape])}; it must be pixels '
+      f'within the photo, {size[1]} x {size[0]}'
+    )
   if shape == 'box':
-    array = array.reshape(2, 2) if array.shape == (4,) else array[:0]
-  if array.ndim != 2 or array.shape[-1] != 2 or not len(array):
-    raise fault
-  if not ((array >= 0) & (array < (size[1], size[0]))).all():  # also nan
-    raise fault
-  if shape == 'box' and (array[1] < array[0]).any():
-    raise SourceError(f'{where}: box must be [left, top, right, bottom]')
-  return array
+    if (places[1] < places[0]).any():
+      raise SourceError(f'{where}: box must be [left, top, right, bottom]')
+    margin = (places[1] - places[0]) / 4
+    left, top = (places[0] + margin).astype(int)
+    right, bottom = (places[1] - margin).astype(int)
+    return tuple(np.mgrid[top : bottom + 1, left : right + 1].reshape(2, -1))
+  columns, rows = places.astype(int).T
+  return draw.polygon(rows, columns) if shape == 'polygon' else (rows, columns)
