@@ -75,10 +75,20 @@ def predict(
     The exit code: 0 when every photo was segmented, else 1.
   """
   found = photos.find(inputs, outputs.folder)
-  steering = _open_steering(known, start, outputs.folder, options)
-  for kind, place in steering.items():
-    number = user.count(place, [photo.name for photo in found])
-    print(f'{kind}: {place.place} has {number} of {len(found)} photos')
+  if (known or start) and options.tile is not None:
+    raise ValueError('--known and --start cannot be used with --tile')
+  given = {}
+  for kind, place in ('known', known), ('start', start):
+    if place:
+      path, output = Path(place).resolve(), outputs.folder.resolve()
+      if output in (path, *path.parents):
+        raise ValueError(
+          f'--{kind}={place} lies in --output={output}, where it would be '
+          'written over; give a copy of it, or another --output'
+        )
+      given[kind] = user.open_place(place, [photo.name for photo in found])
+      number = len(given[kind].of)
+      print(f'{kind}: {place} has {number} of {len(found)} photos')
   if part:
     found = found[part[0] :: part[1]]
   summary = collection.predict(
@@ -89,7 +99,7 @@ def predict(
     checkpoint,
     overwrite,
     not part,
-    steering,
+    given,
   )
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
@@ -102,11 +112,7 @@ def predict(
     f'{" and --overwrite" * overwrite} writes summary.json' * bool(part)
   )
   if done + there and 'labels' in outputs.kinds:
-    seen = [
-      k
-      for k in ('overlay', 'contours', 'sheet', 'samples')
-      if k in outputs.kinds
-    ]
+    seen = [k for k in ('overlay', 'contours', 'sheet') if k in outputs.kinds]
     print(
       'labels look black in a picture viewer, for their pixel values are '
       'segment ids; '
@@ -117,21 +123,6 @@ def predict(
       )
     )
   return 1 if failed else 0
-
-
-def _open_steering(known, start, output, options):
-  """What files say of the photos, by kind."""
-  places = (('known', known), ('start', start))
-  steering = {k: user.open_place(place) for k, place in places if place}
-  if steering and options.tile is not None:
-    raise ValueError('--known and --start cannot be used with --tile')
-  for kind, (place, _) in steering.items():
-    if Path(output).resolve() in (place.resolve(), *place.resolve().parents):
-      raise ValueError(
-        f'--{kind}={place} lies in --output={output}, where it would be '
-        'written over; give a copy of it, or another --output'
-      )
-  return steering
 
 
 def define_flags() -> None:

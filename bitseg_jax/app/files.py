@@ -2,8 +2,7 @@
 
 KINDS lists what there is of each photo. Beside it stands NAME.json, written
 last: its segments, how it was made, and which files it has. Of all photos
-together there are TOGETHER. Pictures that are not labels are for people, of at
-most 1024 pixels.
+together there are TOGETHER. Pictures for people are of at most 1024 pixels.
 """
 
 import contextlib
@@ -35,10 +34,9 @@ KINDS = {
   'overlay': 'NAME_overlay.png: the segments in colour over the photo',
   'contours': 'NAME_contours.png: their borders alone over the photo',
   'uncertainty': 'NAME_uncertainty.png: where the answer is most uncertain',
-  'samples': 'NAME_samples.png: up to ten samples side by side; and '
-  'NAME_sample_N.png, each of them as labels',
-  'sheet': 'NAME_sheet.png: photo, overlay, contours, uncertainty and three '
-  'samples on one sheet',
+  'samples': 'NAME_sample_N.png: each of the samples as labels',
+  'sheet': 'NAME_sheet.png: photo, overlay, contours, uncertainty and up to '
+  'ten samples on one sheet',
   'panoptic': 'panoptic.json and panoptic/NAME.png: COCO panoptic',
   'rle': 'rle.json: COCO instances with run lengths and confidence',
   'coco': 'coco.json: COCO instances with polygons and confidence',
@@ -48,8 +46,8 @@ KINDS = {
 LABEL_FORMATS = 'png', 'tif'
 TOGETHER = 'summary.json', 'panoptic.json', 'rle.json', 'coco.json'
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
-_SHOWN_SAMPLES = 10
 _CATEGORY = {'id': 1, 'name': 'entity', 'supercategory': 'entity', 'isthing': 1}
+_MASKS = {'coco': 'polygons', 'rle': 'segmentation'}  # of segments in NAME.json
 Record = dict[str, Any]
 
 
@@ -75,7 +73,6 @@ def write(
   photo: np.ndarray,
   result: Segmentation,
   about: Record,
-  before: Record | None = None,
 ) -> Record:
   """Writes the files of one photo.
 
@@ -84,7 +81,6 @@ def write(
     name: what the file names begin with, relative to the folder.
     photo, result: uint8 [H, W, 3], and its segmentation.
     about: what NAME.json is to say besides size, segments and files.
-    before: NAME.json of the same segmentation with other files, which stay.
 
   Returns:
     What NAME.json says.
@@ -92,10 +88,6 @@ def write(
   folder, kinds, id_map = outputs.folder, set(outputs.kinds), result.id_map
   height, width = id_map.shape
   written = {kind: [] for kind in outputs.kinds}
-  areas = np.bincount(id_map.ravel()).tolist()
-  if before is not None and areas != [s['area'] for s in before['segments']]:
-    remove(folder, name, before)  # another version of JAX draws others
-    before = None
 
   def path(kind, file):
     written[kind].append(file)
@@ -113,11 +105,15 @@ def write(
 
   if 'labels' in kinds:
     save_labels('labels', f'{name}_labels', id_map)
+  if 'samples' in kinds:
+    for n in range(result.num_samples):
+      save_labels('samples', f'{name}_sample_{n + 1}', result.sample(n))
   if 'panoptic' in kinds:
     ids = np.stack([id_map + 1] * 3, axis=-1) >> (0, 8, 16)
     panoptic = path('panoptic', f'panoptic/{name}.png')
     pictures.save_png((ids & 255).astype(np.uint8), panoptic)
 
+  areas = np.bincount(id_map.ravel()).tolist()
   segments = [
     {
       'id': k + 1,
@@ -127,29 +123,22 @@ def write(
     }
     for k, (y, x) in enumerate(ndimage.find_objects(id_map + 1))
   ]
-  traced = []
-  if kinds & {'geojson', 'labelme', 'coco'}:
-    traced = polygons.trace(id_map)
   if 'geojson' in kinds:
     described = [
       {'id': s['id'], 'area': s['area'], 'score': s['confidence']}
       for s in segments
     ]
     with whole_file(path('geojson', f'{name}.geojson')) as file:
-      features = polygons.geojson(traced, described)
+      features = polygons.geojson(id_map, described)
       file.write(json.dumps(features, separators=(',', ':')) + '\n')
   if 'labelme' in kinds:
     labelme = path('labelme', f'labelme/{name}.json')
     source = os.path.relpath(about['photo'], labelme.parent)
-    content = polygons.labelme(traced, source, id_map.shape)
-    with whole_file(labelme) as file:
-      file.write(json.dumps(content) + '\n')
-  if 'coco' in kinds:
-    for segment, pieces in zip(segments, traced, strict=True):
-      segment['polygons'] = polygons.coco(pieces)
-  if 'rle' in kinds:
-    for segment, lengths in zip(segments, rle.encode(id_map), strict=True):
-      segment['segmentation'] = lengths
+    write_json(labelme, polygons.labelme(id_map, source))
+  for kind, encode in ('coco', polygons.coco), ('rle', rle.encode):
+    if kind in kinds:
+      for segment, encoded in zip(segments, encode(id_map), strict=True):
+        segment[_MASKS[kind]] = encoded
 
   # Pictures for people. Shrunk before they are painted: large photos need as
   # little as small ones.
@@ -169,37 +158,17 @@ def write(
   make = {kind: functools.cache(paint) for kind, paint in make.items()}
   for kind in make.keys() & kinds:
     pictures.save_png(make[kind](), path(kind, f'{name}_{kind}.png'))
-  count = result.num_samples if 'samples' in kinds else 3 * ('sheet' in kinds)
-  samples = []
-  for n in range(min(count, result.num_samples)):
-    ids = result.sample(n)
-    if 'samples' in kinds:
-      save_labels('samples', f'{name}_sample_{n + 1}', ids)
-    if n < _SHOWN_SAMPLES:
-      matched = pictures.match_ids(small, transforms.resize_ids(ids, size))
-      painted = pictures.colorize(matched, colors())
-      samples.append((painted, f'sample {n + 1}'))
-  cell = lambda kind: (make[kind](), kind)
-  if samples:
-    answer = pictures.colorize(small, colors())
-    first = (photo, 'photo'), (answer, f'segments: {len(segments)}')
-  if 'samples' in kinds:
-    cells = [*first, cell('uncertainty'), *samples]
-    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
-    file = path('samples', f'{name}_samples.png')
-    pictures.gallery(rows, file, cell_size=240)
   if 'sheet' in kinds:
-    rows = [
-      [*first, cell('overlay'), cell('contours')],
-      [cell('uncertainty'), *samples[:3]],
-    ]
-    file = path('sheet', f'{name}_sheet.png')
-    pictures.gallery(rows, file, cell_size=440)
+    answer = pictures.colorize(small, colors())
+    cells = [(photo, 'photo'), (answer, f'segments: {len(segments)}')]
+    cells += [(paint(), kind) for kind, paint in make.items()]
+    for n in range(min(10, result.num_samples)):
+      ids = transforms.resize_ids(result.sample(n), size)
+      painted = pictures.colorize(pictures.match_ids(small, ids), colors())
+      cells.append((painted, f'sample {n + 1}'))
+    rows = [cells[i : i + 5] for i in range(0, len(cells), 5)]
+    pictures.gallery(rows, path('sheet', f'{name}_sheet.png'), cell_size=400)
 
-  if before is not None:
-    written = {**before['files'], **written}
-    for segment, old in zip(segments, before['segments'], strict=True):
-      segment |= {k: v for k, v in old.items() if k not in segment}
   record = {
     **about,
     'width': width,
@@ -222,10 +191,22 @@ def write_together(outputs: Outputs, names: Sequence[str]) -> None:
       continue
     images, numbers, separator = [], itertools.count(1), '\n'
     with whole_file(outputs.folder / f'{kind}.json') as out:
+      # Piece by piece, for all annotations may not fit in memory.
       out.write('{"annotations": [')
       for image_id, name in enumerate(names, 1):
         record = read_record(outputs.folder, name)
-        images.append(_coco_image(image_id, name, record))
+        photo, own = Path(record['photo']), Path(name).name
+        # Of two photos of one name the second is called NAME.jpg~2.
+        clashes = own.startswith(f'{photo.name}~')
+        file_name = own + photo.suffix if clashes else photo.name
+        images.append(
+          {
+            'id': image_id,
+            'file_name': str(Path(name).with_name(file_name)),
+            'width': record['width'],
+            'height': record['height'],
+          }
+        )
         for annotation in _annotations(kind, image_id, name, record, numbers):
           out.write(separator + json.dumps(annotation))
           separator = ',\n'
@@ -233,39 +214,29 @@ def write_together(outputs: Outputs, names: Sequence[str]) -> None:
       out.write(f'],\n"categories": [{json.dumps(_CATEGORY)}]}}\n')
 
 
-def _coco_image(image_id, name, record):
-  photo, own = Path(record['photo']), Path(name).name
-  # Of two photos of one name the second is called NAME.jpg~2.
-  clashes = own.startswith(f'{photo.name}~')
-  file_name = own + photo.suffix if clashes else photo.name
-  return {
-    'id': image_id,
-    'file_name': str(Path(name).with_name(file_name)),
-    'width': record['width'],
-    'height': record['height'],
-  }
-
-
 def _annotations(kind, image_id, name, record, numbers):
-  about = {'category_id': 1, 'iscrowd': 0}
+  """What a COCO file says of one photo."""
+  infos = [
+    {
+      'category_id': 1,
+      'iscrowd': 0,
+      **{k: s[k] for k in ('id', 'area', 'bbox')},
+    }
+    for s in record['segments']
+  ]
   if kind == 'panoptic':
-    infos = [
-      {**about, **{k: segment[k] for k in ('id', 'area', 'bbox')}}
-      for segment in record['segments']
-    ]
     file = f'{name}.png'
-    yield {'image_id': image_id, 'file_name': file, 'segments_info': infos}
-    return
-  for segment in record['segments']:
-    yield {
+    return [{'image_id': image_id, 'file_name': file, 'segments_info': infos}]
+  return [
+    {
+      **info,
       'id': next(numbers),
       'image_id': image_id,
-      **about,
       'score': segment['confidence'],
-      'segmentation': segment['polygons' if kind == 'coco' else 'segmentation'],
-      'area': segment['area'],
-      'bbox': segment['bbox'],
+      'segmentation': segment[_MASKS[kind]],
     }
+    for info, segment in zip(infos, record['segments'], strict=True)
+  ]
 
 
 def read_record(folder: Path, name: str) -> Record | None:

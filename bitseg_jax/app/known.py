@@ -13,7 +13,7 @@ Of a box its core is known, the inner half of each side.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,8 @@ def check(
       raise ValueError(
         f'{name} is given for {len(given)} photos of {len(sizes)}'
       )
-    found.append([_check_ids(name, *one) for one in zip(given, sizes)])
+    names = [name] * len(sizes)
+    found.append(list(map(_check_ids, names, given, sizes)))
   known, start = found
   if len({ids is None for ids in start}) > 1:
     raise ValueError('start is given for some of the photos only')
@@ -249,7 +250,7 @@ def _pixels(mark, where, size):
     valid = valid and ((places >= 0) & (places < size[::-1])).all()
   except (TypeError, ValueError):
     valid = False
-  if not valid or not len(places):
+  if not valid:
     raise SourceError(
       f'{where}: {shape} is {outside.shown(mark[shape])}; it must be pixels '
       f'within the photo, {size[1]} x {size[0]}'
