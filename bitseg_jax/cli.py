@@ -105,14 +105,6 @@ def define_split() -> None:
     flags.DEFINE_string(name, None, what, required=True)
 
 
-def define_plot_format() -> None:
-  """Defines --format, for commands that draw plots."""
-  # Not above: its import takes seconds.
-  from bitseg_jax.evaluation.pictures import PLOT_FORMATS as formats
-
-  flags.DEFINE_enum('format', formats[0], formats, 'File format of the plots.')
-
-
 def define_shard() -> None:
   """Defines --shard, for commands whose work several jobs may share."""
   flags.DEFINE_string(

@@ -2,7 +2,7 @@
 
   bitseg train --config=quickstart --workdir=runs/quickstart
   python -m bitseg_jax.main --config=configs/main.py --workdir=DIR \\
-    [--mode=train_and_eval|train|eval] [--format=png|pdf|svg] \\
+    [--mode=train_and_eval|train|eval] \\
     [--config.train.batch_size=16 ...]
 
 --config is a file, or the name of a config in the package. --mode=eval needs
@@ -32,7 +32,6 @@ def define_flags() -> None:
   flags.DEFINE_string('workdir', None, 'Folder of all that the run writes.')
   modes = ['train_and_eval', 'train', 'eval']
   flags.DEFINE_enum('mode', modes[0], modes, 'What to do.')
-  cli.define_plot_format()
   flags.DEFINE_bool(
     'distributed', False, 'Join the cluster that JAX detects (TPU pod, SLURM).'
   )
@@ -105,7 +104,7 @@ def _run(f):
       output.mkdir(exist_ok=True)
       if not os.access(output, os.W_OK):
         raise PermissionError(f'{output} cannot be written to')
-    results = evaluate.evaluate(config, workdir, output, plot_format=f.format)
+    results = evaluate.evaluate(config, workdir, output)
     if jax.process_index():
       return 0
     data, several = config.data, '_*' * (len(config.data.dirs) > 1)

@@ -22,6 +22,7 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.configs import sweeps as configs
 from bitseg_jax.configs.sweeps.sizes import SIZES
+from bitseg_jax.evaluation import pictures
 from bitseg_jax.experiments import sweeps
 
 
@@ -49,7 +50,8 @@ def define_flags() -> None:
   flags.DEFINE_list('seeds', ['0'], 'Seeds; each row is trained with each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Folder of runs and tables.')
   flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
-  cli.define_plot_format()
+  kinds = list(pictures.PLOT_FORMATS)
+  flags.DEFINE_enum('format', kinds[0], kinds, 'File format of the plots.')
   cli.define_shard()
 
 

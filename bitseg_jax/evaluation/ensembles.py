@@ -6,7 +6,6 @@ each score and looks at the annotations. All run in numpy, on the host.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,21 +15,16 @@ from bitseg_jax.evaluation import consensus
 ANSWERS = 'one', 'medoid', 'consensus', 'oracle'
 
 
-class Column(NamedTuple):
-  """What one number returned by `score` means."""
+def columns(num_samples: int) -> list[tuple[int, str, str]]:
+  """Lists what `score` returns, for N = 1, 2, 4, ... up to num_samples.
 
-  count: int  # N, samples used
-  answer: str  # one of ANSWERS, or 'set'
-  score: str  # a name in metrics.SCORES
-
-
-def columns(num_samples: int) -> list[Column]:
-  """Lists what `score` returns, for N = 1, 2, 4, ... up to num_samples."""
+  Each is (N, one of ANSWERS or 'set', name in metrics.SCORES).
+  """
   found = []
   for count in _counts(num_samples):
     for answer in ANSWERS[:1] if count == 1 else ANSWERS[1:]:
-      found += [Column(count, answer, s) for s in metrics.names('table')]
-    found += [Column(count, 'set', s) for s in metrics.names('ensemble')]
+      found += [(count, answer, name) for name in metrics.names('table')]
+    found += [(count, 'set', name) for name in metrics.names('ensemble')]
   return found
 
 
@@ -69,9 +63,9 @@ def score(samples: np.ndarray, annotations: Sequence[np.ndarray]) -> np.ndarray:
     else:
       joint = consensus.consensus(first)
       answer = [metrics.of_regions(a, joint) for a in annotations]
-      answer = np.mean(answer, axis=0)
       oracle = np.where(higher, scores.max(axis=0), scores.min(axis=0))
-      values += [of_samples[consensus.medoid(first)], answer, oracle]
+      values.append(of_samples[consensus.medoid(first)])
+      values += [np.mean(answer, axis=0), oracle]
     of_set = metrics.compute('ensemble', ensemble.first(count))
     values.append(list(of_set.values()))
   return np.concatenate(values)
@@ -90,10 +84,10 @@ def summarize(scores: np.ndarray, num_samples: int) -> dict[str, dict]:
   """
   summary: dict[str, dict] = {}
   for column, values in zip(columns(num_samples), scores.T, strict=True):
+    count, answer, name = column
     values = values[~np.isnan(values)]
-    mean = float(values.mean()) if len(values) else None
-    of_count = summary.setdefault(str(column.count), {})
-    of_count.setdefault(column.answer, {})[column.score] = mean
+    of_answer = summary.setdefault(str(count), {}).setdefault(answer, {})
+    of_answer[name] = float(values.mean()) if len(values) else None
   return summary
 
 
@@ -101,18 +95,16 @@ def format_table(summary: dict[str, dict]) -> str:
   """Formats what `summarize` returns as Markdown: one line per N and answer."""
   names = [*metrics.names('table'), *metrics.names('ensemble')]
   titles = ['N', 'answer', *(metrics.SCORES[name].title for name in names)]
-  lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
+  lines = [titles, ['---'] * len(titles)]
   for count, answers in summary.items():
     for answer in filter(answers.get, ANSWERS):
       # Scores of the whole set are shown once, beside its first answer.
-      of_set = {} if answer in ANSWERS[2:] else answers['set']
-      found = {**answers[answer], **of_set}
-      cells = [
-        f'{found[n]:.3f}' if found.get(n) is not None else '' for n in names
-      ]
-      shown = f'{answer} (looks at the truth)' * (answer == ANSWERS[-1])
-      lines.append(f'| {count} | {shown or answer} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+      of_set = answers['set'] if answer in ANSWERS[:2] else {}
+      found = [(answers[answer] | of_set).get(name) for name in names]
+      cells = ['' if v is None else f'{v:.3f}' for v in found]
+      note = ' (looks at the truth)' * (answer == 'oracle')
+      lines.append([count, answer + note, *cells])
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def _counts(num_samples):

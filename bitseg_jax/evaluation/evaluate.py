@@ -1,6 +1,7 @@
 """Evaluates a model: draws and scores samples, writes results and a gallery."""
 
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -112,7 +113,9 @@ def score_samples(
   with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
     scored, drawn = [], {}
     progress = progress_bar(total * count, options.description, 'sample')
-    batch_size = min(options.batch_size, _filled(total * count))
+    # Of few samples only so many as fill all devices.
+    filled = -(-total * count // jax.device_count()) * jax.device_count()
+    batch_size = min(options.batch_size, filled)
     for i, example, x_hat in draw_samples.draw(
       functions, params, jobs, mesh, batch_size
     ):
@@ -133,11 +136,6 @@ def score_samples(
   return Scores(names, *values, samples, together)
 
 
-def _filled(count):
-  """The least multiple of the number of devices that is not below count."""
-  return -(-count // jax.device_count()) * jax.device_count()
-
-
 def _over_processes(rows):
   """All rows, where every process has filled in its own and left others 0.
 
@@ -154,11 +152,8 @@ def _mean_scores(id_maps, samples):
   id_maps = ensembles.labelled(id_maps)
   if not id_maps:
     return np.full((2, len(samples)), np.nan)
-  each = [[metrics.scores(a, b) for b in samples] for a in id_maps]
-  return [
-    np.mean([[s[name] for s in row] for row in each], axis=0)
-    for name in ('ari', 'iou')
-  ]
+  each = [[[*metrics.scores(a, b).values()] for b in samples] for a in id_maps]
+  return np.mean(each, axis=0).T
 
 
 def summarize(scores: Scores) -> dict[str, float]:
@@ -185,22 +180,20 @@ def evaluate(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   output: str | pathlib.Path | None = None,
-  plot_format: str = 'png',
 ) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a run, with EMA and raw weights.
 
-  Writes results.json, gallery.png and, for several samples, by_num_samples.png.
-  Several datasets are evaluated separately: their pictures are gallery_NAME.png
-  and so on, their results are in results.json under datasets/NAME.
+  Writes results.json and gallery.png. Several datasets are evaluated
+  separately: their pictures are gallery_NAME.png, their results are in
+  results.json under datasets/NAME.
 
   Args:
     config: config of the run, see checkpoint.read_config.
     workdir: directory of the run.
     output: directory to write to; None = the workdir.
-    plot_format: of by_num_samples, one of pictures.PLOT_FORMATS.
 
   Returns:
-    The content of results.json, without the scores of single images.
+    The content of results.json.
 
   Raises:
     FileNotFoundError: if there is no whole checkpoint, or no dataset.
@@ -214,69 +207,50 @@ def evaluate(
     parts, build.sampler_options(config.sample), mesh
   )
   abstract = build.abstract_params(parts, mesh)
-  first, several = config.eval.weights[0], config.eval.num_samples > 1
-  results, per_image = {}, {}
-  params = {}
+  params, results = {}, {name: {} for name in sources}
   for kind in config.eval.weights:
     step, params[kind] = checkpoint.read_params(
       workdir, abstract, checkpoint.KINDS[kind]
     )
-  for name, source in sources.items():
-    suffix = f'_{name}' if len(sources) > 1 else ''
-    found = {}
-    for kind in config.eval.weights:
-      scores = score_samples(
-        functions,
-        params[kind],
-        parts,
-        source,
-        mesh,
-        Options(
-          config.eval.batch_size,
-          config.eval.num_images,
-          config.eval.num_samples,
-          config.eval.gallery_images,
-          config.seed,
-          f'eval {kind}',
-          several and kind == first,
-        ),
+  first, several = config.eval.weights[0], config.eval.num_samples > 1
+  for (name, source), kind in itertools.product(sources.items(), params):
+    options = Options(
+      config.eval.batch_size,
+      config.eval.num_images,
+      config.eval.num_samples,
+      config.eval.gallery_images,
+      config.seed,
+      f'eval {kind}',
+      several and kind == first,
+    )
+    scores = score_samples(
+      functions, params[kind], parts, source, mesh, options
+    )
+    found = results[name]
+    found[kind] = summarize(scores)
+    if kind != first:
+      continue
+    each = zip(scores.names, scores.ari, scores.iou, strict=True)
+    found['num_images'] = int((~np.isnan(scores.ari).any(axis=1)).sum())
+    found['per_image'] = {
+      image: {'ari': list(ari), 'iou': list(iou)} for image, ari, iou in each
+    }
+    if several:
+      found['by_num_samples'] = ensembles.summarize(
+        scores.ensembles, config.eval.num_samples
       )
-      found[kind] = summarize(scores)
-      if kind != first:
-        continue
-      per_image[name] = {
-        image: {'ari': list(ari), 'iou': list(iou)}
-        for image, ari, iou in zip(
-          scores.names, scores.ari, scores.iou, strict=True
-        )
-      }
-      if jax.process_index() == 0:
-        reports.draw_gallery(
-          source, scores, parts, output / f'gallery{suffix}.png'
-        )
-      if several:
-        found['by_num_samples'] = ensembles.summarize(
-          scores.ensembles, config.eval.num_samples
-        )
-        if jax.process_index() == 0:
-          reports.draw_by_num_samples(
-            found['by_num_samples'],
-            output / f'by_num_samples{suffix}.{plot_format}',
-          )
-      scored = ~np.isnan(scores.ari).any(axis=1)
-      found['num_images'] = int(scored.sum())
-    results[name] = found
-  settings = {
+    if jax.process_index() == 0:
+      suffix = f'_{name}' if len(sources) > 1 else ''
+      path = output / f'gallery{suffix}.png'
+      reports.draw_gallery(source, scores, parts, path)
+  alone = len(results) == 1
+  results = {
+    'step': step,
+    **(results.popitem()[1] if alone else {'datasets': results}),
     'num_samples': config.eval.num_samples,
     'sample': config.sample.to_dict(),
     'data': config.data.to_dict(),
   }
-  images = {name: {'per_image': each} for name, each in per_image.items()}
-  whole = {name: {**results[name], **images[name]} for name in results}
-  if len(results) == 1:
-    (results,), (whole,) = results.values(), whole.values()
-  else:
-    results, whole = {'datasets': results}, {'datasets': whole}
   if jax.process_index() == 0:
-    write_json(output / 'results.json', {'step': step, **whole, **settings})
-  return {'step': step, **results, **settings}
+    write_json(output / 'results.json', results)
+  return results

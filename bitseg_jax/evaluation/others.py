@@ -1,5 +1,6 @@
 """Scores predictions of any method, by means over images and pooled counts."""
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,21 @@ from tqdm import tqdm
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import reading
+from bitseg_jax.metrics import boundary, panoptic, uncertainty
 from bitseg_jax.runs.log import without_nan
+
+# Columns of the tables: names in metrics.SCORES and some other results.
+_COLUMNS = (
+  *('missing', *metrics.names('table'), *metrics.names('panoptic')),
+  *('boundary_f', 'unclaimed'),
+)
+_OF_SETS = *metrics.names('ensemble'), 'ari_oracle', 'iou_oracle'
+_SET_COLUMNS = 'num_samples', *_OF_SETS, *metrics.names('reliability')
+_TITLES = {name: score.title for name, score in metrics.SCORES.items()} | {
+  'num_samples': 'samples',
+  'ari_oracle': 'oracle ARI',
+  'iou_oracle': 'oracle IoU',
+}
 
 
 class ImageScore(NamedTuple):
@@ -21,29 +36,13 @@ class ImageScore(NamedTuple):
     values: scores by name; nan where there is nothing to score.
     counts: arrays by name: 'covered', covered and annotated pixels over all
       annotators; 'panoptic' and 'boundary', means over samples of the fields of
-      their Matches; 'reliability', see metrics.uncertainty.count_reliability.
+      their Matches; 'reliability', see uncertainty.count_reliability.
     num_samples: samples of the image; 0 where there is no prediction.
   """
 
   values: dict[str, float]
   counts: dict[str, np.ndarray]
   num_samples: int
-
-
-# Columns of the tables: names in metrics.SCORES and some other results.
-_COLUMNS = (
-  *('missing', *metrics.names('table'), *metrics.names('panoptic')),
-  *('boundary_f', 'unclaimed'),
-)
-_SET_COLUMNS = (
-  *('num_samples', *metrics.names('ensemble'), 'ari_oracle', 'iou_oracle'),
-  *metrics.names('reliability'),
-)
-_TITLES = {name: score.title for name, score in metrics.SCORES.items()} | {
-  'num_samples': 'samples',
-  'ari_oracle': 'oracle ARI',
-  'iou_oracle': 'oracle IoU',
-}
 
 
 def score_image(
@@ -65,43 +64,40 @@ def score_image(
     The scores: means over samples and over annotators who labelled anything
     that every sample claims.
   """
-  share = np.mean([np.mean(sample == IGNORE_ID) for sample in samples])
-  if unclaimed == 'segment':
-    samples = [np.where(s == IGNORE_ID, s.max() + 1, s) for s in samples]
-  claimed = [sample != IGNORE_ID for sample in samples]
-  # Who labelled no pixel of some sample is in none of the scores.
-  annotations = [
-    a for a in annotations if all((c & (a != IGNORE_ID)).any() for c in claimed)
-  ]
-  names, panoptic, boundary = metrics.names('table'), [], []
-  regions = np.full((len(names), len(annotations), len(samples)), np.nan)
-  pixels = np.zeros(regions.shape[1:])
-  for j, (sample, seen) in enumerate(zip(samples, claimed, strict=True)):
-    for i, annotation in enumerate(annotations):
-      table, outside = metrics.panoptic.contingency(annotation, sample, seen)
-      regions[:, i, j] = list(metrics.compute('table', table).values())
-      pixels[i, j] = table.sum()
-      panoptic.append(metrics.panoptic.match(table, outside))
-    compared = [np.where(seen, a, IGNORE_ID) for a in annotations]
-    boundary.append(metrics.boundary.match(sample, compared))
-  by_name = dict(zip(names, regions, strict=True))
-  mean = lambda rows: np.mean(rows, axis=0) if rows else np.full(4, np.nan)
-  counts = {
-    'covered': np.array(
-      [np.nansum(by_name['covering'] * pixels), pixels.sum()]
-    ),
-    'panoptic': mean(panoptic),
-    'boundary': mean(boundary),
-    'reliability': np.zeros((metrics.uncertainty.BINS, 4)),
-  }
+  count, names = len(samples), metrics.names('table')
   values = dict.fromkeys(names, math.nan)
-  if annotations:
-    values = {name: float(np.mean(each)) for name, each in by_name.items()}
-    values['covering'] = float(np.divide(*counts['covered']))
+  values['unclaimed'] = float(np.mean([np.mean(s < 0) for s in samples]))
+  if unclaimed == 'segment':
+    samples = [np.where(s < 0, s.max() + 1, s) for s in samples]
+  # What each sample is compared with: where it claims anything.
+  claimed = [
+    [np.where(s < 0, IGNORE_ID, a) for s in samples] for a in annotations
+  ]
+  # Who labelled no pixel of some sample is in none of the scores.
+  kept = [all((a >= 0).any() for a in row) for row in claimed]
+  annotations = list(itertools.compress(annotations, kept))
+  claimed = list(itertools.compress(claimed, kept))
+  if not annotations:
+    return ImageScore(values, {}, count)
+  pairs = [zip(row, samples, strict=True) for row in claimed]
+  tables = [panoptic.contingency(*pair) for pair in itertools.chain(*pairs)]
+  regions = [[*metrics.compute('table', table).values()] for table, _ in tables]
+  regions = np.transpose(regions).reshape(len(names), -1, count)
+  by_name = dict(zip(names, regions, strict=True))
+  pixels = np.array([table.sum() for table, _ in tables])
+  lines = map(boundary.match, samples, zip(*claimed, strict=True))
+  covered = by_name['covering'].ravel() @ pixels
+  counts = {
+    'covered': np.array([covered, pixels.sum()]),
+    'panoptic': np.mean([panoptic.match(*table) for table in tables], axis=0),
+    'boundary': np.mean([*lines], axis=0),
+    'reliability': np.zeros((uncertainty.BINS, 4)),
+  }
+  values |= {name: float(each.mean()) for name, each in by_name.items()}
+  values['covering'] = float(covered / pixels.sum())
   for kind in 'panoptic', 'boundary':
     values |= metrics.compute(kind, counts[kind])
-  values['unclaimed'] = float(share)
-  if sets and annotations:
+  if sets:
     ari, iou = by_name['ari'], by_name['iou']
     ensemble = metrics.Ensemble.of(samples, annotations, ari, iou)
     values |= metrics.compute('ensemble', ensemble)
@@ -109,12 +105,12 @@ def score_image(
     values['iou_oracle'] = metrics.sets.oracle_best(iou)
     # Pixels that all annotators label and all samples claim.
     valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
-    pairs = metrics.uncertainty.draw_pairs(valid)
-    together = metrics.uncertainty.share_together
-    counts['reliability'] = metrics.uncertainty.count_reliability(
-      together(samples, pairs), together(annotations, pairs)
+    drawn = uncertainty.draw_pairs(valid)
+    counts['reliability'] = uncertainty.count_reliability(
+      uncertainty.share_together(samples, drawn),
+      uncertainty.share_together(annotations, drawn),
     )
-  return ImageScore(values, counts, len(samples))
+  return ImageScore(values, counts, count)
 
 
 def score_methods(
@@ -123,7 +119,9 @@ def score_methods(
   form: str = 'any',
   allow_missing: bool = False,
   image_size: int = 0,
-  **how: Any,
+  unclaimed: str = 'segment',
+  order: str = 'score',
+  ignore: Sequence[int] = (),
 ) -> dict[str, dict[str, ImageScore]]:
   """Scores what several methods predicted for the images of a dataset.
 
@@ -134,7 +132,8 @@ def score_methods(
     allow_missing: whether an image without prediction counts as one region.
     image_size: longest side in pixels to compare at, with ids resized by
       nearest neighbour; 0 = size of the annotation.
-    **how: `unclaimed` of score_image, `order` and `ignore` of reading.load.
+    unclaimed: see score_image.
+    order, ignore: see reading.load.
 
   Returns:
     The scores by place and name of the image.
@@ -143,19 +142,10 @@ def score_methods(
     ValueError, OSError: if predictions are missing, damaged, of other sizes or
       numbers of samples, or it is unclear whose a file is.
   """
-  unclaimed = how.pop('unclaimed', 'segment')
   names = [source[i]['name'] for i in range(len(source))]
-  said, found = set(), {}
-
-  def note(line):
-    """Says once what is so of many files."""
-    what = line.partition(': ')[2]
-    if not what or what not in said:
-      logging.warning('%s', line)
-    said.add(what)
-
+  found = {}
   for place in places:
-    found[place] = reading.find(place, names, form, note)
+    found[place] = reading.find(place, names, form)
     missing = [name for name in names if name not in found[place]]
     if missing and not (allow_missing and found[place]):
       raise FileNotFoundError(
@@ -164,6 +154,8 @@ def score_methods(
         + ' (or --allow_missing counts them as one region)'
         * bool(found[place])
       )
+  said = {}  # once what is so of many files
+  note = lambda line: said.setdefault(line.partition(': ')[2], line)
   scores, counts = {place: {} for place in found}, {}
   for i, name in enumerate(tqdm(names, unit=' images', mininterval=1)):
     annotations = list(source[i]['id_maps'])
@@ -172,18 +164,21 @@ def score_methods(
       shape = transforms.fit_longest_side(*shape, image_size)
       annotations = [transforms.resize_ids(a, shape) for a in annotations]
     for place, parts in found.items():
-      samples = [np.zeros(shape, np.int32)]  # an image without prediction
-      count, sets = 0, True
-      if name in parts:
-        samples = reading.load(parts[name], shape, note=note, **how)
-        count, sets = len(samples), len(samples) > 1
-        if count != counts.setdefault(place, count):
-          raise ValueError(
-            f'{count} samples of {name}, but {counts[place]} of images before '
-            'it; give all the same number'
-          )
-      score = score_image(samples, annotations, unclaimed, sets)
-      scores[place][name] = score._replace(num_samples=count)
+      if name not in parts:
+        one = score_image([np.zeros(shape, int)], annotations, sets=True)
+        scores[place][name] = one._replace(num_samples=0)
+        continue
+      samples = reading.load(parts[name], shape, order, ignore, note)
+      count = len(samples)
+      if count != counts.setdefault(place, count):
+        raise ValueError(
+          f'{count} samples of {name}, but {counts[place]} of images before '
+          'it; give all the same number'
+        )
+      one = score_image(samples, annotations, unclaimed, count > 1)
+      scores[place][name] = one
+  for line in said.values():
+    logging.warning('%s', line)
   return scores
 
 
@@ -202,21 +197,18 @@ def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
     there is nothing to score.
   """
   num_samples = max(score.num_samples for score in scores.values())
-  good = [s for s in scores.values() if not math.isnan(s.values['ari'])]
+  good = [s for s in scores.values() if s.counts]
   summary: dict[str, Any] = {
     'num_images': len(good),
     'left_out': len(scores) - len(good),
     'missing': sum(not s.num_samples for s in scores.values()),
     'num_samples': num_samples,
   }
-  means = ['unclaimed', *metrics.names('table')]
-  if num_samples > 1:
-    means += [*metrics.names('ensemble'), 'ari_oracle', 'iou_oracle']
-  for name in means:
-    values = [s.values[name] for s in good if name in s.values]
-    finite = [value for value in values if not math.isnan(value)]
-    if values:
-      summary[name] = float(np.mean(finite)) if finite else None
+  means = 'unclaimed', *metrics.names('table')
+  for name in means + _OF_SETS * (num_samples > 1) if good else ():
+    values = np.array([score.values[name] for score in good])
+    finite = values[~np.isnan(values)]
+    summary[name] = float(finite.mean()) if len(finite) else None
   if good:
     pooled = {
       kind: np.sum([score.counts[kind] for score in good], axis=0)
@@ -226,7 +218,7 @@ def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
     for kind in 'panoptic', 'boundary':
       summary |= metrics.compute(kind, pooled[kind])
     if num_samples > 1:
-      summary |= metrics.uncertainty.calibration(pooled['reliability'])
+      summary |= uncertainty.calibration(pooled['reliability'])
   per_image = {name: s.values for name, s in scores.items()}
   return without_nan({**summary, 'per_image': per_image})
 

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import logging
-import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,25 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitseg_jax import IGNORE_ID
-from bitseg_jax.data import labels, rle, transforms
+from bitseg_jax.data import labels, outside, rle, transforms
 from bitseg_jax.data.images import PHOTO_SUFFIXES
-from bitseg_jax.data.outside import (
-  MAX_PIXELS,
-  SourceError,
-  as_key,
-  check_ids,
-  read_array,
-  read_json,
-  shown,
-)
+from bitseg_jax.data.outside import SourceError
 
 _IMAGES = '.png', '.tif', '.tiff', '.npy'
-# By format: the endings and suffixes of an image's only file; what precedes the
-# number in the names of several files, and their suffixes.
+# By format: the endings of an image's only file, what precedes the number in
+# the names of several files, and their suffixes.
 _FORMS = {
-  'labels': (labels.ENDINGS, _IMAGES, '_', _IMAGES),
-  'samples': (('',), ('.npy',), '_sample_', _IMAGES),
-  'masks': (('',), ('.json',), '_', ('.json',)),
+  'labels': (labels.ENDINGS, '_', _IMAGES),
+  'samples': ((), '_sample_', _IMAGES),
+  'masks': (('',), '_', ('.json',)),
 }
 FORMATS = 'any', *_FORMS
 ORDERS = 'score', 'area'
@@ -40,7 +31,7 @@ class Masks(NamedTuple):
   """Masks of one image, the file that they are from, and its size if given."""
 
   where: str
-  masks: list[Any]
+  masks: list[dict[str, Any]]
   size: Any = None
 
 
@@ -48,10 +39,7 @@ Part = Path | Masks
 
 
 def find(
-  place: str | Path,
-  names: Iterable[str],
-  form: str = 'any',
-  note: Callable[[str], Any] = logging.warning,
+  place: str | Path, names: Iterable[str], form: str = 'any'
 ) -> dict[str, list[Part]]:
   """Finds the files that a method predicted for each image to be scored.
 
@@ -61,7 +49,6 @@ def find(
       suffix of the photo.
     form: one of FORMATS, whose files bitseg_jax/score.py lists; 'any' is labels
       or, if there are none, masks.
-    note: called with a line if files may be meant otherwise.
 
   Returns:
     The parts to `load` for each name; names without a prediction are left out.
@@ -73,29 +60,21 @@ def find(
   """
   place, names = Path(place), list(names)
   if place.is_file():
-    return _find_results(place, names)
-  if not place.is_dir():
+    found = _find_masks(place, names)
+  elif place.is_dir():
+    found = _find_files(place, names, form)
+  else:
     raise FileNotFoundError(f'{place}: no such directory, nor a JSON file')
-  # A file that is called as an image is that image's alone: IMG_1.png is no
-  # sample of IMG where there is an image IMG_1.
-  taken = {place / base for name in names for base in _bases(name)}
-  listed = functools.cache(_list)
-  forms = ('labels', 'masks') if form == 'any' else (form,)
-  found, owners, aside = {}, {}, []
-  for name in names:
-    for each, base in itertools.product(forms, _bases(name)):
-      parts, others = _find_files(place / base, name, each, taken, listed)
-      if parts:
-        found[name] = parts
-        aside += [(parts[0], others[0])] if others else []
-        break
-    for part in found.get(name, ()):
-      _check_owner(owners, part, name, part)
-  if aside:
-    note(
-      f'{aside[0][0]} is the prediction of its image, and {aside[0][1]} is '
-      f'taken for that of another (so for {len(aside)} images)'
-    )
+  owners = {}
+  for name, parts in found.items():
+    for part in parts:
+      where = part.where if isinstance(part, Masks) else str(part)
+      owner = owners.setdefault(where, name)
+      if owner != name:
+        raise SourceError(
+          f'{where}: may be of image {owner} and of image {name}; keep the '
+          'folders of the images, or rename it'
+        )
   return found
 
 
@@ -128,13 +107,13 @@ def load(
     where = part.where if isinstance(part, Masks) else part
     kind = '' if isinstance(part, Masks) else part.suffix.lower()
     if kind == '.json':
-      content = read_json(part)
+      content = outside.read_json(part)
       if not isinstance(content, dict) or 'shapes' not in content:
         part = Masks(str(part), _masks_in(content, part))
     if isinstance(part, Masks):
       id_maps = [_paint(part, shape, order)]
     elif kind == '.npy':
-      ids = read_array(part)
+      ids = outside.read_array(part)
       if ids.dtype.kind not in 'iu' or ids.ndim not in (2, 3) or not ids.size:
         raise SourceError(
           f'{part}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
@@ -143,25 +122,19 @@ def load(
       # Unsigned numbers could not hold the -1.
       ids = np.where(np.isin(ids, ignore), np.int64(IGNORE_ID), ids)
       ids = ids.reshape(-1, *ids.shape[-2:])
-      id_maps = [check_ids(each, part, IGNORE_ID) for each in ids]
+      id_maps = [outside.check_ids(each, part, IGNORE_ID) for each in ids]
     else:
       id_maps = [labels.read_label(part, ignore, note=note) - 1]
     for id_map in id_maps:
       _check_shape(where, id_map.shape, shape)
-      if id_map.shape != shape:
-        id_map = transforms.resize_ids(id_map, shape)
-      samples.append(id_map)
+      samples.append(transforms.resize_ids(id_map, shape))
   return samples
 
 
 def _bases(name):
   """What the files of an image may be called, the most exact first."""
   names = name, _without_suffix(name)
-  return dict.fromkeys((*names, *map(_last, names)))
-
-
-def _last(name):
-  return PurePosixPath(name).name
+  return dict.fromkeys((*names, *(PurePosixPath(n).name for n in names)))
 
 
 def _without_suffix(name):
@@ -170,104 +143,102 @@ def _without_suffix(name):
   return str(path.with_suffix('')) if known else name
 
 
+def _find_files(place, names, form):
+  """The files of each image in a folder."""
+  # A file that is called as an image is that image's alone: IMG_1.png is no
+  # sample of IMG where there is an image IMG_1.
+  taken = {place / base for name in names for base in _bases(name)}
+
+  @functools.cache
+  def listed(folder):
+    """Files of a folder by their name without the suffix."""
+    found = defaultdict(list)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+      if path.is_file() and not path.name.startswith('.'):
+        found[path.stem].append(path)
+    return found
+
+  def files_of(path, form):
+    """The files of an image that is called so, in one format."""
+    endings, link, suffixes = _FORMS[form]
+    fits = lambda file: file.suffix.lower() in suffixes
+
+    def at(ending):
+      stem = path.name + ending
+      if ending and path.with_name(stem) in taken:
+        return []
+      return list(filter(fits, listed(path.parent).get(stem, ())))
+
+    one = list(itertools.chain(*map(at, endings)))
+    numbers = itertools.count(0 if at(f'{link}0') else 1)
+    numbered = (at(f'{link}{n}') for n in numbers)
+    counted = list(itertools.takewhile(bool, numbered))
+    inside = [
+      file
+      for stem, files in listed(path).items()
+      for file in filter(fits, files)
+      if path / stem not in taken
+    ]
+    both = counted[0] + inside if counted and not one else []
+    for clash in one, both, *counted:
+      if len(clash) > 1:
+        raise SourceError(
+          f'{clash[0]} and {clash[1]} are both there for image {path.name}; '
+          'keep one of them'
+        )
+    in_order = sorted(inside, key=lambda file: (len(file.name), file.name))
+    return one or [files[0] for files in counted] or in_order
+
+  forms = ('labels', 'masks') if form == 'any' else (form,)
+  found = {}
+  for name in names:
+    tries = itertools.product(forms, _bases(name))
+    every = (files_of(place / base, each) for each, base in tries)
+    if files := next(filter(None, every), None):
+      found[name] = files
+  return found
+
+
 def _key(name: Any) -> str:
   """Drops the suffix of a photo and the leading zeros of a COCO id."""
   name = _without_suffix(str(name).replace('\\', '/'))
   return str(int(name)) if name.isdecimal() else name
 
 
-def _list(folder):
-  """Files of a folder by their name without the suffix."""
-  found = defaultdict(list)
-  for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-    if path.is_file() and not path.name.startswith('.'):
-      found[path.stem].append(path)
-  return found
-
-
-def _find_files(path, name, form, taken, listed):
-  """(files of one image in one format, others that may be meant for it)."""
-  endings, kinds, link, several_kinds = _FORMS[form]
-
-  def at(ending, kinds):
-    stem = path.name + ending
-    if ending and path.with_name(stem) in taken:
-      return []
-    files = listed(path.parent).get(stem, ())
-    return [file for file in files if file.suffix.lower() in kinds]
-
-  one = [file for ending in endings for file in at(ending, kinds)]
-  first = 0 if at(f'{link}0', several_kinds) else 1
-  numbered = (at(f'{link}{n}', several_kinds) for n in itertools.count(first))
-  counted = list(itertools.takewhile(bool, numbered))
-  inside = [
-    file
-    for stem, files in listed(path).items()
-    for file in files
-    if file.suffix.lower() in several_kinds and path / stem not in taken
-  ]
-  both = counted[0] + inside if counted and inside and not one else []
-  for clash in both, one, *counted:
-    if len(clash) > 1:
-      raise SourceError(
-        f'{clash[0]} and {clash[1]} are both there for image {name}; keep one '
-        'of them'
-      )
-  several = [files[0] for files in counted] or sorted(
-    inside, key=lambda file: (len(file.name), file.name)
-  )
-  return (one, several) if one else (several, [])
-
-
-def _find_results(path, names):
-  """Groups the masks in a list of results, or of COCO's instances, by image."""
-  content = read_json(path)
-  images = content.get('images') if isinstance(content, dict) else None
-  named, sizes, numbers = {}, {}, {}
-  for image in images if isinstance(images, list) else ():
-    if isinstance(image, dict) and {'id', 'file_name'} <= image.keys():
-      number, name = as_key(image['id']), as_key(image['file_name'])
-      if numbers.setdefault(_key(name), number) != number:
-        raise SourceError(
-          f'{path}: the images {numbers[_key(name)]} and {number} are both '
-          f'called {name}; their names, without the suffix, must differ'
-        )
-      named[number] = name
-      sizes[_key(name)] = [image.get('height'), image.get('width')]
-  masks = {key: [] for key in sizes}  # an image that is listed may have none
-  for i, mask in enumerate(_masks_in(content, path)):
-    keys = [as_key(mask[k]) for k in ('file_name', 'image_id') if k in mask]
-    if not keys:
-      raise SourceError(f"{path}: entry {i} has neither 'image_id' nor a name")
-    masks.setdefault(_key(named.get(keys[0], keys[0])), []).append(mask)
-  by_name = defaultdict(list)  # whatever folders other programs put before it
+def _find_masks(path, names):
+  """The masks of each image in a list of results, or of COCO's instances."""
+  content = outside.read_json(path)
+  entries = _masks_in(content, path)
+  images = content.get('images', ()) if isinstance(content, dict) else ()
+  called, sizes, masks = {}, {}, {}  # by id; by key, as the masks
+  with outside.named(path, 'not in the format of COCO'):
+    for image in images:
+      name = image.get('file_name', image['id'])
+      called[image['id']] = name
+      if _key(name) in masks:
+        raise ValueError(f'two images are called {outside.shown(name)}')
+      if 'height' in image:
+        sizes[_key(name)] = image['height'], image['width']
+      masks[_key(name)] = []  # it may have none
+    for mask in entries:
+      image = mask['image_id'] if 'image_id' in mask else mask['file_name']
+      name = mask.get('file_name', called.get(image, image))
+      masks.setdefault(_key(name), []).append(mask)
+  last = lambda name: _key(PurePosixPath(name).name)
+  by_last = defaultdict(list)  # whatever folders other programs put before it
   for key in masks:
-    by_name[_key(_last(key))].append(key)
-  found, owners = {}, {}
+    by_last[last(key)].append(key)
+  found = {}
   for name in names:
-    short = _key(_last(name))
-    alone = by_name[short] if len(by_name[short]) == 1 else []
-    key = next((k for k in (_key(name), short, *alone) if k in masks), None)
-    if key is not None:
-      _check_owner(owners, key, name, f'{path}: {key}')
-      where = f'{path}, image {name}'
-      found[name] = [Masks(where, masks[key], sizes.get(key))]
+    same = by_last[last(name)]
+    exact = [key for key in (_key(name), last(name)) if key in masks]
+    for key in exact[:1] or (same if len(same) == 1 else ()):
+      found[name] = [Masks(f'{path}: {key}', masks[key], sizes.get(key))]
   return found
 
 
-def _check_owner(owners, part, name, shown_part):
-  """Notes that a part is of an image, and refuses it to be of two."""
-  owner = owners.setdefault(part, name)
-  if owner != name:
-    raise SourceError(
-      f'{shown_part}: may be of image {owner} and of image {name}; keep the '
-      'folders of the images, or rename it'
-    )
-
-
-def _masks_in(masks, path):
-  if isinstance(masks, dict):
-    masks = masks.get('annotations')
+def _masks_in(content, path):
+  masks = content.get('annotations') if isinstance(content, dict) else content
   if not isinstance(masks, list) or not all(isinstance(m, dict) for m in masks):
     raise SourceError(
       f"{path}: should be a list of {{'segmentation': run lengths, 'score': "
@@ -284,33 +255,26 @@ def _paint(part, shape, order):
   if not masks:
     return np.full(shape, IGNORE_ID, np.int32)
   own = masks[0].get('segmentation')
-  size = own.get('size') if isinstance(own, dict) else size or list(shape)
-  try:
-    height, width = map(operator.index, size)
-    good = min(height, width) >= 1 and height * width <= MAX_PIXELS
-  except (TypeError, ValueError):
-    good = False
-  if not good:
-    raise SourceError(f'{where}: mask 0 is of size {shown(size)}')
+  size = own.get('size') if isinstance(own, dict) else size or shape
+  with outside.named(where, 'mask 0'):
+    height, width = outside.check_size(*size)
   # Before memory is taken for a canvas of that size.
   _check_shape(where, (height, width), shape)
   ranks, pixels = [], []
   scored = any('score' in m or 'predicted_iou' in m for m in masks)
   for i, mask in enumerate(masks):
-    try:
+    with outside.named(where, f'mask {i}'):
       pixels.append(rle.decode(mask.get('segmentation'), height, width))
-    except ValueError as error:
-      raise SourceError(f'{where}: mask {i}: {error}') from error
-    rank = -len(pixels[-1])
-    if order == 'score' and scored:
-      rank = mask.get('score', mask.get('predicted_iou'))
-      # Not finite numbers have no order, and huge ones are a mistake.
-      if type(rank) not in (int, float) or not abs(rank) < 2**53:
-        raise SourceError(
-          f'{where}: mask {i} has the score {shown(rank)}, no number to sort '
-          'by; give it one, or --order=area'
-        )
-    ranks.append(rank)
+      rank = -len(pixels[-1])
+      if order == 'score' and scored:
+        rank = mask.get('score', mask.get('predicted_iou'))
+        # Not finite numbers have no order, and huge ones are a mistake.
+        if type(rank) not in (int, float) or not abs(rank) < 2**53:
+          raise ValueError(
+            f'has the score {outside.shown(rank)}, no number to sort by; give '
+            'it one, or --order=area'
+          )
+      ranks.append(rank)
   canvas = np.full(height * width, IGNORE_ID, np.int32)
   # The lowest is painted first; of equals, the first one is painted last.
   for i in sorted(range(len(masks)), key=lambda i: (ranks[i], -i)):

@@ -1,4 +1,4 @@
-"""What evaluation shows people: a gallery, a few lines, a plot."""
+"""What evaluation shows people: a gallery, and a few lines."""
 
 import pathlib
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ def draw_gallery(
     path: of the PNG.
   """
   rows = []
+  zoom = parts.image_size // parts.code_size
   for i, samples in scores.samples.items():
     example = pipeline.evaluation_example(
       source[i], parts.image_size, parts.code_size
     )
     height, width = example['size']
-    zoom = parts.image_size // parts.code_size
     photo = example['image'][: zoom * height, : zoom * width]
     truth = example['id_maps'][0][:height, :width]
     colors = pictures.entity_colors(truth)
@@ -50,7 +50,7 @@ def draw_gallery(
 
 
 def format_results(results: dict[str, Any]) -> str:
-  """A few lines for people."""
+  """A few lines for people, of what evaluate.evaluate returns."""
   lines = []
   for dataset, found in results.get('datasets', {'': results}).items():
     lines.append(
@@ -66,35 +66,3 @@ def format_results(results: dict[str, Any]) -> str:
     if 'by_num_samples' in found:
       lines += ['', ensembles.format_table(found['by_num_samples']), '']
   return '\n'.join(lines)
-
-
-def draw_by_num_samples(
-  summary: dict[str, dict], path: str | pathlib.Path
-) -> None:
-  """Plots ARI, IoU and covering of each answer against N.
-
-  Args:
-    summary: as from ensembles.summarize.
-    path: of the plot, ending in one of pictures.PLOT_FORMATS.
-  """
-  names = {'ari': 'ARI', 'iou': 'IoU', 'covering': 'Covering'}
-  counts = [int(count) for count in summary]
-  figure = pictures.new_figure()
-  figure.set_size_inches(9, 3)
-  panels = figure.subplots(1, len(names))
-  for axes, (name, title) in zip(panels, names.items(), strict=True):
-    one = summary['1']['one'][name]
-    for i, answer in enumerate(ensembles.ANSWERS[1:]):
-      values = [one, *(summary[str(n)][answer][name] for n in counts[1:])]
-      oracle = answer == 'oracle'
-      label = answer + ' (looks at the truth)' * oracle
-      line = 'o--' if oracle else 'o-'
-      axes.plot(counts, values, line, label=label, color=f'C{i}')
-    axes.set_xscale('log', base=2)
-    axes.set_xticks(counts, counts)
-    axes.set_xlabel('Samples per image')
-    axes.set_ylabel(f'{title} (higher is better)')
-    axes.grid(alpha=0.3)
-  lines = axes.get_legend_handles_labels()
-  figure.legend(*lines, loc='outside lower center', ncols=3, fontsize=8)
-  pictures.save_figure(figure, path)

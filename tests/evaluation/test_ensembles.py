@@ -5,7 +5,6 @@ import pytest
 
 from bitseg_jax import metrics
 from bitseg_jax.evaluation import ensembles
-from bitseg_jax.evaluation.ensembles import Column
 
 
 def noisy(truth, share, count, seed=0):
@@ -26,8 +25,8 @@ def example():
 
 
 def test_columns_are_those_of_the_powers_of_two():
-  assert {c.count for c in ensembles.columns(11)} == {1, 2, 4, 8}
-  assert {c.answer for c in ensembles.columns(1)} == {'one', 'set'}
+  assert {count for count, _, _ in ensembles.columns(11)} == {1, 2, 4, 8}
+  assert {answer for _, answer, _ in ensembles.columns(1)} == {'one', 'set'}
   assert len(set(ensembles.columns(8))) == len(ensembles.columns(8))
 
 
@@ -36,25 +35,25 @@ def test_each_answer_is_what_its_metric_says(example):
   annotations = truth, truth // 2
   mean = lambda score, pred: np.mean([score(a, pred) for a in annotations])
   ari = [mean(metrics.adjusted_rand_index, s) for s in samples]
-  assert found[Column(1, 'one', 'ari')] == pytest.approx(np.mean(ari))
-  assert found[Column(4, 'oracle', 'ari')] == pytest.approx(max(ari[:4]))
+  assert found[1, 'one', 'ari'] == pytest.approx(np.mean(ari))
+  assert found[4, 'oracle', 'ari'] == pytest.approx(max(ari[:4]))
   voi = [metrics.variation_of_information(s, annotations) for s in samples]
-  assert found[Column(8, 'oracle', 'voi_bits')] == pytest.approx(min(voi))
-  assert min(ari[:2]) <= found[Column(2, 'medoid', 'ari')] <= max(ari[:2])
+  assert found[8, 'oracle', 'voi_bits'] == pytest.approx(min(voi))
+  assert min(ari[:2]) <= found[2, 'medoid', 'ari'] <= max(ari[:2])
   ged = metrics.generalized_energy_distance(
     samples[:4],
     annotations,
     lambda a, b: 1 - metrics.adjusted_rand_index(a, b),
   )
-  assert found[Column(4, 'set', 'ged')] == pytest.approx(ged)
+  assert found[4, 'set', 'ged'] == pytest.approx(ged)
 
 
 def test_consensus_beats_every_noisy_sample(example):
   _, _, found = example
   assert (
-    found[Column(8, 'consensus', 'ari')]
-    > found[Column(8, 'oracle', 'ari')]
-    > found[Column(1, 'one', 'ari')]
+    found[8, 'consensus', 'ari']
+    > found[8, 'oracle', 'ari']
+    > found[1, 'one', 'ari']
   )
 
 
@@ -75,7 +74,7 @@ def test_what_nobody_labelled_counts_nowhere(example):
   np.testing.assert_allclose(both, alone)
   half, other = truth.copy(), samples[:2].copy()
   half[:, 8:], other[:, :, 8:] = -1, 0  # region scores must not see it
-  regions = [c.answer == 'one' for c in ensembles.columns(2)]
+  regions = [answer == 'one' for _, answer, _ in ensembles.columns(2)]
   seen = [ensembles.score(s, [half])[regions] for s in (samples[:2], other)]
   np.testing.assert_allclose(*seen)
 
@@ -86,7 +85,7 @@ def test_summary_is_the_mean_over_images_with_a_score(example):
   rows = [ensembles.score(pair, [truth]) for pair in pairs]
   rows = np.stack([*rows, np.full(len(rows[0]), np.nan)])
   summary = ensembles.summarize(rows, 2)
-  at = ensembles.columns(2).index(Column(2, 'medoid', 'iou'))
+  at = ensembles.columns(2).index((2, 'medoid', 'iou'))
   assert summary['2']['medoid']['iou'] == pytest.approx(rows[:2, at].mean())
   # One annotator cannot disagree.
   assert summary['2']['set']['contested_auroc'] is None
@@ -97,6 +96,6 @@ def test_table_has_a_line_an_answer(example):
   summary = ensembles.summarize(np.array([list(found.values())]), 8)
   lines = ensembles.format_table(summary).splitlines()
   assert len(lines) == 2 + 1 + 3 * 3
-  ari = f'{found[Column(8, "consensus", "ari")]:.3f}'
+  ari = f'{found[8, "consensus", "ari"]:.3f}'
   assert lines[-2].startswith(f'| 8 | consensus | {ari} |')
   assert len({line.count('|') for line in lines}) == 1

@@ -108,16 +108,6 @@ def test_images_whose_names_begin_alike_are_told_apart(tmp_path):
   assert list(reading.find(tmp_path, ['IMG', 'IMG_1'])) == ['IMG_1']
 
 
-def test_a_file_that_may_be_a_sample_is_told_of(tmp_path):
-  write_png(tmp_path / 'IMG.png')
-  write_png(tmp_path / 'IMG_1.png')  # of an image in another split, perhaps
-  notes = []
-  found = reading.find(tmp_path, ['IMG'], note=notes.append)
-  assert [path.name for path in found['IMG']] == ['IMG.png']
-  (line,) = notes
-  assert 'IMG_1.png is taken for that of another' in line
-
-
 def test_two_predictions_need_a_choice(tmp_path):
   write_png(tmp_path / '12.png')
   (tmp_path / '12.json').write_text('[]')
@@ -204,14 +194,14 @@ OUTSIDE = {'segmentation': [[0, 0, 9, 0, 1, 1]], 'score': 1}
     ('.json [', 'not whole JSON'),
     ('.json [{"score": NaN}]', 'not whole JSON'),
     ({'a': 1}, 'should be a list'),
-    ([MASKS[0], MASKS[1] | {'score': 77}], 'mask 1 has the score inf'),
-    ([MASKS[0] | {'score': True}], 'mask 0 has the score'),
-    ([lengths([10**6] * 2, [10**12])], r'mask 0 is of size \[10{6}, '),
+    ([MASKS[0], MASKS[1] | {'score': 77}], r'mask 1 \(has the score inf'),
+    ([MASKS[0] | {'score': True}], r'mask 0 \(has the score'),
+    ([lengths([10**6] * 2, [10**12])], r'mask 0 \(of height 10{6} and'),
     ([lengths([3, 4000], [12000], score=1)], 'is 4000x3 but'),
-    ([{'score': 1}], "mask 0: has no 'segmentation'"),
-    ([MASKS[0], box(0, 0)], 'mask 1 has the score None.*--order=area'),
-    ([MASKS[0], SHORT], 'mask 1: run lengths that are wrong'),
-    ([MASKS[0], OUTSIDE], 'mask 1: a polygon from .* lies outside'),
+    ([{'score': 1}], r"mask 0 \(has no 'segmentation'"),
+    ([MASKS[0], box(0, 0)], r'mask 1 \(has the score None.*--order=area'),
+    ([MASKS[0], SHORT], r'mask 1 \(run lengths that are wrong'),
+    ([MASKS[0], OUTSIDE], r'mask 1 \(a polygon from .* lies outside'),
   ],
 )
 def test_bad_files_are_named_in_one_line(tmp_path, content, message):
@@ -282,9 +272,13 @@ TWINS = [{'id': i, 'file_name': f'1.{s}'} for i, s in enumerate(['jpg', 'png'])]
 @pytest.mark.parametrize(
   'content, names, message',
   [
-    ([box(0, 0, score=1)], ['12'], "entry 0 has neither 'image_id'"),
+    ([box(0, 0, score=1)], ['12'], "no 'file_name' in it"),
     ({'annotations': [ENTRY]}, ['12'], 'give the folder of its PNGs'),
-    ({'images': TWINS, 'annotations': []}, ['1'], '0 and 1 are both called'),
+    (
+      {'images': TWINS, 'annotations': []},
+      ['1'],
+      'two images are called',
+    ),
     (
       [box(0, 0, score=1, file_name='1.jpg')],
       ['a/1', 'b/1'],
