@@ -4,10 +4,7 @@ import numpy as np
 
 
 def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Renumbers ids as 0, 1, ... in ascending order, without gaps.
-
-  Args:
-    ids: integers of any shape; -1 is treated like any other id.
+  """Renumbers integers of any shape as 0, 1, ... in ascending order.
 
   Returns:
     (ranks, present): the rank of each id, int32 with the shape of ids, and the
@@ -28,14 +25,9 @@ def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_first_appearance(ids: np.ndarray) -> np.ndarray:
-  """Renumbers ids as 0, 1, ... in the order in which they first appear.
+  """Renumbers integers of any shape as 0, 1, ... as they first appear.
 
-  Args:
-    ids: integers of any shape.
-
-  Returns:
-    int32 with the shape of ids. Id maps that differ only in the names of their
-    ids give the same result.
+  So id maps that differ in the names of their ids alone become equal.
   """
   _, first, ranks = np.unique(ids, return_index=True, return_inverse=True)
   order = np.argsort(np.argsort(first)).astype(np.int32)

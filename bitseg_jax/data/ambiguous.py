@@ -20,11 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitseg_jax.data.procedural import check_index, check_least
-
 OUTLINES = 'tight', 'middle', 'wide'
 _OUTLINE_SHARES = np.array([0.25, 0.5, 0.25])
-_LIKELY, _UNLIKELY = 0.75, 0.25
 _RADIUS, _BLUR = 0.14, 0.05  # of the blurred disc, as shares of the side
 
 
@@ -44,47 +41,30 @@ class Modes(NamedTuple):
 class AmbiguousScenes:
   """Random-access dataset of scenes, each drawn from the seed and its index.
 
-  Attributes:
-    num_scenes: number of scenes, >= 0.
-    size: side of the square picture in pixels, >= 16.
-    num_annotators: annotators drawn for each scene, >= 1.
-    seed: seed >= 0; another seed gives other scenes.
-
-  Raises:
-    ValueError: if an attribute is out of its range.
+  A scene is {'name': str, 'image': uint8 [size, size, 3], 'id_maps': a list of
+  num_annotators int32 [size, size]}, each one of its modes.
   """
 
   num_scenes: int
-  size: int = 32
-  num_annotators: int = 1
+  size: int = 32  # side of the square picture in pixels, >= 16
+  num_annotators: int = 1  # drawn for each scene
   seed: int = 0
 
   def __post_init__(self) -> None:
-    check_least(self, num_scenes=0, size=16, num_annotators=1, seed=0)
+    if self.size < 16 or self.num_annotators < 1:
+      raise ValueError(f'{self}: use size >= 16 and num_annotators >= 1')
 
   def __len__(self) -> int:
     return self.num_scenes
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """Draws one scene and its annotators.
-
-    Args:
-      index: scene number in [0, num_scenes).
-
-    Returns:
-      {'name': str, 'image': uint8 [size, size, 3], 'id_maps': a list of
-      num_annotators int32 [size, size]}, each a mode of the scene.
-
-    Raises:
-      IndexError: if index is outside [0, num_scenes).
-    """
     image, modes = self._draw(index)
-    rng = np.random.default_rng([self.seed, int(index), 1])
+    rng = np.random.default_rng([self.seed, index, 1])
     drawn = rng.choice(
       len(modes.probabilities), self.num_annotators, p=modes.probabilities
     )
     id_maps = [modes.id_maps[m] for m in drawn]
-    name = f'ambiguous_{self.seed}_{int(index):06d}'
+    name = f'ambiguous_{self.seed}_{index:06d}'
     return {'name': name, 'image': image, 'id_maps': id_maps}
 
   def modes(self, index: int) -> Modes:
@@ -92,7 +72,8 @@ class AmbiguousScenes:
     return self._draw(index)[1]
 
   def _draw(self, index):
-    index = check_index(index, self.num_scenes)
+    if not 0 <= index < self.num_scenes:
+      raise IndexError(f'no scene {index} in {self}')
     return _draw_scene(np.random.default_rng([self.seed, index]), self.size)
 
 
@@ -139,10 +120,7 @@ def _draw_scene(rng, size):
   image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
   outlines = [distance < _RADIUS + d for d in (-_BLUR, 0, _BLUR)]
-  part_shares, shade_shares = (
-    (1 - share, share)
-    for share in (_LIKELY if n else _UNLIKELY for n in (parted, shadowed))
-  )
+  share_parted, share_shadowed = np.where([parted, shadowed], 0.75, 0.25)
   choices = list(itertools.product(range(2), range(2), range(3)))
   id_maps, probabilities = [], []
   for part, shade, outline in choices:  # which are independent
@@ -154,7 +132,8 @@ def _draw_scene(rng, size):
     id_map[disc] = 3
     id_map[outlines[outline]] = 5
     id_maps.append(id_map)
-    share = part_shares[part] * shade_shares[shade]
+    share = share_parted if part else 1 - share_parted
+    share *= share_shadowed if shade else 1 - share_shadowed
     probabilities.append(share * _OUTLINE_SHARES[outline])
   modes = Modes(np.stack(id_maps), np.array(probabilities), np.array(choices))
   return image, modes

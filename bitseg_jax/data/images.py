@@ -63,10 +63,9 @@ def read_photo(
       not expect.
 
   Returns:
-    uint8 [H, W, 3] RGB. Grey, palette and CMYK are converted as by Pillow,
-    without colour profiles; transparent pixels are laid on white; pixels of
-    more than 8 bits are stretched, so that their PERCENTILES are black and
-    white.
+    uint8 [H, W, 3] RGB, without colour profiles. Transparent pixels are laid on
+    white; pixels of more than 8 bits are stretched, so that their PERCENTILES
+    are black and white.
 
   Raises:
     SourceError: in one line, if it is no photo or damaged.
@@ -103,12 +102,10 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
         if page:
           source.seek(page)
         plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
-        raw = str(source.tile[0].args) if source.tile else ''
-        if source.format == 'PNG' and ';16' in raw and source.mode[0] in 'RL':
-          # Pillow would drop the lower byte of each colour.
+        if is_deep_colour(source):  # Pillow would drop the lower bytes
           orientation = _orientation(source)
           source.load()  # notices damage
-          source = _read_by_opencv(content)
+          source = _read_by_opencv(content, where)
     if isinstance(source, Image.Image):
       orientation, is_tiff = _orientation(source), source.format == 'TIFF'
       kind = 'RGBA' if source.has_transparency_data else 'RGB'
@@ -121,8 +118,7 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
   image = _to_rgb(pixels, where, notes)
   if exif == 'apply':
     image, plain = _turn(image, orientation), plain and orientation == 1
-  image = np.ascontiguousarray(image)
-  return Photo(image, notes, orientation, plain, where)
+  return Photo(np.ascontiguousarray(image), notes, orientation, plain, where)
 
 
 def open_image(content: bytes, where: Any) -> Image.Image | None:
@@ -147,6 +143,13 @@ def open_image(content: bytes, where: Any) -> Image.Image | None:
       raise ValueError('not an image Pillow knows') from error
 
 
+def is_deep_colour(image: Image.Image) -> bool:
+  """Whether it is a PNG, not yet decoded, of 16 bits per channel."""
+  raw = str(image.tile[0].args) if image.tile else ''
+  deep = image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw
+  return deep and image.format == 'PNG'
+
+
 def _is_deep_tiff(image):
   """Whether it is a TIFF whose numbers Pillow may change."""
   if image.format != 'TIFF':
@@ -168,29 +171,23 @@ def read_tiff(
 
   logging.getLogger('tifffile').setLevel(logging.CRITICAL)
   with tifffile.TiffFile(io.BytesIO(content)) as file:
-    if not len(file.pages):
-      raise ValueError('no page in it')
     _check_page(page, len(file.pages), where, notes)
     part = file.pages[page]
     if math.prod(part.shape) > 4 * MAX_PIXELS:
       raise ValueError(f'of size {list(part.shape)}')
-    try:
-      pixels = part.asarray()
-    except (ValueError, ImportError) as error:
-      lacking = isinstance(error, ImportError) or 'imagecodecs' in str(error)
-      if page or not lacking:
-        raise
-      pixels = None
     tag = part.tags.get(_ORIENTATION)
     orientation = tag.value if tag and tag.value in range(1, 9) else 1
-    if pixels is None:  # of a compression that Pillow and OpenCV know
-      if part.bitspersample > 8 and part.samplesperpixel > 1:
-        pixels = _read_by_opencv(content)
-      else:
-        pixels = np.asarray(Image.open(io.BytesIO(content)))
-      pixels = _turn_back(pixels, orientation)
-    elif part.axes == 'SYX':
-      pixels = np.moveaxis(pixels, 0, -1)
+    try:
+      pixels = part.asarray()
+      if part.axes == 'SYX':
+        pixels = np.moveaxis(pixels, 0, -1)
+    except ValueError as error:
+      if page or 'imagecodecs' not in str(error):
+        raise
+      # A compression that Pillow and OpenCV know, which turn it upright.
+      deep = part.bitspersample > 8 and part.samplesperpixel > 1
+      read = _read_by_opencv if deep else open_image
+      pixels = _turn_back(np.asarray(read(content, where)), orientation)
     return pixels, orientation, part.photometric == 0
 
 
@@ -209,11 +206,11 @@ def _check_page(page, count, where, notes):
     notes.append(f'the first of its {count} pages is read; page=N reads others')
 
 
-def _read_by_opencv(content):
+def _read_by_opencv(content, where):
   """Pixels as stored, perhaps of 16 bits per channel, grey or RGB(A)."""
   pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
   if pixels is None:
-    raise ValueError('a compression that is not read; save it uncompressed')
+    raise SourceError(f'{where}: of an unknown compression; save it without')
   is_grey = pixels.ndim == 2
   return pixels if is_grey else pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]
 

@@ -5,7 +5,6 @@ PNG and TIFF of any depth, palettes and colours, .npy, and labelme's JSON.
 
 import base64
 import io
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from bitseg_jax.data import images, outside
 from bitseg_jax.data.outside import SourceError
@@ -20,7 +20,7 @@ from bitseg_jax.data.outside import SourceError
 SUFFIXES = '.png', '.tif', '.tiff', '.npy', '.json'
 # NAME_labels is what predict writes, the others are cellpose's and others'.
 ENDINGS = '', '_labels', '_label', '_masks', '_mask', '_cp_masks'
-_BETWEEN = 2.0  # levels by which a blend may lie beside the line of its colours
+_PLACES = np.array([1, 256, 65536], np.int32)  # of a colour's R, G, B in its id
 
 
 def read_label(
@@ -57,22 +57,24 @@ def read_label(
     values = values.astype(np.uint8)
   coloured = values.dtype == np.uint8 and values.shape[2:] == (3,)
   if coloured:
-    values = values.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    values = values @ _PLACES
   if values.size and values.dtype.kind in 'if' and values.min() < 0:
     values = np.maximum(values, -1) + 1
   ids = outside.check_ids(values, str(path))
   ids = np.where(np.isin(ids, ignore), 0, ids) if len(ignore) else ids
-  present, areas = np.unique(ids, return_counts=True)
+  present = np.unique(ids)
   most = present[-1]
   if most in (255, 65535) and most - 1 not in present and len(present) > 2:
     notes.append(
       f'{most} is taken for an entity; if it means void, give --ignore={most}'
     )
-  if coloured and _is_blended(present, areas):
-    notes.append(
-      'has many colours between two others, as if its edges were smoothed, and '
-      'each becomes an entity; export it without anti-aliasing'
-    )
+  if coloured:
+    inner = ndimage.minimum_filter(ids, 3) == ndimage.maximum_filter(ids, 3)
+    if 2 * len(np.unique(ids[inner])) < len(present):
+      notes.append(
+        'has many colours in its borders alone, as if its edges were smoothed, '
+        'and each becomes an entity; export it without anti-aliasing'
+      )
   for line in notes:
     note(f'{path}: {line}')
   return ids
@@ -89,17 +91,17 @@ def _read_image(path, colours, notes):
     raise SourceError(
       f'{path}: a {kind} file, which may not keep ids; export it as PNG'
     )
-  pages = []
-  with outside.named(path, 'unreadable image', 'replace the file'):
-    if kind == 'TIFF':  # Pillow would invert what is stored with white as 0
+  if kind == 'TIFF':  # Pillow would invert what is stored with white as 0
+    pages = []
+    with outside.named(path, 'unreadable image', 'replace the file'):
       values = images.read_tiff(content, path, pages)[0]
-      if pages:
-        raise ValueError('has several pages; save one id map per file')
-      return values
-    raw = str(image.tile[0].args) if image.tile else ''
-    image.load()
-  if image.mode in ('RGB', 'RGBA', 'LA') and ';16' in raw:
+    if pages:
+      raise SourceError(f'{path}: has several pages; save one id map per file')
+    return values
+  if images.is_deep_colour(image):
     raise SourceError(f'{path}: 16 bits per channel; save it with 8 bits')
+  with outside.named(path, 'unreadable image', 'replace the file'):
+    image.load()
   if image.mode in ('RGBA', 'LA') and image.getextrema()[-1] == (255, 255):
     image = image.convert(image.mode[:-1])  # opaque
   if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB'):
@@ -110,32 +112,16 @@ def _read_image(path, colours, notes):
   values = np.asarray(image)
   if image.mode != 'P':
     return values
-  palette = np.zeros((256, 3), np.uint8)
-  given = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
-  palette[: len(given)] = given
-  used = palette[np.unique(values)]
-  distinct = len(np.unique(used, axis=0)) == len(used)
-  if not colours and palette[0].any() and distinct:
-    colours = True
-    notes.append(
-      'a palette whose first colour is not black, so colours are taken for '
-      'ids, and black for unlabelled'
-    )
-  return palette[values] if colours else values
-
-
-def _is_blended(ids, areas):
-  """Whether most of the small colours lie between two of the large ones."""
-  order = np.argsort(-areas, kind='stable')
-  colours = (ids[order, None] >> np.array([0, 8, 16])) & 255
-  count = min(12, max(2, int(np.sum(areas >= areas.sum() / 100))))
-  large, small = colours[:count].astype(float), colours[count:][:1000]
-  between = np.zeros(len(small), bool)
-  for a, b in itertools.combinations(large, 2):
-    along = (small - a) @ (b - a) / np.sum((b - a) ** 2)
-    off = np.linalg.norm(small - a - along[:, None] * (b - a), axis=1)
-    between |= (along > 0) & (along < 1) & (off <= _BETWEEN)
-  return between.sum() >= max(3, len(small) / 2)
+  looked_up = np.asarray(image.convert('RGB'))
+  if not colours and any(image.getpalette()[:3]):
+    # Only if no two numbers have the same colour.
+    colours = len(np.unique(looked_up @ _PLACES)) == len(np.unique(values))
+    if colours:
+      notes.append(
+        'a palette whose first colour is not black, so colours are taken for '
+        'ids, and black for unlabelled'
+      )
+  return looked_up if colours else values
 
 
 def _read_labelme(path, notes):

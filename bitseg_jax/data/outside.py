@@ -69,25 +69,21 @@ def left_out(problems: list[str], where: Any) -> Iterator[None]:
     problems.append(str(error))
 
 
+def check_plain(path: str | Path) -> None:
+  """Raises SourceError unless a path leads to a plain file of common size."""
+  with named(path, 'cannot be read'):
+    status = os.stat(path)
+  if not stat.S_ISREG(status.st_mode):
+    raise SourceError(f'{path}: not a plain file')
+  if status.st_size > _MAX_BYTES:
+    raise SourceError(f'{path}: {status.st_size} bytes, over {_MAX_BYTES}')
+
+
 def read_bytes(path: Path) -> bytes:
   """Reads a plain file whole; raises SourceError if it is none."""
   check_plain(path)
   with named(path, 'cannot be read'):
     return Path(path).read_bytes()
-
-
-def check_plain(path: str | Path) -> None:
-  """Raises SourceError unless a path leads to a plain file of common size."""
-  if os.path.islink(path) and not os.path.exists(path):
-    raise SourceError(f'{path}: a link that leads nowhere')
-  with named(path, 'cannot be read'):
-    status = os.stat(path)
-  if stat.S_ISDIR(status.st_mode):
-    raise SourceError(f'{path}: a folder')
-  if not stat.S_ISREG(status.st_mode):
-    raise SourceError(f'{path}: not a plain file')
-  if status.st_size > _MAX_BYTES:
-    raise SourceError(f'{path}: {status.st_size} bytes, over {_MAX_BYTES}')
 
 
 def plain_name(name: str) -> str:
@@ -161,7 +157,7 @@ def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
       f'{where}: ids from {low} to {high}; they must lie in {least} to {MAX_ID}'
     )
   ids = values.astype(np.int32)
-  if values.dtype.kind == 'f' and (ids != values).any():
+  if (ids != values).any():
     raise SourceError(f'{where}: ids that are not whole numbers')
   return ids
 
@@ -208,5 +204,5 @@ def read_lines(path: Path) -> list[str]:
   try:
     text = content.decode('utf-16' if is_wide else 'utf-8-sig')
   except UnicodeDecodeError:
-    text = content.decode('utf-16' if is_wide else 'cp1252', 'replace')
+    text = content.decode('cp1252', 'replace')
   return [line.strip() for line in text.splitlines() if line.strip()]

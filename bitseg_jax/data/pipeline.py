@@ -84,8 +84,7 @@ def training_batches(
   batch k is the rest of one that started at 0.
 
   Args:
-    sources: random-access records. Several are interleaved, each shuffled and
-      repeated on its own.
+    sources: random-access records, each shuffled and repeated on its own.
     example: record -> example.
     batch_size: examples in a batch over all processes, B.
     seed: of order and augmentation.
@@ -94,9 +93,6 @@ def training_batches(
     rows: which rows of each batch are this process's, see devices.local_rows;
       None = all of them.
     start: number of the first batch.
-
-  Returns:
-    An iterable of batches of the rows; its iterator has close.
 
   Raises:
     ValueError: if a source is empty.
@@ -113,32 +109,33 @@ def training_batches(
     mixed = grain.MapDataset.mix(shuffled, weights or [1] * len(shuffled))
     records = mixed.seed(seed)
   rows = list(range(batch_size) if rows is None else rows)
-  mine = grain.MapDataset.source(
-    _RowsOfBatches(records.random_map(example), rows, batch_size, start)
-  )
+  mine = _RowsOfBatches(records.random_map(example), rows, batch_size, start)
   # Endless, so none is dropped; but grain's length of it overflows at 1.
-  return mine.batch(len(rows), drop_remainder=True).to_iter_dataset(
+  batches = grain.MapDataset.source(mine).batch(len(rows), drop_remainder=True)
+  return batches.to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
     )
   )
 
 
+@dataclasses.dataclass(frozen=True)
 class _RowsOfBatches:
   """Some rows of every batch of an endless dataset, one after the other."""
 
-  def __init__(self, examples, rows, batch_size, start):
-    self._examples, self._rows = examples, rows
-    self._batch_size, self._start = batch_size, start
+  examples: grain.MapDataset
+  rows: list[int]
+  batch_size: int
+  start: int
 
   def __len__(self):
-    batches = len(self._examples) // self._batch_size - self._start
-    return batches * len(self._rows)
+    batches = len(self.examples) // self.batch_size - self.start
+    return batches * len(self.rows)
 
   def __getitem__(self, index):
-    batch, place = divmod(index, len(self._rows))
-    batch += self._start
-    return self._examples[batch * self._batch_size + self._rows[place]]
+    batch, place = divmod(index, len(self.rows))
+    batch += self.start
+    return self.examples[batch * self.batch_size + self.rows[place]]
 
 
 def read_in_processes(
@@ -188,9 +185,6 @@ def evaluation_example(
     image, id_map = transforms.pad_to_square(photo, id_map, image_size)
     id_maps.append(_every_nth(id_map, code_size))
   of_codes = [-(-n * (code_size or image_size) // image_size) for n in size]
-  return {
-    'name': record['name'],
-    'image': image,
-    'size': np.array(of_codes, np.int32),
-    'id_maps': id_maps,
-  }
+  size = np.array(of_codes, np.int32)
+  example = {'name': record['name'], 'image': image, 'size': size}
+  return {**example, 'id_maps': id_maps}

@@ -12,11 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# An entity is not drawn if its visible share of the picture is smaller.
-MIN_AREA = 0.015
-
-# Knots of the smooth noise along each side.
-_KNOTS = np.linspace(-0.05, 1.05, 9, dtype=np.float32)
+MIN_AREA = 0.015  # least visible share of the picture of an entity
 _TEXTURES = 'flat', 'gradient', 'stripes', 'checker', 'spots', 'noise'
 
 
@@ -24,72 +20,36 @@ _TEXTURES = 'flat', 'gradient', 'stripes', 'checker', 'spots', 'noise'
 class ProceduralScenes:
   """Random-access dataset of scenes, each drawn from the seed and its index.
 
-  Scene i depends on (seed, i, size, max_entities) alone; num_scenes only
-  bounds the index. Any random-access consumer (grain.MapDataset.source) works.
-
-  Attributes:
-    num_scenes: number of scenes, >= 0.
-    size: side of the square picture in pixels, >= 8.
-    max_entities: most entities per scene, with the background, >= 2.
-    seed: seed >= 0; another seed gives other scenes.
-
-  Raises:
-    ValueError: if an attribute is out of its range.
+  Scene i depends on (seed, i, size, max_entities) alone, and is {'name': str,
+  'image': uint8 [size, size, 3], 'id_maps': [int32 [size, size]]}. Ids are 0
+  (the background), 1, 2, ... from back to front without gaps. An entity that
+  another one divides keeps one id.
   """
 
   num_scenes: int
-  size: int = 32
-  max_entities: int = 6
+  size: int = 32  # side of the square picture in pixels, >= 8
+  max_entities: int = 6  # with the background, >= 2
   seed: int = 0
 
   def __post_init__(self) -> None:
-    check_least(self, num_scenes=0, size=8, max_entities=2, seed=0)
+    if self.size < 8 or self.max_entities < 2:
+      raise ValueError(f'{self}: use size >= 8 and max_entities >= 2')
 
   def __len__(self) -> int:
     return self.num_scenes
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """Draws one scene.
-
-    Args:
-      index: scene number in [0, num_scenes).
-
-    Returns:
-      {'name': str, 'image': uint8 [size, size, 3], 'id_maps': [int32
-      [size, size]]}. Ids are 0 (the background), 1, 2, ... from back to front
-      without gaps; each covers at least MIN_AREA of the picture. An entity that
-      another one divides keeps one id.
-
-    Raises:
-      IndexError: if index is outside [0, num_scenes).
-    """
-    index = check_index(index, self.num_scenes)
+    if not 0 <= index < self.num_scenes:
+      raise IndexError(f'no scene {index} in {self}')
     rng = np.random.default_rng([self.seed, index])
     image, id_map = _draw_scene(rng, self.size, self.max_entities)
     name = f'procedural_{self.seed}_{index:06d}'
     return {'name': name, 'image': image, 'id_maps': [id_map]}
 
 
-def check_least(scenes: Any, **least: int) -> None:
-  """Raises ValueError if an attribute is below its least value."""
-  for name, value in least.items():
-    if (found := getattr(scenes, name)) < value:
-      raise ValueError(f'{name} is {found}; it must be at least {value}')
-
-
-def check_index(index: int, num_scenes: int) -> int:
-  """Returns the number of a scene; raises IndexError if there is none."""
-  if not 0 <= index < num_scenes:
-    raise IndexError(
-      f'scene {index} asked of {num_scenes} scenes; use 0 <= index < num_scenes'
-    )
-  return int(index)
-
-
 def _draw_scene(rng, size, max_entities):
   """Draws image and id map; only the noise, drawn last, depends on size."""
-  centres = (np.arange(size, dtype=np.float32) + 0.5) / size
-  x, y = np.meshgrid(centres, centres)
+  x, y = np.meshgrid(_centres(size), _centres(size))
   num_entities = int(rng.integers(2, max_entities + 1))
   distances = _draw_layout(rng, x, y, num_entities)
   colours = _draw_colours(rng, num_entities)
@@ -110,6 +70,10 @@ def _draw_scene(rng, size, max_entities):
   image += noise_level * rng.standard_normal(image.shape, dtype=np.float32)
   image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
   return np.ascontiguousarray(image.transpose(1, 2, 0)), id_map
+
+
+def _centres(size):
+  return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
 def _drop_small(distances):
@@ -248,11 +212,10 @@ def _draw_texture(rng, x, y, colour):
     waves = wave(x, period) + wave(y, period)
     mix = np.clip(0.5 + 3 * (waves - np.float32(0.8)), 0, 1)
   else:  # random knots, smoothed by a separable Gaussian along the picture
-    size = len(x)
-    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
-    weights = np.exp(-(((centres[:, None] - _KNOTS) * 10) ** 2))
+    knots = np.linspace(-0.05, 1.05, 9, dtype=np.float32)
+    weights = np.exp(-(((_centres(len(x))[:, None] - knots) * 10) ** 2))
     weights /= np.sqrt((weights**2).sum(1, keepdims=True))
-    values = rng.standard_normal((len(_KNOTS),) * 2, dtype=np.float32)
+    values = rng.standard_normal((9, 9), dtype=np.float32)
     smooth = weights @ values @ weights.T
     mix = np.float32(0.5) + np.float32(0.45) * smooth
   return colour[:, None, None] + shift.astype(np.float32)[:, None, None] * mix

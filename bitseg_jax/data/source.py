@@ -24,7 +24,7 @@ class Item(NamedTuple):
 
   name: str  # unique in its split
   photo: Path
-  labels: tuple[Any, ...]  # what the family's `load_id_maps` understands
+  labels: tuple[Any, ...]  # paths, and what else `load_id_maps` understands
 
   def label(self, annotator: int) -> Any:
     """Returns the label of one annotator, or the only one, shared by all."""
@@ -43,28 +43,26 @@ class Source(NamedTuple):
   page: int = 0
 
 
-def split_at_random(names: Sequence[str]) -> dict[str, list[str]]:
-  """Splits names into train, val, test 80/10/10 with seed 0, keeping order."""
-  order = np.random.default_rng(SPLIT_SEED).permutation(len(names))
-  tenth = round(len(names) / 10)
-  bounds = [0, len(names) - 2 * tenth, len(names) - tenth, len(names)]
+def split_at_random(items: Sequence) -> dict[str, list]:
+  """Splits items into train, val, test 80/10/10 with seed 0, keeping order."""
+  order = np.random.default_rng(SPLIT_SEED).permutation(len(items))
+  tenth = round(len(items) / 10)
+  parts = np.split(order, [len(items) - 2 * tenth, len(items) - tenth])
   return {
-    split: [names[i] for i in np.sort(order[start:end])]
-    for split, start, end in zip(SPLITS, bounds[:-1], bounds[1:], strict=True)
+    split: [items[i] for i in np.sort(part)]
+    for split, part in zip(SPLITS, parts, strict=True)
   }
 
 
 def load_example(source: Source, item: Item) -> dict[str, Any]:
   """Reads the photo and the id maps of one item and checks their sizes.
 
-  Args:
-    source: the source of the item; what is worth telling goes to its notes.
-    item: one of its items.
+  What is worth telling goes to the notes of the source.
 
   Returns:
-    {'name': str, 'image': uint8 [H, W, 3], 'plain_jpeg': bool, whether the file
-    is a JPEG of these pixels, 'id_maps': list of int32 [H, W], one per
-    annotator, -1 where unlabelled}.
+    {'image': uint8 [H, W, 3], 'plain_jpeg': bool, whether the file is a JPEG of
+    these pixels, 'id_maps': list of int32 [H, W], one per annotator, -1 where
+    unlabelled}.
 
   Raises:
     SourceError: if a file cannot be read, there is no annotation, or photo and
@@ -74,14 +72,14 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
   image, plain = photo.image, photo.plain
   id_maps = source.load_id_maps(item)
   if not id_maps:
-    raise SourceError(f'{item.labels[0]}: holds no annotation')
+    raise SourceError(f'{item.label(0)}: holds no annotation')
   shape = id_maps[0].shape
   if source.shrinks_photos and image.shape[:2] != shape:
     scale = max(shape) / max(image.shape[:2])
     away = np.abs(np.multiply(image.shape[:2], scale) - shape)
     if scale <= 1 and away.max() <= 2:  # the aspect ratio is the same
       image, plain = transforms.resize_image(image, shape), False
-  shape = image.shape[:2]
+  height, width = shape = image.shape[:2]
   for i, id_map in enumerate(id_maps):
     if id_map.shape != shape:
       advice = 'give both the same size'
@@ -89,12 +87,12 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
         other = 'ignore' if source.exif == 'apply' else 'apply'
         advice = 'the photo is turned by its EXIF data, and this is its size '
         advice += f'as stored: give --exif={other}'
-      height, width = id_map.shape
       raise SourceError(
-        f'{item.photo} is {shape[1]}x{shape[0]} upright but its annotation '
-        f'{item.label(i)} (number {i + 1}) is {width}x{height}; {advice}'
+        f'{item.photo} is {width}x{height} upright but its annotation '
+        f'{item.label(i)} (number {i + 1}) is {id_map.shape[1]}x'
+        f'{id_map.shape[0]}; {advice}'
       )
-  fits_as_stored = photo.orientation in (2, 3, 4) or shape[0] == shape[1]
+  fits_as_stored = photo.orientation in (2, 3, 4) or height == width
   if photo.orientation > 1 and fits_as_stored and source.exif == 'apply':
     photo.notes.append(
       'is turned by its EXIF data, and its annotation, which must be drawn on '
@@ -102,5 +100,4 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
       'that, give --exif=ignore'
     )
   source.notes.extend(f'{item.photo}: {line}' for line in photo.notes)
-  read = {'image': image, 'plain_jpeg': plain, 'id_maps': id_maps}
-  return {'name': item.name, **read}
+  return {'image': image, 'plain_jpeg': plain, 'id_maps': id_maps}

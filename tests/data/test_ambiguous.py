@@ -67,7 +67,7 @@ def test_the_chance_of_a_pair_is_the_mean_over_annotations():
 
 
 def test_wrong_settings_and_indices_are_refused():
-  with pytest.raises(ValueError, match='num_annotators is 0'):
+  with pytest.raises(ValueError, match='num_annotators=0'):
     AmbiguousScenes(1, 16, 0)
-  with pytest.raises(IndexError, match='scene 1 asked of 1'):
+  with pytest.raises(IndexError, match='no scene 1 in'):
     AmbiguousScenes(1, 16)[1]

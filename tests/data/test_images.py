@@ -168,7 +168,7 @@ def test_one_page_is_read_and_it_is_said(content):
   [
     (b'', 'empty file'),
     (b'Dear photo', 'not an image'),
-    (b'II*\0' + b'\1' * 90, 'unreadable'),
+    (b'II*\0' + b'\1' * 90, 'has 0 pages'),
     (tiff(DEEP)[:300], 'unreadable'),
     (saved(PHOTO, 'JPEG')[:-200], 'unreadable'),
     (np.full((4, 4), np.nan), 'no pixel is a finite number'),

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bitseg_jax import cli
 from bitseg_jax.data import outside, rle
+from bitseg_jax.data.families import folder as own
 from bitseg_jax.data.families import open_source
 from bitseg_jax.data.prepared import write
 from bitseg_jax.data.prepared.write import prepare
@@ -130,7 +131,7 @@ def test_what_is_left_out_is_said(source):
   assert labels == [2, 2, 1, 2]  # the byte order mark is no name
   said = '\n'.join(found.notes)
   assert 'nothing for val and test' in said
-  assert 'labels/bob: no label for 1 of 4 photos, such as c' in said
+  assert 'labels/bob: no label for 1 of 4 photos' in said
   (problem,) = found.problems
   assert 'images/more: 1 photos in a sub-folder' in problem
 
@@ -147,13 +148,7 @@ def test_names_that_are_no_text_are_left_out(source):
     os.rename(folder + b'/a.png', folder + b'/\xff.png')
   (line,) = [p for p in open_source('folder', source).problems if 'rename' in p]
   assert '\\udcff.png' in line
-  assert write._fingerprint(source, 'out', [])
-
-
-def test_links_in_circles_end(tmp_path):
-  for name in 'abc':
-    (tmp_path / name).symlink_to(tmp_path)
-  assert write._fingerprint(tmp_path, 'out', [])
+  assert write._fingerprint(own.open_source(source), {})
 
 
 @pytest.mark.parametrize('at', ['', 'entity_segmentation'])

@@ -112,14 +112,11 @@ def test_threads_pickle_and_grain_give_the_same_scenes():
 
 @pytest.mark.parametrize('index', [-1, 4, 100])
 def test_index_outside_raises(index):
-  with pytest.raises(IndexError, match=f'scene {index} .* 4 scenes'):
+  with pytest.raises(IndexError, match=f'no scene {index} in .*=4'):
     ProceduralScenes(4)[index]
 
 
-@pytest.mark.parametrize(
-  ('name', 'value'),
-  [('num_scenes', -1), ('size', 7), ('max_entities', 1), ('seed', -1)],
-)
+@pytest.mark.parametrize(('name', 'value'), [('size', 7), ('max_entities', 1)])
 def test_bad_argument_is_named(name, value):
-  with pytest.raises(ValueError, match=f'{name} is {value}'):
+  with pytest.raises(ValueError, match=f'{name}={value}.*use'):
     ProceduralScenes(**{'num_scenes': 1, name: value})

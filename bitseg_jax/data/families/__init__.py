@@ -50,38 +50,34 @@ def open_source(
   missing = [split for split in SPLITS if split not in source.splits]
   if missing and source.splits:
     source.notes.append(f'{source_dir}: nothing for {" and ".join(missing)}')
-  source = source._replace(exif=exif, page=page)
-  if unlabelled == 'ignore':
-    return source
 
   def load_id_maps(item: Item) -> list[np.ndarray]:
     id_maps = source.load_id_maps(item)
+    if unlabelled == 'ignore':
+      return id_maps
+    # As in the official code.
     return [np.where(m < 0, m.max() + 1, m) for m in id_maps]
 
-  return source._replace(load_id_maps=load_id_maps)  # as in the official code
+  return source._replace(exif=exif, page=page, load_id_maps=load_id_maps)
 
 
 def _check_names(source: Source) -> Source:
   """Leaves out items whose names are no text, or that are there already."""
   splits, places = {}, {}
   for split, items in source.splits.items():
-    kept, names = [], set()
+    kept = {}
     for item in items:
       place = os.path.realpath(item.photo)
       if not item.name.isprintable():  # bytes that are not UTF-8, line breaks
-        source.problems.append(f'{str(item.photo)!a}: rename it, in plain text')
-      elif item.name in names:
-        source.problems.append(
-          f'{item.photo}: another photo of {split} has its name'
-        )
-      elif places.setdefault(place, split) != split:
-        source.problems.append(
-          f'{item.photo}: is in {places[place]} already, so {split} would not '
-          'be independent of it'
-        )
+        problem = f'{str(item.photo)!a}: rename it, in plain text'
+      elif item.name in kept:
+        problem = f'{item.photo}: another photo of {split} has its name'
+      elif (first := places.setdefault(place, split)) != split:
+        problem = f'{item.photo}: is in {first} already; keep it in one split'
       else:
-        kept.append(item)
-        names.add(item.name)
+        kept[item.name] = item
+        continue
+      source.problems.append(problem)
     if kept:
-      splits[split] = kept
+      splits[split] = list(kept.values())
   return source._replace(splits=splits)

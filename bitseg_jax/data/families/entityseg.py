@@ -25,11 +25,9 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
   """Lists the photos and annotations of EntitySeg.
 
   Args:
-    source_dir: holds entityseg_{train,val}[_lr].json or
-      entityv2_010203_entity_{train,val}[_lr].json, directly, in annotations/ or
-      in annotations/entity_segmentation/, low resolution preferred; and the
+    source_dir: holds the JSON of train and val, as in _ANNOTATIONS, and the
       photo folders entity_01_11580, entity_02_11598 and entity_03_10049,
-      directly, in images/ or in images_lr/.
+      directly, in images/ or, at low resolution, in images_lr/.
     split: 'paper' (80/10/10 over all images with seed 0, all native validation
       images in test) or 'native' (train and val as in the files).
 
@@ -49,31 +47,30 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
       f'{root}: no entityseg_train[_lr].json, _val[_lr].json or '
       'entityv2_010203_entity_train[_lr].json, _val[_lr].json in it'
     )
+  files = ' and '.join(path.name for path in paths.values())
   if split == 'paper' and len(paths) < 2:
-    (only,) = paths.values()
     raise SourceError(
-      f'{root}: only {only.name} in it, and the split of the paper needs '
-      'train and val; add the other or pass --split=native'
+      f'{root}: only {files} in it, and the split of the paper needs train and '
+      'val; add the other or pass --split=native'
     )
-  low = any(path.stem.endswith('_lr') for path in paths.values())
-  places = [root / 'images_lr'] * low + [root / 'images', root]
-  problems: list[str] = []
+  places = [root / 'images_lr'] * ('_lr.json' in files)
+  places += [root / 'images', root]
+  source = Source({}, load_masks, [], [f'{split} split of {files}'], True)
   items: dict[str, Item] = {}
   names: dict[str, list[str]] = {}
   for native, path in paths.items():
-    masks = read_masks(path, problems)
+    masks = read_masks(path, source.problems)
     names[native] = list(masks)
-    for name, label in masks.items():
-      with left_out(problems, label):
+    for name, labels in masks.items():
+      with left_out(source.problems, labels[0]):
         if items.pop(name, None):
           raise ValueError(f'in {paths["train"].name} as well')
-        items[name] = Item(name, _find_photo(root, name, places), (label,))
+        items[name] = Item(name, _find_photo(root, name, places), labels)
   if split == 'paper':
     names = paper_split(**names)
-  splits = {s: [items[n] for n in ns if n in items] for s, ns in names.items()}
-  files = ' and '.join(path.name for path in paths.values())
-  notes = [f'{split} split of {files}']
-  return Source(splits, load_masks, problems, notes, shrinks_photos=True)
+  for part, listed in names.items():
+    source.splits[part] = [items[name] for name in listed if name in items]
+  return source
 
 
 def paper_split(
@@ -89,11 +86,8 @@ def paper_split(
   test = {*val, *draw(left, min(len(left), max(0, tenth - len(set(val)))))}
   left = sorted(set(left) - test)
   chosen = set(draw(left, min(len(left), tenth)))
-  return {
-    'train': sorted(set(left) - chosen),
-    'val': sorted(chosen),
-    'test': sorted(test),
-  }
+  train = sorted(set(left) - chosen)
+  return {'train': train, 'val': sorted(chosen), 'test': sorted(test)}
 
 
 def _find_photo(root, name, places):

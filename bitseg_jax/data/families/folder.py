@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,67 +45,57 @@ def open_source(
       )
     folders.append(found[0])
   images, annotations = folders
-  problems: list[str] = []
-  notes: list[str] = []
+
+  def load_id_maps(item: Item) -> list[np.ndarray]:
+    id_maps = []
+    for path in item.labels:
+      ids = labels.read_label(path, ignore, note=source.notes.append)
+      if connected:
+        ids = measure.label(ids, connectivity=2).astype(np.int32)
+      id_maps.append(ids - 1)
+    return id_maps
+
+  source = Source({}, load_id_maps, problems=[], notes=[])
   photos: dict[str, list[Path]] = {}
-  for path in _photos(images):
+  for path in filter(_is_photo, _visible(images)):
     photos.setdefault(plain_name(path.stem), []).append(path)
   if not photos:
     raise SourceError(f'{images}: no photo in it ({" ".join(PHOTO_SUFFIXES)})')
   for place in _visible(images, folders=True):
-    if inside := _photos(place):
-      problems.append(
-        f'{place}: {len(inside)} photos in a sub-folder; move them to {images}'
+    if count := sum(map(_is_photo, _visible(place))):
+      source.problems.append(
+        f'{place}: {count} photos in a sub-folder; move them to {images}'
       )
-  splits = _make_splits(root, sorted(photos), problems, notes)
-  found, near = _find_labels(annotations, photos.keys(), problems)
-  items: dict[str, list[Item]] = {}
+  splits = _make_splits(root, sorted(photos), source)
+  found = _find_labels(annotations, photos.keys(), source.problems)
   for split, names in splits.items():
     for name in names:
       path, *others = photos[name]
       if others:
-        problems.append(
+        source.problems.append(
           f'{path}: {len(others) + 1} photos have this name; keep one'
         )
       elif name in found:
         item = Item(name, path, tuple(found[name]))
-        items.setdefault(split, []).append(item)
+        source.splits.setdefault(split, []).append(item)
       else:
-        line = f'{path}: no {annotations / name}.png for it'
-        if name in near:
-          line += (
-            f', and {near[name]} is not read; export PNG, TIFF or .npy of ids, '
-            'or JSON of labelme (of COCO: --dataset=coco_instances)'
-          )
-        problems.append(line)
-  every = [item for listed in items.values() for item in listed]
-  for place in sorted({path.parent for item in every for path in item.labels}):
-    within = lambda item, place=place: place in {p.parent for p in item.labels}
-    missing = sorted(item.name for item in every if not within(item))
-    if missing:
-      notes.append(
-        f'{place}: no label for {len(missing)} of {len(every)} photos, such '
-        f'as {missing[0]}'
+        source.problems.append(
+          f'{path}: no {annotations / name}.png for it (nor '
+          f'{" ".join(labels.SUFFIXES[1:])}; of COCO, LabelStudio and others: '
+          '--dataset=coco_instances)'
+        )
+  every = list(chain(*source.splits.values()))
+  counts = Counter(path.parent for item in every for path in item.labels)
+  for place, count in sorted(counts.items()):
+    if count < len(every):
+      source.notes.append(
+        f'{place}: no label for {len(every) - count} of {len(every)} photos'
       )
-
-  def load_id_map(path):
-    ids = labels.read_label(path, ignore, note=notes.append)
-    if connected:
-      ids = measure.label(ids, connectivity=2).astype(np.int32)
-    return ids - 1
-
-  def load_id_maps(item: Item) -> list[np.ndarray]:
-    return [load_id_map(path) for path in item.labels]
-
-  return Source(items, load_id_maps, problems, notes)
+  return source
 
 
 def _is_photo(path):
   return path.suffix.lower() in PHOTO_SUFFIXES
-
-
-def _photos(directory):
-  return [path for path in _visible(directory) if _is_photo(path)]
 
 
 def _visible(directory, folders=False):
@@ -118,14 +109,8 @@ def _visible(directory, folders=False):
 
 
 def _find_labels(directory, names, problems):
-  """Finds the label files in labels/, and those of each annotator.
-
-  Returns:
-    The files of each photo by its name, and of each photo a file that begins
-    with its name but is no label.
-  """
+  """Finds the label files of each photo, in labels/ and of each annotator."""
   found: dict[str, list[Path]] = {}
-  near: dict[str, Path] = {}
   for place in [directory, *_visible(directory, folders=True)]:
     own: dict[str, list[Path]] = {}
     for path in _visible(place):
@@ -138,15 +123,9 @@ def _find_labels(directory, names, problems):
         continue
       # Other files of a photo, such as NAME_overlay.png, are no labels.
       starts = [stem, *(stem[: m.start()] for m in re.finditer('[_.-]', stem))]
-      start = next((start for start in starts if start in names), None)
-      if start:
-        near.setdefault(start, path)
-      elif suffix in labels.SUFFIXES and suffix != '.json':
-        advice = '; of Label Studio export COCO, for --dataset=coco_instances'
-        problems.append(
-          f'{path}: no photo of this name'
-          + (advice if stem.startswith('task-') else '')
-        )
+      is_label = suffix in labels.SUFFIXES and suffix != '.json'
+      if is_label and names.isdisjoint(starts):
+        problems.append(f'{path}: no photo of this name')
     for name, paths in own.items():
       # labelme's may lie beside the PNG that was made of it.
       paths = [p for p in paths if p.suffix.lower() != '.json'] or paths
@@ -156,15 +135,15 @@ def _find_labels(directory, names, problems):
         problems.append(
           f'{paths[0]} and {paths[1]} may both be the label of {name}; keep one'
         )
-  return found, near
+  return found
 
 
-def _make_splits(root, names, problems, notes):
-  """Returns the names of each split; appends to problems and notes."""
+def _make_splits(root, names, source):
+  """Returns the names of each split, by the lists or at random."""
   lists = {s: root / f'{s}.txt' for s in SPLITS}
   lists = {split: path for split, path in lists.items() if path.exists()}
   if not lists:
-    notes.append(
+    source.notes.append(
       f'no train.txt, val.txt or test.txt in {root}: '
       'split 80/10/10 at random with seed 0'
     )
@@ -185,14 +164,15 @@ def _make_splits(root, names, problems, notes):
       if found:
         listed.add(found)
       else:
-        problems.append(f'{path}: lists {ways[0]}, and there is no such photo')
-  counts = Counter(name for listed in splits.values() for name in listed)
+        source.problems.append(
+          f'{path}: lists {ways[0]}, and there is no such photo'
+        )
+  counts = Counter(chain(*splits.values()))
   files = ', '.join(path.name for path in lists.values())
   twice = sorted(name for name, count in counts.items() if count > 1)
-  problems += [f'{name}: in more than one of {files}' for name in twice]
-  if len(counts) < len(names):
-    notes.append(
-      f'{len(names) - len(counts)} of {len(names)} photos are in none of '
-      f'{files} and are left out'
+  source.problems.extend(f'{n}: in more than one of {files}' for n in twice)
+  if left := len(names) - len(counts):
+    source.notes.append(
+      f'{left} of {len(names)} photos are in none of {files} and are left out'
     )
   return {s: sorted(listed.difference(twice)) for s, listed in splits.items()}

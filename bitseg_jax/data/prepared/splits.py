@@ -37,9 +37,8 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
 
   Returns:
     `dataset`, its source's name; `longest_side`; `options`; and `splits`: for
-    each split the number of `images` and two histograms with strings as keys,
-    `annotators_per_image` (images by number of annotators) and
-    `entities_per_map` (id maps by number of entities).
+    each the number of `images`, those by `annotators_per_image`, and the id
+    maps by `entities_per_map`, with strings as keys.
 
   Raises:
     FileNotFoundError: if there is no prepared dataset.
@@ -54,11 +53,7 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
     )
   metadata = read_json(path)
   with named(path, 'is damaged', 'copy or prepare the dataset again'):
-    metadata['dataset'], metadata['longest_side']
-    for split in metadata['splits'].values():
-      if not split['images'] > 0 or not split['annotators_per_image'].keys():
-        raise ValueError('a split without images')
-      share_that_fits(split, 0)
+    metadata['dataset'], metadata['longest_side'], format_table(metadata)
   return metadata
 
 
@@ -142,10 +137,10 @@ open_split = SplitReader
 
 
 def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
-  """Decodes a stored record into photo and id maps.
+  """Decodes a stored record, {'name', 'image': JPEG, 'id_maps': PNGs}.
 
   Args:
-    record: as read from disk, {'name', 'image': JPEG, 'id_maps': PNGs}.
+    record: as read from disk.
     wanted_side: longest side in pixels that the photo will be shrunk to later.
       A photo of four times that or more is decoded at 1/2, 1/4 or 1/8 of its
       size, at least twice wanted_side; id maps keep their size. 0 = full size.
@@ -173,11 +168,11 @@ class IdMaps(Sequence):
   """Decodes a photo's id maps only when indexed, as training draws just one."""
 
   def __init__(self, pngs: Sequence[bytes]):
-    self._pngs = pngs  # compact id + 1, 0 where unlabelled
+    self.pngs = pngs  # compact id + 1, 0 where unlabelled
 
   def __len__(self) -> int:
-    return len(self._pngs)
+    return len(self.pngs)
 
   def __getitem__(self, index: int) -> np.ndarray:
-    with Image.open(io.BytesIO(self._pngs[index])) as stored:
+    with Image.open(io.BytesIO(self.pngs[index])) as stored:
       return np.subtract(np.asarray(stored), 1, dtype=np.int32)

@@ -37,7 +37,7 @@ SHARD = 256  # items, the most that an interrupted preparation loses
 MOST_SHARDS = 256  # of a split: a reader keeps every shard open
 MAX_SIDE = 65_500  # of a JPEG
 _MAX_IDS = 65_534
-_LAYOUT = 2  # of unfinished folders; those of another are of no use
+_LAYOUT = 3  # of unfinished folders; those of another are of no use
 
 # id_maps are bytes, because TFDS cannot decode 16-bit PNG without OpenCV.
 _FEATURES = tfds.features.FeaturesDict(
@@ -74,30 +74,41 @@ def prepare(
   Raises:
     SourceError, OSError: if nothing could be written; the line says why.
   """
-  settings = dataset, longest_side, options
+  about = {'dataset': dataset, 'longest_side': longest_side, 'options': options}
   splits.check_no_links(output)
   if splits.dataset_path(output).exists() and not overwrite:
     held = splits.read_metadata(output)
     # A dataset prepared before there were options has none.
-    found = held['dataset'], held['longest_side'], held.get('options', {})
-    if found != settings:
-      more = ''.join(f', {name} {value}' for name, value in found[2].items())
+    found = {name: held.get(name, {}) for name in about}
+    if found != about:
+      said = ', '.join(f'{name} {value}' for name, value in found.items())
       raise SourceError(
-        f'{output} already holds {found[0]} with longest side {found[1]}{more};'
-        ' pass --overwrite or another --output'
+        f'{output} already holds {said}; pass --overwrite or another --output'
       )
     print(f'{output} is already prepared (--overwrite to do it again)')
     print(splits.format_table(held))
     return
   opened = open_source(dataset, source, **options)
-  key = _fingerprint(source, output, settings)
+  key = _fingerprint(opened, about)
   other = 'is of another source or other settings; it may be deleted'
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
     mine = left.name == f'{splits.UNFINISHED}{key}'
     print(f'{left}: {"continuing this interrupted run" if mine else other}')
-  about = {'dataset': dataset, 'options': options}
   write_dataset(opened, output, longest_side, strict, key, about)
   print(splits.format_table(splits.read_metadata(output)))
+
+
+def _fingerprint(source, about):
+  """Digests the settings, the items, and size and time of their files."""
+  digest = hashlib.sha256(json.dumps([_LAYOUT, about]).encode())
+  for split, items in source.splits.items():
+    for item in items:
+      digest.update(ascii((split, item)).encode())
+      for path in item.photo, *item.labels:
+        if isinstance(path, Path) and os.path.exists(path):
+          seen = path.stat()
+          digest.update(f'{seen.st_size} {seen.st_mtime_ns}'.encode())
+  return digest.hexdigest()[:16]
 
 
 def write_dataset(
@@ -124,6 +135,7 @@ def write_dataset(
   unfinished = Path(data_dir) / f'{splits.UNFINISHED}{key}'
   if not key:
     shutil.rmtree(unfinished, ignore_errors=True)
+  unfinished.mkdir(parents=True, exist_ok=True)
   shards = _encode_shards(source, unfinished, longest_side)
   problems = [*source.problems, *chain(*(s[2]['problems'] for s in shards))]
   alike: dict[str, list[str]] = {}  # notes that differ in numbers only
@@ -144,22 +156,23 @@ def write_dataset(
       'there are problems, and --strict was given; nothing was written to '
       f'{data_dir}'
     )
-  final = splits.dataset_path(data_dir)
-  written = splits.dataset_path(unfinished)
+  written = unfinished / splits.NAME
   shutil.rmtree(written, ignore_errors=True)
-  written.mkdir(parents=True)
+  written.mkdir()
   infos, counts = [], {}
   for split in dict.fromkeys(split for split, _, _ in shards):
     paths, own = zip(*(s[1:] for s in shards if s[0] == split), strict=True)
     for i, path in enumerate(paths):
       name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(paths):05}'
       path.rename(written / name)
-    of_split = {
-      'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-      'numBytes': str(sum(shard['bytes'] for shard in own)),
-      'shardLengths': [str(len(shard['entities'])) for shard in own],
-    }
-    infos.append({'name': split, **of_split})
+    infos.append(
+      {
+        'name': split,
+        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+        'numBytes': str(sum(shard['bytes'] for shard in own)),
+        'shardLengths': [str(len(shard['entities'])) for shard in own],
+      }
+    )
     entities = list(chain(*(shard['entities'] for shard in own)))
     counts[split] = {
       'images': len(entities),
@@ -176,13 +189,71 @@ def write_dataset(
   about = {'dataset': '', 'options': {}, **(about or {})}
   metadata = {**about, 'longest_side': longest_side, 'splits': counts}
   _FEATURES.save_config(written)
-  for name, content in ('dataset_info', info), ('metadata', metadata):
-    (written / f'{name}.json').write_text(json.dumps(content))
+  (written / 'dataset_info.json').write_text(json.dumps(info))
+  (written / 'metadata.json').write_text(json.dumps(metadata))
+  final = splits.dataset_path(data_dir)
   final.parent.mkdir(exist_ok=True)
   if final.exists():
     final.rename(unfinished / 'replaced')
   written.rename(final)
   shutil.rmtree(unfinished)
+
+
+def _encode_shards(source, folder, longest_side):
+  """Encodes the shards that are not in the folder already.
+
+  Returns:
+    Of each its split, its file, and the number of `entities` of each map of
+    each record, the `problems`, and its `bytes`.
+  """
+  shards = []
+  total = sum(map(len, source.splits.values()))
+  with tqdm(total=total, unit=' images', mininterval=1) as progress:
+    for split, items in source.splits.items():
+      length = max(SHARD, -(-len(items) // MOST_SHARDS))
+      for start in range(0, len(items), length):
+        part = items[start : start + length]
+        path = folder / f'{split}-{start:09}'
+        note = path.with_suffix('.json')  # there once the shard is whole
+        try:
+          about = json.loads(note.read_bytes())
+          is_whole = about['bytes'] == path.stat().st_size
+        except (OSError, ValueError):
+          is_whole = False
+        if is_whole:
+          progress.update(len(part))
+        else:
+          read = partial(encode, source, longest_side=longest_side)
+          about = _write_shard(path, read, part, progress)
+          partly = path.with_suffix('.partly')
+          partly.write_text(json.dumps(about))
+          partly.replace(note)
+        shards.append((split, path, about))
+  return shards
+
+
+def _write_shard(path, read, items, progress):
+  """Writes what `read` makes of each item, in order, on all cores."""
+  cores = os.cpu_count() or 1
+  options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
+  results = grain.MapDataset.source(items).map(read).to_iter_dataset(options)
+  entities, problems = [], []
+  try:
+    with contextlib.closing(ArrayRecordWriter(str(path), 'group_size:1')) as f:
+      for result in results:
+        progress.update()
+        if isinstance(result, str):
+          problems.append(result)
+        else:
+          f.write(_FEATURES.serialize_example(result[0]))
+          entities.append(result[1])
+  except RuntimeError as error:
+    # ArrayRecord raises this on a full disk. Any other error is a bug.
+    if '() failed: ' not in str(error):
+      raise
+    raise SourceError(str(error).split(';')[0]) from error
+  size = path.stat().st_size
+  return {'bytes': size, 'entities': entities, 'problems': problems}
 
 
 def encode(
@@ -226,8 +297,7 @@ def encode(
     jpeg = item.photo.read_bytes()
   else:
     # Subsampled colour would blur the borders between entities.
-    options = {'quality': 95, 'subsampling': 0}
-    jpeg = _saved(Image.fromarray(image), 'JPEG', **options)
+    jpeg = _saved(Image.fromarray(image), 'JPEG', quality=95, subsampling=0)
   return {'name': item.name, 'image': jpeg, 'id_maps': pngs}, num_entities
 
 
@@ -235,91 +305,3 @@ def _saved(image, kind, **options):
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return buffer.getvalue()
-
-
-def _encode(source, items, longest_side):
-  """Yields the result of `encode` for each item, in order, on all cores."""
-  cores = os.cpu_count() or 1
-  options = grain.ReadOptions(num_threads=cores, prefetch_buffer_size=4 * cores)
-  results = grain.MapDataset.source(items).map(
-    partial(encode, source, longest_side=longest_side)
-  )
-  return iter(results.to_iter_dataset(options))
-
-
-def _fingerprint(source_dir, output, settings):
-  """Digests the settings, and path, size and time of the source's files.
-
-  Those in the output do not count, though it may lie in the source.
-  """
-  settings = json.dumps([_LAYOUT, *settings], sort_keys=True)
-  digest = hashlib.sha256(settings.encode())
-  walked = {os.path.realpath(output)}
-  for folder, subfolders, names in os.walk(source_dir, followlinks=True):
-    subfolders.sort()
-    if os.path.realpath(folder) in walked:  # links may form a cycle
-      subfolders.clear()
-      continue
-    walked.add(os.path.realpath(folder))
-    for path in sorted(os.path.join(folder, name) for name in names):
-      if os.path.isfile(path):
-        seen = os.stat(path)
-        about = f'\0{seen.st_size}\0{seen.st_mtime_ns}\n'
-        digest.update(os.fsencode(path) + about.encode())
-  return digest.hexdigest()[:16]
-
-
-def _encode_shards(source, folder, longest_side):
-  """Encodes the shards that are not in the folder already.
-
-  Returns:
-    Of each its split, its file, and how many `items` it is made of, the number
-    of `entities` of each record, the `problems`, and its `bytes`.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  shards = []
-  total = sum(map(len, source.splits.values()))
-  with tqdm(total=total, unit=' images', mininterval=1) as progress:
-    for split, items in source.splits.items():
-      length = max(SHARD, -(-len(items) // MOST_SHARDS))
-      for start in range(0, len(items), length):
-        part = items[start : start + length]
-        path = folder / f'{split}-{start:09}'
-        note = path.with_suffix('.json')  # there once the shard is whole
-        try:
-          about = json.loads(note.read_bytes())
-          size = path.stat().st_size
-          is_whole = (about['items'], about['bytes']) == (len(part), size)
-        except (OSError, ValueError, TypeError, KeyError):
-          is_whole = False
-        if is_whole:
-          progress.update(len(part))
-        else:
-          results = _encode(source, part, longest_side)
-          about = _write_shard(path, results, progress)
-          partly = path.with_suffix('.partly')
-          partly.write_text(json.dumps(about))
-          partly.replace(note)
-        shards.append((split, path, about))
-  return shards
-
-
-def _write_shard(path, results, progress):
-  entities, problems = [], []
-  try:
-    with contextlib.closing(ArrayRecordWriter(str(path), 'group_size:1')) as f:
-      for result in results:
-        progress.update()
-        if isinstance(result, str):
-          problems.append(result)
-        else:
-          f.write(_FEATURES.serialize_example(result[0]))
-          entities.append(result[1])
-  except RuntimeError as error:
-    # ArrayRecord raises this on a full disk. Any other error is a bug.
-    if '() failed: ' not in str(error):
-      raise
-    raise SourceError(str(error).split(';')[0]) from error
-  size, items = path.stat().st_size, len(entities) + len(problems)
-  about = {'items': items, 'bytes': size, 'entities': entities}
-  return {**about, 'problems': problems}
