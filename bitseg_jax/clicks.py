@@ -53,7 +53,7 @@ def main() -> None:
   source = grain.MapDataset.source(source)[:: f.every]
   path = Path(f.output, 'clicks.json')
   path.parent.mkdir(parents=True, exist_ok=True)
-  segmenter, spent = Segmenter.load(f.checkpoint), []
+  segmenter, spent = Segmenter.from_pretrained(f.checkpoint), []
 
   def segment(image, known):
     began = time.perf_counter()

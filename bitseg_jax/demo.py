@@ -53,7 +53,7 @@ def serve(
       f'cannot listen at {host}:{port} ({error.strerror}); choose another '
       '--port or --host'
     ) from error
-  segmenter = Segmenter.load(checkpoint)
+  segmenter = Segmenter.from_pretrained(checkpoint)
   print('compiling the model ...', flush=True)
   segmenter.segment(np.zeros((32, 32, 3), np.uint8))
   with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:

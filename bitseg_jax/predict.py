@@ -92,7 +92,7 @@ def predict(
   if part:
     found = found[part[0] :: part[1]]
   summary = collection.predict(
-    Segmenter.load(checkpoint),
+    Segmenter.from_pretrained(checkpoint),
     found,
     outputs,
     options,

@@ -37,10 +37,10 @@ def model(random_run):
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch, model):
   """All tests share what is compiled; one asks for a wrong checkpoint."""
-  load = Segmenter.load
+  load = Segmenter.from_pretrained
   monkeypatch.setattr(
     Segmenter,
-    'load',
+    'from_pretrained',
     lambda path: load(path) if path == 'nowhere' else model,
   )
 
@@ -365,7 +365,7 @@ def test_a_run_that_is_trained_anew_is_another_model(
   output = tmp_path / 'out'
   assert run(folder, output) == 0
   assert read_summary(output)['made_with']['digest'] == model.digest
-  monkeypatch.setattr(type(model), 'digest', 'of other weights')
+  monkeypatch.setattr(model, 'digest', 'of other weights')
   assert run(folder, output) == 0
   assert [p['status'] for p in read_summary(output)['photos']] == ['done'] * 3
 

@@ -126,12 +126,12 @@ class Segmentation:
 
 
 class Draft(NamedTuple):
-  """What the samples say of a photo or a tile, before its user says anything.
+  """What the samples say of a photo, before its user says anything.
 
   All of it lies on a small copy, so that photos of any size are alike.
 
   Attributes:
-    size: (H, W) of the photo or the tile.
+    size: (H, W) of the photo.
     copy: uint8 [h, w, 3], the copy.
     codes: int32 [N, g, g'], the samples, which are stretched over the copy.
     pieces: int32 [h, w], regions of the copy that stay whole; or None.
@@ -156,7 +156,7 @@ def draft(
   options: AnswerOptions,
   closeups: Sequence[tuple[Box, np.ndarray]] = (),
 ) -> Draft:
-  """Makes one answer of the samples of a photo or a tile.
+  """Makes one answer of the samples of a photo.
 
   Args:
     photo: uint8 [H, W, 3].
@@ -182,9 +182,14 @@ def draft(
   elif pieces is None:
     id_map = _stretched(consensus.consensus(codes), small, None)
   else:
-    whole = 0, 0, *size
-    parts = [(views.scaled(box, whole, small), c) for box, c in closeups]
-    votes = _color_votes(copy, codes) if options.color_votes else ()
+    parts = [(views.scaled(box, size, small), c) for box, c in closeups]
+    votes = []
+    if options.color_votes:
+      cuts = regions.large(copy)
+      seen = [transforms.resize_ids(cut, grid) for cut in cuts]
+      most = _COLORS_WEIGHT * len(codes) / len(cuts)
+      counts = most * consensus.trust(seen, codes) ** 2
+      votes = list(zip(counts, cuts, strict=True))
     id_map = consensus.consensus(codes, pieces, parts, votes)
   if several:
     of_codes = relabel.compact(transforms.resize_ids(id_map, grid))[0]
@@ -201,15 +206,6 @@ def _stretched(id_map, size, pieces):
   return consensus.by_majority(id_map, pieces)
 
 
-def _color_votes(copy, codes):
-  """Large regions, and as how many samples each cut counts."""
-  cuts = regions.large(copy)
-  small = [transforms.resize_ids(cut, codes.shape[1:]) for cut in cuts]
-  most = _COLORS_WEIGHT * len(codes) / len(cuts)
-  counts = most * consensus.trust(small, codes) ** 2
-  return list(zip(counts, cuts, strict=True))
-
-
 def draft_of_start(
   photo: np.ndarray, start: np.ndarray, num_samples: int
 ) -> Draft:
@@ -223,7 +219,7 @@ def draft_of_start(
 def finish(
   drafted: Draft, said: known.Said, options: AnswerOptions
 ) -> Segmentation:
-  """Makes the segmentation of a photo or a tile, true to what is known.
+  """Makes the segmentation of a photo, true to what is known.
 
   Args:
     drafted: what the samples say.
@@ -289,47 +285,33 @@ def _enlarged(id_map, size, said):
   return ids, origin[present]
 
 
-def of_photo(
-  drafts: Sequence[Draft],
-  boxes: Sequence[Box],
-  said: known.Said,
+def of_tiles(
+  parts: Sequence[Segmentation],
+  tiles: Sequence[views.Tile],
   options: AnswerOptions,
 ) -> Segmentation:
-  """Makes the segmentation of a photo from the drafts of its tiles.
+  """Makes the segmentation of a photo from those of its tiles.
 
-  Args:
-    drafts: of each tile, or of the whole photo.
-    boxes: as from views.split.
-    said: what the user says; nothing if there are several tiles.
-    options: as for `draft`.
-
-  Returns:
-    The segmentation. Of several tiles a segment's confidence is the mean over
-    its pixels.
+  A segment's confidence is the mean over its pixels. Options say what is done
+  with small and separate pieces, of which tiles alone do not know.
   """
-  if len(drafts) == 1:
-    return finish(drafts[0], said, options)
-  # Whether a piece is small or alone is known of the whole photo only.
-  plain = dataclasses.replace(options, min_area=0.0, split_disconnected=False)
-  parts = [finish(one, said, plain) for one in drafts]
-  id_map = _joined([part.id_map for part in parts], boxes, options)
-  confident = views.join([p.confidence[p.id_map] for p in parts], boxes)
+  id_map = _of_tiles([part.id_map for part in parts], tiles, options)
+  confident = views.join([p.confidence[p.id_map] for p in parts], tiles)
   return Segmentation(
     id_map=id_map,
-    uncertainty=views.blend([part.uncertainty for part in parts], boxes),
+    uncertainty=views.join([part.uncertainty for part in parts], tiles),
     confidence=_means(confident, id_map),
     num_samples=parts[0].num_samples,
-    sample=functools.partial(_joined_sample, parts, boxes, options),
+    sample=functools.partial(_sample_of_tiles, parts, tiles, options),
   )
 
 
-def _joined_sample(parts, boxes, options, n):
-  return _joined([part.sample(n) for part in parts], boxes, options)
+def _sample_of_tiles(parts, tiles, options, n):
+  return _of_tiles([part.sample(n) for part in parts], tiles, options)
 
 
-def _joined(id_maps, boxes, options):
-  id_map = views.merge_ids(id_maps, boxes)
-  return _tidied(id_map, known.Said(), options)
+def _of_tiles(id_maps, tiles, options):
+  return _tidied(views.merge_ids(id_maps, tiles), known.Said(), options)
 
 
 def _means(values, id_map):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from bitseg_jax import palette
 from bitseg_jax.app import answer, stablehlo, views
@@ -32,17 +30,21 @@ class Segmenter:
   from the same noise. So the sampler is compiled once for each (num_steps,
   guidance_weight) and then kept. Threads may share a segmenter; it can be
   pickled, and results too; other processes must be started by spawn.
+
+  Attributes:
+    batch_size: samples drawn at once over all devices.
+    step: of the checkpoint; None of a pretrained model.
+    digest: tells the weights from any others.
   """
 
   @devices.jax_defaults()
   def __init__(self, found: weights.Weights, batch_size: int | None = None):
-    """Keeps a model; see `load`, which reads one.
+    """Keeps a model; see `from_pretrained`, which reads one.
 
     Args:
       found: the parameters and their config.
       batch_size: samples drawn at once over all devices, rounded up to a
-        multiple of their number. None: 8 per device; on CPU as many as keep its
-        cores busy, which is 1 but for the smallest networks.
+        multiple of their number. None: 8 per device, 1 on CPU.
 
     Raises:
       ValueError: if batch_size is not positive.
@@ -50,48 +52,25 @@ class Segmenter:
     config = found.config.copy_and_resolve_references()
     # For a photo at a time it gains nothing, and exports must run anywhere.
     config.model.fused_attention = False
-    self._found = found
+    self._mesh = devices.make_mesh()
+    params = jax.device_put(found.params, devices.copied_on(self._mesh))
+    self._found = found._replace(params=params)
     self._parts = build.build(config)
     self._sampler = build.sampler_options(config.sample)
-    self._mesh = devices.make_mesh()
     count = jax.device_count()
     if batch_size is None:
-      on_cpu = jax.default_backend() == 'cpu'
-      batch_size = count * (_fit_for_cpu(self._parts) if on_cpu else 8)
+      batch_size = 1 if jax.default_backend() == 'cpu' else 8 * count
     schema.check_value('batch_size', batch_size, base.EVAL['batch_size'])
     self.batch_size = -(-batch_size // count) * count
+    self.step, self.digest = found.step, found.digest
     self._functions = {}  # what is compiled
     self._last = None  # what was drawn of the last photo, see _drafts
     self._compiling, self._drawing = threading.Lock(), threading.Lock()
 
   def __reduce__(self):
     """Pickles parameters and config; what is compiled is compiled anew."""
-    found = self._found._replace(
-      params=jax.device_get(self._found.params),
-      config=self._found.config.to_dict(),
-    )
-    return _unpickled, (tuple(found), self.batch_size)
-
-  @property
-  def step(self) -> int | None:
-    """Step of the checkpoint; None of a pretrained model."""
-    return self._found.step
-
-  @property
-  def digest(self) -> str | None:
-    """Tells the weights from any others."""
-    return self._found.digest
-
-  @classmethod
-  def load(
-    cls, name: str | pathlib.Path, batch_size: int | None = None
-  ) -> 'Segmenter':
-    """Loads a model from whatever `from_checkpoint` or `from_pretrained` takes.
-
-    Raises:
-      OSError, ValueError: see there.
-    """
-    return cls(weights.read(name), batch_size)
+    params = jax.device_get(self._found.params)
+    return Segmenter, (self._found._replace(params=params), self.batch_size)
 
   @classmethod
   def from_checkpoint(
@@ -108,9 +87,6 @@ class Segmenter:
       kind: 'ema_params' or 'params'.
       batch_size: see `__init__`.
 
-    Returns:
-      The segmenter.
-
     Raises:
       FileNotFoundError: if there is no whole checkpoint.
       ValueError: if kind is neither.
@@ -123,15 +99,15 @@ class Segmenter:
     name: str | pathlib.Path = weights.DEFAULT,
     batch_size: int | None = None,
   ) -> 'Segmenter':
-    """Loads a model that `save_pretrained` wrote.
+    """Loads a model from wherever it is.
 
     Args:
-      name: its folder; the name of a model that comes with the package, such as
-        'photos'; or hf://OWNER/NAME[@REVISION].
+      name: folder that `save_pretrained` wrote, name of a model that comes with
+        the package, hf://OWNER/NAME[@REVISION], or a run, see weights.read.
       batch_size: see `__init__`.
 
     Raises:
-      OSError, ValueError, ImportError: see weights.read.
+      OSError, ValueError, ImportError: see there.
     """
     return cls(weights.read(name), batch_size)
 
@@ -140,11 +116,7 @@ class Segmenter:
   ) -> None:
     """Writes the model to a folder that `from_pretrained` reads.
 
-    Args:
-      folder, dtype, card: see weights.save.
-
-    Raises:
-      ValueError, OSError: see there.
+    Arguments and errors are those of weights.save.
     """
     weights.save(folder, self._found.params, self._found.config, card, dtype)
 
@@ -169,9 +141,6 @@ class Segmenter:
       start: int [H, W], a segmentation by any method to begin from, of which
         `strength` says how much may change.
       **options: other fields of AnswerOptions.
-
-    Returns:
-      The segmentation.
 
     Raises:
       ValueError, OSError: see `segment_batch`.
@@ -209,88 +178,87 @@ class Segmenter:
       ValueError, OSError: a photo or an option is none of the above.
     """
     options = dataclasses.replace(options or AnswerOptions(), **changes)
+    photos = [read_photo(one, options.exif, options.page) for one in images]
+    said = user.check([photo.shape[:2] for photo in photos], known, start)
+    if options.tile is None:
+      drafts = self._drafts(photos, [s.start for s in said], options, progress)
+      return [
+        answer.finish(drafted, one, options)
+        for drafted, one in zip(drafts, said, strict=True)
+      ]
     least = self._parts.image_size
-    if options.tile is not None and options.tile < least:
+    if options.tile < least:
       raise ValueError(
         f'tile is {options.tile}; it must be at least {least} pixels'
       )
-    read = lambda image: read_photo(image, options.exif, options.page)
-    photos = [read(image) for image in images]
-    sizes = [photo.shape[:2] for photo in photos]
-    said = user.check(sizes, known, start)
-    if options.tile is not None and any(
-      s.known is not None or s.start is not None for s in said
-    ):
+    if any(s.known is not None or s.start is not None for s in said):
       raise ValueError('known and start cannot be used with tile')
-    drafts = self._drafts(photos, said, options, progress)
-    return [
-      answer.of_photo(*of_photo, one, options)
-      for of_photo, one in zip(drafts, said, strict=True)
-    ]
+    whole = dataclasses.replace(options, tile=None)
+    plain = dataclasses.replace(whole, min_area=0.0, split_disconnected=False)
+    results = []
+    for photo in photos:
+      tiles = views.split(photo.shape[:2], options.tile)
+      if len(tiles) == 1:
+        results += self.segment_batch([photo], whole, progress=progress)
+        continue
+      crops = [views.crop(photo, tile.box) for tile in tiles]
+      parts = self.segment_batch(crops, plain, progress=progress)
+      results.append(answer.of_tiles(parts, tiles, options))
+    return results
 
-  def _drafts(self, photos, said, options, progress):
-    """(drafts, boxes) of the tiles of each photo.
+  def _drafts(self, photos, starts, options, progress):
+    """A draft of each photo; that of the last one is kept.
 
-    Of the last photo they are kept, so that marks are answered at once.
+    So marks on it are answered at once.
     """
-    starts = [one.start for one in said]
-    sizes = [photo.shape[:2] for photo in photos]
     begins = any(start is not None for start in starts)
     if begins and options.strength == 0:
-      count = options.num_samples
       return [
-        ([answer.draft_of_start(photo, start, count)], [(0, 0, *start.shape)])
+        answer.draft_of_start(photo, start, options.num_samples)
         for photo, start in zip(photos, starts, strict=True)
       ]
     key = None
     if len(photos) == 1 and not begins:
       later = {'min_area': 0.0, 'split_disconnected': False, 'strength': 0.0}
       digest = hashlib.blake2b(photos[0].tobytes()).digest()
-      key = digest, sizes[0], dataclasses.replace(options, **later)
+      key = digest, photos[0].shape, dataclasses.replace(options, **later)
       last = self._last
       if last is not None and last[0] == key:
         return last[1]
-    plan = views.plan(
-      sizes, options.tile, options.num_samples, options.closeups
-    )
-    crops = [views.crop(photos[view.photo], view.box) for view in plan]
-    starts = [
-      None if start is None else views.crop(start, view.box)
-      for view, start in ((view, starts[view.photo]) for view in plan)
+    boxes = [
+      views.closeups(photo.shape[:2]) if options.closeups else []
+      for photo in photos
     ]
-    counts = [view.num_samples for view in plan]
-    drawn = self._draw(crops, starts, counts, options, progress)
-    found = [([], []) for _ in photos]
-    seen = zip(plan, crops, drawn, strict=True)
-    for (i, tile), of_tile in itertools.groupby(seen, lambda one: one[0][:2]):
-      (_, photo, whole), *others = of_tile
-      origin = tile[:2] * 2
-      closeups = [
-        (tuple(np.subtract(view.box, origin)), codes)
-        for view, _, (codes, _) in others
-      ]
-      found[i][0].append(answer.draft(photo, *whole, options, closeups))
-      found[i][1].append(tile)
+    seen = list(zip(photos, starts, strict=True))
+    counts = [options.num_samples] * len(photos)
+    for (photo, start), own in zip(seen[:], boxes, strict=True):
+      for box in own:
+        part = None if start is None else views.crop(start, box)
+        seen.append((views.crop(photo, box), part))
+        counts.append(options.closeups)
+    drawn = self._draw(seen, counts, options, progress)
+    closer = (codes for codes, _ in drawn[len(photos) :])
+    drafts = [
+      answer.draft(photo, *found, options, [(box, next(closer)) for box in own])
+      for photo, found, own in zip(photos, drawn, boxes, strict=False)
+    ]
     if key is not None:
-      self._last = key, found
-    return found
+      self._last = key, drafts
+    return drafts
 
-  def _draw(self, images, starts, counts, options, progress):
-    """(codes int32 [N, g, g'], certain) of each image, see answer.draft."""
+  def _draw(self, seen, counts, options, progress):
+    """(codes int32 [N, g, g'], certain) of each (image, start), see draft."""
     parts, done = self._parts, 0
-    begins = any(start is not None for start in starts)
+    begins = any(start is not None for _, start in seen)
     jobs = draw_samples.Jobs(
-      [
-        functools.partial(self._example, *one)
-        for one in zip(images, starts, strict=True)
-      ],
+      [functools.partial(self._example, *one) for one in seen],
       counts,
       options.seed,
       shared_noise=True,
       strength=options.strength if begins else None,
     )
     functions = self._compiled(options, begins)
-    drawn = [[] for _ in images]
+    drawn = [[] for _ in seen]
     with self._drawing:  # two batches at once may not fit the devices
       for i, example, x_hat in draw_samples.draw(
         functions, self._found.params, jobs, self._mesh, self.batch_size
@@ -319,15 +287,13 @@ class Segmenter:
     if start is not None:
       height, width = example['size']
       small = transforms.resize_ids(start, (height, width))
-      padded = np.full((parts.code_size,) * 2, -1, np.int32)
-      padded[:height, :width] = (
-        palette.assign_codes(small, parts.palette)
-        if parts.palette is not None
-        else palette.random_codes(
-          small, parts.codec.num_codes, np.random.default_rng(0)
-        )
-      )
-      example['start'] = padded
+      if parts.palette is not None:
+        codes = palette.assign_codes(small, parts.palette)
+      else:
+        rng = np.random.default_rng(0)
+        codes = palette.random_codes(small, parts.codec.num_codes, rng)
+      example['start'] = np.full((parts.code_size,) * 2, -1, np.int32)
+      example['start'][:height, :width] = codes
     return example
 
   def sampler_options(
@@ -352,42 +318,16 @@ class Segmenter:
       return self._functions[key]
 
   @devices.jax_defaults()
-  def export(
-    self,
-    path: str | pathlib.Path,
-    num_steps: int | None = None,
-    guidance_weight: float | None = None,
-  ) -> None:
+  def export(self, path: str | pathlib.Path, **options: Any) -> None:
     """Writes sampler and parameters for programs without this package.
 
     Args:
-      path: folder to write to, see stablehlo.py.
-      num_steps, guidance_weight: see AnswerOptions.
+      path: new folder to write to, see stablehlo.py.
+      **options: num_steps and guidance_weight, see AnswerOptions.
 
     Raises:
+      FileExistsError: the folder is there.
       ValueError: the codec decodes on the host, so it cannot be exported.
     """
-    sampler = self.sampler_options(
-      AnswerOptions(num_steps=num_steps, guidance_weight=guidance_weight)
-    )
+    sampler = self.sampler_options(AnswerOptions(**options))
     stablehlo.export(self._parts, self._found.params, sampler, path)
-
-
-def _unpickled(found, batch_size):
-  found = weights.Weights(*found)
-  everywhere = devices.copied_on(devices.make_mesh())
-  params = jax.device_put(found.params, everywhere)
-  config = ConfigDict(found.config)
-  return Segmenter(found._replace(params=params, config=config), batch_size)
-
-
-def _fit_for_cpu(parts):
-  """How many samples to draw at once on CPU.
-
-  They together have some thousand positions in the first level. Below that, two
-  cores sample faster for several at once (1.2 times with 256 positions each),
-  above it slower (0.9 times with 16,384).
-  """
-  network = getattr(parts.model, 'denoiser', parts.model)
-  positions = (parts.code_size // getattr(network, 'patch_size', 1)) ** 2
-  return max(1, min(8, 1024 // positions))

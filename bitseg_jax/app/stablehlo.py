@@ -1,7 +1,7 @@
 """Exports the sampler as StableHLO, for programs that lack this package.
 
 An exported folder holds sampler.jax (jax.export, for any batch size, on CPU,
-CUDA and TPU), params.npz, size.txt (side of the model's square in pixels) and
+CUDA and TPU), params.npz (with `side`, of the model's square in pixels) and
 load.py, which needs jax and reads them:
 
   from load import load
@@ -9,6 +9,7 @@ load.py, which needs jax and reads them:
 """
 
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -17,12 +18,9 @@ import numpy as np
 from jax import export as jax_export
 
 from bitseg_jax.app import stablehlo_loader
-from bitseg_jax.data.outside import read_bytes
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build
-from bitseg_jax.runs.log import whole_file
 
-_LOADER = pathlib.Path(stablehlo_loader.__file__)
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 
@@ -35,30 +33,30 @@ def export(
   """Writes the folder that the module docstring describes.
 
   Args:
-    parts: the experiment.
-    params: parameters of its model.
+    parts, params: the experiment, and parameters of its model.
     sampler: how samples are drawn.
-    path: the folder, made if it is not there.
+    path: the folder, which is made.
 
   Raises:
     ValueError: the codec decodes on the host (RGB).
-    FileExistsError: the folder holds a load.py of somebody else.
+    FileExistsError: the folder is there already.
   """
-  folder = pathlib.Path(path)
-  _check_folder(folder)
-  leaves, structure = jax.tree.flatten(params)
+  folder, side = pathlib.Path(path), parts.image_size
+  if folder.exists():
+    raise FileExistsError(
+      f'{folder} is there already; export to another folder'
+    )
   functions = draw_samples.make_functions(parts, sampler, None)
-
-  side = parts.image_size
+  leaves, structure = jax.tree.flatten(params)
 
   def sample(leaves, image, size, seed, numbers):
     # The Segmenter draws sample n of a seed with the same key.
     params = jax.tree.unflatten(structure, leaves)
     labels = jnp.stack([numbers, jnp.zeros_like(numbers)], axis=-1)
-    seen = functions.encode(params, image)
     size = -(-size * parts.code_size // side)  # codes may be coarser
     x_hat = functions.sample(
-      params, seen, size, labels, seed.astype(jnp.uint32)
+      *(params, functions.encode(params, image), size, labels),
+      seed.astype(jnp.uint32),
     )
     return parts.codec.decode(x_hat)
 
@@ -77,28 +75,7 @@ def export(
       'this model has RGB codes, which are decoded outside of jax; only bits '
       'and one-hot codes can be exported'
     ) from error
-  folder.mkdir(parents=True, exist_ok=True)
-  arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
-  with whole_file(folder / 'params.npz', 'wb') as file:
-    np.savez(file, **arrays)
-  for name, content in (
-    ('sampler.jax', exported.serialize()),
-    ('size.txt', f'{side}\n'.encode()),
-    ('load.py', _LOADER.read_bytes()),
-  ):
-    with whole_file(folder / name, 'wb') as file:
-      file.write(content)
-
-
-def _check_folder(folder):
-  """A folder may be written to again, but files of somebody else stay."""
-  loader, ours = _LOADER.read_bytes(), folder / 'load.py'
-  first = lambda content: content.splitlines()[:1]
-  if ours.exists() and first(read_bytes(ours)) == first(loader):
-    return
-  for name in ('load.py', 'params.npz', 'sampler.jax', 'size.txt'):
-    if (folder / name).exists():
-      raise FileExistsError(
-        f'{folder / name} was not written by an export; export to another '
-        'folder'
-      )
+  folder.mkdir(parents=True)
+  (folder / 'sampler.jax').write_bytes(exported.serialize())
+  np.savez(folder / 'params.npz', *map(np.asarray, leaves), side=side)
+  shutil.copy(stablehlo_loader.__file__, folder / 'load.py')

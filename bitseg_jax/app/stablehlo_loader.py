@@ -14,13 +14,13 @@ def load(folder):
   Returns:
     sample(photos, seed=0, number=0) -> list of int32 [h, w], the code of each
     pixel, or of each square of k x k pixels if the model divides photos so.
-    Photos are uint8 [h, w, 3] with the longest side in size.txt.
+    Photos are uint8 [h, w, 3], their longest side as `side` in params.npz.
   """
   folder = pathlib.Path(folder)
   exported = export.deserialize((folder / 'sampler.jax').read_bytes())
-  side = int((folder / 'size.txt').read_text())
   with np.load(folder / 'params.npz') as file:
-    params = [file[str(i)] for i in range(len(file.files))]
+    side = int(file['side'])
+    params = [file[f'arr_{i}'] for i in range(len(file.files) - 1)]
 
   def sample(photos, seed=0, number=0):
     images = np.full((len(photos), side, side, 3), PAD_COLOR, np.uint8)

@@ -298,7 +298,7 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
     _trace(lambda: program(*args), f'{traces}/sample')
   with tempfile.TemporaryDirectory() as folder:
     weights.save(f'{folder}/model', params, config)
-    segmenter = Segmenter.load(f'{folder}/model')
+    segmenter = Segmenter.from_pretrained(f'{folder}/model')
   photo = ProceduralScenes(1, 512, 12)[0]['image']
   seeds = iter(range(1000))  # or a photo's samples would be kept
   segment = lambda: segmenter.segment(photo, 8, seed=next(seeds)).id_map

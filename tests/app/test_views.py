@@ -14,25 +14,13 @@ def model(random_run):
   return Segmenter.from_checkpoint(random_run)
 
 
-@pytest.mark.parametrize('tile', [None, 40])
 @pytest.mark.parametrize('shape', [(1, 1), (50, 70), (3, 90)])
-def test_close_ups_lie_in_what_they_are_of(shape, tile):
-  looks = views.plan([shape] * 2, tile, 4, 2)
-  assert [v.photo for v in looks] == sorted(v.photo for v in looks)
-  seen = np.zeros((2, *shape), int)
-  before = None
-  for view in looks:
-    top, left, bottom, right = view.box
-    if (view.photo, view.tile) != before:  # each tile is before its close-ups
-      assert view.box == view.tile and view.num_samples == 4
-    else:
-      assert view.tile[0] <= top < bottom <= view.tile[2]
-      assert view.tile[1] <= left < right <= view.tile[3]
-      assert view.num_samples == 2
-      seen[view.photo, top:bottom, left:right] += 1
-    before = view.photo, view.tile
-  assert seen.min() > 0  # every pixel is in a close-up
-  assert all(v.box == v.tile for v in views.plan([shape] * 2, tile, 4, 0))
+def test_close_ups_cover_the_photo(shape):
+  seen = np.zeros(shape, int)
+  for top, left, bottom, right in views.closeups(shape):
+    assert 0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]
+    seen[top:bottom, left:right] += 1
+  assert seen.min() > 0
 
 
 def test_close_ups_join_the_consensus_alone(model, draw_photo):
@@ -92,52 +80,49 @@ def test_close_ups_of_a_line_of_pixels(model, draw_photo, shape):
   assert model.segment(photo, closeups=1).id_map.shape == shape
 
 
-def cut(picture, boxes):
-  return [picture[top:bottom, left:right] for top, left, bottom, right in boxes]
+def cut(picture, tiles):
+  return [views.crop(picture, tile.box) for tile in tiles]
 
 
 @pytest.mark.parametrize(
-  ('size', 'tile'),
+  ('size', 'side'),
   [((100, 170), 64), ((64, 64), 64), ((5, 300), 7), ((3, 2), 9)],
 )
-def test_tiles_cover_and_overlap(size, tile):
-  boxes = views.split(size, tile)
-  covered = np.zeros(size, int)
-  for top, left, bottom, right in boxes:
-    assert (bottom - top, right - left) == (
-      min(tile, size[0]),
-      min(tile, size[1]),
-    )
+def test_tiles_cover_and_overlap(size, side):
+  tiles = views.split(size, side)
+  covered, filled = np.zeros(size, int), np.zeros(size, int)
+  for (top, left, bottom, right), own in tiles:
+    assert (bottom - top, right - left) == tuple(np.minimum(side, size))
     covered[top:bottom, left:right] += 1
-  assert covered.min() == 1
+    views.crop(filled, own)[:] += 1
+  assert covered.min() == 1 and (filled == 1).all()
   # Neighbours share at least a quarter of a tile, rounded down.
-  lefts = sorted({box[1] for box in boxes})
-  assert all(np.diff(lefts) <= tile - int(tile * views.OVERLAP))
+  lefts = sorted({tile.box[1] for tile in tiles})
+  assert all(np.diff(lefts) <= side - int(side * views.OVERLAP))
   picture = np.arange(covered.size, dtype=np.float32).reshape(size)
-  parts = cut(picture, boxes)
-  np.testing.assert_array_equal(views.join(parts, boxes), picture)
-  np.testing.assert_allclose(views.blend(parts, boxes), picture, rtol=1e-5)
+  np.testing.assert_array_equal(views.join(cut(picture, tiles), tiles), picture)
 
 
 def test_segments_go_on_in_the_next_tile():
   whole = np.zeros((100, 170), int)
   whole[20:80, 30:140] = 1
   whole[:, 150:] = 2
-  boxes = views.split(whole.shape, 64)
+  tiles = views.split(whole.shape, 64)
   # Every tile numbers its segments in its own way.
   parts = [
     np.unique(part, return_inverse=True)[1].reshape(part.shape)
-    for part in cut(whole, boxes)
+    for part in cut(whole, tiles)
   ]
-  merged = views.merge_ids(parts, boxes)
+  merged = views.merge_ids(parts, tiles)
   assert metrics.adjusted_rand_index(whole, merged) == 1
   np.testing.assert_array_equal(np.unique(merged), range(3))
 
 
 def test_what_differs_in_the_overlap_stays_apart():
-  boxes = [(0, 0, 4, 8), (0, 4, 4, 12)]
-  left, right = np.zeros((4, 8), int), np.zeros((4, 8), int)
-  left[:2] = 1  # two rows and two rows
+  tiles = views.split((16, 28), 16)
+  assert [tile.box for tile in tiles] == [(0, 0, 16, 16), (0, 12, 16, 28)]
+  left, right = np.zeros((16, 16), int), np.zeros((16, 16), int)
+  left[:8] = 1  # half of the rows
   right[:, :3] = 1  # three columns of the four that overlap
-  merged = views.merge_ids([left, right], boxes)
+  merged = views.merge_ids([left, right], tiles)
   assert len(np.unique(merged)) == 4

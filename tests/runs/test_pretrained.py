@@ -76,7 +76,7 @@ def test_as_bfloat16_it_has_half_the_size_and_draws_almost_the_same(
   size = lambda folder: (folder / weights.WEIGHTS).stat().st_size
   assert size(tmp_path / 'half') < 0.6 * size(packed)
   assert 'Half the *size*.' in (tmp_path / 'half' / 'README.md').read_text()
-  other = Segmenter.load(tmp_path / 'half')
+  other = Segmenter.from_pretrained(tmp_path / 'half')
   params = weights.read(tmp_path / 'half').params
   assert_same(found.params, params, ml_dtypes.bfloat16)
   photo = draw_photo(0, 16, 16)
@@ -96,12 +96,12 @@ def test_all_that_a_model_is_called(random_run, packed, tmp_path, monkeypatch):
   assert [weights.read(n).step for n in (random_run, step)] == [2, 1]
   shipped = ', '.join(weights.shipped())
   with pytest.raises(FileNotFoundError, match=f'package, which has {shipped}'):
-    Segmenter.load('small')
+    Segmenter.from_pretrained('small')
   monkeypatch.setattr(weights, 'SHIPPED', tmp_path)
   shutil.copytree(packed, tmp_path / 'small')
   assert_same(weights.read(packed).params, weights.read('small').params)
   with pytest.raises(FileNotFoundError, match='the package, which has small'):
-    Segmenter.load('large')
+    Segmenter.from_pretrained('large')
   with pytest.raises(ValueError, match=r'kind is .ema.; choose'):
     weights.read(random_run, 'ema')
 
