@@ -176,25 +176,3 @@ def test_no_section_or_setting_may_be_missing_or_unknown():
     schema.check_ranges(config)
   with pytest.raises(ValueError, match=r'config\.train is 3, not a section'):
     checked_with('train', 3)
-
-
-@pytest.mark.parametrize(
-  ('given', 'lengths'),
-  [
-    ({}, (100, 900)),
-    ({'num_steps': 1000}, (100, 900)),
-    ({'num_steps': 20}, (2, 18)),
-    ({'num_steps': 20, 'decay_steps': 5}, (15, 5)),
-    ({'num_steps': 20, 'warmup_steps': 30}, (30, 900)),  # refused later
-    ({'num_steps': 1}, (0, 0)),
-  ],
-)
-def test_warmup_and_decay_follow_a_short_run(given, lengths):
-  config = base.get_config()
-  config.train.update(warmup_steps=100, decay_steps=900)
-  config.train.update(given)
-  line = schema.fit_warmup_and_decay(config, {f'train.{n}' for n in given})
-  assert (config.train.warmup_steps, config.train.decay_steps) == lengths
-  assert bool(line) == (lengths not in ((100, 900), (30, 900)))
-  if lengths[0] < 30:
-    schema.check(config)

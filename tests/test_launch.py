@@ -315,7 +315,7 @@ def test_processes_of_slurm_find_each_other(slurm, tmp_path):
     # Joined, or it would wait; only then is the workdir looked for.
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert f'no checkpoint: {missing}' in errors
+    assert f'no checkpoint in {missing}' in errors
 
 
 def gke_objects():

@@ -8,17 +8,12 @@ input is the step: every step takes one batch.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
 import os
 import pathlib
-import shutil
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,8 +30,6 @@ from bitseg_jax.runs.train_state import TrainState
 KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'config')
 DIGEST = 'digest.json'
-_NO_STEP = -1
-_WAITS = 1.0, 2.0  # seconds before the file system is tried again
 
 
 class DamagedError(ValueError):
@@ -48,60 +41,36 @@ class Manager:
 
   def __init__(self, orbax: ocp.CheckpointManager, folder: pathlib.Path):
     self.orbax, self.folder = orbax, folder
-    self._closed = threading.Event()
-    self._sealer = ThreadPoolExecutor(1)
-    self._digest = None  # of the last step, being written
+    self._unsealed = None  # folder of the step that is being saved
 
   def save(self, step: int, state: TrainState, config: dict[str, Any]) -> None:
-    """Starts saving a step in the background.
-
-    Raises:
-      OSError: saving this step, or the one before, failed.
-    """
-    # Orbax deletes an old step for a new one: one must be whole by then.
-    with _one_line(f'a step cannot be saved to {self.folder}'):
-      self.orbax.wait_until_finished()
-      self._raise_failure()
+    """Starts saving a step in the background; raises as `check` does."""
+    self.finish()  # orbax deletes an old step for a new one: one must be whole
     with _one_line(f'step {step} cannot be saved to {self.folder}'):
-      if not jax.process_index():
-        check_room(self.folder, state)
       items = _args(ocp.args.StandardSave, state)
       # JSON has no tuples.
       items['config'] = ocp.args.JsonSave(json.loads(json.dumps(config)))
       self.orbax.save(step, args=ocp.args.Composite(**items))
     if not jax.process_index():
-      self._digest = self._sealer.submit(self._seal, step)
+      self._unsealed = self.folder / str(step)
 
   def check(self) -> None:
-    """Raises OSError if what is being saved in the background has failed."""
+    """Writes the digest of the last step once orbax has saved it.
+
+    Raises:
+      OSError: that step, or its digest, cannot be saved.
+    """
     with _one_line(f'a step cannot be saved to {self.folder}'):
       self.orbax.check_for_errors()
-      if self._digest and self._digest.done():
-        self._raise_failure()
+      if self._unsealed and self._unsealed.is_dir():
+        folder, self._unsealed = self._unsealed, None
+        write_digest(folder)
 
   def finish(self) -> None:
-    """Waits until everything is saved, or raises OSError, as `save` does."""
-    with _one_line(f'the last step cannot be saved to {self.folder}'):
-      try:
-        self.orbax.wait_until_finished()
-      finally:
-        self._closed.set()  # a step that is not there now never will be
-        self._sealer.shutdown()
-      self._raise_failure()
-
-  def _raise_failure(self):
-    """Raises, once, what writing the last digest has raised; waits for it."""
-    digest, self._digest = self._digest, None
-    if digest:
-      digest.result()
-
-  def _seal(self, step):
-    """Writes the digest of a step once orbax has moved it into its place."""
-    folder = self.folder / str(step)
-    while not folder.is_dir() and not self._closed.wait(0.02):
-      pass
-    with contextlib.suppress(FileNotFoundError):  # failed, or old and deleted
-      _retry(lambda: write_digest(folder))
+    """Waits until everything is saved; raises as `check` does."""
+    with _one_line(f'a step cannot be saved to {self.folder}'):
+      self.orbax.wait_until_finished()
+    self.check()
 
 
 @contextlib.contextmanager
@@ -126,26 +95,8 @@ def _args(kind, state):
 
 
 def _open_orbax(folder, **options):
-  _quiet_orbax()
   options = ocp.CheckpointManagerOptions(**options)
   return ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
-
-
-@functools.cache  # once, and for good: its threads outlive the error
-def _quiet_orbax():
-  """Each failed save is raised; orbax would also print it, array by array."""
-
-  def is_wanted(record):
-    noise = (
-      record.levelno >= logging.ERROR or 'read only' in record.getMessage()
-    )
-    return not (noise and 'orbax' in record.pathname)
-
-  logging.getLogger('absl').addFilter(is_wanted)
-  hook = sys.unraisablehook
-  sys.unraisablehook = lambda error: (
-    None if str(error.exc_value) == 'Event loop is closed' else hook(error)
-  )
 
 
 def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
@@ -165,23 +116,21 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
     OSError: there are steps, but none is whole, or one cannot be read.
   """
   folder = manager.folder
-  step, damaged = _newest_whole(folder, ITEMS)
-  if step == _NO_STEP:
-    if damaged:
-      raise OSError(_none_whole(folder, damaged))
+  if not _steps(folder):
     return None
+  step, newer = _newest_whole(folder, _steps(folder), ITEMS)
   restore = _args(ocp.args.StandardRestore, abstract)
   items = _read(manager.orbax, step, restore)
   # Not before one was read: where none can be, the fault may lie elsewhere.
-  for newer in damaged:
-    target = folder.parent / 'damaged' / str(newer)
-    logging.warning('moving damaged %s/%s to %s', folder, newer, target)
+  for damaged in newer:
+    target = folder.parent / 'damaged' / str(damaged)
+    logging.warning('moving damaged %s/%d to %s', folder, damaged, target)
     if jax.process_index() == 0:
       target.parent.mkdir(exist_ok=True)
       while target.exists():
         target = target.with_name(target.name + '_')
-      (folder / str(newer)).rename(target)
-  if damaged:
+      (folder / str(damaged)).rename(target)
+  if newer:
     multihost_utils.sync_global_devices('set_aside')
     manager.orbax.reload()
   params, ema_params = items['params'], items['ema_params']
@@ -204,8 +153,8 @@ def read_params(
   """Reads the parameters of the newest whole step.
 
   Args:
-    workdir: directory of the run, or its checkpoints/ folder; or
-      <workdir>/checkpoints/<step>, which reads this step and no other.
+    workdir: directory of the run; or <workdir>/checkpoints/<step>, which reads
+      this step and no other.
     abstract: shapes, dtypes and shardings of the parameters.
     kind: 'ema_params' or 'params'.
 
@@ -232,68 +181,56 @@ def run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
   whole = pathlib.Path(path).absolute()
   if whole.parent.name == 'checkpoints' and whole.name.isdigit():
     return whole.parent.parent, int(whole.name)
-  is_folder = whole.name == 'checkpoints' and not _folder(whole).is_dir()
-  return whole.parent if is_folder else pathlib.Path(path), None
+  return pathlib.Path(path), None
 
 
 def _read_newest(path, items):
   """(step, items) of the newest step whose items are whole."""
   workdir, only = run_and_step(path)
   folder = _folder(workdir)
-  if not folder.is_dir():
+  steps = [step for step in _steps(folder) if only in (None, step)]
+  if not steps:
     raise FileNotFoundError(
-      f'no checkpoint: {folder} does not exist; give the workdir of a run'
+      f'no checkpoint in {path}; give the workdir of a run that has saved'
     )
-  step, damaged = _newest_whole(folder, list(items), only)
-  if step == _NO_STEP:
-    raise FileNotFoundError(_none_whole(folder, damaged, only))
+  step, _ = _newest_whole(folder, steps, list(items))
   # These are the values that read_only implies; orbax warns of others.
   options = {'read_only': True, 'save_interval_steps': 0, 'create': False}
   with _open_orbax(folder, **options) as orbax:
     return step, _read(orbax, step, items)
 
 
-def _newest_whole(folder, items, only=None):
-  """(newest step that fits its digest, what is wrong with each newer one)."""
-  found, damaged = _NO_STEP, {}
-  for step in sorted(_steps(folder), reverse=True):
-    if only not in (None, step):
-      continue
+def _newest_whole(folder, steps, items):
+  """(newest of some steps that fits its digest, those that are newer)."""
+  found, wrong = -1, ''
+  for step in sorted(steps, reverse=True):
     try:
       if jax.process_index() == 0:
-        _retry(lambda step=step: check_digest(folder / str(step), items))
+        check_digest(folder / str(step), items)
       found = step
       break
     except DamagedError as error:
-      damaged[step] = str(error)
+      wrong = wrong or str(error)
       logging.warning('passing over step %d: %s', step, error)
   if jax.process_count() > 1:  # process 0 decides for all
     told = multihost_utils.broadcast_one_to_all(np.array(found, np.int32))
     found = int(told)
-    if jax.process_index():
-      damaged = dict.fromkeys(s for s in _steps(folder) if s > found)
-  return found, damaged
+  if found < 0:
+    raise FileNotFoundError(
+      f'no whole checkpoint in {folder}: {wrong}; to begin anew, use another '
+      'workdir'
+    )
+  return found, [step for step in steps if step > found]
 
 
 def _steps(folder):
   """Numbers of the steps that orbax has finished."""
-  return [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
-
-
-def _none_whole(folder, damaged, only=None):
-  where = f'no whole checkpoint in {folder}'
-  if not damaged:
-    return where + f'/{only}' * (only is not None) + ': there is none'
-  newest = max(damaged)
-  return (
-    f'{where}: {len(damaged)} are damaged; of step {newest}, '
-    f'{damaged[newest]}. To begin anew, use another workdir'
-  )
+  return [int(p.name) for p in folder.glob('*') if p.name.isdigit()]
 
 
 def _read(orbax, step, items):
   with _one_line(f'{orbax.directory}/{step} cannot be read'):
-    return _retry(lambda: orbax.restore(step, args=ocp.args.Composite(**items)))
+    return orbax.restore(step, args=ocp.args.Composite(**items))
 
 
 @contextlib.contextmanager
@@ -309,29 +246,6 @@ def _one_line(what: str) -> Iterator[None]:
 def _folder(workdir):
   # Orbax accepts only absolute paths.
   return pathlib.Path(workdir).absolute() / 'checkpoints'
-
-
-def check_room(folder: pathlib.Path, tree: Any) -> None:
-  """Raises OSError if a pytree of arrays does not fit the disk of a folder."""
-  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-  free = shutil.disk_usage(folder).free
-  if free < needed:
-    raise OSError(
-      f'it takes {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free'
-    )
-
-
-def _retry(function: Callable[[], Any]) -> Any:
-  """Calls again where the file system fails, as network ones do in passing."""
-  for seconds in _WAITS:
-    try:
-      return function()
-    except FileNotFoundError:
-      raise
-    except OSError as error:
-      logging.warning('%s; trying again', ' '.join(str(error).split()))
-      time.sleep(seconds)
-  return function()
 
 
 def write_digest(folder: pathlib.Path) -> None:
@@ -358,24 +272,21 @@ def check_digest(folder: pathlib.Path, items: Sequence[str] = ITEMS) -> None:
   path = folder / DIGEST
   if not path.is_file():
     raise DamagedError(f'{path} is missing: the checkpoint was never finished')
-  changed = 'was changed after it was written'
   try:
     content = json.loads(path.read_bytes())
-    expected = dict(content['files'])
-    whole = content['sha256'] == _hash_of(expected)
+    expected, whole = content['files'], _hash_of(content['files'])
   except (ValueError, TypeError, KeyError):
-    whole = False
-  if not whole:
-    raise DamagedError(f'{path} {changed}')
+    content = expected = whole = {}
+  if not expected or content['sha256'] != whole:
+    raise DamagedError(f'{path} was changed after it was written')
   unread = tuple(f'{item}/' for item in set(ITEMS) - set(items))
+  expected = {k: v for k, v in expected.items() if not k.startswith(unread)}
   found = _hashes(folder, unread)
-  for name in sorted({*expected, *found}):
-    if name.startswith(unread) or found.get(name) == expected.get(name):
-      continue
-    what = changed if name in expected else 'was not there when it was saved'
-    raise DamagedError(
-      f'{folder / name} {what if name in found else "is missing"}'
-    )
+  for name in sorted(expected.keys() | found.keys()):
+    if name not in found:
+      raise DamagedError(f'{folder / name} is missing')
+    if found[name] != expected.get(name):
+      raise DamagedError(f'{folder / name} was changed after it was written')
 
 
 def _hashes(folder, unread=()):

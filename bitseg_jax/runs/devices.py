@@ -11,20 +11,18 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.experimental
 import numpy as np
-from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _LEAST_SHARDED = 2**12  # values; smaller arrays are not worth a collective
 # Of XLA on CPU: which operations to leave to YNNPACK.
 _FUSION = 'xla_cpu_experimental_ynn_fusion_type'
-_FUSED = ((_FUSION, 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'),)
+_FUSED = {_FUSION: 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
 _process = []  # number of the one that first computed
 _LOST = 30  # seconds without a sign of life after which JAX ends a process
 
@@ -67,40 +65,39 @@ def join(
   """Meets the other processes of a run; where one is lost later, all end.
 
   Args:
-    coordinator: host:port of process 0; None asks the cluster JAX runs in.
-    num_processes: how many there are; None likewise.
-    process_id: number of this one; None likewise.
+    coordinator: host:port of process 0; None asks the cluster JAX runs in, also
+      for the other two.
+    num_processes: how many there are.
+    process_id: number of this one.
     patience: seconds to wait for the others, before the program ends.
 
   Raises:
     ValueError: in one line, if the processes cannot meet there.
   """
   host, _, port = (coordinator or 'cluster:1').rpartition(':')
-  if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+  if not (host and port.isdecimal()):
     raise ValueError(
       f'--coordinator={coordinator}: give host:port of process 0, such as '
       'localhost:1234'
     )
-  if coordinator and process_id == 0:  # it listens; JAX would crash, not fail
-    with socket.socket() as listener:
-      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      try:
-        listener.bind(('', int(port)))
-      except OSError as error:
-        raise ValueError(
-          f'--coordinator={coordinator}: {error.strerror.lower()}; give '
-          'another port'
-        ) from error
   where = coordinator or 'the address that the cluster gives'
-  waited = (
-    f'process {process_id or 0} waited {patience:.0f} s at {where} for the '
-    'other processes; start all of them, and check --coordinator, '
-    '--num_processes and --process_id'
-  )
-  late = threading.Timer(patience, leave, [waited])
+
+  def give_up():
+    print(
+      f'\nerror: process {process_id or 0} waited {patience:.0f} s at {where} '
+      'for the other processes; start all of them, and check --coordinator, '
+      '--num_processes and --process_id',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)
+
+  late = threading.Timer(patience, give_up)
   late.daemon = True
   late.start()
   try:
+    if coordinator and process_id == 0:  # where it is taken, JAX would crash
+      socket.create_server(('', int(port))).close()
     # JAX's own limit comes later: it would abort with a stack.
     jax.distributed.initialize(
       coordinator,
@@ -110,23 +107,13 @@ def join(
       heartbeat_timeout_seconds=_LOST,
     )
     jax.devices()  # the processes meet once more when the devices are opened
-  except (RuntimeError, LookupError, ValueError) as error:
+  except Exception as error:
     reason = ' '.join(str(error).split())[:300] or type(error).__name__
     raise ValueError(
       f'the processes could not meet at {where}: {reason}'
     ) from error
   finally:
     late.cancel()
-
-
-def leave(error: BaseException | str) -> NoReturn:
-  """Ends this process of several at once; an exit would wait for the others."""
-  reason = ' '.join(str(error).split())[:500] or type(error).__name__
-  print(f'\nerror: {reason}', file=sys.stderr, flush=True)
-  sys.stdout.flush()
-  if isinstance(error, Exception) and not jax.process_index():
-    time.sleep(2)  # JAX aborts the others as soon as process 0 is gone
-  os._exit(1)
 
 
 def make_mesh(
@@ -148,20 +135,10 @@ def make_mesh(
     raise ValueError(
       f'config.train.fsdp is {fsdp}, which does not divide {count} devices'
     )
-  shape, names = (count // fsdp, fsdp), ('data', 'fsdp')
   types = (AxisType.Auto,) * 2  # Linen needs it
-  slices = len({getattr(d, 'slice_index', 0) for d in devices})
-  if slices == 1:
-    return jax.make_mesh(shape, names, axis_types=types, devices=devices)
-  if shape[0] % slices:
-    raise ValueError(
-      f'config.train.fsdp is {fsdp}, over the {count // slices} devices of a '
-      'slice; parameters are not shared between slices'
-    )
-  # Only the gradient, summed along 'data', crosses between slices.
-  inner = shape[0] // slices, fsdp
-  arranged = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1), devices)
-  return Mesh(arranged, names, axis_types=types)
+  return jax.make_mesh(
+    (count // fsdp, fsdp), ('data', 'fsdp'), types, devices=devices
+  )
 
 
 def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
@@ -224,23 +201,8 @@ def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
   Returns:
     The same tree of jax.Array [B, ...] or [K, B, ...], split over all devices.
   """
-  axis = int(stacked)
-  # Not mesh.local_mesh, which must be contiguous.
-  share = mesh.size // len(split_on(mesh).addressable_devices)
-
-  def put(local):
-    local = np.asarray(local)
-    count = local.shape[axis] * share
-    rows = local_rows(mesh, count)
-
-    def part(index):
-      first, last, _ = index[axis].indices(count)
-      start, stop = np.searchsorted(rows, (first, last))
-      return local[(slice(None),) * axis + (slice(start, stop),)]
-
-    shape = (*local.shape[:axis], count, *local.shape[axis + 1 :])
-    return jax.make_array_from_callback(shape, split_on(mesh, stacked), part)
-
+  rows = split_on(mesh, stacked)
+  put = lambda local: jax.make_array_from_process_local_data(rows, local)
   return jax.tree.map(put, batch)
 
 
@@ -285,14 +247,14 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
   """
   on_cpu = mesh.devices.flat[0].platform == 'cpu'
   chosen = _FUSION in os.environ.get('XLA_FLAGS', '')
-  return dict(_FUSED) if on_cpu and not chosen and _xla_knows(_FUSED) else None
+  return _FUSED if on_cpu and not chosen and _xla_fuses() else None
 
 
 @functools.cache
-def _xla_knows(options):
-  """Whether the compiler takes options; some of jaxlib's do not know all."""
+def _xla_fuses():
+  """Whether this jaxlib knows the choice."""
   try:
-    jax.jit(lambda x: -x, compiler_options=dict(options)).lower(0.0).compile()
+    jax.jit(lambda x: -x, compiler_options=_FUSED).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:
     return False
   return True

@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
@@ -86,42 +86,12 @@ def check(config: ConfigDict) -> None:
     )
   _check_model(config.model, data.image_size, data.code_size)
   _check_data(data)
-  if train.warmup_steps + train.decay_steps > train.num_steps:
-    raise ValueError(
-      f'config.train: warmup_steps ({train.warmup_steps}) and decay_steps '
-      f'({train.decay_steps}) do not fit in num_steps ({train.num_steps})'
-    )
   for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
     if train[name] % train.steps_per_call:
       raise ValueError(
         f'config.train.{name} is {train[name]}, no multiple of '
         f'steps_per_call = {train.steps_per_call}'
       )
-
-
-def fit_warmup_and_decay(config: ConfigDict, named: Collection[str]) -> str:
-  """Shortens warm-up and decay where a run was asked for that is too short.
-
-  Args:
-    config: of the run; changed.
-    named: settings that were given one by one, such as 'train.num_steps'; the
-      others keep their proportion.
-
-  Returns:
-    What was done, in one line; '' for nothing.
-  """
-  train, both = config.train, ('warmup_steps', 'decay_steps')
-  others = [name for name in both if f'train.{name}' not in named]
-  steps = sum(train[name] for name in others)
-  room = train.num_steps - sum(train[name] for name in set(both) - {*others})
-  if 'train.num_steps' not in named or not 0 <= room < steps:
-    return ''
-  for name in others:
-    train[name] = train[name] * room // steps
-  return (
-    f'a run of {train.num_steps} steps: shortened to warmup_steps = '
-    f'{train.warmup_steps} and decay_steps = {train.decay_steps}'
-  )
 
 
 def check_ranges(config: ConfigDict) -> None:

@@ -28,8 +28,13 @@ def learning_rate_schedule(
     peak: the constant learning rate.
     num_steps: steps of the whole run.
     warmup_steps: the first ones, in which the rate rises linearly from 0.
-    decay_steps: the last ones, in which it falls to 0 by a cosine.
+    decay_steps: the last ones, in which it falls to 0 by a cosine. A run that
+      is too short for both is divided between them in proportion.
   """
+  both = warmup_steps + decay_steps
+  if both > num_steps:
+    warmup_steps = warmup_steps * num_steps // both
+    decay_steps = num_steps - warmup_steps
   return optax.join_schedules(
     [
       optax.linear_schedule(0.0, peak, max(warmup_steps, 1)),

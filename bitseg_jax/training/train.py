@@ -136,6 +136,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
         manager.save(step, state, config.to_dict())
         saved_at = time.monotonic()
       if shows and not stop:
+        manager.finish()  # scoring takes minutes, in which a kill may come
         show(step, state)
       if saves or shows:
         began = time.perf_counter()

@@ -1,6 +1,5 @@
 """Placement changes where arrays lie and what crosses, never the numbers."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -113,20 +112,6 @@ def test_eight_devices_share_the_work_by_one_sum_of_gradients(optimizer):
   assert cut['on_one'] < 0.3 * cut['values']
 
 
-def test_only_the_gradient_crosses_between_slices():
-  """Devices that share parameters are of one slice, whatever their order."""
-  names = 'id', 'slice_index', 'process_index', 'platform', 'device_kind'
-  device = dataclasses.make_dataclass('device', names, frozen=True)
-  eight = [device(i, i % 2, i, 'cpu', 'cpu') for i in range(8)]
-  mesh = devices.make_mesh(2, eight)
-  assert mesh.devices.shape == (4, 2)
-  for row in mesh.devices:
-    assert len({device.slice_index for device in row}) == 1
-  assert len({device.id for device in mesh.devices.flat}) == 8
-  with pytest.raises(ValueError, match='are not shared between slices'):
-    devices.make_mesh(8, eight)
-
-
 @pytest.fixture
 def mesh(monkeypatch):
   monkeypatch.delenv('XLA_FLAGS', raising=False)
@@ -159,13 +144,14 @@ def test_the_compiler_takes_the_options_and_computes_the_same(mesh):
 def test_nothing_is_chosen_against_the_user_or_an_older_jaxlib(
   mesh, monkeypatch
 ):
-  assert not devices._xla_knows((('xla_cpu_no_such_option', 'false'),))
-  monkeypatch.setattr(devices, '_xla_knows', lambda options: True)
-  (option,) = devices.compiler_options(mesh)
-  monkeypatch.setenv('XLA_FLAGS', f'--{option}=')
+  monkeypatch.setattr(devices, '_FUSED', {'xla_cpu_no_such_option': 'false'})
+  assert not devices._xla_fuses.__wrapped__()
+  monkeypatch.setattr(devices, '_xla_fuses', lambda: True)
+  assert devices.compiler_options(mesh)
+  monkeypatch.setenv('XLA_FLAGS', f'--{devices._FUSION}=')
   assert devices.compiler_options(mesh) is None
   monkeypatch.delenv('XLA_FLAGS')
-  monkeypatch.setattr(devices, '_xla_knows', lambda options: False)
+  monkeypatch.setattr(devices, '_xla_fuses', lambda: False)
   assert devices.compiler_options(mesh) is None
 
 

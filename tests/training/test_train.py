@@ -115,6 +115,10 @@ def test_learning_rate_rises_holds_and_falls_to_zero():
   np.testing.assert_allclose([rate(10), rate(60)], 2)
   np.testing.assert_allclose(rate(80), 1, rtol=1e-6)
   np.testing.assert_allclose(rate(100), 0, atol=1e-6)
+  # A short run is divided in proportion: 2 steps and 8.
+  short = train_state.learning_rate_schedule(2.0, 10, 10, 40)
+  np.testing.assert_allclose([short(1), short(2)], [1, 2])
+  np.testing.assert_allclose([short(6), short(10)], [1, 0], atol=1e-6)
 
 
 def test_gradients_are_clipped_by_their_global_norm():
@@ -312,7 +316,6 @@ WRONG = {
   'diffusion.pred_type': ('eps', 'tanh bounds the output'),
   'diffusion.schedule': ('cosin', 'one of cosine'),
   'diffusion.loss_weight': ('snr', 'one of sigmoid'),
-  'train.num_steps': (1, 'do not fit in num_steps'),
   'train.batch_size': (0, 'at least 1'),
   'train.steps_per_call': (4, 'num_steps is 6, no multiple of'),
   'train.keep_checkpoints': (1, 'at least 2'),
@@ -397,7 +400,7 @@ def test_compiling_does_not_count_as_slow_training(
 
 
 def test_an_evaluation_scores_the_data_that_flags_name(
-  tiny_config, tmp_path, monkeypatch, capsys
+  tiny_config, tmp_path, monkeypatch
 ):
   """Of the config, which is another run's, only that and how to score."""
   saved, seen = tiny_config, []
@@ -425,15 +428,15 @@ def test_an_evaluation_scores_the_data_that_flags_name(
     schema.check(seen[-1])
     assert seen[-1].sample.num_steps == 3
     assert seen[-1].model == saved.model
-    return capsys.readouterr().out.splitlines()[1]
+    data = seen[-1].data
+    return data.source, data.eval_split, tuple(data.dirs) or data.dir
 
-  assert scored() == 'scored: val of a, b'
-  assert scored('--config.data.eval_split=test') == 'scored: test of a, b'
-  assert scored('--config.data.dir=c') == 'scored: val of c'
-  assert scored("--config.data.dirs=('d',)") == 'scored: val of d'
-  assert 'ambiguous scenes' in scored(
-    '--config.data.source=ambiguous', '--config.data.dirs=()'
-  )
+  assert scored() == ('tfds', 'val', ('a', 'b'))
+  assert scored('--config.data.eval_split=test')[1] == 'test'
+  assert scored('--config.data.dir=c')[2] == 'c'
+  assert scored("--config.data.dirs=('d',)")[2] == ('d',)
+  drawn = '--config.data.source=ambiguous', '--config.data.dirs=()'
+  assert scored(*drawn)[0] == 'ambiguous'
 
 
 def test_batches_must_divide_over_the_devices(monkeypatch):
