@@ -5,9 +5,8 @@ bitseg convert --input=MODEL --output=official.safetensors --to=official
 bitseg convert --input=MODEL --output=DIR [--dtype=bfloat16]
 
 The first makes a pretrained model of an official state dict, a .safetensors
-file or what torch.save wrote (.pt, .pth; pip install torch). The
-config is that of the network, a name or a file; where the file holds several
-state dicts, --key names one. The second writes the official state dict of a
+file or what torch.save wrote (.pt, .pth; pip install torch). The config is that
+of the network, a name or a file. The second writes the official state dict of a
 MODEL: the workdir of a run, a step of it, a pretrained folder, the name of a
 model that comes with the package, or hf://OWNER/NAME. The third packs a MODEL
 into a pretrained folder. As float32 all are exact, bit for bit.
@@ -29,7 +28,6 @@ def convert(
   output: str,
   config: ConfigDict | None = None,
   to: str = 'pretrained',
-  key: str | None = None,
   kind: str = 'ema_params',
   dtype: str = 'float32',
   card: str = '',
@@ -41,7 +39,6 @@ def convert(
     output: folder, or .safetensors file, to write.
     config: of the network, for a state dict.
     to: 'pretrained' or 'official'.
-    key: which state dict of the file, see official.read_file.
     kind, dtype, card: see weights.read and weights.save.
 
   Raises:
@@ -50,10 +47,10 @@ def convert(
   if not source or not output:
     raise ValueError('--input and --output must not be empty')
   if not pathlib.Path(source).is_file():
-    if config is not None or key is not None:
+    if config is not None:
       raise ValueError(
-        f'{source} is no file; --config and --key are of an official state '
-        'dict, and a model of ours has its config with it'
+        f'{source} is no file; --config is of an official state dict, and a '
+        'model of ours has its config with it'
       )
     found = weights.read(source, kind)
     params, config, origin = found.params, found.config, found.origin
@@ -69,7 +66,7 @@ def convert(
   else:
     schema.check(config)
     official.check_config(config)
-    origin, tensors = official.read_file(source, key)
+    origin, tensors = 'official state dict', official.read_file(source)
     expected = weights.abstract_params(config)
     params = official.from_official(tensors, expected, config, source)
   if to == 'official':
@@ -92,7 +89,6 @@ def define_flags() -> None:
   flags.DEFINE_string('input', None, 'State dict or MODEL, see above.')
   flags.DEFINE_string('output', None, 'Folder or .safetensors file to write.')
   flags.DEFINE_enum('to', 'pretrained', ['pretrained', 'official'], 'Format.')
-  flags.DEFINE_string('key', None, 'Which state dict of the file.')
   kinds = ['ema_params', 'params']
   flags.DEFINE_enum('kind', kinds[0], kinds, 'Which weights of a run.')
   dtypes = list(weights.DTYPES)
@@ -105,7 +101,7 @@ def main() -> None:
   """Runs `convert` on the flags."""
   f = flags.FLAGS
   card = pathlib.Path(f.card).read_text('utf-8') if f.card else ''
-  convert(f.input, f.output, f.config, f.to, f.key, f.kind, f.dtype, card)
+  convert(f.input, f.output, f.config, f.to, f.kind, f.dtype, card)
 
 
 if __name__ == '__main__':

@@ -85,10 +85,10 @@ def test_what_cannot_be_is_said_in_one_line(random_run, tmp_path, capsys):
 
   refuse('must not be empty', '', output)
   refuse('--config is missing', source, output)
-  refuse('holds no official state dict', source, output, main)
+  refuse('must hold one official state dict', source, output, main)
   refuse('is a file; --to=official', source, output, to='official')
   refuse('nowhere: no such folder', 'nowhere', output)
-  refuse('are of an official', random_run, output, main)
+  refuse('is of an official', random_run, output, main)
   refuse('attention_levels is ()', random_run, source, to='official')
   main.model.encoder = 'lite0'
   refuse("encoder is 'lite0'", source, output, main)

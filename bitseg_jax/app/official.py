@@ -6,7 +6,6 @@ the attention [out, in, 1]. The order of q, k and v is the same in both.
 """
 
 import pathlib
-import pickle
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,13 +13,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from bitseg_jax.data import outside
 from bitseg_jax.runs import weights
 
 # What a float32 parameter can be made of without loss.
 _DTYPES = {**weights.DTYPES, 'float16': np.float16}
-# In every official state dict; what stands before it names the state dict.
-_FIRST = 'time_embed.0.weight'
-_WHOLE = 'the whole file'
+_FIRST = 'time_embed.0.weight'  # in every official state dict
 # Modules in a block, ours and the official ones.
 _INNER = {
   'norm_in': 'in_layers.0',
@@ -44,10 +42,9 @@ def check_config(config: ConfigDict) -> None:
         f'config.model.{name} is {config.model[name]!r}; the official network '
         f'needs {value!r}'
       )
-  if not config.model.attention_levels:
+  if not config.model.attention_levels:  # or its middle would have none
     raise ValueError(
-      'config.model.attention_levels is (); the official network needs at '
-      'least one level, with which the middle has attention too'
+      'config.model.attention_levels is (); the official network needs one'
     )
 
 
@@ -64,29 +61,28 @@ def official_names(flat: Collection[str], config: ConfigDict) -> dict[str, str]:
   modules = {  # official ones by ours
     'time_0': 'time_embed.0',
     'time_1': 'time_embed.2',
-    'stem': 'input_blocks.0.0',
     'middle_0_res': 'middle_block.0',
     'middle_attn': 'middle_block.1',
     'middle_1_res': 'middle_block.2',
     'norm_out': 'out.1',
     'conv_out': 'out.3',
   }
-  n = 1
+  down, up = ['stem'], []
   for level in levels:
-    for i in range(blocks):
-      modules[f'down_{level}_{i}_res'] = f'input_blocks.{n + i}.0'
-      modules[f'down_{level}_{i}_attn'] = f'input_blocks.{n + i}.1'
-    n += blocks + 1
-    modules[f'down_{level}/conv'] = f'input_blocks.{n - 1}.0.op'
-  n = 0
-  for level in reversed(levels):
-    for i in range(blocks + 1):
-      modules[f'up_{level}_{i}_res'] = f'output_blocks.{n + i}.0'
-      modules[f'up_{level}_{i}_attn'] = f'output_blocks.{n + i}.1'
-    n += blocks + 1
+    down += [*(f'down_{level}_{i}' for i in range(blocks)), f'down_{level}']
+    up = [*(f'up_{level}_{i}' for i in range(blocks + 1)), *up]
+  for n, block in enumerate(down):
+    modules[block] = modules[f'{block}_res'] = f'input_blocks.{n}.0'
+    modules[f'{block}_attn'] = f'input_blocks.{n}.1'
+    modules[f'{block}/conv'] = f'input_blocks.{n}.0.op'
+  for n, block in enumerate(up):
+    modules[f'{block}_res'] = f'output_blocks.{n}.0'
+    modules[f'{block}_attn'] = f'output_blocks.{n}.1'
+  for level in levels:
     # The last block of a level ends in the upsampling, after any attention.
+    n = up.index(f'up_{level}_{blocks}')
     place = 2 if level in model.attention_levels else 1
-    modules[f'up_{level}/conv'] = f'output_blocks.{n - 1}.{place}.conv'
+    modules[f'up_{level}/conv'] = f'output_blocks.{n}.{place}.conv'
   names = {}
   for name in flat:
     module, leaf = name.rsplit('/', 1)
@@ -118,7 +114,10 @@ def from_official(
   """
   shapes = weights.flatten_shapes(expected)
   names = official_names(shapes, config)
-  wanted = {names[ours]: _turned(ours, shape) for ours, shape in shapes.items()}
+  wanted = {
+    theirs: _official_shape(ours, shapes[ours])
+    for ours, theirs in names.items()
+  }
   weights.check_tensors(tensors, wanted, where, _DTYPES)
   flat = {}
   for ours, theirs in names.items():
@@ -133,84 +132,64 @@ def from_official(
 def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
   """Makes an official state dict of our parameters; inverts from_official."""
   flat = flatten_dict(params, sep='/')
-  names = official_names(flat, config)
   tensors = {}
-  for ours, theirs in names.items():
+  for ours, theirs in official_names(flat, config).items():
     w = np.asarray(flat[ours])
+    shape = _official_shape(ours, w.shape)
     if ours.endswith('/kernel'):
       w = np.moveaxis(w, (-1, -2), (0, 1))
-    w = w.reshape(_turned(ours, flat[ours].shape))
-    tensors[theirs] = np.ascontiguousarray(w)
+    tensors[theirs] = np.ascontiguousarray(w.reshape(shape))
   return tensors
 
 
-def _turned(name, shape):
-  """Official shape of one of our parameters."""
+def _official_shape(name, shape):
+  """Shape of one of our parameters in an official state dict."""
   if not name.endswith('/kernel'):
-    return tuple(shape)
+    return shape
   *window, inputs, outputs = shape
   if name.split('/')[0].endswith('_attn'):
     window = [1]
   return (outputs, inputs, *window)
 
 
-def read_file(
-  path: str | pathlib.Path, key: str | None = None
-) -> tuple[str, dict[str, np.ndarray]]:
-  """Reads the state dict in a file, or one of several.
+def read_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the one official state dict in a file: tensors by official name.
 
   Args:
     path: .safetensors; or what torch.save wrote, a state dict or nested dicts
-      with some in them.
-    key: which one, as the message names it that lists them; None for the only
-      one.
-
-  Returns:
-    (its key, tensors by official name).
+      with one in them.
 
   Raises:
-    ValueError: the file is damaged or holds no official state dict, or several
-      and no key, or not this one.
+    ValueError: the file is damaged or holds no official state dict, or several.
     OSError: it cannot be read.
     ImportError: it needs torch, which is not installed.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f'{path}: no such file')
-  is_ours = path.suffix == '.safetensors'
-  flat = weights.read_tensors(path) if is_ours else dict(_read_torch(path))
-  ends = (name for name in flat if f'.{name}'.endswith(f'.{_FIRST}'))
-  prefixes = {name.removesuffix(_FIRST) for name in ends}
-  found = {prefix.rstrip('.') or _WHOLE: prefix for prefix in prefixes}
-  known = ', '.join(sorted(found))
-  if not found:
+  if path.suffix == '.safetensors':
+    flat = weights.read_tensors(path)
+  else:
+    flat = dict(_read_torch(path))
+  ends = [name for name in flat if f'.{name}'.endswith(f'.{_FIRST}')]
+  if len(ends) != 1:
     raise ValueError(
-      f'{path} holds no official state dict: no tensor is called {_FIRST}; it '
-      f'has {", ".join(list(flat)[:3]) or "no tensors"}'
+      f'{path} must hold one official state dict, which has a {_FIRST}, but '
+      f'has {", ".join(ends) or "none"}; save the state dict alone'
     )
-  if key is None and len(found) > 1:
-    raise ValueError(f'{path} holds several; choose with --key from {known}')
-  if key not in (None, *found):
-    raise ValueError(f'{path} has no --key={key}; it has {known}')
-  key = key or next(iter(found))
-  chosen = found[key]
-  others = tuple(p for p in prefixes if len(p) > len(chosen))
-  return key, {
-    name.removeprefix(chosen): tensor
+  prefix = ends[0].removesuffix(_FIRST)
+  return {
+    name.removeprefix(prefix): tensor
     for name, tensor in flat.items()
-    if name.startswith(chosen) and not name.startswith(others)
+    if name.startswith(prefix)
   }
 
 
 def write_file(
   path: str | pathlib.Path, tensors: Mapping[str, np.ndarray]
 ) -> None:
-  """Writes a state dict as a new .safetensors, whole or not at all."""
+  """Writes a state dict as a new .safetensors file, whole or not at all."""
   path = pathlib.Path(path)
-  if path.suffix != '.safetensors':
-    raise ValueError(f'{path} must end in .safetensors')
-  if path.exists():
-    raise FileExistsError(f'{path} is there already; give another name')
+  if path.suffix != '.safetensors' or path.exists():
+    raise ValueError(f'{path} must be a new file that ends in .safetensors')
   path.parent.mkdir(parents=True, exist_ok=True)
   # 'pt' is what PyTorch's own readers ask for.
   weights.write_tensors(path, tensors, {'format': 'pt'})
@@ -223,21 +202,12 @@ def _read_torch(path):
     raise ImportError(
       f'{path} needs torch; pip install torch, or convert it to .safetensors'
     ) from error
-  try:
-    # Nothing but tensors and plain values: a pickle could run any program.
+  wrong = (
+    'damaged, or holds more than tensors and plain values, which could run a '
+    'program and is refused'
+  )
+  with outside.named(path, wrong, 'save its state dict alone'):
     return _flatten(torch.load(path, map_location='cpu', weights_only=True))
-  except pickle.UnpicklingError as error:
-    raise ValueError(
-      f'{path} is damaged, or holds more than tensors and plain values, which '
-      'could run a program and is refused; save its state dict alone'
-    ) from error
-  except OSError:
-    raise
-  except Exception as error:  # torch has no common type for them
-    reason = ' '.join(str(error).split())[:200]
-    raise ValueError(
-      f'{path} is damaged, or no file of torch: {reason}'
-    ) from error
 
 
 def _flatten(tree, prefix=''):

@@ -2,7 +2,7 @@
 
 import glob
 import os
-import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -58,17 +58,16 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
         f'({" ".join(PHOTO_SUFFIXES)}), a list of them (.txt), or a quoted '
         'pattern'
       )
-    outside = [c for c in candidates if not _lies_in(c[0], output)]
-    if not outside:
+    # A link with another name counts as another photo.
+    places = [Path(os.path.realpath(p.parent), p.name) for p, _ in candidates]
+    if all(output in place.parents for place in places):
       raise ValueError(
         f'{one} lies in the output directory {output}; write elsewhere'
       )
-    for path, name in outside:
-      # A link with another name counts as another photo.
-      key = os.path.realpath(path.parent), path.name
-      if key not in seen:
-        seen.add(key)
-        found.append((path, name))
+    for place, candidate in zip(places, candidates, strict=True):
+      if output not in place.parents and place not in seen:
+        seen.add(place)
+        found.append(candidate)
   return _name(found)
 
 
@@ -101,53 +100,30 @@ def _candidates(one: str | Path) -> Iterator[tuple[Path, Path]]:
   elif os.path.lexists(root):  # names may contain [ or *
     yield root, Path(root.name)
   else:
-    plain = []
-    for part in root.parts[:-1]:
-      if glob.has_magic(part):
-        break
-      plain.append(part)
+    magic = [glob.has_magic(part) for part in (*root.parts[:-1], '*')]
+    plain = Path(*root.parts[: magic.index(True)])
     for name in sorted(glob.glob(str(one), recursive=True)):
       if not os.path.isdir(name):
-        yield Path(name), Path(name).relative_to(Path(*plain))
-
-
-def _lies_in(path, folder):
-  return folder in Path(os.path.realpath(path.parent), path.name).parents
+        yield Path(name), Path(name).relative_to(plain)
 
 
 def _name(found):
   """Gives photos unique names; those that clash keep their suffix."""
-  found = [(path, _unreserved(below)) for path, below in found]
-  shared, taken, photos = {}, set(), []
-  for _, below in found:
-    stem = below.with_suffix('').as_posix().casefold()
-    shared[stem] = shared.get(stem, 0) + 1
+  stem_of = lambda below: below.with_suffix('').as_posix()
+  shared = Counter(stem_of(below).casefold() for _, below in found)
+  taken, photos = set(), []
   for path, below in found:
-    stem = below.with_suffix('')
-    twice = shared[stem.as_posix().casefold()] > 1
-    name = base = _shorten(below if twice else stem)
-    number = 1
-    while name.casefold() in taken:
+    name = stem_of(below)
+    if shared[name.casefold()] > 1:
+      name = below.as_posix()
+    folders, slash, own = name.rpartition('/')
+    # Short enough for _uncertainty.png to be appended.
+    own = os.fsencode(own)[:_LONGEST_NAME].decode(errors='surrogateescape')
+    name = base = folders + slash + own
+    number, reserved = 1, base.split('/')[0].casefold() in _RESERVED
+    while name.casefold() in taken or (reserved and number == 1):
       number += 1
       name = f'{base}~{number}'
     taken.add(name.casefold())
     photos.append(Photo(path, name))
   return photos
-
-
-def _unreserved(below):
-  """The path, renamed where it would be that of a file of the collection."""
-  first, *rest = below.parts
-  stem = first if rest else below.stem
-  if stem.casefold() not in _RESERVED:
-    return below
-  return Path(f'{stem}~2' + first[len(stem) :], *rest)
-
-
-def _shorten(path):
-  """Shortens the last part of a path, so that _labels.png can be appended."""
-  name = path.name.encode(errors='surrogateescape')
-  if len(name) > _LONGEST_NAME:
-    start = name[: _LONGEST_NAME - 9].decode(errors='ignore')
-    path = path.with_name(f'{start}~{zlib.crc32(name):08x}')
-  return path.as_posix()

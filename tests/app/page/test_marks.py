@@ -126,7 +126,7 @@ def test_marks_of_the_page_are_read_by_the_command(tmp_path):
   marks, full = do(click(3, 4), NEW, click(20, 9), click(59, 39)), (400, 600)
   path = tmp_path / 'marks.json'
   path.write_text(json.dumps({'photo': as_json(known(marks, SIZE, full))}))
-  read = user.read(user.open_place(path), 'photo', full)
+  read = user.read(user.open_place(path, ['photo']), 'photo', full)
   assert read[45, 35] == 1 and read[95, 205] == read[395, 595] == 2
   assert (read >= 0).sum() == 3
 
