@@ -44,30 +44,23 @@ def convert(
   Raises:
     ValueError, OSError, ImportError: one line that says what is wrong.
   """
-  if not source or not output:
-    raise ValueError('--input and --output must not be empty')
   if not pathlib.Path(source).is_file():
     if config is not None:
       raise ValueError(
         f'{source} is no file; --config is of an official state dict, and a '
         'model of ours has its config with it'
       )
-    found = weights.read(source, kind)
-    params, config, origin = found.params, found.config, found.origin
-  elif to == 'official':
+    params, config, *_ = weights.read(source, kind)
+  elif to == 'official' or config is None:
     raise ValueError(
-      f'{source} is a file; --to=official takes a workdir or a folder'
-    )
-  elif config is None:
-    raise ValueError(
-      f'--config is missing: {source} does not say what network its tensors '
-      'are of; the main model is --config=main'
+      f'{source} is a file, so a state dict of the official code; give the '
+      '--config of its network (--config=main is the main model), and no --to'
     )
   else:
     schema.check(config)
     official.check_config(config)
-    origin, tensors = 'official state dict', official.read_file(source)
     expected = weights.abstract_params(config)
+    tensors = official.read_file(source)
     params = official.from_official(tensors, expected, config, source)
   if to == 'official':
     official.write_file(output, official.to_official(params, config))
@@ -75,10 +68,7 @@ def convert(
     weights.save(output, params, config, card, dtype)
   leaves = jax.tree.leaves(params)
   count = sum(leaf.size for leaf in leaves)
-  print(
-    f'{output}: {count:,} parameters in {len(leaves)} tensors, of {source} '
-    f'({origin})'
-  )
+  print(f'{output}: {count:,} parameters in {len(leaves)} tensors, of {source}')
 
 
 def define_flags() -> None:

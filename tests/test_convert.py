@@ -83,10 +83,9 @@ def test_what_cannot_be_is_said_in_one_line(random_run, tmp_path, capsys):
     assert line.startswith('error: ') and message in line
     assert not output.exists()
 
-  refuse('must not be empty', '', output)
-  refuse('--config is missing', source, output)
+  refuse('is a file, so a state dict', source, output)
   refuse('must hold one official state dict', source, output, main)
-  refuse('is a file; --to=official', source, output, to='official')
+  refuse('and no --to', source, output, main, to='official')
   refuse('nowhere: no such folder', 'nowhere', output)
   refuse('is of an official', random_run, output, main)
   refuse('attention_levels is ()', random_run, source, to='official')

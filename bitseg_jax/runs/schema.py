@@ -5,9 +5,7 @@ configs/base.py lists every setting once, as a Setting.
 
 import importlib
 import json
-import math
 import numbers
-import operator
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -67,10 +65,9 @@ def check(config: ConfigDict) -> None:
   """Raises ValueError, one line, unless all settings are valid and fit."""
   check_ranges(config)
   data, diff, train = config.data, config.diffusion, config.train
-  if not config.eval.weights:
-    raise ValueError("config.eval.weights is empty; give 'ema', 'raw' or both")
-  if not config.model.channel_mults:
-    raise ValueError('config.model.channel_mults is empty; give one per level')
+  for section, name in ('eval', 'weights'), ('model', 'channel_mults'):
+    if not config[section][name]:
+      raise ValueError(f'config.{section}.{name} is (); give at least one')
   if diff.tanh and diff.pred_type != 'x':
     raise ValueError(
       'config.diffusion.tanh bounds the output to [-1, 1], which pred_type '
@@ -79,11 +76,6 @@ def check(config: ConfigDict) -> None:
   codecs.make_codec(config.codes.encoding, config.codes.num_codes)
   if config.codes.palette != 'none':
     palette.make_palette(config.codes.num_codes, config.codes.palette)
-  if data.code_size and data.image_size % data.code_size:
-    raise ValueError(
-      f'config.data.code_size is {data.code_size}, which does not divide '
-      f'config.data.image_size = {data.image_size}'
-    )
   _check_model(config.model, data.image_size, data.code_size)
   _check_data(data)
   for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
@@ -96,18 +88,13 @@ def check(config: ConfigDict) -> None:
 
 def check_ranges(config: ConfigDict) -> None:
   """Raises ValueError unless every value has its setting's type and range."""
-  settings = dict(_each(_settings()))
-  nested = ConfigDict(config).to_dict()
-  found = set(flatten_dict(nested, keep_empty_nodes=True, sep='.'))
-  for name in sorted(found - set(settings)):
-    wrong = 'no setting; configs/base.py lists them'
-    if any(other.startswith(f'{name}.') for other in settings):
-      wrong = f'{_shown(config[name])}, not a section'
-    raise ValueError(f'config.{name} is {wrong}')
+  settings, values = dict(_each(_settings())), _flat(config)
+  for name in sorted(values.keys() - settings.keys()):
+    raise ValueError(f'config.{name} is no setting; configs/base.py lists them')
   for name, setting in settings.items():
-    if name not in found:
+    if name not in values:
       raise ValueError(f'config.{name} is missing')
-    check_value(f'config.{name}', _at(config, name), setting)
+    check_value(f'config.{name}', values[name], setting)
 
 
 def check_value(name: str, value: Any, setting: Setting) -> None:
@@ -116,32 +103,34 @@ def check_value(name: str, value: Any, setting: Setting) -> None:
   if setting.of is not None:
     if not isinstance(value, (tuple, list)):
       raise ValueError(f'{name} is {_shown(value)}; give a tuple like (1, 2)')
+    values, where = value, f' in {_shown(value)}'
     if setting.length not in (None, len(value)):
       raise ValueError(
-        f'{name} is {tuple(value)!r}; give {setting.length} values'
+        f'{name} is {_shown(value)}; give {setting.length} values'
       )
-    values, where = value, f' in {_shown(value)}'
-  kind, choices = setting.of or type(setting.default), setting.choices
+  for each in values:
+    if needed := _unfulfilled(each, setting):
+      raise ValueError(f'{name} is {_shown(each)}{where}; it must be {needed}')
+
+
+def _unfulfilled(value, setting):
+  """What a value, or an element of it, must be and is not; else None."""
+  kind, least, most = setting.of or type(setting.default), *setting.bounds
   accepted, words = _KINDS[kind]
-  for value in values:
-    wrong = f'{name} is {_shown(value)}{where}; it must be '
-    # In Python True is an int, but it is no valid number here.
-    if not isinstance(value, accepted) or (
-      isinstance(value, bool) and kind is not bool
-    ):
-      raise ValueError(wrong + words)
-    if choices is not None and value not in choices:
-      raise ValueError(wrong + f'one of {", ".join(map(str, choices))}')
-    # Not math.isfinite, which cannot take every whole number.
-    if kind in (int, float) and not -math.inf < value < math.inf:
-      raise ValueError(wrong + 'finite')
-    for bound, fails, relation in (
-      (setting.least, operator.lt, 'at least'),
-      (setting.most, operator.gt, 'at most'),
-      (setting.above, operator.le, 'over'),
-    ):
-      if bound is not None and fails(value, bound):
-        raise ValueError(wrong + f'{relation} {bound}')
+  # In Python True is an int, but it is no valid number here.
+  is_flag = isinstance(value, bool)
+  if not isinstance(value, accepted) or is_flag != (kind is bool):
+    return words
+  if setting.choices and value not in setting.choices:
+    return f'one of {", ".join(map(str, setting.choices))}'
+  # Written so that nan, which compares to nothing, is in no range.
+  if least is not None and not value >= least:
+    return f'at least {least}'
+  if setting.above is not None and not value > setting.above:
+    return f'over {setting.above}'
+  if most is not None and not value <= most:
+    return f'at most {most}'
+  return None
 
 
 _KINDS = {  # what each type accepts, and its name
@@ -161,21 +150,26 @@ def _shown(value):
 def _check_model(model, image_size, code_size):
   name, levels = 'config.model', len(model.channel_mults)
   heads, fused = model.num_heads, model.fused_attention
+  side = code_size or image_size
+  factor = model.patch_size * 2 ** (levels - 1)
+  for what, size, divisor, why in (
+    ('image', image_size, side, 'with config.data.code_size'),
+    ('image', image_size, 32 if model.encoder != 'none' else 1, 'with encoder'),
+    (
+      'code' if code_size else 'image',
+      side,
+      factor,
+      f'with {levels} levels and patches of {model.patch_size}',
+    ),
+  ):
+    if size % divisor:
+      raise ValueError(
+        f'config.data.{what}_size is {size}; {why} it must be a multiple of '
+        f'{divisor}'
+      )
   if fused and model.dtype != 'bfloat16':
     raise ValueError(
       f'{name}.fused_attention needs {name}.dtype = bfloat16, not {model.dtype}'
-    )
-  factor = model.patch_size * 2 ** (levels - 1)
-  if (code_size or image_size) % factor:
-    raise ValueError(
-      f'config.data.{"code" if code_size else "image"}_size is '
-      f'{code_size or image_size}; with {levels} levels and patches of '
-      f'{model.patch_size} it must be a multiple of {factor}'
-    )
-  if model.encoder != 'none' and image_size % 32:
-    raise ValueError(
-      f'config.data.image_size is {image_size}; with {name}.encoder it must be '
-      'a multiple of 32'
     )
   for level in model.attention_levels:
     if level >= levels:
@@ -204,13 +198,11 @@ def _check_data(data):
     raise ValueError(
       f'config.data.crop_scale is {tuple(scale)}; give (least, most) area'
     )
-  if len(set(names)) < len(names):
+  if len(set(names)) < len(names) or (names and data.source != 'tfds'):
     raise ValueError(
       f'config.data.dirs are {", ".join(data.dirs)}; their last parts name the '
-      'datasets and must differ'
+      'datasets and must differ, and config.data.source must be tfds'
     )
-  if names and data.source != 'tfds':
-    raise ValueError('config.data.dirs needs config.data.source = tfds')
   if data.weights and len(data.weights) != len(names):
     raise ValueError(
       f'config.data.weights are {tuple(data.weights)}; give one over 0 for '
@@ -245,34 +237,26 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
   Raises:
     ValueError: one line that names the unknown or invalid setting.
   """
+  if not isinstance(saved, Mapping):
+    raise ValueError(f'the saved config is {saved!r:.50}, no sections')
   config = to_config(_settings())
-  _fill(config, saved, '')
+  known, values = _flat(config), _flat(saved)
+  for name in values.keys() & _GONE.keys():
+    if values[name] == _GONE[name]:
+      del values[name]
+  for name in sorted(values.keys() - known.keys()):
+    raise ValueError(
+      f'the saved config.{name} = {values[name]!r} is no setting of this '
+      'version: another one wrote it'
+    )
+  try:
+    config.update_from_flattened_dict(values)
+  except TypeError as error:
+    raise ValueError(f'the saved config: {error}') from error
   # An earlier version let a run keep a single one.
   config.train.keep_checkpoints = max(2, config.train.keep_checkpoints)
   check(config)
   return config
-
-
-def _fill(config, saved, prefix):
-  if not isinstance(saved, Mapping):
-    raise ValueError(f'the saved config.{prefix} is no section: {saved!r}')
-  for name, value in saved.items():
-    full = f'{prefix}{name}'
-    value = tuple(value) if isinstance(value, list) else value
-    if name not in config:
-      if full in _GONE and value == _GONE[full]:
-        continue
-      raise ValueError(
-        f'the saved config.{full} = {value!r} is no setting of this version: '
-        'another one wrote it'
-      )
-    if isinstance(config[name], ConfigDict):
-      _fill(config[name], value, f'{full}.')
-      continue
-    try:
-      config[name] = value
-    except TypeError as error:
-      raise ValueError(f'the saved config.{full}: {error}') from error
 
 
 def check_same_run(
@@ -282,26 +266,29 @@ def check_same_run(
 
   Only settings that are free may differ; one line names another that does.
   """
-  say = lambda theirs, ours, what: ValueError(
-    f'{workdir} holds a run {theirs}, not {ours}; use another --workdir, or '
-    f'{what}'
-  )
-  names, before = _dataset_names(config.data), _dataset_names(saved.data)
-  if config.data.source == 'tfds' and names != before:
-    what = 'the same datasets in the same order; their folders may move'
-    raise say(f'on {", ".join(before)}', ', '.join(names), what)
-  # A teacher may have moved, but a run with one learns something else.
-  ours, theirs = config.distill.teacher, saved.distill.teacher
-  if bool(ours) != bool(theirs):
-    what = 'give a teacher only where the run has one'
-    raise say(f'with config.distill.teacher = {theirs!r}', repr(ours), what)
+  ours, theirs = _identity(config), _identity(saved)
+  for name in theirs:
+    if ours.get(name) != theirs[name]:
+      raise ValueError(
+        f'{workdir} holds a run with config.{name} = {theirs[name]}, not '
+        f'{ours.get(name)}; use another --workdir, or the same setting to '
+        'resume'
+      )
+
+
+def _identity(config):
+  """The settings that make a run what it is, by name."""
+  values, data = _flat(config), config.data
+  # A teacher may have moved, and so may datasets, but not changed their names.
+  teacher = 'some' if config.distill.teacher else 'none'
+  names = tuple(_dataset_names(data)) if data.source == 'tfds' else ()
+  fixed = {'distill.teacher': teacher, 'data.dirs': names}
   for name, setting in _each(_settings()):
     # A student learns for the steps that it is sampled with.
-    learned = saved.distill.teacher and name.startswith('sample.')
-    ours, theirs = _at(config, name), _at(saved, name)
-    if ours != theirs and (learned or not setting.free):
-      what = 'the same setting to resume'
-      raise say(f'with config.{name} = {theirs}', ours, what)
+    learned = config.distill.teacher and name.startswith('sample.')
+    if learned or not setting.free:
+      fixed[name] = values[name]
+  return fixed
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
@@ -323,11 +310,12 @@ def _each(settings, prefix=''):
       yield from _each(setting, f'{prefix}{name}.')
 
 
-def _at(config, name):
-  """The value of a setting by its full name."""
-  for part in name.split('.'):
-    config = config[part]
-  return tuple(config) if isinstance(config, list) else config
+def _flat(config):
+  """The values of a config, or of nested dicts, by full name."""
+  nested = config.to_dict() if isinstance(config, ConfigDict) else config
+  flat = flatten_dict(nested, keep_empty_nodes=True, sep='.')
+  as_tuple = lambda value: tuple(value) if isinstance(value, list) else value
+  return {name: as_tuple(value) for name, value in flat.items()}
 
 
 def _settings() -> Settings:

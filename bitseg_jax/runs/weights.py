@@ -9,7 +9,6 @@ A folder on disk, one that comes with the package (bitseg_jax/pretrained/NAME)
 and one on the Hugging Face Hub (hf://OWNER/NAME[@REVISION]) are read alike.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -35,9 +34,7 @@ WEIGHTS, CONFIG, CARD = FILES = 'model.safetensors', 'config.json', 'README.md'
 DTYPES = {'float32': np.float32, 'bfloat16': ml_dtypes.bfloat16}
 SHIPPED = pathlib.Path(__file__).parents[1] / 'pretrained'
 DEFAULT = 'photos'  # where none is asked for
-# Digests in the header of the tensors: of the other files as they were written,
-# and of the tensors and the config, which are compared with it when read.
-_MARK, _CONTENT = 'bitseg_jax', 'bitseg_jax_content'
+_CONTENT = 'bitseg_jax_content'  # digest of tensors and config, in the header
 
 # Of the flag --checkpoint.
 FLAG_HELP = (
@@ -53,13 +50,6 @@ class Weights(NamedTuple):
   config: ConfigDict  # of the run, complete and checked
   step: int | None = None  # of the run; None for a pretrained model
   digest: str | None = None  # SHA-256 of the weights, or of the step's files
-
-  @property
-  def origin(self) -> str:
-    """In words, for messages."""
-    if self.step is None:
-      return f'pretrained weights {self.digest[:12]}'
-    return f'step {self.step}'
 
 
 @devices.jax_defaults()
@@ -88,23 +78,28 @@ def read(
   kinds = checkpoint.KINDS.values()
   if kind not in kinds:
     raise ValueError(f'kind is {kind!r}; choose one of {", ".join(kinds)}')
-  place = lambda config: (
-    expected or devices.placed(abstract_params(config), devices.make_mesh())
-  )
-  folder = pathlib.Path(name)
-  # A folder with a config but without weights is damaged, but no run either.
-  sign = WEIGHTS if (folder / 'checkpoints').is_dir() else CONFIG
-  packed = (folder / WEIGHTS).is_file() or (folder / sign).is_file()
-  if folder.exists() and not packed and not is_shipped(name):
-    config = checkpoint.read_config(name)
-    step, params = checkpoint.read_params(name, place(config), kind)
-    return Weights(params, config, step, checkpoint.read_digest(name, step))
-  flat, config, digest = _read_folder(_find(name), expected)
+  folder = _find(name)
+  run, step = checkpoint.run_and_step(folder)
+  if step is not None or (run / 'checkpoints').is_dir():
+    config = checkpoint.read_config(folder)
+    step, params = checkpoint.read_params(
+      folder, expected or _placed(config), kind
+    )
+    digest = checkpoint.read_digest(folder, step)
+    return Weights(params, config, step, digest)
+  config, tensors = _read_folder(folder, expected)
   put = lambda w, like: jax.make_array_from_callback(
-    w.shape, like.sharding, lambda index: np.asarray(w[index])
+    w.shape, like.sharding, lambda index: w[index].astype(np.float32)
   )
-  params = jax.tree.map(put, unflatten_dict(flat, sep='/'), place(config))
+  params = unflatten_dict(tensors, sep='/')
+  params = jax.tree.map(put, params, expected or _placed(config))
+  with open(folder / WEIGHTS, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
   return Weights(params, config, None, digest)
+
+
+def _placed(config):
+  return devices.placed(abstract_params(config), devices.make_mesh())
 
 
 def shipped() -> list[str]:
@@ -113,11 +108,8 @@ def shipped() -> list[str]:
 
 
 def is_shipped(name: str | pathlib.Path) -> bool:
-  """Whether a name is of the package's model, and of no model in a folder.
-
-  A folder of photos may share its name.
-  """
-  files = (pathlib.Path(name, n) for n in (WEIGHTS, CONFIG, 'checkpoints'))
+  """Whether a name is of the package's model, and of no model in a folder."""
+  files = (pathlib.Path(name, n) for n in (CONFIG, 'checkpoints'))
   return str(name) in shipped() and not any(file.exists() for file in files)
 
 
@@ -152,25 +144,24 @@ def _find(name):
 
 
 def _read_folder(folder, expected):
-  """(float32 parameters by flat name, config, digest) of a pretrained model."""
-  for file in (CONFIG, WEIGHTS):
-    if not (folder / file).is_file():
-      raise FileNotFoundError(f'{folder / file} is missing')
+  """(config, tensors by flat name) of a pretrained model, checked."""
+  path = folder / WEIGHTS
+  for file in (folder / CONFIG, path):
+    if not file.is_file():
+      raise FileNotFoundError(f'{file} is missing, and {folder} holds no run')
   try:
     config = schema.complete(read_json(folder / CONFIG))
   except ValueError as error:
     raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
-  path = folder / WEIGHTS
-  shapes = flatten_shapes(expected or abstract_params(config))
-  tensors, content = read_tensors(path), _metadata(path).get(_CONTENT)
+  tensors = read_tensors(path)
+  with safetensors.safe_open(path, 'numpy') as file:
+    content = (file.metadata() or {}).get(_CONTENT)
   # What earlier versions wrote has no digest.
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
+  shapes = flatten_shapes(expected or abstract_params(config))
   check_tensors(tensors, shapes, path, DTYPES)
-  with open(path, 'rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
-  flat = {name: w.astype(np.float32) for name, w in tensors.items()}
-  return flat, config, digest
+  return config, tensors
 
 
 def save(
@@ -183,8 +174,7 @@ def save(
   """Writes a pretrained folder, see above, whole or not at all.
 
   Args:
-    folder: to be made. One that an earlier call wrote, and nobody changed, is
-      replaced.
+    folder: to be made; it may be there if it is empty.
     params: float32 parameters of the config's network.
     config: of the run.
     card: Markdown about the model: what it was trained on, how well it does.
@@ -193,32 +183,26 @@ def save(
   Raises:
     ValueError: the dtype is neither, or the parameters are not finite or not
       those of the network.
-    FileExistsError: the folder holds something else.
+    FileExistsError: the folder holds something.
   """
   if dtype not in DTYPES:
     raise ValueError(f'dtype is {dtype!r}; choose one of {", ".join(DTYPES)}')
   folder = pathlib.Path(folder).resolve()
-  _check_replaceable(folder)
+  if folder.exists() and not (folder.is_dir() and not os.listdir(folder)):
+    raise FileExistsError(f'{folder} is there already; give another folder')
   settings = schema.without_paths(config)
   config = schema.complete(settings)
   cast = lambda tensor: np.asarray(tensor).astype(DTYPES[dtype])
   tensors = flatten_dict(jax.tree.map(cast, params), sep='/')
   shapes = flatten_shapes(abstract_params(config))
   check_tensors(tensors, shapes, 'the parameters', DTYPES)
-  folder.parent.mkdir(parents=True, exist_ok=True)
   new = folder.with_name(f'.{folder.name}.{os.getpid()}.partly')
-  old = new.with_suffix('.replaced')
-  shutil.rmtree(new, ignore_errors=True)
   try:
-    new.mkdir()
+    new.mkdir(parents=True)
     (new / CONFIG).write_text(json.dumps(settings, indent=2) + '\n')
     (new / CARD).write_text(_card(folder.name, tensors, config, card), 'utf-8')
-    marks = {_MARK: _mark(new), _CONTENT: _content(new, tensors)}
-    write_tensors(new / WEIGHTS, tensors, marks)
-    if folder.exists():
-      folder.rename(old)
+    write_tensors(new / WEIGHTS, tensors, {_CONTENT: _content(new, tensors)})
     new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)  # not where new has not taken over
   finally:
     shutil.rmtree(new, ignore_errors=True)
 
@@ -290,25 +274,6 @@ def flatten_shapes(params: Any) -> dict[str, tuple[int, ...]]:
   return {name: tuple(leaf.shape) for name, leaf in flat.items()}
 
 
-def _check_replaceable(folder):
-  """Only what `save` wrote, and nobody changed since, is replaced."""
-  there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else None
-  free = not there and (there is not None or not folder.exists())
-  if there == sorted(FILES):
-    with contextlib.suppress(safetensors.SafetensorError, OSError):
-      free = _metadata(folder / WEIGHTS).get(_MARK) == _mark(folder)
-  if not free:
-    raise FileExistsError(
-      f'{folder} holds something else than a pretrained model as it was '
-      'written; give another folder'
-    )
-
-
-def _mark(folder):
-  both = b'\0'.join((folder / name).read_bytes() for name in (CONFIG, CARD))
-  return hashlib.sha256(both).hexdigest()
-
-
 def _content(folder, tensors):
   digest = hashlib.sha256((folder / CONFIG).read_bytes())
   for name in sorted(tensors):
@@ -317,15 +282,9 @@ def _content(folder, tensors):
   return digest.hexdigest()
 
 
-def _metadata(path):
-  with safetensors.safe_open(path, 'numpy') as file:
-    return file.metadata() or {}
-
-
 def _card(name, tensors, config, card):
   """The README.md of a pretrained model, as the Hugging Face Hub shows it."""
   count = sum(tensor.size for tensor in tensors.values())
-  dtype = next(iter(tensors.values())).dtype
   return f"""---
 library_name: bitseg_jax
 pipeline_tag: image-segmentation
@@ -336,15 +295,14 @@ pipeline_tag: image-segmentation
 {card.strip() or 'Nobody has described this model yet.'}
 
 The model divides a photo into entities without naming them, by diffusion over
-analog bits. It has {count:,} parameters, stored as {dtype}, and sees photos as
-squares of {config.data.image_size} pixels in which it tells at most
-{config.codes.num_codes} entities apart ({config.codes.encoding}).
+analog bits. It has {count:,} parameters and sees photos as squares of
+{config.data.image_size} pixels, in which it tells at most
+{config.codes.num_codes} entities apart.
 
 ```python
 from bitseg_jax import Segmenter
 
-segmenter = Segmenter.from_pretrained('FOLDER')
-id_map = segmenter.segment(photo).id_map
+id_map = Segmenter.from_pretrained('FOLDER').segment(photo).id_map
 ```
 
 On the command line:

@@ -167,9 +167,8 @@ def start(config, workdir, init, abstract, manager):
     logging.info('%s', overview.splitlines()[-1])
   state = init(jax.random.key(config.seed))
   if first := config.init_from or config.distill.teacher:
-    found = weights.read(first, expected=abstract.params)
-    logging.info('starting from %s, %s', first, found.origin)
-    params = found.params
+    logging.info('starting from %s', first)
+    params = weights.read(first, expected=abstract.params).params
   else:
     params = build.with_imagenet(state.params, config.model)
   return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))

@@ -280,11 +280,15 @@ DIRS = {'data.source': 'tfds', 'data.dirs': ('in/a', 'in/b')}
     ({}, {'train.ema_decay': 0.5}, 'ema_decay = .*, not 0.5'),
     ({}, {'seed': 7}, 'config.seed = .*, not 7'),
     ({'distill.teacher': 'there'}, {'distill.teacher': 'here'}, None),
-    ({'distill.teacher': 'here'}, {'distill.teacher': ''}, "= 'here', not ''"),
-    ({}, {'distill.teacher': 'here'}, "= '', not 'here'"),
+    (
+      {'distill.teacher': 'here'},
+      {'distill.teacher': ''},
+      'teacher = some, not none',
+    ),
+    ({}, {'distill.teacher': 'here'}, 'teacher = none, not some'),
     (DIRS, {'data.dirs': ('else/a', 'else/b')}, None),
     *(
-      (DIRS, {'data.dirs': dirs}, 'run holds a run on a, b, not ')
+      (DIRS, {'data.dirs': dirs}, r'run with config.data.dirs = .*, not ')
       for dirs in (('c',), ('else/b', 'else/a'), ('a', 'b', 'c'), ())
     ),
   ],
