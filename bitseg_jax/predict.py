@@ -30,7 +30,7 @@ from bitseg_jax import cli
 from bitseg_jax.app import collection, photos
 from bitseg_jax.app import known as user
 from bitseg_jax.app.answer import AnswerOptions
-from bitseg_jax.app.files import KINDS, LABEL_FORMATS, Outputs
+from bitseg_jax.app.files import DEFAULT, KINDS, LABEL_FORMATS, Outputs
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.runs import weights
 
@@ -130,11 +130,7 @@ def define_flags() -> None:
   flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
   flags.DEFINE_multi_string('input', None, 'Photo, folder, pattern or list.')
   flags.DEFINE_string('output', None, 'Directory to write to.')
-  flags.DEFINE_list(
-    'outputs',
-    None,
-    f'Some of {",".join(KINDS)}; by default labels,overlay,uncertainty.',
-  )
+  flags.DEFINE_list('outputs', ','.join(DEFAULT), f'Some of {",".join(KINDS)}.')
   flags.DEFINE_enum(
     'label_format', 'png', LABEL_FORMATS, 'Of labels: tif has 32 bits.'
   )
@@ -175,7 +171,7 @@ def main() -> int:
   return predict(
     f.checkpoint or weights.DEFAULT,
     f.input,
-    Outputs(f.output, f.outputs or (), f.label_format),
+    Outputs(Path(f.output), f.outputs, f.label_format),
     options,
     f.overwrite,
     cli.shard(),

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bitseg_jax import relabel
-from bitseg_jax.app import known, regions, views
+from bitseg_jax.app import known as user
+from bitseg_jax.app import regions, views
 from bitseg_jax.data import images, transforms
 from bitseg_jax.evaluation import consensus, obeying, upsample
 from bitseg_jax.evaluation.consensus import Box
@@ -217,72 +218,66 @@ def draft_of_start(
 
 
 def finish(
-  drafted: Draft, said: known.Said, options: AnswerOptions
+  drafted: Draft, known: np.ndarray | None, options: AnswerOptions
 ) -> Segmentation:
   """Makes the segmentation of a photo, true to what is known.
 
   Args:
     drafted: what the samples say.
-    said: what the user says. Known pixels are as said, in the answer and in
-      every sample.
+    known: int32 [H, W], ids without gaps, -1 where nothing is said; or None.
+      The answer and every sample agree with it.
     options: as for `draft`.
   """
-  small = drafted.copy.shape[:2]
-  id_map = _tidied(drafted.id_map, said, options, drafted)
+  small, ids, origin = _finished(drafted.id_map, drafted, known, options)
   if drafted.certain is None:
-    samples = [transforms.resize_ids(c, small) for c in drafted.codes]
-    confidence = consensus.stability(id_map, samples)
+    samples = [transforms.resize_ids(c, small.shape) for c in drafted.codes]
+    confidence = consensus.stability(small, samples)
   else:
-    certain = upsample.upsample_values(drafted.certain, small)
-    confidence = _means(certain, id_map)
-  id_map, origin = _enlarged(id_map, drafted.size, said)
+    certain = upsample.upsample_values(drafted.certain, small.shape)
+    confidence = _means(certain, small)
   return Segmentation(
-    id_map=id_map,
+    id_map=ids,
     uncertainty=upsample.upsample_values(drafted.uncertainty, drafted.size),
     confidence=confidence[origin],
     num_samples=len(drafted.codes),
-    sample=functools.partial(_sample, drafted, said, options),
+    sample=functools.partial(_sample, drafted, known, options),
   )
 
 
-def _sample(drafted, said, options, n):
+def _sample(drafted, known, options, n):
   """Sample n of a draft at the photo's size; a partial of it can be pickled."""
   ids = _stretched(drafted.codes[n], drafted.copy.shape[:2], drafted.pieces)
-  ids = _tidied(ids, said, options, drafted)
-  return _enlarged(ids, drafted.size, said)[0]
+  return _finished(ids, drafted, known, options)[1]
 
 
-def _tidied(id_map, said, options, drafted=None):
-  """The id map on the copy: as known, without specks, and in one piece."""
+def _finished(id_map, drafted, known, options):
+  """The id map as known and tidied, and enlarged; where its ids come from."""
   marks = None
-  if said.known is not None:
-    marks = known.shrink(said.known, id_map.shape)
+  if known is not None:
+    marks = user.shrink(known, id_map.shape)
     id_map = obeying.obey(id_map, marks, drafted.copy, drafted.pieces)
+  id_map = _tidied(id_map, options, marks)
+  ids = upsample.smooth_ids(id_map, drafted.size)
+  origin = np.arange(id_map.max() + 1)
+  if known is not None:
+    y, x = np.nonzero(known >= 0)
+    first = np.unique(known[y, x], return_index=True)[1]
+    # An entity whose cells of the copy are all another's becomes one more id.
+    own = len(origin) + np.arange(len(first))
+    origin = np.append(origin, ids[y[first], x[first]])
+    own[marks[marks >= 0]] = id_map[marks >= 0]
+    ids[y, x] = own[known[y, x]]
+  ids, present = relabel.compact(ids)
+  return id_map, ids, origin[present]
+
+
+def _tidied(id_map, options, marks=None):
+  """The id map without specks, and with segments in one piece."""
   if options.min_area:
-    keep = None if marks is None else marks >= 0
-    id_map = regions.join_specks(id_map, options.min_area, keep)
+    id_map = regions.join_specks(id_map, options.min_area, marks)
   if options.split_disconnected:
     id_map = regions.split_disconnected(id_map, marks)
   return id_map
-
-
-def _enlarged(id_map, size, said):
-  """The id map at the photo's size, and of each id which it was before."""
-  large = upsample.smooth_ids(id_map, size)
-  count = int(id_map.max()) + 1
-  origin = np.arange(count)
-  if said.known is not None:
-    marks = known.shrink(said.known, id_map.shape)
-    y, x = np.nonzero(said.known >= 0)
-    entity = said.known[y, x]
-    # An entity whose cells of the copy are all another's becomes one more id.
-    lost = np.arange(count, count + int(entity.max()) + 1)
-    first = np.unique(entity, return_index=True)[1]
-    origin = np.append(origin, large[y[first], x[first]])
-    lost[marks[marks >= 0]] = id_map[marks >= 0]
-    large[y, x] = lost[entity]
-  ids, present = relabel.compact(large)
-  return ids, origin[present]
 
 
 def of_tiles(
@@ -311,7 +306,7 @@ def _sample_of_tiles(parts, tiles, options, n):
 
 
 def _of_tiles(id_maps, tiles, options):
-  return _tidied(views.merge_ids(id_maps, tiles), known.Said(), options)
+  return _tidied(views.merge_ids(id_maps, tiles), options)
 
 
 def _means(values, id_map):

@@ -67,15 +67,13 @@ def predict(
     entries[name] = {'photo': about['photo'], 'status': status, **more}
     progress.update()
 
-  def note_segmented(name, status, record, **more):
-    sizes = {k: record[k] for k in ('width', 'height')}
-    sizes['num_segments'] = len(record['segments'])
-    note(name, status, record, **sizes, **more)
-
   def read(path, name):
     """(name, its outputs, what NAME.json is to say, image, what is given)."""
-    about = {'photo': os.path.abspath(path), 'made_with': made_with}
-    about['label_format'] = outputs.label_format
+    about = {
+      'photo': os.path.abspath(path),
+      'made_with': made_with,
+      'label_format': outputs.label_format,
+    }
     record, same, wanted = None, False, outputs
     try:
       record = files.read_record(folder, name)
@@ -86,7 +84,7 @@ def predict(
           about[f'{kind}_digest'] = known.fingerprint(place, name)
         same = record is not None and about.items() <= record.items()
         if same and not overwrite and _is_there(outputs, record):
-          return note_segmented(name, 'there', record)
+          return note(name, 'there', record)
       image = read_photo(path, options.exif, options.page, said)
       ids = {k: known.read(g, name, image.shape[:2]) for k, g in given.items()}
     except (SourceError, OSError) as error:
@@ -119,8 +117,8 @@ def predict(
     for (name, wanted, about, image, _), result in zip(
       tasks, results, strict=True
     ):
-      record = files.write(wanted, name, image, result, about)
-      note_segmented(name, 'done', record, seconds=seconds)
+      files.write(wanted, name, image, result, about)
+      note(name, 'done', about, seconds=seconds)
 
   with (
     progress_bar(len(found), 'predict', 'photo') as progress,

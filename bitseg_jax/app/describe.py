@@ -62,7 +62,7 @@ def describe(data_dir: str | Path, num_codes: int = 64) -> str:
   return (
     f'{splits.format_table(metadata, num_codes)}\n\n'
     f'width {spread(widths)}, height {spread(heights)} pixels\n'
-    f'unlabelled: {of_maps.mean():.1%} of the pixels, {np.mean(of_maps > 0):.1%}'
-    f' of the maps have some, at most {of_maps.max():.1%}\n'
+    f'unlabelled: {of_maps.mean():.1%} of the pixels, in '
+    f'{np.mean(of_maps > 0):.1%} of the maps, at most {of_maps.max():.1%}\n'
     f'pictures: {page}'
   )

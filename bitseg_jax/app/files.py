@@ -7,7 +7,6 @@ together there are TOGETHER. Pictures for people are of at most 1024 pixels.
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -43,6 +42,7 @@ KINDS = {
   'geojson': 'NAME.geojson: polygons, for QuPath and programs for maps',
   'labelme': 'labelme/NAME.json: polygons that labelme opens',
 }
+DEFAULT = 'labels', 'overlay', 'uncertainty'
 LABEL_FORMATS = 'png', 'tif'
 TOGETHER = 'summary.json', 'panoptic.json', 'rle.json', 'coco.json'
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
@@ -56,14 +56,11 @@ class Outputs:
   """Which files are written, and where."""
 
   folder: Path  # made if it is not there
-  kinds: Sequence[str] = ()  # of KINDS; none: labels, overlay, uncertainty
+  kinds: Sequence[str] = DEFAULT  # of KINDS
   label_format: str = 'png'  # more ids than 16 bits hold make it tif
 
   def __post_init__(self):
-    kinds = tuple(self.kinds) or ('labels', 'overlay', 'uncertainty')
-    object.__setattr__(self, 'folder', Path(self.folder))
-    object.__setattr__(self, 'kinds', kinds)
-    for kind in set(kinds) - KINDS.keys():
+    for kind in set(self.kinds) - KINDS.keys():
       raise ValueError(f'--outputs has {kind!r}; choose from {",".join(KINDS)}')
 
 
@@ -140,32 +137,31 @@ def write(
       for segment, encoded in zip(segments, encode(id_map), strict=True):
         segment[_MASKS[kind]] = encoded
 
-  # Pictures for people. Shrunk before they are painted: large photos need as
-  # little as small ones.
-  size = photo.shape[:2]
-  if max(size) > LONGEST_SIDE:
-    size = transforms.fit_longest_side(*size, LONGEST_SIDE)
-  photo = transforms.resize_image(photo, size)
-  small = transforms.resize_ids(id_map, size)
-  uncertainty = Image.fromarray(result.uncertainty)
-  uncertainty = uncertainty.resize(size[::-1], Image.Resampling.BOX)
-  colors = functools.cache(lambda: pictures.entity_colors(small))
-  make = {
-    'overlay': lambda: pictures.overlay(photo, small, colors=colors()),
-    'contours': lambda: pictures.contours(photo, small),
-    'uncertainty': lambda: pictures.doubt(photo, np.asarray(uncertainty)),
-  }
-  make = {kind: functools.cache(paint) for kind, paint in make.items()}
-  for kind in make.keys() & kinds:
-    pictures.save_png(make[kind](), path(kind, f'{name}_{kind}.png'))
+  if kinds & {'overlay', 'contours', 'uncertainty', 'sheet'}:
+    # Shrunk before they are painted: large photos need as little as small ones.
+    size = photo.shape[:2]
+    if max(size) > LONGEST_SIDE:
+      size = transforms.fit_longest_side(*size, LONGEST_SIDE)
+    photo = transforms.resize_image(photo, size)
+    small = transforms.resize_ids(id_map, size)
+    doubt = Image.fromarray(result.uncertainty)
+    doubt = np.asarray(doubt.resize(size[::-1], Image.Resampling.BOX))
+    colors = pictures.entity_colors(small)
+    painted = {
+      'overlay': pictures.overlay(photo, small, colors=colors),
+      'contours': pictures.contours(photo, small),
+      'uncertainty': pictures.doubt(photo, doubt),
+    }
+    for kind in painted.keys() & kinds:
+      pictures.save_png(painted[kind], path(kind, f'{name}_{kind}.png'))
   if 'sheet' in kinds:
-    answer = pictures.colorize(small, colors())
+    answer = pictures.colorize(small, colors)
     cells = [(photo, 'photo'), (answer, f'segments: {len(segments)}')]
-    cells += [(paint(), kind) for kind, paint in make.items()]
+    cells += [(picture, kind) for kind, picture in painted.items()]
     for n in range(min(10, result.num_samples)):
       ids = transforms.resize_ids(result.sample(n), size)
-      painted = pictures.colorize(pictures.match_ids(small, ids), colors())
-      cells.append((painted, f'sample {n + 1}'))
+      sample = pictures.colorize(pictures.match_ids(small, ids), colors)
+      cells.append((sample, f'sample {n + 1}'))
     rows = [cells[i : i + 5] for i in range(0, len(cells), 5)]
     pictures.gallery(rows, path('sheet', f'{name}_sheet.png'), cell_size=400)
 

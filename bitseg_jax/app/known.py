@@ -31,28 +31,20 @@ _ENDINGS = tuple(
 )
 
 
-class Said(NamedTuple):
-  """What a user says of a photo, checked.
-
-  Attributes:
-    known: int32 [H, W], ids without gaps, -1 where nothing is said; or None.
-    start: int32 [H, W], ids without gaps, or None.
-  """
-
-  known: np.ndarray | None = None
-  start: np.ndarray | None = None
-
-
 def check(
   sizes: Sequence[tuple[int, int]],
   known: Sequence[np.ndarray | None] | None,
   start: Sequence[np.ndarray | None] | None,
-) -> list[Said]:
+) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
   """Checks what is said of photos.
 
   Args:
     sizes: (H, W) of each photo.
     known, start: as in Segmenter.segment_batch.
+
+  Returns:
+    Of each photo what is known, int32 [H, W], ids without gaps, -1 where
+    nothing is said, or None; and its start, with an id everywhere, or None.
 
   Raises:
     ValueError: in one line, if it does not fit the photos.
@@ -70,11 +62,10 @@ def check(
   if len({ids is None for ids in start}) > 1:
     raise ValueError('start is given for some of the photos only')
   # Pixels in no segment of a start form one more.
-  start = [
+  return known, [
     None if ids is None else np.where(ids < 0, ids.max() + 1, ids)
     for ids in start
   ]
-  return list(map(Said, known, start))
 
 
 def _check_ids(name, ids, size):

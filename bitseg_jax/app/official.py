@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
@@ -98,7 +99,7 @@ def from_official(
   config: ConfigDict,
   where: str | pathlib.Path = 'the state dict',
 ) -> Any:
-  """Makes our parameters of an official state dict.
+  """Makes our parameters, nested and float32, of an official state dict.
 
   Args:
     tensors: the state dict, by name; float32, or 16 bits.
@@ -106,26 +107,19 @@ def from_official(
     config: of a run, says what the network is made of.
     where: the tensors are from, for messages.
 
-  Returns:
-    Nested dict of float32 parameters.
-
   Raises:
     ValueError: one line; see check_config and weights.check_tensors.
   """
-  shapes = weights.flatten_shapes(expected)
-  names = official_names(shapes, config)
-  wanted = {
-    theirs: _official_shape(ours, shapes[ours])
-    for ours, theirs in names.items()
-  }
-  weights.check_tensors(tensors, wanted, where, _DTYPES)
-  flat = {}
-  for ours, theirs in names.items():
-    w = tensors[theirs]
+  blank = lambda w: np.broadcast_to(np.float32(0), w.shape)
+  wanted = to_official(jax.tree.map(blank, expected), config)
+  shapes = {name: w.shape for name, w in wanted.items()}
+  weights.check_tensors(tensors, shapes, where, _DTYPES)
+  flat = flatten_dict(expected, sep='/')
+  for ours, theirs in official_names(flat, config).items():
+    w, shape = tensors[theirs], flat[ours].shape
     if ours.endswith('/kernel'):
-      # [out, in, h, w], [out, in, 1] and [out, in] to channels last.
       w = np.moveaxis(w, (0, 1), (-1, -2))
-    flat[ours] = np.ascontiguousarray(w.reshape(shapes[ours]), np.float32)
+    flat[ours] = np.ascontiguousarray(w.reshape(shape), np.float32)
   return unflatten_dict(flat, sep='/')
 
 
@@ -135,21 +129,11 @@ def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
   tensors = {}
   for ours, theirs in official_names(flat, config).items():
     w = np.asarray(flat[ours])
-    shape = _official_shape(ours, w.shape)
-    if ours.endswith('/kernel'):
+    if ours.endswith('/kernel'):  # channels last to [out, in, ...]
       w = np.moveaxis(w, (-1, -2), (0, 1))
-    tensors[theirs] = np.ascontiguousarray(w.reshape(shape))
+      w = w.reshape(*w.shape[:2], 1) if '_attn/' in ours else w
+    tensors[theirs] = np.ascontiguousarray(w)
   return tensors
-
-
-def _official_shape(name, shape):
-  """Shape of one of our parameters in an official state dict."""
-  if not name.endswith('/kernel'):
-    return shape
-  *window, inputs, outputs = shape
-  if name.split('/')[0].endswith('_attn'):
-    window = [1]
-  return (outputs, inputs, *window)
 
 
 def read_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:

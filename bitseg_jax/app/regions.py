@@ -17,18 +17,14 @@ from skimage.segmentation import felzenszwalb, watershed
 from bitseg_jax import relabel
 from bitseg_jax.data import transforms
 
-# All for photos whose longest side is 256 pixels. Small regions grow from one
-# seed in each square of _CELL pixels, and those join whose mean colours are
-# nearer than _NEAR, which is less than one sees. Felzenszwalb's score alike
-# (ARI .518 and .520 on a quarter of BSDS500 val), but change with every bit of
-# noise: of a photo with one grey level more or less, or of another size, the
-# answer had an ARI of .85 with the photo's own, now .90.
-_CELL, _BLUR, _NEAR = 10, 1.0, 0.01
-# The large ones go from a quarter
-# of the scale that is best alone to four times as much. In Lab at half the size
-# they cost a quarter and score as well (ARI .501, covering .560 on every second
-# photo of BSDS500 val; in RGB at the whole size .499 and .560).
+# All for photos whose longest side is _SIDE pixels.
 _SIDE = 256
+# Small regions grow from one seed in each square of _CELL pixels, and those
+# join whose mean colours are nearer than _NEAR, which is less than one sees.
+# Felzenszwalb's score alike (ARI .518 and .520 on a quarter of BSDS500 val),
+# but change with every bit of noise.
+_CELL, _BLUR, _NEAR = 10, 1.0, 0.01
+# From a quarter of the scale that is best alone to four times as much.
 _LARGE_SCALES = 140.0, 280.0, 560.0, 1120.0, 2240.0
 _LARGE_BLUR, _LARGE_MIN_AREA = 0.8, 300
 _LAB = 1.2 / 100  # so that steps in Lab are as large as in RGB
@@ -59,11 +55,11 @@ def split(photo: np.ndarray) -> np.ndarray:
   found = relabel.compact(watershed(np.sqrt(slope), seeds))[0]
   sums = [np.bincount(found.ravel(), channel.ravel()) for channel in lab]
   mean = np.stack(sums, axis=1) / np.bincount(found.ravel())[:, None]
-  first, second = borders(found).nonzero()
-  near = np.linalg.norm(mean[first] - mean[second], axis=1) < _NEAR
-  beside = first[near], second[near]
-  alike = coo_array((np.ones(near.sum()), beside), (len(mean), len(mean)))
-  return connected_components(alike, directed=False)[1].astype(np.int32)[found]
+  beside = borders(found).tocoo()
+  apart = np.linalg.norm(mean[beside.row] - mean[beside.col], axis=1)
+  beside.data = (apart < _NEAR).astype(beside.dtype)
+  beside.eliminate_zeros()
+  return connected_components(beside, directed=False)[1].astype(np.int32)[found]
 
 
 def large(photo: np.ndarray) -> list[np.ndarray]:
@@ -80,9 +76,9 @@ def large(photo: np.ndarray) -> list[np.ndarray]:
     segmentation", 2004.
   """
   size = photo.shape[:2]
+  # At half the size they cost a quarter and score as well.
   half = transforms.resize_image(photo, [-(-length // 2) for length in size])
-  lab = _to_lab(half)
-  larger = max(half.shape) / _SIDE
+  lab, larger = _to_lab(half), max(half.shape) / _SIDE
   cuts = [
     felzenszwalb(
       lab,
@@ -101,45 +97,6 @@ def _to_lab(photo):
   return cv2.cvtColor(bright, cv2.COLOR_RGB2LAB) * _LAB
 
 
-def join_specks(
-  id_map: np.ndarray, min_area: float, keep: np.ndarray | None = None
-) -> np.ndarray:
-  """Joins specks to the segment with which they share most of their border.
-
-  A speck is a connected piece of a segment (by sides, not corners) with less
-  than the least area. The largest piece of the photo is never one. A speck
-  among specks joins what they have joined.
-
-  Args:
-    id_map: int [H, W], ids 0, ..., K - 1.
-    min_area: least area of a piece, as a share of the photo.
-    keep: bool [H, W], pixels whose pieces stay; None: none.
-
-  Returns:
-    int32 [H, W], ids without gaps.
-  """
-  pieces = measure.label(id_map, background=-1, connectivity=1) - 1
-  _, first = np.unique(pieces, return_index=True)
-  ids = id_map.ravel()[first]
-  areas = np.bincount(pieces.ravel())
-  stays = areas >= min_area * id_map.size
-  stays[areas.argmax()] = True
-  if keep is not None:
-    stays[pieces[keep]] = True
-  beside = borders(pieces)
-  found = np.where(stays, ids, -1)
-  while (found < 0).any():
-    # How long the border of each piece is with each segment, as far as known.
-    known = np.flatnonzero(found >= 0)
-    member = coo_array(
-      (np.ones(len(known)), (known, found[known])), (len(ids), ids.max() + 1)
-    )
-    shared = (beside @ member.tocsr()).toarray()
-    ready = (found < 0) & shared.any(axis=1)
-    found[ready] = shared[ready].argmax(axis=1)
-  return relabel.compact(found[pieces])[0]
-
-
 def borders(regions: np.ndarray) -> coo_array:
   """Counts sides of pixels that two regions share: sparse [R, R], symmetric."""
   beside = regions[:, 1:].ravel(), regions[:, :-1].ravel()
@@ -150,6 +107,42 @@ def borders(regions: np.ndarray) -> coo_array:
   count = int(regions.max()) + 1
   one_way = coo_array((np.ones(len(first)), (first, second)), (count, count))
   return (one_way + one_way.T).tocsr()
+
+
+def join_specks(
+  id_map: np.ndarray, min_area: float, known: np.ndarray | None = None
+) -> np.ndarray:
+  """Joins specks to the segment with which they share most of their border.
+
+  A speck is a connected piece of a segment (by sides, not corners) with less
+  than the least area. A speck among specks joins what they have joined.
+
+  Args:
+    id_map: int [H, W], ids 0, ..., K - 1.
+    min_area: least area of a piece, as a share of the photo.
+    known: int [H, W], where it is not -1 pieces stay; None: nowhere.
+
+  Returns:
+    int32 [H, W], ids without gaps.
+  """
+  pieces = measure.label(id_map, background=-1, connectivity=1) - 1
+  areas = np.bincount(pieces.ravel())
+  stays = areas >= min(min_area * id_map.size, areas.max())
+  if known is not None:
+    stays[pieces[known >= 0]] = True
+  ids = id_map.ravel()[np.unique(pieces, return_index=True)[1]]
+  beside, found = borders(pieces), np.where(stays, ids, -1)
+  while (found < 0).any():
+    # How long the border of each piece is with each segment, as far as known.
+    settled = np.flatnonzero(found >= 0)
+    member = coo_array(
+      (np.ones(len(settled)), (settled, found[settled])),
+      (len(ids), ids.max() + 1),
+    )
+    shared = (beside @ member.tocsr()).toarray()
+    ready = (found < 0) & shared.any(axis=1)
+    found[ready] = shared[ready].argmax(axis=1)
+  return relabel.compact(found[pieces])[0]
 
 
 def split_disconnected(

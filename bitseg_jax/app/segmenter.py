@@ -179,19 +179,20 @@ class Segmenter:
     """
     options = dataclasses.replace(options or AnswerOptions(), **changes)
     photos = [read_photo(one, options.exif, options.page) for one in images]
-    said = user.check([photo.shape[:2] for photo in photos], known, start)
+    sizes = [photo.shape[:2] for photo in photos]
+    known, start = user.check(sizes, known, start)
     if options.tile is None:
-      drafts = self._drafts(photos, [s.start for s in said], options, progress)
+      drafts = self._drafts(photos, start, options, progress)
       return [
-        answer.finish(drafted, one, options)
-        for drafted, one in zip(drafts, said, strict=True)
+        answer.finish(drafted, ids, options)
+        for drafted, ids in zip(drafts, known, strict=True)
       ]
     least = self._parts.image_size
     if options.tile < least:
       raise ValueError(
         f'tile is {options.tile}; it must be at least {least} pixels'
       )
-    if any(s.known is not None or s.start is not None for s in said):
+    if any(ids is not None for ids in known + start):
       raise ValueError('known and start cannot be used with tile')
     whole = dataclasses.replace(options, tile=None)
     plain = dataclasses.replace(whole, min_area=0.0, split_disconnected=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bitseg_jax.app import answer, known, regions
+from bitseg_jax.app import answer, regions
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 
@@ -19,7 +19,7 @@ def made(photo, codes, **options):
   options = AnswerOptions(**options)
   certain = np.ones(codes.shape[1:], np.float32)
   drafted = answer.draft(photo, codes, certain, options)
-  return answer.finish(drafted, known.Said(), options)
+  return answer.finish(drafted, None, options)
 
 
 def two_halves(dark=20, bright=220):
@@ -124,9 +124,9 @@ def test_a_speck_joins_what_surrounds_it_and_large_pieces_stay():
 def test_what_is_known_stays():
   id_map = np.zeros((12, 12), int)
   id_map[4, 4], id_map[8, 8] = 1, 2
-  keep = np.zeros((12, 12), bool)
-  keep[8, 8] = True
-  found = regions.join_specks(id_map, 0.1, keep)
+  known = np.full((12, 12), -1)
+  known[8, 8] = 0
+  found = regions.join_specks(id_map, 0.1, known)
   assert found[8, 8] != found[0, 0] and found[4, 4] == found[0, 0]
   assert regions.join_specks(np.zeros((3, 3), int), 0.5).max() == 0
 
