@@ -10,7 +10,6 @@ from bitseg_jax import cli
 from bitseg_jax.app.describe import describe
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.images import EXIF
-from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.prepared.write import prepare
 from bitseg_jax.runs import log
 
@@ -54,7 +53,6 @@ def main() -> int:
     return 0
   names = 'unlabelled', 'split', 'connected', 'ignore', 'exif', 'page'
   options = {n: f[n].value for n in names if f[n].value != f[n].default}
-  splits.check_no_links(f.output)
   with log.hold(f.output):
     prepare(
       *(f.dataset, f.source, f.output, f.longest_side, f.strict, f.overwrite),

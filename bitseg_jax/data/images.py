@@ -36,13 +36,11 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 
 class Photo(NamedTuple):
-  """A photo, and what was found on the way to it."""
+  """A photo, and what its file says of it."""
 
   image: np.ndarray  # uint8 [H, W, 3] RGB
-  notes: list[str]  # what was done to its pixels that may surprise
-  orientation: int  # what its EXIF data says, from 1 to 8; 1 is upright
+  orientation: int  # of its EXIF data, from 1 to 8; 1 is upright
   plain: bool  # whether the file is a JPEG of exactly these pixels
-  name: str  # the path, or what else to call it
 
 
 def read_photo(
@@ -70,36 +68,33 @@ def read_photo(
   Raises:
     SourceError: in one line, if it is no photo or damaged.
   """
-  photo = open_photo(source, exif, page)
-  for line in photo.notes:
-    note(f'{photo.name}: {line}')
-  return photo.image
+  return open_photo(source, exif, page, note).image
 
 
-def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
-  """Reads a photo as `read_photo` does, and tells what was found on the way."""
+def open_photo(
+  source: Any, exif: str, page: int, note: Callable[[str], Any]
+) -> Photo:
+  """Reads a photo as `read_photo` does."""
   if exif not in EXIF:
     raise ValueError(f'exif is {exif!r}; choose one of {", ".join(EXIF)}')
-  where, notes = getattr(source, 'filename', '') or 'the image', []
+  where = getattr(source, 'filename', '') or 'the image'
   if isinstance(source, str | os.PathLike):
-    where = os.fspath(source)
-    source = outside.read_bytes(Path(source))
+    where, source = os.fspath(source), outside.read_bytes(Path(source))
   elif hasattr(source, 'read'):
     source = source.read()
+  say = lambda line: note(f'{where}: {line}')
   orientation, plain = 1, False
   with outside.named(where, 'unreadable image', 'replace the file'):
     if isinstance(source, bytes | bytearray | memoryview):
       content = bytes(source)
       source = open_image(content, where)
       if source is None or _is_deep_tiff(source):
-        source, orientation, inverted = read_tiff(content, where, notes, page)
+        source, orientation, inverted = read_tiff(content, where, say, page)
         if inverted:
           source = -source if source.dtype.kind == 'f' else ~source
       else:
-        count = getattr(source, 'n_frames', 1)
-        # The other pictures of an MPO are small ones of the same photo.
-        _check_page(page, count, where, notes if source.format != 'MPO' else [])
-        if page:
+        if source.format != 'MPO':  # whose other pictures are small copies
+          _check_page(page, getattr(source, 'n_frames', 1), where, say)
           source.seek(page)
         plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
         if is_deep_colour(source):  # Pillow would drop the lower bytes
@@ -115,21 +110,14 @@ def open_photo(source: Any, exif: str = 'apply', page: int = 0) -> Photo:
         pixels = _turn_back(pixels, orientation)
     else:
       pixels = np.asarray(source)
-  image = _to_rgb(pixels, where, notes)
+  image = _to_rgb(pixels, where, say)
   if exif == 'apply':
     image, plain = _turn(image, orientation), plain and orientation == 1
-  return Photo(np.ascontiguousarray(image), notes, orientation, plain, where)
+  return Photo(np.ascontiguousarray(image), orientation, plain)
 
 
 def open_image(content: bytes, where: Any) -> Image.Image | None:
-  """Opens, but does not decode, an image of any format but EPS.
-
-  Returns:
-    The image; None for a TIFF that Pillow does not know.
-
-  Raises:
-    SourceError: it is no image.
-  """
+  """Opens an image, but does not decode it; None for a TIFF of unknown kind."""
   if not content:
     raise SourceError(f'{where}: empty file')
   Image.init()
@@ -159,7 +147,7 @@ def _is_deep_tiff(image):
 
 
 def read_tiff(
-  content: bytes, where: Any, notes: list[str], page: int = 0
+  content: bytes, where: Any, say: Callable[[str], Any], page: int = 0
 ) -> tuple[np.ndarray, int, bool]:
   """Reads a TIFF of any depth.
 
@@ -171,7 +159,7 @@ def read_tiff(
 
   logging.getLogger('tifffile').setLevel(logging.CRITICAL)
   with tifffile.TiffFile(io.BytesIO(content)) as file:
-    _check_page(page, len(file.pages), where, notes)
+    _check_page(page, len(file.pages), where, say)
     part = file.pages[page]
     if math.prod(part.shape) > 4 * MAX_PIXELS:
       raise ValueError(f'of size {list(part.shape)}')
@@ -199,11 +187,11 @@ def _orientation(image):
   return found if found in range(1, 9) else 1
 
 
-def _check_page(page, count, where, notes):
+def _check_page(page, count, where, say):
   if not 0 <= page < count:
     raise SourceError(f'{where}: has {count} pages, from 0, and no page {page}')
   if count > 1 and not page:
-    notes.append(f'the first of its {count} pages is read; page=N reads others')
+    say(f'the first of its {count} pages is read; page=N reads others')
 
 
 def _read_by_opencv(content, where):
@@ -215,7 +203,7 @@ def _read_by_opencv(content, where):
   return pixels if is_grey else pixels[..., [2, 1, 0, 3][: pixels.shape[-1]]]
 
 
-def _to_rgb(pixels, where, notes):
+def _to_rgb(pixels, where, say):
   """Turns numbers [H, W(, C)] of any type into uint8 [H, W, 3]."""
   if pixels.ndim == 2:
     pixels = pixels[..., None]
@@ -229,18 +217,18 @@ def _to_rgb(pixels, where, notes):
   if pixels.dtype == bool:
     colours = colours * np.uint8(255)
   elif pixels.dtype != np.uint8:
-    colours = _stretch(colours, where, notes)
+    colours = _stretch(colours, where, say)
   colours = np.broadcast_to(colours, (*colours.shape[:2], 3))
   most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in 'iu' else 1
   if alpha.size and alpha.min() < most:
-    notes.append('transparent pixels are laid on white')
+    say('transparent pixels are laid on white')
     cover = (alpha / np.float32(most)).clip(0, 1)
     mixed = 255 - cover * (255 - colours.astype(np.float32))
     colours = np.round(mixed).astype(np.uint8)
   return colours
 
 
-def _stretch(values, where, notes):
+def _stretch(values, where, say):
   """Stretches values of any type to uint8; what is not finite is black."""
   kind, finite = values.dtype, np.isfinite(values)
   if not finite.any():
@@ -249,7 +237,7 @@ def _stretch(values, where, notes):
   low, high = np.percentile(values, PERCENTILES)
   if low == high:
     low, high = values.min(), values.max()
-  notes.append(
+  say(
     f'{kind} pixels, of which {low:.6g} becomes black and {high:.6g} white '
     f'(their percentiles {PERCENTILES[0]} and {PERCENTILES[1]})'
   )

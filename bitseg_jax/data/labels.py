@@ -94,7 +94,7 @@ def _read_image(path, colours, notes):
   if kind == 'TIFF':  # Pillow would invert what is stored with white as 0
     pages = []
     with outside.named(path, 'unreadable image', 'replace the file'):
-      values = images.read_tiff(content, path, pages)[0]
+      values = images.read_tiff(content, path, pages.append)[0]
     if pages:
       raise SourceError(f'{path}: has several pages; save one id map per file')
     return values

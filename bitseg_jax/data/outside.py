@@ -7,7 +7,6 @@ Nothing is read that is no plain file, so a pipe is never waited for.
 import contextlib
 import json
 import os
-import re
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -43,8 +42,7 @@ def as_key(value: Any) -> Any:
 def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
   """Turns whatever a library raises about a file into one line that names it.
 
-  Pillow, scipy, numpy and others raise a different type for each format and
-  kind of damage: OSError, SyntaxError, struct.error, zlib.error, ...
+  Pillow, scipy, numpy and others raise a different type for each damage.
   """
   try:
     yield
@@ -97,35 +95,27 @@ def plain_name(name: str) -> str:
 
 
 def find_below(root: Path, folders: Iterable[Path], name: Any) -> Path | None:
-  r"""Finds a file by a name that somebody else wrote down, on any system.
+  r"""Finds a file by a name that somebody else wrote down, with / or \.
 
-  Args:
-    root: folder of the source; the name may not lead out of it, but folders in
-      it may be links.
-    folders: folders that may hold the file, in this order.
-    name: its name relative to one of them, or absolute; with / or \.
-
-  Returns:
-    The file, None where there is none.
+  The name is relative to one of the folders, which are tried in this order, or
+  absolute. It may not lead out of the root, in which folders may be links.
 
   Raises:
-    ValueError: the name is no text, or leads out of the source.
+    ValueError: the name is no text, or leads out of the root.
   """
   if not isinstance(name, str) or not name or '\0' in name:
     raise ValueError(f'{shown(name)} is no file name')
-  folders = list(folders)
-  for spelled in dict.fromkeys((name, name.replace('\\', '/'))):
-    path = PurePath(spelled)
-    for base in (root.absolute(), root.resolve()):
-      if path.is_absolute() and path.is_relative_to(base):
-        path, folders = path.relative_to(base), [root]
-    if path.is_absolute() or '..' in path.parts or re.match(r'\w:/', spelled):
-      raise ValueError(f'{shown(name)} leads out of {root}')
-    for form in ('NFC', 'NFD'):
-      text = unicodedata.normalize(form, str(path)).encode(errors='replace')
-      for folder in folders:
-        if os.path.isfile(folder / os.fsdecode(text)):
-          return folder / os.fsdecode(text)
+  path, folders = PurePath(name.replace('\\', '/')), list(folders)
+  for base in (root.absolute(), root.resolve()):
+    if path.is_absolute() and path.is_relative_to(base):
+      path, folders = path.relative_to(base), [root]
+  if path.is_absolute() or '..' in path.parts:
+    raise ValueError(f'{shown(name)} leads out of {root}')
+  for form in ('NFC', 'NFD'):
+    text = unicodedata.normalize(form, str(path)).encode(errors='replace')
+    for folder in folders:
+      if os.path.isfile(folder / os.fsdecode(text)):
+        return folder / os.fsdecode(text)
   return None
 
 
@@ -142,8 +132,7 @@ def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
   """Returns whole numbers [H, W] of any type as ids, int32 [H, W].
 
   Raises:
-    SourceError: they are of another shape, not whole, or not in `least` to
-      MAX_ID; the line begins with `where`.
+    SourceError: of another shape, not whole, or not in `least` to MAX_ID.
   """
   values = np.asarray(values)
   if values.dtype.kind not in 'iuf' or values.ndim != 2 or not values.size:
@@ -194,15 +183,11 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_lines(path: Path) -> list[str]:
-  """Reads the lines of a text file that hold anything, without the spaces.
-
-  The text is UTF-8, or UTF-16 where a byte order mark says so; else of Western
-  Windows, whose letters fit any bytes.
-  """
+  """Reads the lines of a text file that hold anything, without the spaces."""
   content = read_bytes(path)
   is_wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
   try:
     text = content.decode('utf-16' if is_wide else 'utf-8-sig')
-  except UnicodeDecodeError:
+  except UnicodeDecodeError:  # of Western Windows
     text = content.decode('cp1252', 'replace')
   return [line.strip() for line in text.splitlines() if line.strip()]

@@ -90,8 +90,7 @@ def training_batches(
     seed: of order and augmentation.
     weights: how often each source is drawn from; () = all alike.
     num_threads: reader threads.
-    rows: which rows of each batch are this process's, see devices.local_rows;
-      None = all of them.
+    rows: which rows of each batch are this process's; None = all of them.
     start: number of the first batch.
 
   Raises:
@@ -109,33 +108,19 @@ def training_batches(
     mixed = grain.MapDataset.mix(shuffled, weights or [1] * len(shuffled))
     records = mixed.seed(seed)
   rows = list(range(batch_size) if rows is None else rows)
-  mine = _RowsOfBatches(records.random_map(example), rows, batch_size, start)
-  # Endless, so none is dropped; but grain's length of it overflows at 1.
-  batches = grain.MapDataset.source(mine).batch(len(rows), drop_remainder=True)
-  return batches.to_iter_dataset(
+  examples, count = records.random_map(example), len(rows)
+
+  def row(index):
+    batch, place = divmod(index, count)
+    return examples[(start + batch) * batch_size + rows[place]]
+
+  # As good as endless, so none is dropped.
+  mine = grain.MapDataset.range((2**62 // batch_size - start) * count).map(row)
+  return mine.batch(count, drop_remainder=True).to_iter_dataset(
     grain.ReadOptions(
       num_threads=num_threads, prefetch_buffer_size=4 * num_threads
     )
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class _RowsOfBatches:
-  """Some rows of every batch of an endless dataset, one after the other."""
-
-  examples: grain.MapDataset
-  rows: list[int]
-  batch_size: int
-  start: int
-
-  def __len__(self):
-    batches = len(self.examples) // self.batch_size - self.start
-    return batches * len(self.rows)
-
-  def __getitem__(self, index):
-    batch, place = divmod(index, len(self.rows))
-    batch += self.start
-    return self.examples[batch * self.batch_size + self.rows[place]]
 
 
 def read_in_processes(
@@ -168,14 +153,11 @@ def evaluation_example(
 ) -> dict[str, Any]:
   """Turns a record into an evaluation example: all annotators, nothing random.
 
-  Args:
-    record: a record of a source.
-    image_size, code_size: sides S and G, see `TrainingExample`.
-
   Returns:
     {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list
-    of int32 [G, G]}. size is the height and width of the resized photo within
-    the square of G; id maps are -1 where unlabelled or padding.
+    of int32 [G, G]}, where S and G are image_size and code_size. size is the
+    height and width of the resized photo within the square of G; id maps are -1
+    where unlabelled or padding.
   """
   size = transforms.fit_longest_side(*record['id_maps'][0].shape, image_size)
   photo = transforms.resize_image(record['image'], size)

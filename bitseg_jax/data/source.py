@@ -68,7 +68,8 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
     SourceError: if a file cannot be read, there is no annotation, or photo and
       annotation differ in size.
   """
-  photo = open_photo(item.photo, source.exif, source.page)
+  note = source.notes.append
+  photo = open_photo(item.photo, source.exif, source.page, note)
   image, plain = photo.image, photo.plain
   id_maps = source.load_id_maps(item)
   if not id_maps:
@@ -94,10 +95,9 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
       )
   fits_as_stored = photo.orientation in (2, 3, 4) or height == width
   if photo.orientation > 1 and fits_as_stored and source.exif == 'apply':
-    photo.notes.append(
-      'is turned by its EXIF data, and its annotation, which must be drawn on '
-      'the photo upright, would fit it as stored as well; if it was drawn on '
-      'that, give --exif=ignore'
+    note(
+      f'{item.photo}: is turned by its EXIF data, and its annotation, which '
+      'must be drawn on the photo upright, would fit it as stored as well; if '
+      'it was drawn on that, give --exif=ignore'
     )
-  source.notes.extend(f'{item.photo}: {line}' for line in photo.notes)
   return {'image': image, 'plain_jpeg': plain, 'id_maps': id_maps}

@@ -128,12 +128,12 @@ def test_photos_are_turned_upright_unless_asked(orientation, kind):
     raw = images.read_photo(saved(PHOTO, kind))
   stored = Image.fromarray(raw)
   stored.getexif()[0x0112] = orientation
-  photo = images.open_photo(content)
+  photo = images.open_photo(content, 'apply', 0, print)
   upright = np.asarray(ImageOps.exif_transpose(stored))
   np.testing.assert_array_equal(photo.image, upright)
   assert photo.orientation == orientation
   assert photo.plain == (kind == 'JPEG' and orientation == 1)
-  ignored = images.open_photo(content, exif='ignore')
+  ignored = images.open_photo(content, 'ignore', 0, print)
   np.testing.assert_array_equal(ignored.image, raw)
   assert ignored.plain == (kind == 'JPEG')
 

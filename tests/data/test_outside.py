@@ -15,7 +15,6 @@ from bitseg_jax.data import outside, rle
 from bitseg_jax.data.families import folder as own
 from bitseg_jax.data.families import open_source
 from bitseg_jax.data.prepared import write
-from bitseg_jax.data.prepared.write import prepare
 
 IDS = np.arange(12).reshape(3, 4)
 
@@ -149,19 +148,6 @@ def test_names_that_are_no_text_are_left_out(source):
   (line,) = [p for p in open_source('folder', source).problems if 'rename' in p]
   assert '\\udcff.png' in line
   assert write._fingerprint(own.open_source(source), {})
-
-
-@pytest.mark.parametrize('at', ['', 'entity_segmentation'])
-def test_overwrite_goes_through_no_link(tmp_path, source, at):
-  kept = tmp_path / 'kept'
-  prepare('folder', str(source), kept)
-  before = sorted(kept.rglob('*'))
-  link = tmp_path / 'out' / at
-  link.parent.mkdir(exist_ok=True)
-  link.symlink_to(kept / at)
-  with pytest.raises(outside.SourceError, match='is a link'):
-    prepare('folder', str(source), tmp_path / 'out', overwrite=True)
-  assert sorted(kept.rglob('*')) == before
 
 
 def test_errors_stand_on_a_line_of_their_own(capsys):

@@ -6,7 +6,7 @@ with equal area, the later one in the file is on top.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +23,13 @@ _SPLIT = re.compile(
 
 
 def open_panoptic(source_dir: str | Path) -> Source:
-  """Lists the photos and annotations of a dataset in COCO's panoptic format.
+  """Lists each NAME.json beside a folder NAME/ of PNG files.
 
-  Args:
-    source_dir: holds NAME.json beside a folder NAME/ of PNG files, directly or
-      in annotations/. Photos are in PLACE/, images/PLACE/, images/,
-      input_images/ or where their names say, and PLACE is NAME without a
-      leading panoptic_. A NAME with the word train, val or test, such as
-      panoptic_val2017, is that split; images of other files are split 80/10/10
-      at random with seed 0.
+  They lie directly in source_dir or in its annotations/. Photos are in PLACE/,
+  images/PLACE/, images/, input_images/ or where their names say, and PLACE is
+  NAME without a leading panoptic_. A NAME with the word train, val or test,
+  such as panoptic_val2017, is that split; images of other files are split
+  80/10/10 at random with seed 0.
   """
   root = Path(source_dir)
   paths = [path for path in _jsons(root) if path.with_suffix('').is_dir()]
@@ -44,12 +42,10 @@ def open_panoptic(source_dir: str | Path) -> Source:
 
 
 def open_instances(source_dir: str | Path) -> Source:
-  """Lists the photos and annotations of a dataset in COCO's instances format.
+  """Lists each instances_NAME.json, or else each JSON file.
 
-  Args:
-    source_dir: holds instances_NAME.json, or else other JSON files, directly,
-      in annotations/ or beside the photos of each split. Photos and splits are
-      found as by `open_panoptic`.
+  They lie directly in source_dir, in its annotations/ or beside the photos of
+  each split. Photos and splits are found as by `open_panoptic`.
   """
   root = Path(source_dir)
   paths = _jsons(root) or sorted(root.glob('*/*.json'))
@@ -85,15 +81,16 @@ def _open(root, paths, list_items, load):
 def _list_panoptic(root, path, source):
   """Yields an item for each annotation: its PNG, and which ids are crowds."""
   content = outside.read_lists(path, 'images', 'annotations')
-  ids, own = _names_by_id(content), path.with_suffix('')
+  names, own = _names_by_id(path, content['images']), path.with_suffix('')
   for i, annotation in enumerate(content['annotations']):
     with left_out(source.problems, f'{path}: annotations[{i}]'):
-      name = _only_name(ids, annotation['image_id'])
-      photo, _ = _find_photo(root, path, name)
-      places = [own, own.parent, root]
-      png = outside.find_below(root, places, annotation['file_name'])
+      number, name = annotation['image_id'], annotation['file_name']
+      if _key(number) not in names:
+        raise ValueError(f'images lacks its id {shown(number)}')
+      photo, _ = _find_photo(root, path, names[_key(number)])
+      png = outside.find_below(root, [own, own.parent, root], name)
       if png is None:
-        raise ValueError(f'no {own / annotation["file_name"]}')
+        raise ValueError(f'no {own / name}')
       crowds = {
         _whole(segment['id'], 1, 2**24 - 1): _is_crowd(segment)
         for segment in annotation['segments_info']
@@ -101,7 +98,7 @@ def _list_panoptic(root, path, source):
       below = png.relative_to(own if png.is_relative_to(own) else root)
       yield Item(_name(below), photo, (png, crowds))
   used = {_key(one.get('image_id')) for one in content['annotations']}
-  _note_empty(source, path, len(ids.keys() - used))
+  _note_empty(source, path, len(names.keys() - used))
 
 
 def load_panoptic(item: Item) -> list[np.ndarray]:
@@ -142,24 +139,18 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, tuple]:
   content = outside.read_lists(path, 'images', 'annotations')
   masks = defaultdict(list)
   for i, mask in enumerate(content['annotations']):
-    with outside.named(
-      f'{path}: annotations[{i}]', 'is damaged', 'download it again'
-    ):
+    with outside.named(f'{path}: annotations[{i}]', 'is damaged'):
       listed = shown(mask.get('id', [i])), mask.get('segmentation')
       masks[_key(mask['image_id'])].append((*listed, _is_crowd(mask)))
-  ids, found = _names_by_id(content), {}
-  times = Counter(
-    outside.as_key(one.get('file_name')) for one in content['images']
-  )
+  names, found = _names_by_id(path, content['images']), {}
   for image in content['images']:
     where = f'{path}, image {shown(image.get("id"))}'
     with left_out(problems, where):
-      name = _only_name(ids, image['id'])
-      if times[name] > 1:
-        raise ValueError(f'{shown(name)} is listed twice')
-      size = outside.check_size(image['height'], image['width'])
-      found[name] = where, size, masks[_key(image['id'])]
-  if strange := sorted(masks.keys() - ids.keys()):
+      key, size = _key(image['id']), (image['height'], image['width'])
+      labels = where, outside.check_size(*size), masks[key]
+      if found.setdefault(names[key], labels) is not labels:
+        raise ValueError(f'{shown(names[key])} is listed twice')
+  if strange := sorted(masks.keys() - names.keys()):
     problems.append(
       f'{path}: annotations of {len(strange)} images that it does not list, '
       f'such as image {strange[0]}'
@@ -222,21 +213,14 @@ def _key(number):
   return str(outside.as_key(number))
 
 
-def _names_by_id(content):
-  """File names of the images by id; more than one where ids were mixed up."""
-  names = defaultdict(dict)
-  for image in content['images']:
-    names[_key(image.get('id'))][outside.as_key(image.get('file_name'))] = True
+def _names_by_id(path, images):
+  """The file name of each image by its id."""
+  names = {}
+  for image in images:
+    key, name = _key(image.get('id')), outside.as_key(image.get('file_name'))
+    if names.setdefault(key, name) != name:
+      raise SourceError(
+        f'{path}: images gives one id to {shown(names[key])} and to '
+        f'{shown(name)}; give each its own'
+      )
   return names
-
-
-def _only_name(names_by_id, number):
-  names = [*names_by_id.get(_key(number), ())]
-  if not names:
-    raise ValueError(f'images lacks its id {shown(number)}')
-  if len(names) > 1:
-    raise ValueError(
-      f'images gives one id to {shown(names[0])} and to {shown(names[1])}; '
-      'give each its own, for none says whose labels these are'
-    )
-  return names[0]

@@ -1,5 +1,6 @@
 """Reads prepared datasets: what is in them, and the records of a split."""
 
+import dataclasses
 import io
 import shlex
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bitseg_jax.data.outside import SourceError, named, read_json
+from bitseg_jax.data.outside import named, read_json
 
 NAME = 'entity_segmentation'
 VERSION = '1.0.0'
@@ -19,17 +20,6 @@ UNFINISHED = 'unfinished-'  # begins the folder of a preparation under way
 def dataset_path(data_dir: str | Path) -> Path:
   """Returns the path of a prepared dataset within its output directory."""
   return Path(data_dir) / NAME / VERSION
-
-
-def check_no_links(data_dir: str | Path) -> None:
-  """Raises SourceError if what is to be written would go through a link."""
-  final = dataset_path(data_dir)
-  unfinished = Path(data_dir).glob(f'{UNFINISHED}*')
-  for path in (Path(data_dir), final.parent, final, *unfinished):
-    if path.is_symlink():
-      raise SourceError(
-        f'{path} is a link; give as output the folder that it leads to'
-      )
 
 
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
@@ -79,61 +69,56 @@ def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
   return '\n'.join(lines)
 
 
+@dataclasses.dataclass(frozen=True)
 class SplitReader:
   """One split of a prepared dataset, a sequence of records as from `decode`.
 
   Reads with grain or by index, and is safe to share and to pickle.
+  """
 
-  Args:
-    data_dir: directory given as output when it was prepared.
-    split: 'train', 'val' or 'test'.
-    wanted_side: see `decode`.
+  place: Path
+  split: str
+  wanted_side: int
+  records: Sequence = dataclasses.field(repr=False)
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    if not 0 <= index < len(self):
+      raise IndexError(f'record {index} of {len(self)}')
+    what = f'record {index} of {self.split} is damaged'
+    with named(self.place, what, 'copy or prepare it again'):
+      return decode(self.records[index], self.wanted_side)
+
+
+def open_split(
+  data_dir: str | Path, split: str, wanted_side: int = 0
+) -> SplitReader:
+  """Opens one split of a prepared dataset; `decode` has more on wanted_side.
 
   Raises:
     FileNotFoundError: if there is no prepared dataset.
     ValueError: if it has no such split or its files are damaged.
   """
+  import tensorflow_datasets as tfds  # half a second that few commands need
 
-  def __init__(self, data_dir: str | Path, split: str, wanted_side: int = 0):
-    import tensorflow_datasets as tfds  # half a second that few commands need
-
-    known = read_metadata(data_dir)['splits']
-    if split not in known:
-      raise ValueError(
-        f'{data_dir} has no split {split!r}; it has {", ".join(known)}'
-      )
-    self._arguments = data_dir, split, wanted_side
-    path = dataset_path(data_dir)
-    with named(path, 'is damaged', 'copy or prepare it again'):
-      builder = tfds.builder_from_directory(path)
-      info = builder.info.splits[split]
-      files = [path / name for name in info.filenames]
-      size = sum(file.stat().st_size for file in files if file.is_file())
-      if size != info.num_bytes:  # lost or cut short when it was copied
-        raise ValueError(f'{split} has {size} bytes of {info.num_bytes}')
-      self._records = builder.as_data_source(
-        split, decoders={'image': tfds.decode.SkipDecoding()}
-      )
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    if not 0 <= index < len(self):
-      raise IndexError(f'record {index} of {len(self)}')
-    data_dir, split, side = self._arguments
-    what = f'record {index} of {split} is damaged'
-    with named(dataset_path(data_dir), what, 'copy or prepare it again'):
-      return decode(self._records[index], side)
-
-  def __repr__(self) -> str:
-    return f'SplitReader{self._arguments!r}'
-
-  def __reduce__(self) -> tuple:
-    return SplitReader, self._arguments
-
-
-open_split = SplitReader
+  known = read_metadata(data_dir)['splits']
+  if split not in known:
+    raise ValueError(
+      f'{data_dir} has no split {split!r}; it has {", ".join(known)}'
+    )
+  place = dataset_path(data_dir)
+  with named(place, 'is damaged', 'copy or prepare it again'):
+    builder = tfds.builder_from_directory(place)
+    info = builder.info.splits[split]
+    files = [place / name for name in info.filenames]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    if size != info.num_bytes:  # lost or cut short when it was copied
+      raise ValueError(f'{split} has {size} bytes of {info.num_bytes}')
+    keep = {'image': tfds.decode.SkipDecoding()}
+    records = builder.as_data_source(split, decoders=keep)
+  return SplitReader(place, split, wanted_side, records)
 
 
 def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
@@ -147,8 +132,7 @@ def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
 
   Returns:
     {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps': sequence of int32
-    [H, W], one per annotator}. Each id map is decoded only when it is indexed;
-    its ids are 0, 1, ... without gaps, -1 where unlabelled.
+    [H, W], one per annotator, of ids 0, 1, ... without gaps, or -1}.
   """
   with Image.open(io.BytesIO(record['image'])) as photo:
     whole = photo.size

@@ -62,20 +62,13 @@ def prepare(
 ) -> None:
   """Writes the dataset in `source` to `output`, unless it is there already.
 
-  Args:
-    dataset: a name in `FAMILIES`.
-    source: directory that holds the dataset as it was downloaded.
-    output: directory to write to.
-    longest_side: larger photos shrink to it, in pixels; 0 keeps their size.
-    strict: write nothing if any item has a problem; what is encoded stays.
-    overwrite: replace the dataset in `output` once the new one is whole.
-    **options: see `families.open_source`.
+  The arguments are the flags of `bitseg prepare`, and the options those of
+  `families.open_source`.
 
   Raises:
     SourceError, OSError: if nothing could be written; the line says why.
   """
   about = {'dataset': dataset, 'longest_side': longest_side, 'options': options}
-  splits.check_no_links(output)
   if splits.dataset_path(output).exists() and not overwrite:
     held = splits.read_metadata(output)
     # A dataset prepared before there were options has none.
@@ -90,9 +83,9 @@ def prepare(
     return
   opened = open_source(dataset, source, **options)
   key = _fingerprint(opened, about)
-  other = 'is of another source or other settings; it may be deleted'
   for left in Path(output).glob(f'{splits.UNFINISHED}*'):
     mine = left.name == f'{splits.UNFINISHED}{key}'
+    other = 'is of another source or other settings; it may be deleted'
     print(f'{left}: {"continuing this interrupted run" if mine else other}')
   write_dataset(opened, output, longest_side, strict, key, about)
   print(splits.format_table(splits.read_metadata(output)))
@@ -137,34 +130,32 @@ def write_dataset(
     shutil.rmtree(unfinished, ignore_errors=True)
   unfinished.mkdir(parents=True, exist_ok=True)
   shards = _encode_shards(source, unfinished, longest_side)
-  problems = [*source.problems, *chain(*(s[2]['problems'] for s in shards))]
   alike: dict[str, list[str]] = {}  # notes that differ in numbers only
   for line in sorted(source.notes):
     kind = re.sub(r'[\d.e+-]+', '0', line.rpartition(': ')[2])
     alike.setdefault(kind, []).append(line)
   for first, *others in alike.values():
     print(first + (f' (and {len(others)} more alike)' if others else ''))
+  problems = source.problems + [p for s in shards for p in s['problems']]
   if problems:
     print(f'{len(problems)} problems, left out:', file=sys.stderr)
     print(*problems, sep='\n', file=sys.stderr)
-  shards = [shard for shard in shards if shard[2]['entities']]
-  if not shards:
-    shutil.rmtree(unfinished)
-    raise SourceError(f'nothing is left; nothing was written to {data_dir}')
-  if strict and problems:
-    raise SourceError(
-      'there are problems, and --strict was given; nothing was written to '
-      f'{data_dir}'
-    )
+  shards = [shard for shard in shards if shard['entities']]
+  if not shards or (strict and problems):
+    why = 'there are problems, and --strict was given'
+    if not shards:
+      why = 'nothing is left'
+      shutil.rmtree(unfinished)
+    raise SourceError(f'{why}; nothing was written to {data_dir}')
   written = unfinished / splits.NAME
   shutil.rmtree(written, ignore_errors=True)
   written.mkdir()
   infos, counts = [], {}
-  for split in dict.fromkeys(split for split, _, _ in shards):
-    paths, own = zip(*(s[1:] for s in shards if s[0] == split), strict=True)
-    for i, path in enumerate(paths):
-      name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(paths):05}'
-      path.rename(written / name)
+  for split in dict.fromkeys(shard['split'] for shard in shards):
+    own = [shard for shard in shards if shard['split'] == split]
+    for i, shard in enumerate(own):
+      name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(own):05}'
+      (unfinished / shard['file']).rename(written / name)
     infos.append(
       {
         'name': split,
@@ -173,11 +164,11 @@ def write_dataset(
         'shardLengths': [str(len(shard['entities'])) for shard in own],
       }
     )
-    entities = list(chain(*(shard['entities'] for shard in own)))
+    entities = [counted for shard in own for counted in shard['entities']]
     counts[split] = {
       'images': len(entities),
-      'annotators_per_image': dict(sorted(Counter(map(len, entities)).items())),
-      'entities_per_map': dict(sorted(Counter(chain(*entities)).items())),
+      'annotators_per_image': Counter(map(len, entities)),
+      'entities_per_map': Counter(chain(*entities)),
     }
   info = {
     'name': splits.NAME,
@@ -203,11 +194,12 @@ def _encode_shards(source, folder, longest_side):
   """Encodes the shards that are not in the folder already.
 
   Returns:
-    Of each its split, its file, and the number of `entities` of each map of
-    each record, the `problems`, and its `bytes`.
+    Of each the `split`, the `file` and its `bytes`, the number of `entities` of
+    each map of each record, and the `problems`.
   """
   shards = []
   total = sum(map(len, source.splits.values()))
+  read = partial(encode, source, longest_side=longest_side)
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
     for split, items in source.splits.items():
       length = max(SHARD, -(-len(items) // MOST_SHARDS))
@@ -216,19 +208,18 @@ def _encode_shards(source, folder, longest_side):
         path = folder / f'{split}-{start:09}'
         note = path.with_suffix('.json')  # there once the shard is whole
         try:
-          about = json.loads(note.read_bytes())
-          is_whole = about['bytes'] == path.stat().st_size
+          shard = json.loads(note.read_bytes())
+          is_whole = shard['bytes'] == path.stat().st_size
         except (OSError, ValueError):
           is_whole = False
         if is_whole:
           progress.update(len(part))
         else:
-          read = partial(encode, source, longest_side=longest_side)
-          about = _write_shard(path, read, part, progress)
+          shard = {'split': split, **_write_shard(path, read, part, progress)}
           partly = path.with_suffix('.partly')
-          partly.write_text(json.dumps(about))
+          partly.write_text(json.dumps(shard))
           partly.replace(note)
-        shards.append((split, path, about))
+        shards.append(shard)
   return shards
 
 
@@ -252,8 +243,8 @@ def _write_shard(path, read, items, progress):
     if '() failed: ' not in str(error):
       raise
     raise SourceError(str(error).split(';')[0]) from error
-  size = path.stat().st_size
-  return {'bytes': size, 'entities': entities, 'problems': problems}
+  shard = {'file': path.name, 'bytes': path.stat().st_size}
+  return {**shard, 'entities': entities, 'problems': problems}
 
 
 def encode(
@@ -265,34 +256,39 @@ def encode(
     The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
     of entities of each map; or, if a file is at fault, one line that says so.
   """
-  pngs, num_entities = [], []
   try:
-    example = load_example(source, item)
-    image, id_maps = example['image'], example['id_maps']
-    is_plain = example['plain_jpeg']
-    if longest_side and max(image.shape) > longest_side:
-      size = transforms.fit_longest_side(*image.shape[:2], longest_side)
-      image, is_plain = transforms.resize_image(image, size), False
-      id_maps = [transforms.resize_ids(id_map, size) for id_map in id_maps]
-    if max(image.shape) > MAX_SIDE:
-      raise SourceError(
-        f'{item.photo}: a side of {max(image.shape)} pixels; at most '
-        f'{MAX_SIDE} can be stored; give a --longest_side'
-      )
-    for i, id_map in enumerate(id_maps):
-      ids, count = palette.compact_ids(id_map)
-      if not 0 < count <= _MAX_IDS:
-        what = f'with {count} ids; at most {_MAX_IDS} can be stored'
-        what = what if count else 'without any entity'
-        raise SourceError(f'{item.label(i)}: an annotation {what}')
-      # Palette PNGs are not filtered, so they decode four times as fast.
-      few = count < 256
-      stored = Image.fromarray((ids + 1).astype(np.uint8 if few else np.uint16))
-      pngs.append(_saved(stored.convert('P') if few else stored, 'PNG'))
-      num_entities.append(count)
+    return _encode(source, item, longest_side)
   except SourceError as error:
     # The name of a file may hold bytes that are no text.
     return str(error).encode(errors='backslashreplace').decode()
+
+
+def _encode(source, item, longest_side):
+  example = load_example(source, item)
+  image, id_maps = example['image'], example['id_maps']
+  is_plain = example['plain_jpeg']
+  if longest_side and max(image.shape) > longest_side:
+    size = transforms.fit_longest_side(*image.shape[:2], longest_side)
+    image, is_plain = transforms.resize_image(image, size), False
+    id_maps = [transforms.resize_ids(id_map, size) for id_map in id_maps]
+  if max(image.shape) > MAX_SIDE:
+    raise SourceError(
+      f'{item.photo}: a side of {max(image.shape)} pixels; at most {MAX_SIDE} '
+      'can be stored; give a --longest_side'
+    )
+  pngs, num_entities = [], []
+  for i, id_map in enumerate(id_maps):
+    ids, count = palette.compact_ids(id_map)
+    if not 0 < count <= _MAX_IDS:
+      raise SourceError(
+        f'{item.label(i)}: an annotation with {count} ids; 1 to {_MAX_IDS} can '
+        'be stored'
+      )
+    # Palette PNGs are not filtered, so they decode four times as fast.
+    few = count < 256
+    stored = Image.fromarray((ids + 1).astype(np.uint8 if few else np.uint16))
+    pngs.append(_saved(stored.convert('P') if few else stored, 'PNG'))
+    num_entities.append(count)
   if is_plain:
     jpeg = item.photo.read_bytes()
   else:

@@ -237,18 +237,16 @@ def test_names_and_ids_are_read_as_others_write_them(
       )
 
 
-def test_an_id_of_two_images_is_named_and_neither_is_taken(tmp_path):
+def test_an_id_of_two_images_is_named_and_photos_without_labels(tmp_path):
   make_tree(tmp_path)
   path = tmp_path / 'annotations/panoptic_train2017.json'
-  edit(path, lambda c: c['images'].append({'id': 1, 'file_name': '002.jpg'}))
-  source = coco.open_panoptic(tmp_path)
-  assert [item.name for item in source.splits['train']] == ['002', '003']
-  (problem,) = source.problems
-  assert "one id to '001.jpg' and to '002.jpg'" in problem
   edit(path, lambda content: content['annotations'].pop())
   source = coco.open_panoptic(tmp_path)
-  assert [item.name for item in source.splits['train']] == ['002']
+  assert [item.name for item in source.splits['train']] == ['001', '002']
   assert '1 images without labels are left out' in source.notes[0]
+  edit(path, lambda c: c['images'].append({'id': 1, 'file_name': '002.jpg'}))
+  with pytest.raises(SourceError, match=r"to '001\.jpg' and to '002\.jpg'"):
+    coco.open_panoptic(tmp_path)
 
 
 def test_names_may_differ_by_folder_and_be_equal_in_two_splits(tmp_path):

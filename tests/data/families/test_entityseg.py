@@ -269,7 +269,7 @@ BAD = {
   ),
   'smaller': (first_photo((W // 2, H // 2)), f'is {W // 2}x{H // 2} upright'),
   'no height': (without_height, "image 0: left out (no 'height' in it)"),
-  'no entities': (without_entities, 'an annotation without any entity'),
+  'no entities': (without_entities, 'an annotation with 0 ids'),
   'no mask': (of_first(lambda a: a.pop('segmentation')), ANNOTATION),
 } | {
   name: (set_segmentation(value), ANNOTATION)

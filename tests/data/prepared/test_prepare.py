@@ -437,7 +437,7 @@ def test_what_strict_refuses_is_not_encoded_again(
   output = source / 'prepared'  # it may lie in the source
   assert run(source, output, strict=True) == 1
   (output / '.lock').write_text('of another process')
-  monkeypatch.setattr(write, 'encode', None)
+  monkeypatch.setattr(write, '_write_shard', None)
   assert run(source, output) == 0
   assert 'continuing this interrupted run' in capsys.readouterr().out
   assert sorted(read_all(output)) == list('acd')
