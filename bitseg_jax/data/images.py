@@ -1,8 +1,4 @@
-"""Reads photos of any kind as upright RGB of 8 bits; every command does it so.
-
-Deep pixels (16 or 32 bits, floats) are stretched between two percentiles,
-transparent ones are laid on white, of stacks and animations one page is read.
-"""
+"""Reads photos of any kind as upright RGB of 8 bits, for every command."""
 
 import io
 import logging
@@ -16,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pillow_heif
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bitseg_jax.data import outside
 from bitseg_jax.data.outside import MAX_PIXELS, SourceError
@@ -57,8 +53,7 @@ def read_photo(
     exif: 'apply' turns the photo upright as its EXIF data says, 'ignore' leaves
       the pixels as they are stored.
     page: which page of a stack or an animation, from 0.
-    note: called with a line for each thing done to the pixels that a user may
-      not expect.
+    note: called with a line for each thing done that a user may not expect.
 
   Returns:
     uint8 [H, W, 3] RGB, without colour profiles. Transparent pixels are laid on
@@ -97,20 +92,17 @@ def open_photo(
           _check_page(page, getattr(source, 'n_frames', 1), where, say)
           source.seek(page)
         plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
-        if is_deep_colour(source):  # Pillow would drop the lower bytes
-          orientation = _orientation(source)
+        is_deep = is_deep_colour(source)
+        orientation = _take_orientation(source)
+        if is_deep:  # Pillow would drop the lower bytes
           source.load()  # notices damage
           source = _read_by_opencv(content, where)
-    if isinstance(source, Image.Image):
-      orientation, is_tiff = _orientation(source), source.format == 'TIFF'
+    elif isinstance(source, Image.Image) and exif == 'apply':
+      source = ImageOps.exif_transpose(source)
+    if isinstance(source, Image.Image) and source.mode[0] not in 'IF':
       kind = 'RGBA' if source.has_transparency_data else 'RGB'
-      is_deep = source.mode[0] in 'IF'  # I, I;16, I;16B, F
-      pixels = np.asarray(source if is_deep else source.convert(kind))
-      if is_tiff and _orientation(source) != orientation:  # turned by Pillow
-        pixels = _turn_back(pixels, orientation)
-    else:
-      pixels = np.asarray(source)
-  image = _to_rgb(pixels, where, say)
+      source = source.convert(kind)
+    image = _to_rgb(np.asarray(source), where, say)
   if exif == 'apply':
     image, plain = _turn(image, orientation), plain and orientation == 1
   return Photo(np.ascontiguousarray(image), orientation, plain)
@@ -122,13 +114,12 @@ def open_image(content: bytes, where: Any) -> Image.Image | None:
     raise SourceError(f'{where}: empty file')
   Image.init()
   formats = [name for name in Image.ID if name != 'EPS']  # runs Ghostscript
-  with outside.named(where, 'unreadable image', 'replace the file'):
-    try:
-      return Image.open(io.BytesIO(content), formats=formats)
-    except Image.UnidentifiedImageError as error:
-      if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
-        return None
-      raise ValueError('not an image Pillow knows') from error
+  try:
+    return Image.open(io.BytesIO(content), formats=formats)
+  except Image.UnidentifiedImageError as error:
+    if content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+      return None
+    raise ValueError('not an image Pillow knows') from error
 
 
 def is_deep_colour(image: Image.Image) -> bool:
@@ -172,16 +163,21 @@ def read_tiff(
     except ValueError as error:
       if page or 'imagecodecs' not in str(error):
         raise
-      # A compression that Pillow and OpenCV know, which turn it upright.
-      deep = part.bitspersample > 8 and part.samplesperpixel > 1
-      read = _read_by_opencv if deep else open_image
-      pixels = _turn_back(np.asarray(read(content, where)), orientation)
+      # A compression that Pillow and OpenCV know, which turns it upright.
+      if part.bitspersample > 8 and part.samplesperpixel > 1:
+        pixels, orientation = _read_by_opencv(content, where), 1
+      else:
+        image = open_image(content, where)
+        _take_orientation(image)
+        pixels = np.asarray(image.copy())  # of the size as stored
     return pixels, orientation, part.photometric == 0
 
 
-def _orientation(image):
+def _take_orientation(image):
+  """Returns the EXIF orientation, by which Pillow may not turn it any more."""
   try:
-    found = image.getexif().get(_ORIENTATION, 1)
+    exif = image.getexif()
+    found, exif[_ORIENTATION] = exif.get(_ORIENTATION, 1), 1
   except Exception:  # damaged EXIF raises anything
     return 1
   return found if found in range(1, 9) else 1
@@ -237,10 +233,7 @@ def _stretch(values, where, say):
   low, high = np.percentile(values, PERCENTILES)
   if low == high:
     low, high = values.min(), values.max()
-  say(
-    f'{kind} pixels, of which {low:.6g} becomes black and {high:.6g} white '
-    f'(their percentiles {PERCENTILES[0]} and {PERCENTILES[1]})'
-  )
+  say(f'{kind} pixels are stretched: {low:.6g} becomes black, {high:.6g} white')
   scale = 255 / (high - low) if high > low else 0.0
   return np.round(((values - low) * scale).clip(0, 255)).astype(np.uint8)
 
@@ -254,7 +247,3 @@ def _turn(pixels, orientation):
   if orientation in (2, 3, 6, 7):
     pixels = pixels[:, ::-1]
   return pixels
-
-
-def _turn_back(pixels, orientation):
-  return _turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))

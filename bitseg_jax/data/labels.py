@@ -1,7 +1,4 @@
-"""Reads id maps of one image each from the files that people draw them into.
-
-PNG and TIFF of any depth, palettes and colours, .npy, and labelme's JSON.
-"""
+"""Reads id maps of one image each from the files that people draw them into."""
 
 import base64
 import io
@@ -46,13 +43,15 @@ def read_label(
   Raises:
     SourceError: in one line, if the file cannot be read or does not hold ids.
   """
-  path, notes = Path(path), []
+  path = Path(path)
+  say = lambda line: note(f'{path}: {line}')
   if path.suffix.lower() == '.json':
-    values = _read_labelme(path, notes)
+    values = _read_labelme(path, say)
   elif path.suffix.lower() == '.npy':
     values = outside.read_array(path)
   else:
-    values = _read_image(path, colours, notes)
+    with outside.named(path, 'unreadable image', 'replace the file'):
+      values = _read_image(path, colours, say)
   if values.dtype == bool:
     values = values.astype(np.uint8)
   coloured = values.dtype == np.uint8 and values.shape[2:] == (3,)
@@ -65,49 +64,40 @@ def read_label(
   present = np.unique(ids)
   most = present[-1]
   if most in (255, 65535) and most - 1 not in present and len(present) > 2:
-    notes.append(
-      f'{most} is taken for an entity; if it means void, give --ignore={most}'
-    )
+    say(f'{most} is taken for an entity; else give --ignore={most}')
   if coloured:
     inner = ndimage.minimum_filter(ids, 3) == ndimage.maximum_filter(ids, 3)
     if 2 * len(np.unique(ids[inner])) < len(present):
-      notes.append(
-        'has many colours in its borders alone, as if its edges were smoothed, '
-        'and each becomes an entity; export it without anti-aliasing'
+      say(
+        'has colours in borders alone, as if its edges were smoothed, and each '
+        'becomes an entity; export it without anti-aliasing'
       )
-  for line in notes:
-    note(f'{path}: {line}')
   return ids
 
 
-def _read_image(path, colours, notes):
+def _read_image(path, colours, say):
   """Numbers [H, W], or colours uint8 [H, W, 3], of a PNG or TIFF."""
   content = outside.read_bytes(path)
   image = images.open_image(content, path)
   kind = image.format if image else 'TIFF'
   if image and kind == 'TIFF' and image.tag_v2.get(259) in (6, 7):
     kind = 'JPEG'
-  if kind not in ('PNG', 'TIFF'):  # JPEG, whatever it is called, mixes ids
-    raise SourceError(
-      f'{path}: a {kind} file, which may not keep ids; export it as PNG'
-    )
+  if kind not in ('PNG', 'TIFF'):
+    raise SourceError(f'{path}: a {kind} file, which mixes ids; export PNG')
   if kind == 'TIFF':  # Pillow would invert what is stored with white as 0
     pages = []
-    with outside.named(path, 'unreadable image', 'replace the file'):
-      values = images.read_tiff(content, path, pages.append)[0]
+    values = images.read_tiff(content, path, pages.append)[0]
     if pages:
       raise SourceError(f'{path}: has several pages; save one id map per file')
     return values
   if images.is_deep_colour(image):
     raise SourceError(f'{path}: 16 bits per channel; save it with 8 bits')
-  with outside.named(path, 'unreadable image', 'replace the file'):
-    image.load()
+  image.load()
   if image.mode in ('RGBA', 'LA') and image.getextrema()[-1] == (255, 255):
     image = image.convert(image.mode[:-1])  # opaque
   if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'RGB'):
     raise SourceError(
-      f'{path}: pixels of mode {image.mode} where ids should be; save it as '
-      'an 8-bit, 16-bit, palette or RGB PNG'
+      f'{path}: mode {image.mode} holds no ids; save 8 bits, 16 bits or RGB'
     )
   values = np.asarray(image)
   if image.mode != 'P':
@@ -117,24 +107,21 @@ def _read_image(path, colours, notes):
     # Only if no two numbers have the same colour.
     colours = len(np.unique(looked_up @ _PLACES)) == len(np.unique(values))
     if colours:
-      notes.append(
-        'a palette whose first colour is not black, so colours are taken for '
-        'ids, and black for unlabelled'
-      )
+      say('the first colour is not black, so colours are taken for ids')
   return looked_up if colours else values
 
 
-def _read_labelme(path, notes):
+def _read_labelme(path, say):
   """Paints the shapes of a labelme file in its order, the last on top."""
   content = outside.read_json(path)
   shapes = content.get('shapes') if isinstance(content, dict) else None
   if not isinstance(shapes, list):
     raise SourceError(
-      f"{path}: no list 'shapes' in it, so not of labelme; export PNG of ids, "
-      'or COCO JSON for --dataset=coco_instances'
+      f"{path}: no list 'shapes', so not of labelme; COCO's JSON is for "
+      '--dataset=coco_instances'
     )
-  with outside.named(path, 'no image', 'open it in labelme and save it again'):
-    size = outside.check_size(*map(content.get, ('imageHeight', 'imageWidth')))
+  with outside.named(path, 'no image', 'save it again in labelme'):
+    size = outside.check_size(content['imageHeight'], content['imageWidth'])
   ids, groups, skipped = np.zeros(size, np.int32), {}, set()
   for i, shape in enumerate(shapes):
     with outside.named(path, f'shapes[{i}] is damaged'):
@@ -148,7 +135,7 @@ def _read_labelme(path, notes):
       background = label in ('_background_', '__ignore__')
       ids[_labelme_pixels(shape, kind, size)] = 0 if background else number
   if skipped:
-    notes.append(f'shapes without an area are left out: {sorted(skipped)}')
+    say(f'shapes without an area are left out: {sorted(skipped)}')
   return ids
 
 

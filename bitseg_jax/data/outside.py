@@ -84,16 +84,6 @@ def read_bytes(path: Path) -> bytes:
     return Path(path).read_bytes()
 
 
-def plain_name(name: str) -> str:
-  """Returns a name on disk as text that is the same on every system.
-
-  Macs store accents as letters of their own, and where the locale is not UTF-8,
-  Python reads the bytes of a name as something else.
-  """
-  text = os.fsencode(name).decode('utf-8', 'surrogateescape')
-  return unicodedata.normalize('NFC', text)
-
-
 def find_below(root: Path, folders: Iterable[Path], name: Any) -> Path | None:
   r"""Finds a file by a name that somebody else wrote down, with / or \.
 
@@ -111,11 +101,11 @@ def find_below(root: Path, folders: Iterable[Path], name: Any) -> Path | None:
       path, folders = path.relative_to(base), [root]
   if path.is_absolute() or '..' in path.parts:
     raise ValueError(f'{shown(name)} leads out of {root}')
-  for form in ('NFC', 'NFD'):
-    text = unicodedata.normalize(form, str(path)).encode(errors='replace')
+  for form in ('NFC', 'NFD'):  # Macs store accents as letters of their own
     for folder in folders:
-      if os.path.isfile(folder / os.fsdecode(text)):
-        return folder / os.fsdecode(text)
+      found = folder / unicodedata.normalize(form, str(path))
+      if os.path.isfile(found):
+        return found
   return None
 
 

@@ -17,6 +17,7 @@ from bitseg_jax.data.outside import SourceError
 
 SPLITS = ('train', 'val', 'test')
 SPLIT_SEED = 0
+RANDOM_SPLIT = 'split 80/10/10 at random with seed 0'
 
 
 class Item(NamedTuple):
@@ -86,18 +87,14 @@ def load_example(source: Source, item: Item) -> dict[str, Any]:
       advice = 'give both the same size'
       if photo.orientation > 4 and id_map.shape == shape[::-1]:
         other = 'ignore' if source.exif == 'apply' else 'apply'
-        advice = 'the photo is turned by its EXIF data, and this is its size '
-        advice += f'as stored: give --exif={other}'
+        advice = f'as EXIF data turns it, give --exif={other}'
       raise SourceError(
-        f'{item.photo} is {width}x{height} upright but its annotation '
-        f'{item.label(i)} (number {i + 1}) is {id_map.shape[1]}x'
-        f'{id_map.shape[0]}; {advice}'
+        f'{item.photo} is {width}x{height}, but its annotation {item.label(i)} '
+        f'(number {i + 1}) is {id_map.shape[1]}x{id_map.shape[0]}; {advice}'
       )
-  fits_as_stored = photo.orientation in (2, 3, 4) or height == width
-  if photo.orientation > 1 and fits_as_stored and source.exif == 'apply':
+  if photo.orientation > 1 and source.exif == 'apply':
     note(
-      f'{item.photo}: is turned by its EXIF data, and its annotation, which '
-      'must be drawn on the photo upright, would fit it as stored as well; if '
-      'it was drawn on that, give --exif=ignore'
+      f'{item.photo}: is turned by its EXIF data; if its annotation was drawn '
+      'on it as stored, give --exif=ignore'
     )
   return {'image': image, 'plain_jpeg': plain, 'id_maps': id_maps}

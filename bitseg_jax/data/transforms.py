@@ -61,9 +61,9 @@ def resize_image(
   """
   if image.shape[:2] == tuple(size) and box == WHOLE:
     return image
-  rows, top, bottom = _lines_inside(image.shape[0], size[0], *box[::2])
-  columns, left, right = _lines_inside(image.shape[1], size[1], *box[1::2])
-  height, width = rows.stop - rows.start, columns.stop - columns.start
+  (top, bottom), rows = _inside(image.shape[0], size[0], *box[::2])
+  (left, right), columns = _inside(image.shape[1], size[1], *box[1::2])
+  height, width = size[0] - sum(rows), size[1] - sum(columns)
   if not height or not width:
     return np.full((*size, 3), PAD_COLOR, np.uint8)
   # Pillow's BOX filter averages areas; bilinear is smoother for enlarging.
@@ -72,9 +72,7 @@ def resize_image(
   photo = Image.fromarray(image).resize(
     (width, height), kind, (left, top, right, bottom)
   )
-  top, left = rows.start, columns.start
-  bottom, right = size[0] - rows.stop, size[1] - columns.stop
-  return _pad(np.asarray(photo), (top, bottom, left, right), PAD_COLOR)
+  return _pad(np.asarray(photo), (*rows, *columns), PAD_COLOR)
 
 
 def _pad(values, borders, value):
@@ -82,14 +80,14 @@ def _pad(values, borders, value):
   return cv2.copyMakeBorder(values, *borders, cv2.BORDER_CONSTANT, value=value)
 
 
-def _lines_inside(length, count, low, high):
-  """Returns which lines are on the photo and the range of pixels they cover."""
+def _inside(length, count, low, high):
+  """The range of pixels that lines cover, and how many lie before and after."""
   centers = low + (np.arange(count) + 0.5) * (high - low) / count
   first, last = np.searchsorted(centers, (0, 1)).tolist()
   start, stop = (
     length * (low + line * (high - low) / count) for line in (first, last)
   )
-  return slice(first, last), max(start, 0), min(stop, length)
+  return (max(start, 0), min(stop, length)), (first, count - last)
 
 
 def resize_ids(

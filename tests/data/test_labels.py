@@ -193,7 +193,7 @@ FAR = {'points': [[1, 2], [1e9, 2]], 'shape_type': 'circle', 'label': 'x'}
   [
     ({'images': []}, 'coco_instances'),
     ([], "no list 'shapes'"),
-    ({'shapes': []}, 'of height None'),
+    ({'shapes': []}, "no 'imageHeight' in it"),
     ({'shapes': [], 'imageHeight': 10**6, 'imageWidth': 10**6}, 'of height'),
     ({'shapes': [3], **SIZE}, r'shapes\[0\]'),
     ({'shapes': [{'points': [[1, 2]], 'label': 'x'}], **SIZE}, 'of 1 points'),
@@ -213,7 +213,11 @@ EIGHT, DEEP = IDS.astype(np.uint8), np.stack([IDS] * 2).astype(np.uint16)
   ('name', 'write', 'reason'),
   [
     ('a.png', lambda f: saved(f, EIGHT, 'JPEG'), 'a JPEG file'),
-    ('a.png', lambda f: saved(f, np.ones((4, 4, 4), 'u1'), 'PNG'), 'mode RGBA'),
+    (
+      'a.png',
+      lambda f: saved(f, np.ones((4, 4, 4), 'u1'), 'PNG'),
+      'mode RGBA holds no ids',
+    ),
     (
       'a.png',
       lambda f: cv2.imwrite(str(f), np.dstack([DEEP[0]] * 3)),

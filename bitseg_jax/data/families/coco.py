@@ -6,6 +6,7 @@ with equal area, the later one in the file is on top.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from bitseg_jax.data import outside, rle
 from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import SourceError, left_out, shown
-from bitseg_jax.data.source import Item, Source, split_at_random
+from bitseg_jax.data.source import RANDOM_SPLIT, Item, Source, split_at_random
 
 # A word of its own: neither that of latest, nor those of trainval.
 _SPLIT = re.compile(
@@ -35,8 +36,8 @@ def open_panoptic(source_dir: str | Path) -> Source:
   paths = [path for path in _jsons(root) if path.with_suffix('').is_dir()]
   if not paths:
     raise SourceError(
-      f'{root}: no NAME.json beside a folder NAME/ of PNG files in it, nor in '
-      'its annotations/; a JSON of polygons is --dataset=coco_instances'
+      f'{root}: no NAME.json beside a folder NAME/ of PNG files, nor in its '
+      'annotations/; a JSON of polygons is --dataset=coco_instances'
     )
   return _open(root, paths, _list_panoptic, load_panoptic)
 
@@ -51,9 +52,7 @@ def open_instances(source_dir: str | Path) -> Source:
   paths = _jsons(root) or sorted(root.glob('*/*.json'))
   paths = [p for p in paths if p.name.startswith('instances_')] or paths
   if not paths:
-    raise SourceError(
-      f'{root}: no instances_NAME.json in it, nor in its annotations/'
-    )
+    raise SourceError(f'{root}: no instances_NAME.json, nor in annotations/')
   return _open(root, paths, _list_instances, load_masks)
 
 
@@ -72,7 +71,7 @@ def _open(root, paths, list_items, load):
     parts = dict.fromkeys(words, items)
     if len(words) != 1:
       parts = split_at_random(items)
-      source.notes.append(f'{path}: split 80/10/10 at random with seed 0')
+      source.notes.append(f'{path}: {RANDOM_SPLIT}')
     for split, listed in parts.items():
       source.splits.setdefault(split, []).extend(listed)
   return source
@@ -193,7 +192,7 @@ def _find_photo(root, path, name):
 
 
 def _name(path):
-  return outside.plain_name(path.with_suffix('').as_posix())
+  return unicodedata.normalize('NFC', path.with_suffix('').as_posix())
 
 
 def _is_crowd(annotation):

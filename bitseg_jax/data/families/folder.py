@@ -1,19 +1,25 @@
 """Reads a folder of photos with id maps, the layout for a user's own data."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from skimage import measure
 
 from bitseg_jax.data import labels
 from bitseg_jax.data.images import PHOTO_SUFFIXES
-from bitseg_jax.data.outside import SourceError, plain_name, read_lines
-from bitseg_jax.data.source import SPLITS, Item, Source, split_at_random
+from bitseg_jax.data.outside import SourceError, read_lines
+from bitseg_jax.data.source import (
+  RANDOM_SPLIT,
+  SPLITS,
+  Item,
+  Source,
+  split_at_random,
+)
 
 # By these names; the second are those of Pascal VOC, which CVAT exports.
 _FOLDERS = ('images', 'JPEGImages'), ('labels', 'SegmentationObject', 'masks')
@@ -28,8 +34,7 @@ def open_source(
     source_dir: holds images/NAME.jpg (or .png, ...) and labels/NAME.png (or
       another of labels.SUFFIXES, after one of labels.ENDINGS), or
       labels/ANNOTATOR/NAME.png for several annotators. Optional train.txt,
-      val.txt and test.txt list the names of each split; without any, the names
-      are split 80/10/10 at random with seed 0.
+      val.txt and test.txt list the names of each split; else they are random.
     connected: the labels are semantic maps, in which pixels of one id that
       touch, if only at a corner, form an entity.
     ignore: ids in the files that mean unlabelled, beside 0.
@@ -40,8 +45,7 @@ def open_source(
     if not found:
       raise SourceError(
         f'{root}: no {names[0]}/ in it; --source wants images/*.jpg and '
-        f'labels/*.png (or {" ".join(labels.SUFFIXES[1:])} of labelme, or '
-        'labels/ANNOTATOR/*.png)'
+        'labels/*.png (or labels/ANNOTATOR/*.png)'
       )
     folders.append(found[0])
   images, annotations = folders
@@ -58,7 +62,7 @@ def open_source(
   source = Source({}, load_id_maps, problems=[], notes=[])
   photos: dict[str, list[Path]] = {}
   for path in filter(_is_photo, _visible(images)):
-    photos.setdefault(plain_name(path.stem), []).append(path)
+    photos.setdefault(normalize('NFC', path.stem), []).append(path)
   if not photos:
     raise SourceError(f'{images}: no photo in it ({" ".join(PHOTO_SUFFIXES)})')
   for place in _visible(images, folders=True):
@@ -80,17 +84,8 @@ def open_source(
         source.splits.setdefault(split, []).append(item)
       else:
         source.problems.append(
-          f'{path}: no {annotations / name}.png for it (nor '
-          f'{" ".join(labels.SUFFIXES[1:])}; of COCO, LabelStudio and others: '
-          '--dataset=coco_instances)'
+          f'{path}: no {annotations / name}{"|".join(labels.SUFFIXES)} for it'
         )
-  every = list(chain(*source.splits.values()))
-  counts = Counter(path.parent for item in every for path in item.labels)
-  for place, count in sorted(counts.items()):
-    if count < len(every):
-      source.notes.append(
-        f'{place}: no label for {len(every) - count} of {len(every)} photos'
-      )
   return source
 
 
@@ -114,7 +109,7 @@ def _find_labels(directory, names, problems):
   for place in [directory, *_visible(directory, folders=True)]:
     own: dict[str, list[Path]] = {}
     for path in _visible(place):
-      stem, suffix = plain_name(path.stem), path.suffix.lower()
+      stem, suffix = normalize('NFC', path.stem), path.suffix.lower()
       bases = [stem.removesuffix(e) for e in labels.ENDINGS if stem.endswith(e)]
       bases += [Path(base).stem for base in bases if _is_photo(Path(base))]
       name = next((base for base in bases if base in names), None)
@@ -143,10 +138,7 @@ def _make_splits(root, names, source):
   lists = {s: root / f'{s}.txt' for s in SPLITS}
   lists = {split: path for split, path in lists.items() if path.exists()}
   if not lists:
-    source.notes.append(
-      f'no train.txt, val.txt or test.txt in {root}: '
-      'split 80/10/10 at random with seed 0'
-    )
+    source.notes.append(f'{root}: no train.txt, ...: {RANDOM_SPLIT}')
     return split_at_random(names)
   known = {name.casefold(): name for name in names}
   known |= {name: name for name in names}
@@ -155,7 +147,7 @@ def _make_splits(root, names, source):
     listed = splits[split] = set()
     for line in read_lines(path):
       # Lists may give folder and suffix, as photo names do not, or two columns.
-      line = unicodedata.normalize('NFC', line.replace('\\', '/'))
+      line = normalize('NFC', line.replace('\\', '/'))
       ways = [line, re.split(r'[\s,;]', line)[0]]
       ways = [way.rpartition('/')[2] for way in ways]
       ways = [part for way in ways for part in (way, way.rpartition('.')[0])]
@@ -164,15 +156,11 @@ def _make_splits(root, names, source):
       if found:
         listed.add(found)
       else:
-        source.problems.append(
-          f'{path}: lists {ways[0]}, and there is no such photo'
-        )
+        source.problems.append(f'{path}: lists {ways[0]}, which is no photo')
   counts = Counter(chain(*splits.values()))
   files = ', '.join(path.name for path in lists.values())
   twice = sorted(name for name, count in counts.items() if count > 1)
   source.problems.extend(f'{n}: in more than one of {files}' for n in twice)
   if left := len(names) - len(counts):
-    source.notes.append(
-      f'{left} of {len(names)} photos are in none of {files} and are left out'
-    )
+    source.notes.append(f'{left} photos are in none of {files} and left out')
   return {s: sorted(listed.difference(twice)) for s, listed in splits.items()}

@@ -14,7 +14,6 @@ from bitseg_jax.data.outside import named, read_json
 
 NAME = 'entity_segmentation'
 VERSION = '1.0.0'
-UNFINISHED = 'unfinished-'  # begins the folder of a preparation under way
 
 
 def dataset_path(data_dir: str | Path) -> Path:

@@ -82,12 +82,7 @@ def prepare(
     print(splits.format_table(held))
     return
   opened = open_source(dataset, source, **options)
-  key = _fingerprint(opened, about)
-  for left in Path(output).glob(f'{splits.UNFINISHED}*'):
-    mine = left.name == f'{splits.UNFINISHED}{key}'
-    other = 'is of another source or other settings; it may be deleted'
-    print(f'{left}: {"continuing this interrupted run" if mine else other}')
-  write_dataset(opened, output, longest_side, strict, key, about)
+  write_dataset(opened, output, longest_side, strict, dataset, **options)
   print(splits.format_table(splits.read_metadata(output)))
 
 
@@ -109,25 +104,23 @@ def write_dataset(
   data_dir: str | Path,
   longest_side: int = 512,
   strict: bool = False,
-  key: str = '',
-  about: dict[str, Any] | None = None,
+  dataset: str = '',
+  **options: Any,
 ) -> None:
   """Writes a source as a prepared dataset, and prints what is left out.
 
-  A dataset that is there already stays until the new one is whole.
-
-  Args:
-    source: the source to write.
-    data_dir, longest_side, strict: see `prepare`.
-    key: a call continues an interrupted one of the same key; '' starts anew.
-    about: stored with the data: `dataset`, its name, and `options`.
+  An interrupted call is continued by another of the same arguments. The name
+  `dataset` and the `options` are stored; for the others see `prepare`.
 
   Raises:
     SourceError: nothing was written; the line says why.
   """
-  unfinished = Path(data_dir) / f'{splits.UNFINISHED}{key}'
-  if not key:
-    shutil.rmtree(unfinished, ignore_errors=True)
+  about = {'dataset': dataset, 'longest_side': longest_side, 'options': options}
+  unfinished = Path(data_dir) / f'unfinished-{_fingerprint(source, about)}'
+  for left in Path(data_dir).glob('unfinished-*'):
+    other = 'is of another source or other settings; it may be deleted'
+    mine = 'continuing this interrupted run'
+    print(f'{left}: {mine if left == unfinished else other}')
   unfinished.mkdir(parents=True, exist_ok=True)
   shards = _encode_shards(source, unfinished, longest_side)
   alike: dict[str, list[str]] = {}  # notes that differ in numbers only
@@ -177,11 +170,10 @@ def write_dataset(
     'moduleName': __name__,
     'splits': infos,
   }
-  about = {'dataset': '', 'options': {}, **(about or {})}
-  metadata = {**about, 'longest_side': longest_side, 'splits': counts}
   _FEATURES.save_config(written)
   (written / 'dataset_info.json').write_text(json.dumps(info))
-  (written / 'metadata.json').write_text(json.dumps(metadata))
+  about['splits'] = counts
+  (written / 'metadata.json').write_text(json.dumps(about))
   final = splits.dataset_path(data_dir)
   final.parent.mkdir(exist_ok=True)
   if final.exists():

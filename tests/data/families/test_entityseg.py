@@ -265,9 +265,9 @@ BAD = {
   'truncated': (first_photo(), f'{FIRST}: unreadable image'),
   'square': (
     first_photo((3 * H, 3 * H)),
-    f'{FIRST} is {3 * H}x{3 * H} upright',
+    f'{FIRST} is {3 * H}x{3 * H}',
   ),
-  'smaller': (first_photo((W // 2, H // 2)), f'is {W // 2}x{H // 2} upright'),
+  'smaller': (first_photo((W // 2, H // 2)), f'is {W // 2}x{H // 2}'),
   'no height': (without_height, "image 0: left out (no 'height' in it)"),
   'no entities': (without_entities, 'an annotation with 0 ids'),
   'no mask': (of_first(lambda a: a.pop('segmentation')), ANNOTATION),
