@@ -4,6 +4,7 @@ What pycocotools would take without a look is checked: of run lengths that do
 not add up it returns uninitialised memory.
 """
 
+import operator
 import re
 from typing import Any
 
@@ -43,22 +44,19 @@ def _run_lengths(segmentation, height, width):
       f'run lengths for {shown(size)} (height, width), but the image is '
       f'{[height, width]}'
     )
-  total = height * width
-  if isinstance(counts, str):
-    packed = {'size': size, 'counts': counts}
-    fit = _PACKED.fullmatch(counts) and _are_within(counts, total)
-    fit = fit and not _are_within(counts, total - 1)
-  else:
-    whole = isinstance(counts, list) and all(
-      type(count) is int and count >= 0 for count in counts
-    )
-    if fit := whole and sum(counts) == total:
-      packed = mask.frPyObjects(segmentation, height, width)
+  try:
+    if not isinstance(counts, str):
+      plain = {'size': size, 'counts': list(map(operator.index, counts))}
+      counts = mask.frPyObjects(plain, height, width)['counts'].decode()
+    fit = _PACKED.fullmatch(counts) and _are_within(counts, height * width)
+    fit = fit and not _are_within(counts, height * width - 1)
+  except (TypeError, ValueError, OverflowError):
+    fit = False
   if not fit:
     raise ValueError(
       f'run lengths that are wrong: they do not add up to {height} x {width}'
     )
-  return packed
+  return {'size': size, 'counts': counts}
 
 
 def _are_within(counts, total):
@@ -94,11 +92,7 @@ def _polygons(segmentation, height, width):
 
 
 def encode(id_map: np.ndarray) -> list[dict[str, Any]]:
-  """Writes each segment 0, ..., K - 1 of integers [H, W] as COCO run lengths.
-
-  Returns:
-    K dicts {'size': [H, W], 'counts': str}.
-  """
+  """Writes segments 0, ... of [H, W] as {'size': [H, W], 'counts': str}."""
   by_column = np.asfortranarray(id_map)
   encoded = [mask.encode(by_column == k) for k in range(int(id_map.max()) + 1)]
   return [{**rle, 'counts': rle['counts'].decode()} for rle in encoded]

@@ -1,6 +1,6 @@
 """Reads EntitySeg: photos in three folders, one JSON of annotations per split.
 
-Entities are painted by area as in coco.py.
+Entities are painted by area as in coco.py, and photos shrink to their size.
 """
 
 import glob
@@ -30,28 +30,20 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
       directly, in images/ or, at low resolution, in images_lr/.
     split: 'paper' (80/10/10 over all images with seed 0, all native validation
       images in test) or 'native' (train and val as in the files).
-
-  Returns:
-    The source; photos shrink to the size that the JSON gives.
   """
   root = Path(source_dir)
-  pairs = (
-    {native: root / form.format(native) for native in ('train', 'val')}
-    for form in _ANNOTATIONS
-  )
-  paths = max(
-    ({s: p for s, p in pair.items() if p.is_file()} for pair in pairs), key=len
-  )
+  paths: dict[str, Path] = {}
+  for form in _ANNOTATIONS:
+    pair = {s: root / form.format(s) for s in ('train', 'val')}
+    pair = {s: path for s, path in pair.items() if path.is_file()}
+    paths = max(paths, pair, key=len)
   if not paths:
-    raise SourceError(
-      f'{root}: no entityseg_train[_lr].json, _val[_lr].json or '
-      'entityv2_010203_entity_train[_lr].json, _val[_lr].json in it'
-    )
+    names = _ANNOTATIONS[0].format('train'), _ANNOTATIONS[3].format('train')
+    raise SourceError(f'{root}: no {" or ".join(names)} in it')
   files = ' and '.join(path.name for path in paths.values())
   if split == 'paper' and len(paths) < 2:
     raise SourceError(
-      f'{root}: only {files} in it, and the split of the paper needs train and '
-      'val; add the other or pass --split=native'
+      f'{root}: only {files} in it; add the other or pass --split=native'
     )
   places = [root / 'images_lr'] * ('_lr.json' in files)
   places += [root / 'images', root]
