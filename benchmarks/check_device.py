@@ -45,9 +45,7 @@ def step_and_codes(chips: list[jax.Device]) -> tuple[float, float, np.ndarray]:
     _, optimizer = build.make_optimizer(config)
     init, abstract = build.make_state(parts, optimizer, mesh)
     state = init(jax.random.key(0))
-    # With the zeros that blocks begin with, most would not be computed.
-    noisy = lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape)
-    state = state.replace(params=jax.tree.map(noisy, state.params))
+    state = state.replace(params=device.noisy_params(state.params))
     state = jax.device_put(state, devices.shardings(abstract))
     batch = device.training_batch(config, parts, mesh)
     options = build.sampler_options(config.sample)
@@ -59,10 +57,8 @@ def step_and_codes(chips: list[jax.Device]) -> tuple[float, float, np.ndarray]:
     seen = draw.encode(state.params, batch['image'])
     x_hat = draw.sample(state.params, seen, size, labels, np.uint32(2))
     codes = np.asarray(parts.codec.decode(x_hat))
-    step = make_step(
-      *(parts, build.make_recipe(config), optimizer, mesh),
-      devices.shardings(abstract),
-    )
+    recipe, placed = build.make_recipe(config), devices.shardings(abstract)
+    step = make_step(parts, recipe, optimizer, mesh, placed)
     key = jax.device_put(jax.random.key(3), devices.copied_on(mesh))
     _, values = step(state, batch, key)
   return float(values['loss']), float(values['grad_norm']), codes

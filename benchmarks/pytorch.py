@@ -191,10 +191,7 @@ def make_parts(
   _, optimizer = build.make_optimizer(config)
   init, abstract = build.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
-  # Zeros, with which the blocks begin, would hide mistakes.
-  noisy = lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape)
-  state = state.replace(params=jax.tree.map(noisy, state.params))
-  batch = device.training_batch(config, parts, mesh)
+  state = state.replace(params=device.noisy_params(state.params, 0.02))
   photos, z_t, t = device.network_inputs(parts, config.train.batch_size)
   denoise = jax.jit(
     parts.denoise, compiler_options=devices.compiler_options(mesh)
@@ -207,9 +204,9 @@ def make_parts(
   network.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
   features = layers.time_features(args[2], network.features)
   features = torch.from_numpy(np.array(features))
-  z_t, image = channels_first(args[0]), channels_first(args[1])
+  inputs = channels_first(args[0]), channels_first(args[1]), features
   with torch.no_grad():
-    theirs = network(z_t, image, features)
+    theirs = network(*inputs)
   theirs = theirs.tanh() if config.diffusion.tanh else theirs
   off = float((theirs - channels_first(ours)).abs().max())
   print(f'largest difference of the two outputs: {off:.2g}')
@@ -218,19 +215,21 @@ def make_parts(
 
   def forward():
     with torch.no_grad():
-      network(z_t, image, features)
+      network(*inputs)
 
   made = {'forward': (lambda: denoise(state.params, *args), forward)}
   if 'sample' in what:
     made['sample'] = (
       make_sampler(config, parts, mesh, state.params),
-      lambda: sample(network, z_t[:1], image[:1], features, config.sample),
+      lambda: sample(network, *(x[:1] for x in inputs), config.sample),
     )
   if 'step' in what:
+    placed, recipe = devices.shardings(abstract), build.make_recipe(config)
+    step_fn = step.make_step(parts, recipe, optimizer, mesh, placed)
+    batch = device.training_batch(config, parts, mesh)
     made['step'] = make_steps(
-      config, parts, optimizer, mesh, abstract, state, batch,
-      network, z_t, image, features,
-    )  # fmt: skip
+      config.train, step_fn, state, batch, network, inputs
+    )
   return {name: made[name] for name in what}
 
 
@@ -255,21 +254,14 @@ def sample(network, z, image, features, settings):
   both = torch.cat([image, torch.zeros_like(image)])
   with torch.no_grad():
     for _ in range(settings.num_steps):
-      x = network(z.repeat(2, 1, 1, 1), both, features[:1].repeat(2, 1)).tanh()
+      x = network(z.repeat(2, 1, 1, 1), both, features.repeat(2, 1)).tanh()
       w = settings.guidance_weight
       x = ((1 + w) * x[:1] - w * x[1:]).clamp(-1, 1)
       z = 0.7 * z + 0.3 * x  # as much work as a step of DDIM
 
 
-def make_steps(
-  config, parts, optimizer, mesh, abstract, state, batch,
-  network, z_t, image, features,
-):  # fmt: skip
+def make_steps(settings, step_fn, state, batch, network, inputs):
   """Returns a training step of each, with AdamW, clipping and the average."""
-  step_fn = step.make_step(
-    *(parts, build.make_recipe(config), optimizer, mesh),
-    devices.shardings(abstract),
-  )
   state = jax.tree.map(lambda leaf: leaf.copy(), state)  # a step donates it
 
   def ours():
@@ -278,17 +270,17 @@ def make_steps(
     return values
 
   average = [p.detach().clone() for p in network.parameters()]
-  adamw = torch.optim.AdamW(network.parameters(), config.train.learning_rate)
-  target = torch.sign(z_t)
+  adamw = torch.optim.AdamW(network.parameters(), settings.learning_rate)
+  target = torch.sign(inputs[0])
 
   def theirs():
-    x = network(z_t, image, features).tanh()
+    x = network(*inputs).tanh()
     F.mse_loss(x, target).backward()
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     adamw.step()
     adamw.zero_grad()
     now = [p.detach() for p in network.parameters()]
-    torch._foreach_lerp_(average, now, 1 - config.train.ema_decay)
+    torch._foreach_lerp_(average, now, 1 - settings.ema_decay)
 
   return ours, theirs
 

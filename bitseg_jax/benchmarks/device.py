@@ -1,14 +1,13 @@
-"""Benchmarks on the devices: encoder, network, training step, sampler, photo.
+"""Benchmarks on the devices: a training step, the sampler, and a photo.
 
 Rates are given beside that of a matrix product measured in the same run. The
 share of it tells how efficient a program is, whatever the machine.
 """
 
 import collections
+import math
 import re
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +27,6 @@ from bitseg_jax.training.step import make_step
 _COLLECTIVES = (
   'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
 )
-_BYTES = {'f32': 4, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'pred': 1}
 
 
 def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
@@ -72,7 +70,7 @@ def flops_of(function: Callable, *args: Any) -> float:
 
 
 def work(config: ConfigDict) -> dict[str, float]:
-  """Counts FLOPs to 'encode' a photo, to 'denoise' once, to 'train', 'sample'.
+  """Counts the FLOPs of an image that is to 'train', and of one to 'sample'.
 
   In a training step the gradients by inputs and by weights take as much each as
   the forward pass (also of a frozen encoder, which is too much). A sample is
@@ -88,8 +86,6 @@ def work(config: ConfigDict) -> dict[str, float]:
   denoise = flops_of(parts.denoise, params, z_t, seen, t)
   branches = 1 + bool(config.sample.guidance_weight)
   return {
-    'encode': encode,
-    'denoise': denoise,
     'train': 3 * (encode + config.train.draws * denoise),
     'sample': config.sample.num_steps * branches * denoise,
   }
@@ -105,9 +101,8 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   for i, match in enumerate(re.finditer(pattern, program)):
     result, kind, start, rest = match.groups()
     sizes = [
-      int(np.prod([int(n) for n in shape.split(',') if n], dtype=int))
-      * _BYTES.get(dtype, 8)
-      for dtype, shape in re.findall(r'(\w+)\[([\d,]*)\]', result)
+      math.prod(map(int, re.findall(r'\d+', shape))) * int(bits or 8) // 8
+      for bits, shape in re.findall(r'[a-z]+(\d*)\[([\d,]*)\]', result)
     ]
     # The start of a gathering names its operand before its result.
     size = max(sizes) if start and kind == 'all-gather' else sum(sizes)
@@ -118,11 +113,13 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   return {k: (len(sizes), sum(sizes.values())) for k, sizes in found.items()}
 
 
-def said_of(what: str, program: Any, began: float) -> Rows:
-  """Returns table rows, which begin with `what`, of what the compiler says.
-
-  It began to compile the program at `began` by time.perf_counter().
-  """
+def compile_and_tell(
+  what: str, config: ConfigDict, chips: Sequence[jax.Device]
+) -> tuple[Any, Rows]:
+  """Compiles 'train' or 'sample'; (the program, what the compiler says)."""
+  began = time.perf_counter()
+  compile_it = compile_step if what == 'train' else compile_sampler
+  program = compile_it(config, chips)
   need = program.memory_analysis()
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
   used += need.output_size_in_bytes - need.alias_size_in_bytes
@@ -133,7 +130,7 @@ def said_of(what: str, program: Any, began: float) -> Rows:
   for kind, (count, size) in collectives(program.as_text()).items():
     rows.append((f'{kind} in the program', count, ''))
     rows.append((f'{kind} in the program, bytes', size / 2**20, 'MiB'))
-  return [(f'{what}: {name}', *row) for name, *row in rows]
+  return program, [(f'{what}: {name}', *row) for name, *row in rows]
 
 
 def network_inputs(parts: build.Experiment, count: int) -> tuple:
@@ -144,6 +141,12 @@ def network_inputs(parts: build.Experiment, count: int) -> tuple:
   shape = count, code_side, code_side, parts.codec.channels
   z_t = jax.random.normal(jax.random.key(0), shape)
   return photos, z_t, jnp.full(count, 0.5)
+
+
+def noisy_params(params: Any, size: float = 0.05) -> Any:
+  """Adds noise to parameters: the zeros that blocks begin with hide much."""
+  add = lambda x: x + size * jax.random.normal(jax.random.key(1), x.shape)
+  return jax.jit(lambda tree: jax.tree.map(add, tree))(params)
 
 
 def training_batch(
@@ -161,7 +164,7 @@ def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
   The chips may be there or not, see topology.py.
 
   Raises:
-    ValueError: if the batch does not divide or does not fit.
+    ValueError: if the batch does not divide.
   """
   train = config.train
   devices.check_devices(
@@ -180,7 +183,7 @@ def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
     'codes': _abstract((*lead, *2 * [parts.code_size]), jnp.int16, rows),
   }
   key = _abstract((), jax.random.key(0).dtype, devices.copied_on(mesh))
-  return _compile(step, abstract, batch, key)
+  return devices.compile_ahead(step, abstract, batch, key)
 
 
 def compile_sampler(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
@@ -192,12 +195,13 @@ def compile_sampler(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
   params = build.abstract_params(parts, mesh)
   photos = _abstract((count, *2 * [parts.image_size], 3), jnp.uint8, rows)
   seen = jax.eval_shape(parts.encode, params, photos)
-  return _compile(
+  pairs = _abstract((count, 2), jnp.int32, rows)  # sizes, and labels
+  return devices.compile_ahead(
     draw_samples.make_functions(parts, options, mesh).sample,
     params,
     _abstract(seen.shape, seen.dtype, rows),
-    _abstract((count, 2), jnp.int32, rows),
-    _abstract((count, 2), jnp.int32, rows),
+    pairs,
+    pairs,
     _abstract((), jnp.uint32, devices.copied_on(mesh)),
   )
 
@@ -206,26 +210,14 @@ def _abstract(shape, dtype, where):
   return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
-def _compile(function, *args):
-  try:
-    with warnings.catch_warnings():
-      # JAX's cache keeps what is compiled for a TPU, but only one can load it.
-      warnings.filterwarnings('ignore', 'Error reading persistent compilation')
-      return devices.compile_ahead(function, *args)
-  except RuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    reason = str(error).splitlines()[0].partition(': ')[2]
-    raise ValueError(f'the batch does not fit: {reason}') from error
-
-
-def _rate(what, unit, count, took, flops, peak):
-  """Rows of `count` units in `took` seconds, `flops` each."""
-  flops *= count / took
+def _measure(what, unit, call, count, flops, peak):
+  """Times a call that makes `count` units, of `flops` each."""
+  rate = count / seconds(call)
   return [
-    (f'{what}: {unit}', count / took, f'{unit}/s'),
-    (f'{what}: rate', flops / 1e12, 'TFLOP/s'),
-    (f'{what}: share of matmul', 100 * flops / peak, '%'),
+    (f'{what}: work', flops / 1e9, 'GFLOP'),
+    (f'{what}: {unit}', rate, f'{unit}/s'),
+    (f'{what}: rate', flops * rate / 1e12, 'TFLOP/s'),
+    (f'{what}: share of matmul', 100 * flops * rate / peak, '%'),
   ]
 
 
@@ -236,30 +228,17 @@ def _trace(call, folder):
 
 
 def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks a training step and its parts at config.train.batch_size.
+  """Benchmarks a training step at config.train.batch_size.
 
   Args:
     config: config of a run.
     peak: FLOP/s to compare with, see matmul_rate.
     traces: folder for a trace of one step; '' = none.
   """
-  count, began = config.train.batch_size, time.perf_counter()
-  program = compile_step(config, jax.devices())
-  said = said_of('train', program, began)
+  program, said = compile_and_tell('train', config, jax.devices())
   parts, mesh = build.build(config), devices.make_mesh(config.train.fsdp)
   _, optimizer = build.make_optimizer(config)
   state = build.make_state(parts, optimizer, mesh)[0](jax.random.key(0))
-  photos, z_t, t = devices.put_batch(network_inputs(parts, count), mesh)
-  options, flops = devices.compiler_options(mesh), work(config)
-  encode = jax.jit(parts.encode, compiler_options=options)
-  denoise = jax.jit(parts.denoise, compiler_options=options)
-  seen, rows = encode(state.params, photos), []
-  for what, call in {
-    'encode': lambda: encode(state.params, photos),
-    'denoise': lambda: denoise(state.params, z_t, seen, t),
-  }.items():
-    rows.append((f'{what}: work', flops[what] / 1e9, 'GFLOP/image'))
-    rows += _rate(what, 'images', count, seconds(call), flops[what], peak)
   batch, key = training_batch(config, parts, mesh), jax.random.key(1)
 
   def step():
@@ -267,24 +246,20 @@ def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
     state, values = program(state, batch, key)
     return values
 
-  took = seconds(step) / config.train.steps_per_call
-  rows += _rate('train', 'images', count, took, flops['train'], peak)
-  rows.append(('train: draws', config.train.draws * count / took, 'draws/s'))
+  images = config.train.batch_size * config.train.steps_per_call
+  flops = work(config)['train']
+  rows = _measure('train', 'images', step, images, flops, peak)
+  draws = config.train.draws * rows[1][1]
   if traces:
     _trace(step, f'{traces}/train')
-  return rows + said
+  return [*rows, ('train: draws', draws, 'draws/s'), *said]
 
 
 def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   """As measure_train, of the sampler at config.eval.batch_size, and a photo."""
-  count, began = config.eval.batch_size, time.perf_counter()
-  program = compile_sampler(config, jax.devices())
-  said = said_of('sample', program, began)
-  parts = build.build(config)
-  params = jax.jit(parts.init_params)(jax.random.key(0))
-  # With the zeros that blocks begin with, there would be a single segment.
-  noisy = lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape)
-  params = jax.jit(lambda tree: jax.tree.map(noisy, tree))(params)
+  program, said = compile_and_tell('sample', config, jax.devices())
+  parts, count = build.build(config), config.eval.batch_size
+  params = noisy_params(jax.jit(parts.init_params)(jax.random.key(0)))
   photos, _, _ = network_inputs(parts, count)
   seen = jax.jit(parts.encode)(params, photos)
   labels = np.stack([np.zeros(count), np.arange(count)], 1).astype(np.int32)
@@ -292,13 +267,11 @@ def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
   args = jax.device_put(
     (params, seen, size, labels, np.uint32(0)), program.input_shardings[0]
   )
-  took, flops = seconds(lambda: program(*args)), work(config)['sample']
-  rows = _rate('sample', 'samples', count, took, flops, peak)
+  call, flops = lambda: program(*args), work(config)['sample']
+  rows = _measure('sample', 'samples', call, count, flops, peak)
   if traces:
-    _trace(lambda: program(*args), f'{traces}/sample')
-  with tempfile.TemporaryDirectory() as folder:
-    weights.save(f'{folder}/model', params, config)
-    segmenter = Segmenter.from_pretrained(f'{folder}/model')
+    _trace(call, f'{traces}/sample')
+  segmenter = Segmenter(weights.Weights(params, config))
   photo = ProceduralScenes(1, 512, 12)[0]['image']
   seeds = iter(range(1000))  # or a photo's samples would be kept
   segment = lambda: segmenter.segment(photo, 8, seed=next(seeds)).id_map

@@ -7,7 +7,6 @@ say how long computing and sending take at least. The longer of the two binds.
 
 import importlib.util
 import os
-import time
 from typing import NamedTuple
 
 import jax
@@ -35,6 +34,13 @@ CHIPS = {
   'v5p': Chip(459e12, 600e9, 95),
   'v6e': Chip(918e12, 400e9, 32),
 }
+# libtpu would ask the machine about its TPUs; and two may compile at once.
+_ENVIRON = {
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true',
+}
 
 
 def open_slice(name: str) -> tuple[Chip, list[jax.Device]]:
@@ -46,24 +52,15 @@ def open_slice(name: str) -> tuple[Chip, list[jax.Device]]:
   Raises:
     ValueError: if there is no such slice, or no libtpu.
   """
-  version = name.partition(':')[0]
-  if version not in CHIPS or version == name:
+  version, _, shape = name.partition(':')
+  if version not in CHIPS or not shape:
     raise ValueError(
       f'--topology={name}: give a chip of {", ".join(CHIPS)} and a shape, '
       'such as v5e:2x2, v5e:16x16 or v5p:2x2x1'
     )
   if not importlib.util.find_spec('libtpu'):
-    raise ValueError(
-      f'--topology={name} needs libtpu, which compiles for TPUs on any Linux '
-      "machine: pip install 'jax[tpu]'"
-    )
-  # libtpu would ask the machine about its TPUs; and two may compile at once.
-  for key, value in {
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true',
-  }.items():
+    raise ValueError(f"--topology={name}: pip install 'jax[tpu]' for libtpu")
+  for key, value in _ENVIRON.items():
     os.environ.setdefault(key, value)
   # A v4 has two cores, which programs see as one device: a "megacore".
   more = {'chip_config_name': 'megacore'} if version == 'v4' else {}
@@ -80,11 +77,8 @@ def measure(what: str, config: ConfigDict, topology: str) -> Rows:
   config = config.copy_and_resolve_references()
   config.train.steps_per_call = 1
   chip, chips = open_slice(topology)
-  began = time.perf_counter()
-  train = what == 'train'
-  compile_it = device.compile_step if train else device.compile_sampler
-  program = compile_it(config, chips)
-  images = config[what if train else 'eval'].batch_size
+  program, said = device.compile_and_tell(what, config, chips)
+  images = config['train' if what == 'train' else 'eval'].batch_size
   flops = images // len(chips) * device.work(config)[what]
   # In a ring each byte of a sum passes every chip twice, any other once.
   sent = sum(
@@ -94,7 +88,7 @@ def measure(what: str, config: ConfigDict, topology: str) -> Rows:
   times = {'FLOPs': flops / chip.flops, 'interconnect': sent / chip.links}
   binding = max(times, key=times.get)
   return [
-    *device.said_of(what, program, began),
+    *said,
     (f'{what}: memory of a chip', chip.capacity, 'GiB'),
     (f'{what}: images per chip', images // len(chips), ''),
     (f'{what}: work of a chip', flops / 1e12, 'TFLOP'),
