@@ -1,13 +1,11 @@
 """Shared by all commands: flags, configs found by name, errors in one line."""
 
 import contextlib
-import errno
 import io
 import json
 import logging
 import os
 import pathlib
-import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,6 +19,8 @@ from bitseg_jax import interrupts
 
 # Before the imports of the commands: with an older jaxlib, grain warns in its.
 absl_logging.set_verbosity(absl_logging.ERROR)
+
+flags.disclaim_key_flags()  # what is defined here is of the command
 
 # The module and the summary of each command.
 COMMANDS = {
@@ -53,9 +53,13 @@ def run(
   interrupts.install()
   open_streams()
   define_flags()
+  if {'--help', '-h', '-help'} & set(sys.argv):
+    print(sys.modules['__main__'].__doc__)
+    print(flags.FLAGS.module_help(define_flags.__module__))
+    sys.exit(0)
 
   def work(argv):
-    code = call(lambda: _checked(argv, main))
+    code = call(lambda: _check_flags(argv) or main())
     if code:
       # Python would wait for its threads first, jax for the other processes,
       # and libraries would tell, after our line, what they could not close.
@@ -71,9 +75,7 @@ class _Stream(io.FileIO):
   def write(self, data):
     try:
       return super().write(data)
-    except OSError as error:
-      if error.errno not in (errno.EPIPE, errno.EBADF):
-        raise
+    except BrokenPipeError:
       return len(data)
 
 
@@ -85,14 +87,11 @@ def open_streams() -> None:
     except OSError:
       os.open(os.devnull, os.O_RDWR)  # gets this number, the least that is free
   for number, name in (1, 'stdout'), (2, 'stderr'):
-    before, raw = getattr(sys, name), _Stream(number, 'w', closefd=False)
-    at_once = number == 2 or raw.isatty()
-    stream = io.TextIOWrapper(
-      io.BufferedWriter(raw),
-      getattr(before, 'encoding', 'utf-8'),
-      'backslashreplace',  # file names may hold bytes that are no text
-      line_buffering=at_once or getattr(before, 'write_through', False),
-    )
+    raw = io.BufferedWriter(_Stream(number, 'w', closefd=False))
+    encoding = getattr(getattr(sys, name), 'encoding', 'utf-8')
+    # File names may hold bytes that are no text.
+    errors = 'backslashreplace'
+    stream = io.TextIOWrapper(raw, encoding, errors, line_buffering=True)
     setattr(sys, name, stream)
 
 
@@ -103,27 +102,6 @@ def define_split() -> None:
     ('split', 'Split to score: train, val or test.'),
   ):
     flags.DEFINE_string(name, None, what, required=True)
-
-
-def define_shard() -> None:
-  """Defines --shard, for commands whose work several jobs may share."""
-  flags.DEFINE_string(
-    'shard',
-    '',
-    'I/N, such as 0/4: do part I of N, counted from 0, for N jobs at once. '
-    'The same command without it then joins the parts.',
-  )
-
-
-def shard() -> tuple[int, int] | None:
-  """Returns (I, N) of --shard; None where it is not given."""
-  text = flags.FLAGS.shard
-  parts = re.fullmatch('([0-9]{1,6})/([0-9]{1,6})', text)
-  if text and not (parts and int(parts[1]) < int(parts[2])):
-    raise ValueError(
-      f'--shard={text}: give I/N, such as 0/4, 1/4, 2/4 and 3/4 for four jobs'
-    )
-  return (int(parts[1]), int(parts[2])) if text else None
 
 
 def call(main: Callable[[], int | None]) -> int:
@@ -142,13 +120,13 @@ def call(main: Callable[[], int | None]) -> int:
   except KeyboardInterrupt:
     return say('interrupted; run the same command to resume', 130)
   except Exception as error:
-    line = _of_user(error)
+    line = _line_for_user(error)
     if line is None or os.environ.get('BITSEG_TRACEBACK'):
       raise
     return say(line)
 
 
-def _of_user(error):
+def _line_for_user(error):
   """The line for an error that a user can cause; None for others."""
   if 'RESOURCE_EXHAUSTED' in str(error) or isinstance(error, MemoryError):
     return f'out of memory; ask for less at once ({_message(error)[:200]})'
@@ -178,12 +156,24 @@ def say(error: Exception | str, code: int = 1) -> int:
   return code
 
 
+def _message(error):
+  """What an error says; KeyError, printed, would put it in quotes."""
+  if isinstance(error, Exception) and len(error.args) == 1:
+    return _message(error.args[0])
+  return str(error) or type(error).__name__
+
+
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags; a wrong one ends the program with one line."""
-  if {'--help', '-h', '-help'} & set(argv):
-    sys.exit(call(_help))
   try:
-    return flags.FLAGS(_settled(argv))
+    # ml_collections would join two tuples that are given for one setting.
+    last = {
+      argument.partition('=')[0] if argument.startswith('--config.') else i: (
+        _found_config(argument)
+      )
+      for i, argument in enumerate(argv)
+    }
+    return flags.FLAGS(list(last.values()))
   except Exception as error:  # a config is a program, and may raise anything
     text = _message(error)
     for argument in argv:
@@ -194,55 +184,24 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(say(text))
 
 
-def _settled(argv):
-  """Joins `--config.x VALUE`, finds configs, keeps the last of each setting."""
-  settled, rest = {}, list(argv)
-  while rest:
-    argument = rest.pop(0)
-    if re.match(r'--?config\b', argument):
-      argument = '--' + argument.lstrip('-')
-      if '=' not in argument and rest and not rest[0].startswith('--'):
-        argument += f'={rest.pop(0)}'
-    name = argument.partition('=')[0]
-    # Of a tuple given again, ml_collections would join the two.
-    key = name if name.startswith('--config.') else object()
-    settled.pop(key, None)
-    settled[key] = _found_config(argument)
-  return list(settled.values())
+def _found_config(argument):
+  """Turns --config=NAME, or configs/NAME.py, into the path in the package."""
+  name, _, value = argument.partition('=')
+  given, colon, rest = value.partition(':')  # FILE:ARGUMENT of get_config
+  path = pathlib.Path(given)
+  if name != '--config' or path.is_file():
+    return argument
+  packaged = CONFIGS / f'{path.stem}.py'
+  if str(path.parent) in ('.', 'configs') and packaged.is_file():
+    return f'{name}={packaged}{colon}{rest}'
+  raise ValueError(
+    f'--config={value}: no such file; the configs in the package are '
+    + ', '.join(sorted(f.stem for f in CONFIGS.glob('[a-z]*.py')))
+  )
 
 
-def check_output(path: str, key: str) -> None:
-  """Raises OSError if results cannot be written to a JSON file.
-
-  Args:
-    path: the file; '' where none is to be written.
-    key: what such results have; they may be replaced, but nothing else.
-  """
-  file = pathlib.Path(path)
-  if not path:
-    return
-  if not os.access(file.parent, os.W_OK):
-    raise FileNotFoundError(
-      f'--output={path}: its folder does not exist, or cannot be written to'
-    )
-  free = not os.path.lexists(file)
-  if file.is_file() and not file.is_symlink():  # nothing else is opened
-    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-      free = key in json.loads(file.read_bytes())
-  if not free:
-    raise FileExistsError(
-      f'--output={path} is something else than such results; give another file'
-    )
-
-
-def _message(error):
-  """What an error says; KeyError, printed, would put it in quotes."""
-  if isinstance(error, Exception) and len(error.args) == 1:
-    return _message(error.args[0])
-  return str(error) or type(error).__name__
-
-
-def _checked(argv, main):
+def _check_flags(argv):
+  """Refuses what absl takes, and no command can."""
   if len(argv) > 1:
     raise ValueError(
       f'{argv[1]} is no flag; flags begin with --, and patterns are quoted'
@@ -256,40 +215,25 @@ def _checked(argv, main):
       f'--config gives a {type(config).__name__}; get_config must return a '
       'ConfigDict, such as that of configs/base.py with changes'
     )
-  code = main()
-  sys.stdout.flush()
-  return code
 
 
-def _help():
-  """Prints the docstring of the command and its flags, with their defaults."""
-  print(sys.modules['__main__'].__doc__)
-  own = {'config'} & set(flags.FLAGS)
-  for module, defined in flags.FLAGS.flags_by_module_dict().items():
-    if module.startswith('bitseg_jax') or module == sys.argv[0]:
-      own |= {flag.name for flag in defined}
-  for name in sorted(own):
-    flag = flags.FLAGS[name]
-    default = (flag.default_as_str or '').strip("'") or 'none'
-    if any('other than None' in v.message for v in flag.validators):
-      default = 'required'
-    said = default == 'none' and 'y default' in flag.help
-    print(f'  --{name}: {flag.help}' + f' [{default}]' * (not said))
+def check_output(path: str, key: str) -> None:
+  """Raises OSError if results cannot be written to a JSON file.
 
-
-def _found_config(argument):
-  """Turns --config=NAME, or configs/NAME.py, into the path in the package."""
-  name, equals, value = argument.partition('=')
-  if name.lstrip('-') != 'config' or not equals:
-    return argument
-  given, colon, rest = value.partition(':')  # FILE:ARGUMENT of get_config
-  path = pathlib.Path(given)
-  packaged = CONFIGS / f'{path.stem}.py'
-  if path.is_file():
-    return argument
-  if str(path.parent) in ('.', 'configs') and packaged.is_file():
-    return f'{name}={packaged}{colon}{rest}'
-  raise ValueError(
-    f'--config={value}: no such file; the configs in the package are '
-    + ', '.join(sorted(f.stem for f in CONFIGS.glob('[a-z]*.py')))
-  )
+  Args:
+    path: the file; '' where none is to be written.
+    key: what such results have; they may be replaced, but nothing else.
+  """
+  file = pathlib.Path(path)
+  if path and not os.access(file.parent, os.W_OK):
+    raise FileNotFoundError(
+      f'--output={path}: its folder does not exist, or cannot be written to'
+    )
+  free = not path or not os.path.lexists(file)
+  if file.is_file() and not file.is_symlink():  # nothing else is opened
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+      free = key in json.loads(file.read_bytes())
+  if not free:
+    raise FileExistsError(
+      f'--output={path} is something else than such results; give another file'
+    )

@@ -6,8 +6,8 @@ bitseg sweep --sweep=table3 --size=tiny --seeds=0,1,2
 To resume a stopped sweep, repeat the command; finished runs are kept.
 Writes <output>/<size>/<sweep>.md, .json and a plot, .png or as --format says.
 
-Several jobs share the runs: each is given --shard=I/N, and the same command
-without --shard then writes the table.
+Several jobs share the runs if each is given other --seeds; the same command
+with all of them then writes the table.
 """
 
 import importlib
@@ -52,7 +52,6 @@ def define_flags() -> None:
   flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
   kinds = list(pictures.PLOT_FORMATS)
   flags.DEFINE_enum('format', kinds[0], kinds, 'File format of the plots.')
-  cli.define_shard()
 
 
 def main() -> int:
@@ -72,14 +71,11 @@ def main() -> int:
   base = SIZES[f.size]()
   if f.data:
     base.data.dir = f.data
-  part = cli.shard()
-  only = part and sweeps.part_of(opened, base, seeds, folder, part)
   for sweep in opened:
-    if not sweeps.run(sweep, base, seeds, folder, only, plot_format=f.format):
+    if not sweeps.run(sweep, base, seeds, folder, f.format):
       print('stopped; run the same command to resume')
       return os.EX_TEMPFAIL
-    if only is None:
-      print((folder / f'{sweep.name}.md').read_text())
+    print((folder / f'{sweep.name}.md').read_text())
   return 0
 
 

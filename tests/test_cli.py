@@ -53,14 +53,6 @@ WRONG = [
     [*TRAIN, '--workdir=x', f'{MULTS}=(1,2)', f'{MULTS}=(0,)'],
     'channel_mults is 0 in (0,)',
   ),
-  # And so does one whose value is an argument of its own.
-  (
-    [
-      *('train', '--config', 'quickstart', '--workdir=x'),
-      *(MULTS, '(1,2)', MULTS[1:], '(0,)'),
-    ],
-    'channel_mults is 0 in (0,)',
-  ),
   (TRAIN, '--workdir is missing'),
   (['train', '--workdir=x', '--coordinator=localhost'], 'give host:port'),
   (['train', '--workdir=x', '--process_id=1'], 'need --coordinator'),
@@ -115,10 +107,9 @@ def test_the_commands_are_listed(called):
 def test_help_names_the_flags_and_their_defaults(called, command):
   done = called[f'{command} --help']
   assert done.returncode == 0 and not done.stderr
-  assert HELP[command] in done.stdout
-  for line in done.stdout.splitlines():
-    if line.startswith('  --'):
-      assert line.endswith(']') or 'y default' in line or line[-1] == ';'
+  assert HELP[command] in done.stdout and '(default: ' in done.stdout
+  assert '--data' in done.stdout or command == 'train'
+  assert '--helpfull' not in done.stdout  # nor any other flag of a library
 
 
 @pytest.mark.parametrize(('argv', 'line'), WRONG)

@@ -3,7 +3,6 @@
 import itertools
 import math
 import pathlib
-import re
 import textwrap
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from bitseg_jax.evaluation import pictures
 from bitseg_jax.runs.log import whole_file, write_json
 
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
-_TITLES = 'ARI', 'IoU'
 
 
 class Sweep(NamedTuple):
@@ -105,68 +103,43 @@ def compare_orderings(sweep: Sweep, scores: dict[str, Scores]) -> list[str]:
 def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
   """Draws ARI and IoU of the rows, mean and spread over seeds.
 
-  Rows that count something become curves, one for each KIND where they are all
-  named 'KIND, NUMBER'; others one line of the picture each, so that their names
-  have room. The axes span the data: rows often differ by a few hundredths.
+  Rows that count something, 'KIND, NUMBER' or NUMBER, become a curve for each
+  KIND; others stand side by side. The axes span the data: rows often differ by
+  a few hundredths.
   """
-  figure = pictures.new_figure()
-  names = [name for name in sweep.rows if scores[name]]
-  paper = [name for name in names if name in sweep.paper]
-  found = {name: np.array(list(scores[name].values())) for name in names}
-  means = {name: each.mean(axis=0) for name, each in found.items()}
-  spreads = {
-    name: each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros(2)
-    for name, each in found.items()
-  }
-  of = lambda values, rows, i: [values[name][i] for name in rows]
-  style = {'capsize': 3, 'markersize': 4}
-  published = {'marker': 'D', 'linestyle': 'none', 'markerfacecolor': 'none'}
+  curves: dict[str, dict[str, str]] = {}  # by kind: tick -> row
+  for name in filter(scores.get, sweep.rows):
+    kind, _, number = name.rpartition(', ')
+    kind, tick = (kind, number) if sweep.x_label else ('', name)
+    curves.setdefault(kind, {})[tick] = name
+  ticks = list(dict.fromkeys(itertools.chain(*curves.values())))
   if sweep.x_label:
-    figure.set_size_inches(9.5, 4.2)
-    panels = figure.subplots(1, 2)
-    number = lambda name: name.rpartition(', ')[2]
-    kinds: dict[str, list[str]] = {}
-    for name in names:
-      kind = re.match(r'(.+), \d+$', name)
-      kinds.setdefault(kind[1] if kind else '', []).append(name)
-    ticks = list(dict.fromkeys(map(number, names)))
-    if '' not in kinds:
-      ticks.sort(key=int)
-    at = lambda name: ticks.index(number(name))
-    for i, axes in enumerate(panels):
-      for kind, rows in kinds.items():
-        rows.sort(key=at)
-        values = of(means, rows, i), of(spreads, rows, i)
-        axes.errorbar(
-          list(map(at, rows)), *values, fmt='-o', label=kind, **style
-        )
+    ticks.sort(key=float)
+  figure = pictures.new_figure()
+  figure.set_size_inches(9.5, 4.2)
+  for i, axes in enumerate(figure.subplots(1, 2)):
+    for kind, rows in curves.items():
+      at = sorted(rows, key=ticks.index)
+      each = [[pair[i] for pair in scores[rows[t]].values()] for t in at]
+      axes.errorbar(
+        [ticks.index(tick) for tick in at],
+        [np.mean(values) for values in each],
+        [np.std(values, ddof=1) if len(values) > 1 else 0 for values in each],
+        fmt='o-' if sweep.x_label else 'o',
+        label=kind or 'ours',
+        capsize=3,
+        markersize=4,
+      )
+      paper = {t: sweep.paper[rows[t]][i] for t in at if rows[t] in sweep.paper}
       if paper:
-        values, label = of(sweep.paper, paper, i), 'paper (EntitySeg)'
-        axes.plot(list(map(at, paper)), values, label=label, **published)
-      axes.set_xticks(range(len(ticks)), ticks)
-      axes.set_xlabel(sweep.x_label)
-      axes.set_ylabel(f'{_TITLES[i]} (higher is better)')
-  else:
-    figure.set_size_inches(7.5, max(2.6, 0.45 * len(names) + 1.4))
-    panels = [axes := figure.subplots()]
-    for i, title in enumerate(_TITLES):
-      apart = 0.16 * i - 0.08  # else equal scores would hide each other
-      at = lambda name, apart=apart: names.index(name) + apart
-      more = {'xerr': of(spreads, names, i), 'fmt': 'o', 'color': f'C{i}'}
-      values, heights = of(means, names, i), list(map(at, names))
-      axes.errorbar(values, heights, label=title, **more, **style)
-      if paper:
-        values, heights = of(sweep.paper, paper, i), list(map(at, paper))
-        more = {'label': f'{title}, paper (EntitySeg)', 'color': f'C{i}'}
-        axes.plot(values, heights, **more, **published)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
-    axes.set_xlabel('Score (higher is better)')
-  for axes in panels:
+        places = [ticks.index(tick) for tick in paper]
+        axes.plot(places, list(paper.values()), 'D', label='paper (EntitySeg)')
+    turned = {} if sweep.x_label else {'rotation': 30, 'ha': 'right'}
+    axes.set_xticks(range(len(ticks)), ticks, **turned)
+    axes.set_xlabel(sweep.x_label)
+    axes.set_ylabel(f'{("ARI", "IoU")[i]} (higher is better)')
     axes.margins(0.08)
     axes.grid(alpha=0.3)
-  if axes.get_legend_handles_labels()[1]:  # beside the axes, over no data
-    axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
-  wide = round(9 * figure.get_figwidth())  # letters
-  figure.suptitle(textwrap.fill(sweep.title, wide), fontsize=10)
+  axes.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+  figure.suptitle(textwrap.fill(sweep.title, 86), fontsize=10)
   pictures.save_figure(figure, path)

@@ -8,7 +8,7 @@ way it was sampled; report.py writes the table.
 import hashlib
 import json
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,6 @@ def run(
   base: ConfigDict,
   seeds: Sequence[int],
   folder: pathlib.Path,
-  only: Collection[pathlib.Path] | None = None,
   plot_format: str = 'png',
 ) -> bool:
   """Runs every row with every seed; writes table and plot after each run.
@@ -93,58 +92,31 @@ def run(
     base: config of the size.
     seeds: one training each.
     folder: where all sweeps of this size lie.
-    only: workdirs of the runs to do, without a table; None = all runs.
     plot_format: one of pictures.PLOT_FORMATS.
 
   Returns:
     False if it was stopped on the way; call it again to resume.
   """
   scores: dict[str, Scores] = {name: {} for name in sweep.rows}
+  todo = [
+    (name, seed, configured(base, overrides, seed))
+    for seed in seeds
+    for name, overrides in sweep.rows.items()
+  ]
   # First what is done, or a report that is there would lose it for a while.
-  is_done = lambda config: results_path(config, folder).is_file()
-  ordered = sorted(
-    (
-      item
-      for item in _configs(sweep, base, seeds).items()
-      if only is None or run_dir(item[1], folder) in only
-    ),
-    key=lambda item: not is_done(item[1]),
-  )
-  for i, ((name, seed), config) in enumerate(ordered):
-    done = is_done(config)
-    place = f'[{i + 1} of {len(ordered)}] {sweep.name}: {name}, seed {seed}'
+  is_done = lambda item: results_path(item[-1], folder).is_file()
+  todo.sort(key=is_done, reverse=True)
+  for i, item in enumerate(todo):
+    (name, seed, config), done = item, is_done(item)
+    place = f'[{i + 1} of {len(todo)}] {sweep.name}: {name}, seed {seed}'
     print(place + ', done before' * done)
     results = run_row(config, folder)
     if results is None:
       return False
     scores[name][seed] = score_of(results, sweep.answers.get(name))
-    if only is None and (not done or i + 1 == len(ordered)):
+    if not done or i + 1 == len(todo):
       write_report(sweep, scores, folder, plot_format)
   return True
-
-
-def _configs(sweep, base, seeds):
-  return {
-    (name, seed): configured(base, overrides, seed)
-    for seed in seeds
-    for name, overrides in sweep.rows.items()
-  }
-
-
-def part_of(
-  sweeps: Sequence[Sweep],
-  base: ConfigDict,
-  seeds: Sequence[int],
-  folder: pathlib.Path,
-  part: tuple[int, int],
-) -> set[pathlib.Path]:
-  """Returns the workdirs of one part of the runs of all sweeps asked for."""
-  workdirs = dict.fromkeys(
-    run_dir(config, folder)
-    for sweep in sweeps
-    for config in _configs(sweep, base, seeds).values()
-  )
-  return set(list(workdirs)[part[0] :: part[1]])
 
 
 def score_of(

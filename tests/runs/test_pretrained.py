@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from bitseg_jax import cli, predict
+from bitseg_jax import predict
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.runs import (
   build,
@@ -23,6 +23,7 @@ from bitseg_jax.runs import (
   weights,
 )
 from bitseg_jax.training import train
+from tests import calling
 
 
 @pytest.fixture(scope='module')
@@ -280,13 +281,9 @@ def test_predict_notices_other_weights(
 
   def again():
     output = tmp_path / 'out'
-    run = lambda: predict.predict(
-      str(copy),
-      [str(tmp_path / 'a.png')],
-      predict.Outputs(output),
-      predict.AnswerOptions(),
-    )
-    assert cli.call(run) == 0, capsys.readouterr().err
+    given = {'input': tmp_path / 'a.png', 'output': output}
+    code = calling.call(predict, checkpoint=copy, **given)
+    assert code == 0, capsys.readouterr().err
     summary = json.loads((output / 'summary.json').read_text())
     return summary['photos'][0]['status'], summary['made_with']
 
