@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from absl import flags
@@ -191,8 +192,13 @@ def make_parts(
   _, optimizer = build.make_optimizer(config)
   init, abstract = build.make_state(parts, optimizer, mesh)
   state = init(jax.random.key(0))
-  state = state.replace(params=device.noisy_params(state.params, 0.02))
-  photos, z_t, t = device.network_inputs(parts, config.train.batch_size)
+  # Zeros, with which the blocks begin, would hide mistakes.
+  noisy = lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape)
+  state = state.replace(params=jax.tree.map(noisy, state.params))
+  batch = device.training_batch(config, parts, mesh)
+  photos, count = batch['image'], config.train.batch_size
+  shape = count, parts.code_size, parts.code_size, parts.codec.channels
+  z_t, t = jax.random.normal(jax.random.key(0), shape), jnp.full(count, 0.5)
   denoise = jax.jit(
     parts.denoise, compiler_options=devices.compiler_options(mesh)
   )
@@ -226,7 +232,6 @@ def make_parts(
   if 'step' in what:
     placed, recipe = devices.shardings(abstract), build.make_recipe(config)
     step_fn = step.make_step(parts, recipe, optimizer, mesh, placed)
-    batch = device.training_batch(config, parts, mesh)
     made['step'] = make_steps(
       config.train, step_fn, state, batch, network, inputs
     )

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bitseg_jax import cli
-from bitseg_jax.benchmarks import device, host, topology
+from bitseg_jax.benchmarks import device, host
 from bitseg_jax.data import outside
 from bitseg_jax.runs import schema
 from bitseg_jax.runs.log import write_json
@@ -73,19 +73,21 @@ def main() -> None:
     rows.extend(measured)
 
   if f.topology:
+    chips = device.open_slice(f.topology)
     for name in on_devices:
-      show(topology.measure(name, f.config, f.topology))
+      show(device.compile_and_tell(name, f.config, chips)[-1])
   else:
     peak = device.matmul_rate(f.config.model.dtype) if on_devices else 0.0
     show([('matmul', peak / 1e12, 'TFLOP/s')] * bool(peak))
     measures = {
       'input': lambda: host.measure_input(side, f.data),
       'metrics': lambda: host.measure_metrics(side),
-      'train': lambda: device.measure_train(f.config, peak, f.profile),
-      'sample': lambda: device.measure_sample(f.config, peak, f.profile),
     }
     for name in f.what:
-      show(measures[name]())
+      if name in on_devices:
+        show(device.measure(name, f.config, peak, f.profile))
+      else:
+        show(measures[name]())
   if f.output:
     about = {'what': f.what, 'devices': where, 'config': f.config.to_dict()}
     write_json(Path(f.output), {**about, 'rows': rows})

@@ -19,41 +19,33 @@ from absl import flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.app.segmenter import Segmenter
+from bitseg_jax.data import outside
 from bitseg_jax.runs import weights
 
 
-def serve(
-  checkpoint: str, host: str, port: int, max_upload_mb: int, max_pixels: int
-) -> None:
-  """Serves the page until it is interrupted.
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string('checkpoint', weights.DEFAULT, weights.FLAG_HELP)
+  flags.DEFINE_string('host', '127.0.0.1', 'Address; 0.0.0.0: for everybody.')
+  flags.DEFINE_integer('port', 7860, 'Port.', 1, 65535)
+  flags.DEFINE_integer('max_upload_mb', 20, 'Megabytes of a file.', 1)
+  flags.DEFINE_integer('max_pixels', 50_000_000, 'Pixels of a photo.', 1)
 
-  Args:
-    checkpoint: as weights.read takes it.
-    host, port: address to listen at; 0.0.0.0 lets other machines in.
-    max_upload_mb, max_pixels: megabytes of a file, pixels of a photo.
 
-  Raises:
-    ImportError: gradio is not installed.
-    OSError, ValueError: the checkpoint cannot be read, or the port is taken.
-  """
-  # Before the model is loaded, which takes a while.
+def main() -> None:
+  """Serves the page until it is interrupted."""
+  f = flags.FLAGS
+  # What may be missing is told before the model is loaded, which takes a while.
   try:
     from bitseg_jax.app.page import actions, layout
   except ImportError as error:
     raise ImportError(
       f"the page needs gradio ({error}); pip install 'gradio>=6'"
     ) from error
-  try:
-    with socket.socket() as probe:
-      # As the server does: what has just been closed is free.
-      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      probe.bind((host, port))
-  except OSError as error:
-    raise OSError(
-      f'cannot listen at {host}:{port} ({error.strerror}); choose another '
-      '--port or --host'
-    ) from error
-  segmenter = Segmenter.from_pretrained(checkpoint)
+  advice = 'choose another --port or --host'
+  with outside.named(f'{f.host}:{f.port}', 'cannot listen there', advice):
+    socket.create_server((f.host, f.port)).close()
+  segmenter = Segmenter.from_pretrained(f.checkpoint)
   print('compiling the model ...', flush=True)
   segmenter.segment(np.zeros((32, 32, 3), np.uint8))
   with tempfile.TemporaryDirectory(prefix='bitseg_demo_') as folder:
@@ -62,14 +54,14 @@ def serve(
     # Uploads too are gone when the page is.
     os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     results = Path(folder, 'results')
-    blocks = layout.build(segmenter, checkpoint, results, max_pixels)
+    blocks = layout.build(segmenter, f.checkpoint, results, f.max_pixels)
     blocks.queue(max_size=32).launch(
-      server_name=host,
-      server_port=port,
+      server_name=f.host,
+      server_port=f.port,
       share=False,
       ssr_mode=False,
       enable_monitoring=False,
-      max_file_size=max_upload_mb * 2**20,
+      max_file_size=f.max_upload_mb * 2**20,
       show_error=True,
       quiet=True,
       footer_links=[],
@@ -78,24 +70,8 @@ def serve(
       allowed_paths=[str(path) for path in actions.EXAMPLES],
       prevent_thread_lock=True,
     )
-    print(f'ready: http://{host}:{port}', flush=True)
+    print(f'ready: http://{f.host}:{f.port}', flush=True)
     blocks.block_thread()
-
-
-def define_flags() -> None:
-  """Defines the flags of the command."""
-  flags.DEFINE_string('checkpoint', None, weights.FLAG_HELP)
-  flags.DEFINE_string('host', '127.0.0.1', 'Address to listen at.')
-  flags.DEFINE_integer('port', 7860, 'Port.', 1, 65535)
-  flags.DEFINE_integer('max_upload_mb', 20, 'Megabytes of a file.', 1)
-  flags.DEFINE_integer('max_pixels', 50_000_000, 'Pixels of a photo.', 1)
-
-
-def main() -> None:
-  """Runs `serve` on the flags."""
-  f = flags.FLAGS
-  checkpoint = f.checkpoint or weights.DEFAULT
-  serve(checkpoint, f.host, f.port, f.max_upload_mb, f.max_pixels)
 
 
 if __name__ == '__main__':

@@ -3,10 +3,8 @@
 bitseg predict --input='DIR/*.jpg' --output=DIR [--checkpoint=DIR]
 
 --input may be given several times: photos, folders (with all that is in them),
-patterns, or lists of these (.txt). The output keeps their folders. Always
-written are NAME.json (size, area, box and confidence of the segments) and
-summary.json. Photos that are done are passed over when it is started again with
-the same settings. The exit code is 1 if a file could not be read.
+patterns, or lists of these (.txt). The output keeps their folders. Run the same
+command to resume. The exit code is 1 if a file could not be read.
 
 --known=FOLDER|FILE.json says what is known of photos (pixels of one entity),
 --start=FOLDER gives segmentations to begin from, of which --strength says how
@@ -15,7 +13,8 @@ much may change; app/known.py describes the files.
 Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard then writes summary.json and the other files of all photos.
 
---outputs chooses among
+Always written are NAME.json (size, area, box and confidence of the segments)
+and summary.json. --outputs chooses among
 """
 
 import dataclasses

@@ -25,18 +25,14 @@ def define_flags() -> None:
   switch('strict', False, 'Write nothing if any item is invalid.')
   switch('overwrite', False, 'Replace the dataset in --output.')
   switch('describe', False, 'Describe the dataset in --output and draw it.')
-  flags.DEFINE_integer(
-    'num_codes', 64, 'With --describe: entities that the model can hold.', 1
-  )
-  enum(
-    'unlabelled', 'ignore', ['ignore', 'entity'], 'How unlabelled pixels count.'
-  )
-  flags.DEFINE_multi_integer(
-    'ignore', [], 'Id in the labels of folder that means unlabelled, as 255.', 0
-  )
-  enum(
-    'exif', 'apply', EXIF, 'Turn photos as their EXIF data says, or ignore it.'
-  )
+  held = 'With --describe: entities that the model can hold.'
+  flags.DEFINE_integer('num_codes', 64, held, 1)
+  void = 'How unlabelled pixels count.'
+  enum('unlabelled', 'ignore', ['ignore', 'entity'], void)
+  void = 'Id in the labels of folder that means unlabelled, as 255.'
+  flags.DEFINE_multi_integer('ignore', [], void, 0)
+  turn = 'Turn photos as their EXIF data says, or ignore it.'
+  enum('exif', 'apply', EXIF, turn)
   flags.DEFINE_integer('page', 0, 'Page to read of stacks and animations.', 0)
   enum('split', 'paper', ['paper', 'native'], 'Splits for entityseg.')
   switch('connected', False, 'Split semantic maps of folder into entities.')

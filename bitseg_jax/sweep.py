@@ -14,7 +14,6 @@ import importlib
 import os
 import pathlib
 import pkgutil
-import re
 
 import jax
 from absl import flags
@@ -24,22 +23,19 @@ from bitseg_jax.configs import sweeps as configs
 from bitseg_jax.configs.sweeps.sizes import SIZES
 from bitseg_jax.evaluation import pictures
 from bitseg_jax.experiments import sweeps
+from bitseg_jax.experiments.report import Sweep
 
 
-def open_sweep(name: str) -> sweeps.Sweep:
-  """Loads configs/sweeps/<name>.py as a Sweep.
-
-  Raises:
-    ValueError: if there is no sweep of that name.
-  """
+def open_sweep(name: str) -> Sweep:
+  """Loads configs/sweeps/<name>.py; ValueError if there is none."""
   found = {module.name for module in pkgutil.iter_modules(configs.__path__)}
   known = sorted(found - {'sizes'})
   if name not in known:
     raise ValueError(f'--sweep={name}: choose one of {", ".join(known)}')
   module = importlib.import_module(f'{configs.__name__}.{name}')
   title, answers = module.__doc__.strip(), getattr(module, 'ANSWERS', {})
-  of = module.ROWS, module.PAPER, module.X_LABEL
-  return sweeps.Sweep(name, title, *of, answers)
+  rows, paper, x_label = module.ROWS, module.PAPER, module.X_LABEL
+  return Sweep(name, title, rows, paper, x_label, answers)
 
 
 def define_flags() -> None:
@@ -61,9 +57,10 @@ def main() -> int:
     The exit code; os.EX_TEMPFAIL (75), as of a training, if it was stopped.
   """
   f = flags.FLAGS
-  if not all(re.fullmatch('-?[0-9]{1,9}', seed) for seed in f.seeds):
-    raise ValueError(f'--seeds={",".join(f.seeds)}: give whole numbers')
-  seeds = [int(seed) for seed in f.seeds]
+  try:
+    seeds = [int(seed) for seed in f.seeds]
+  except ValueError as error:
+    raise ValueError(f'--seeds={",".join(f.seeds)}: give numbers') from error
   opened = [open_sweep(name) for name in f.sweep]
   folder = pathlib.Path(f.output) / f.size
   if not jax.config.jax_compilation_cache_dir:

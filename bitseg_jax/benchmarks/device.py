@@ -1,27 +1,31 @@
-"""Benchmarks on the devices: a training step, the sampler, and a photo.
+"""Benchmarks on the devices: a training step and the sampler.
 
 Rates are given beside that of a matrix product measured in the same run. The
-share of it tells how efficient a program is, whatever the machine.
+share of it tells how efficient a program is, whatever the machine. For TPUs
+that are not there programs are compiled only, see open_slice.
 """
 
 import collections
+import importlib.util
 import math
+import os
 import re
 import time
+import timeit
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import topologies
 from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
-from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, devices, weights
+from bitseg_jax.runs import build, devices
 from bitseg_jax.training.step import make_step
 
 _COLLECTIVES = (
@@ -29,18 +33,12 @@ _COLLECTIVES = (
 )
 
 
-def seconds(call: Callable[[], Any], least: int = 3, budget: float = 10.0):
-  """Returns the median seconds of a call, after a warm-up.
-
-  It is timed `least` times, or up to 100 times within `budget` seconds.
-  """
-  jax.block_until_ready(call())
-  times = []
-  while len(times) < least or (sum(times) < budget and len(times) < 100):
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    times.append(time.perf_counter() - began)
-  return float(np.median(times))
+def seconds(call: Callable[[], Any]) -> float:
+  """Returns the median seconds of a call, after a warm-up."""
+  timer = timeit.Timer(lambda: jax.block_until_ready(call()))
+  timer.timeit(1)
+  count, _ = timer.autorange()  # calls that take a fifth of a second
+  return float(np.median(timer.repeat(3, count))) / count
 
 
 def matmul_rate(dtype: str) -> float:
@@ -53,8 +51,7 @@ def matmul_rate(dtype: str) -> float:
   # One product per device: a batched one is several times slower on CPU.
   specs = {'in_specs': rows.spec, 'out_specs': rows.spec}
   product = jax.jit(jax.shard_map(lambda a: a @ a, mesh=mesh, **specs))
-  took = seconds(lambda: product(matrices), least=10, budget=3)
-  return 2 * side**3 * count / took
+  return 2 * side**3 * count / seconds(lambda: product(matrices))
 
 
 def flops_of(function: Callable, *args: Any) -> float:
@@ -64,8 +61,7 @@ def flops_of(function: Callable, *args: Any) -> float:
   compiled or computed. The body of a loop is counted once.
   """
   cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
-  shapes = jax.eval_shape(lambda *values: values, *args)
-  lowered = jax.jit(function, in_shardings=cpu).lower(*shapes)
+  lowered = jax.jit(function, in_shardings=cpu).lower(*args)
   return lowered.cost_analysis()['flops']
 
 
@@ -80,10 +76,11 @@ def work(config: ConfigDict) -> dict[str, float]:
   config.model.fused_attention = False  # whose work XLA cannot count
   parts = build.build(config)
   params = jax.eval_shape(parts.init_params, jax.random.key(0))
-  photos, z_t, t = network_inputs(parts, 1)
+  photos = _shape((1, *2 * [parts.image_size], 3), jnp.uint8)
+  z_t = _shape((1, *2 * [parts.code_size], parts.codec.channels))
   seen = jax.eval_shape(parts.encode, params, photos)
   encode = flops_of(parts.encode, params, photos)
-  denoise = flops_of(parts.denoise, params, z_t, seen, t)
+  denoise = flops_of(parts.denoise, params, z_t, seen, _shape((1,)))
   branches = 1 + bool(config.sample.guidance_weight)
   return {
     'train': 3 * (encode + config.train.draws * denoise),
@@ -113,40 +110,33 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   return {k: (len(sizes), sum(sizes.values())) for k, sizes in found.items()}
 
 
-def compile_and_tell(
-  what: str, config: ConfigDict, chips: Sequence[jax.Device]
-) -> tuple[Any, Rows]:
-  """Compiles 'train' or 'sample'; (the program, what the compiler says)."""
-  began = time.perf_counter()
-  compile_it = compile_step if what == 'train' else compile_sampler
-  program = compile_it(config, chips)
-  need = program.memory_analysis()
-  used = need.argument_size_in_bytes + need.temp_size_in_bytes
-  used += need.output_size_in_bytes - need.alias_size_in_bytes
-  rows = [
-    ('compiling', time.perf_counter() - began, 's'),
-    ('memory, says the compiler', used / 2**30, 'GiB'),
-  ]
-  for kind, (count, size) in collectives(program.as_text()).items():
-    rows.append((f'{kind} in the program', count, ''))
-    rows.append((f'{kind} in the program, bytes', size / 2**20, 'MiB'))
-  return program, [(f'{what}: {name}', *row) for name, *row in rows]
+def open_slice(name: str) -> list[jax.Device]:
+  """Opens TPUs that are not there, such as v5e:2x2, to compile for.
 
+  libtpu compiles for any slice on a machine without TPUs.
 
-def network_inputs(parts: build.Experiment, count: int) -> tuple:
-  """Makes (photos, z_t, t) of `count` images."""
-  side, code_side = parts.image_size, parts.code_size
-  scenes = ProceduralScenes(count, side, 12)
-  photos = np.stack([scenes[i]['image'] for i in range(count)])
-  shape = count, code_side, code_side, parts.codec.channels
-  z_t = jax.random.normal(jax.random.key(0), shape)
-  return photos, z_t, jnp.full(count, 0.5)
-
-
-def noisy_params(params: Any, size: float = 0.05) -> Any:
-  """Adds noise to parameters: the zeros that blocks begin with hide much."""
-  add = lambda x: x + size * jax.random.normal(jax.random.key(1), x.shape)
-  return jax.jit(lambda tree: jax.tree.map(add, tree))(params)
+  Raises:
+    ValueError: if there is no such slice, or no libtpu.
+  """
+  if not importlib.util.find_spec('libtpu'):
+    raise ValueError(f"--topology={name}: pip install 'jax[tpu]' for libtpu")
+  # libtpu would ask the machine about its TPUs; and two may compile at once.
+  for key, value in {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': 'true',
+  }.items():
+    os.environ.setdefault(key, value)
+  # A v4 has two cores, which programs see as one device: a "megacore".
+  more = {'chip_config_name': 'megacore'} if name.startswith('v4:') else {}
+  try:
+    return list(topologies.get_topology_desc(name, 'tpu', **more).devices)
+  except RuntimeError as error:
+    raise ValueError(
+      f'--topology={name}: no such slice ({str(error).splitlines()[0]}); give '
+      'one such as v5e:2x2, v6e:4x4, v5p:2x2x1 or v4:2x2x1'
+    ) from error
 
 
 def training_batch(
@@ -158,10 +148,12 @@ def training_batch(
   return devices.put_next(iter(batches), mesh, config.train.steps_per_call)
 
 
-def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
-  """Compiles the training step of a config, whose batch is over all chips.
+def step_to_compile(
+  config: ConfigDict, chips: Sequence[jax.Device]
+) -> tuple[Callable, tuple]:
+  """Returns the training step of a config, and shapes of its arguments.
 
-  The chips may be there or not, see topology.py.
+  The batch is over all chips, which may be there or not, see open_slice.
 
   Raises:
     ValueError: if the batch does not divide.
@@ -179,100 +171,109 @@ def compile_step(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
   lead = (train.steps_per_call,) * stacked + (train.batch_size,)
   rows = devices.split_on(mesh, stacked)
   batch = {
-    'image': _abstract((*lead, *2 * [parts.image_size], 3), jnp.uint8, rows),
-    'codes': _abstract((*lead, *2 * [parts.code_size]), jnp.int16, rows),
+    'image': _shape((*lead, *2 * [parts.image_size], 3), jnp.uint8, rows),
+    'codes': _shape((*lead, *2 * [parts.code_size]), jnp.int16, rows),
   }
-  key = _abstract((), jax.random.key(0).dtype, devices.copied_on(mesh))
-  return devices.compile_ahead(step, abstract, batch, key)
+  key = _shape((), jax.random.key(0).dtype, devices.copied_on(mesh))
+  return step, (abstract, batch, key)
 
 
-def compile_sampler(config: ConfigDict, chips: Sequence[jax.Device]) -> Any:
-  """Compiles the sampler, without the encoder; see compile_step."""
+def sampler_to_compile(
+  config: ConfigDict, chips: Sequence[jax.Device]
+) -> tuple[Callable, tuple]:
+  """As step_to_compile, of the sampler without the encoder."""
   count = config.eval.batch_size
   devices.check_devices('eval.batch_size', count, devices=len(chips))
   parts, mesh = build.build(config), devices.make_mesh(1, list(chips))
   options, rows = build.sampler_options(config.sample), devices.split_on(mesh)
   params = build.abstract_params(parts, mesh)
-  photos = _abstract((count, *2 * [parts.image_size], 3), jnp.uint8, rows)
+  photos = _shape((count, *2 * [parts.image_size], 3), jnp.uint8, rows)
   seen = jax.eval_shape(parts.encode, params, photos)
-  pairs = _abstract((count, 2), jnp.int32, rows)  # sizes, and labels
-  return devices.compile_ahead(
-    draw_samples.make_functions(parts, options, mesh).sample,
-    params,
-    _abstract(seen.shape, seen.dtype, rows),
-    pairs,
-    pairs,
-    _abstract((), jnp.uint32, devices.copied_on(mesh)),
-  )
+  pairs = _shape((count, 2), jnp.int32, rows)  # sizes, and labels
+  seed = _shape((), jnp.uint32, devices.copied_on(mesh))
+  sample = draw_samples.make_functions(parts, options, mesh).sample
+  seen = _shape(seen.shape, seen.dtype, rows)
+  return sample, (params, seen, pairs, pairs, seed)
 
 
-def _abstract(shape, dtype, where):
+def _shape(shape, dtype=jnp.float32, where=None):
   return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
-def _measure(what, unit, call, count, flops, peak):
-  """Times a call that makes `count` units, of `flops` each."""
-  rate = count / seconds(call)
-  return [
-    (f'{what}: work', flops / 1e9, 'GFLOP'),
-    (f'{what}: {unit}', rate, f'{unit}/s'),
-    (f'{what}: rate', flops * rate / 1e12, 'TFLOP/s'),
-    (f'{what}: share of matmul', 100 * flops * rate / peak, '%'),
+TO_COMPILE = {'train': step_to_compile, 'sample': sampler_to_compile}
+
+
+def compile_and_tell(
+  what: str, config: ConfigDict, chips: Sequence[jax.Device]
+) -> tuple[Any, tuple, Rows]:
+  """Compiles 'train' or 'sample'.
+
+  Returns:
+    (the program, the shapes of its arguments, what the compiler says).
+  """
+  began = time.perf_counter()
+  function, shapes = TO_COMPILE[what](config, chips)
+  program = devices.compile_ahead(function, *shapes)
+  need = program.memory_analysis()
+  used = need.argument_size_in_bytes + need.temp_size_in_bytes
+  used += need.output_size_in_bytes - need.alias_size_in_bytes
+  images = config['train' if what == 'train' else 'eval'].batch_size
+  flops = images / len(chips) * work(config)[what]
+  rows = [
+    ('compiling', time.perf_counter() - began, 's'),
+    ('work of each device', flops / 1e9, 'GFLOP'),
+    ('memory, says the compiler', used / 2**30, 'GiB'),
   ]
+  for kind, (count, size) in collectives(program.as_text()).items():
+    rows.append((f'{kind} in the program', count, ''))
+    rows.append((f'{kind} in the program, bytes', size / 2**20, 'MiB'))
+  return program, shapes, [(f'{what}: {name}', *row) for name, *row in rows]
 
 
-def _trace(call, folder):
-  """Writes a trace of one call for XProf, TensorBoard or Perfetto."""
-  with jax.profiler.trace(folder):
-    jax.block_until_ready(call())
-
-
-def measure_train(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """Benchmarks a training step at config.train.batch_size.
+def measure(
+  what: str, config: ConfigDict, peak: float, traces: str = ''
+) -> Rows:
+  """Benchmarks a step, 'train', or the sampler, 'sample', and its compiling.
 
   Args:
+    what: which of the two.
     config: config of a run.
     peak: FLOP/s to compare with, see matmul_rate.
-    traces: folder for a trace of one step; '' = none.
+    traces: folder for a trace of one call; '' = none.
   """
-  program, said = compile_and_tell('train', config, jax.devices())
-  parts, mesh = build.build(config), devices.make_mesh(config.train.fsdp)
-  _, optimizer = build.make_optimizer(config)
-  state = build.make_state(parts, optimizer, mesh)[0](jax.random.key(0))
-  batch, key = training_batch(config, parts, mesh), jax.random.key(1)
+  program, shapes, said = compile_and_tell(what, config, jax.devices())
 
-  def step():
-    nonlocal state
-    state, values = program(state, batch, key)
-    return values
+  def fill(shape):
+    key = jax.random.key(0)
+    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+      return jax.device_put(key, shape.sharding)
+    if not jnp.issubdtype(shape.dtype, jnp.floating):
+      return jnp.zeros(shape.shape, shape.dtype, device=shape.sharding)
+    draw = lambda: jax.random.uniform(key, shape.shape, shape.dtype, 0, 0.05)
+    return jax.jit(draw, out_shardings=shape.sharding)()
 
-  images = config.train.batch_size * config.train.steps_per_call
-  flops = work(config)['train']
-  rows = _measure('train', 'images', step, images, flops, peak)
-  draws = config.train.draws * rows[1][1]
-  if traces:
-    _trace(step, f'{traces}/train')
-  return [*rows, ('train: draws', draws, 'draws/s'), *said]
+  args = jax.tree.map(fill, shapes)
+  count = config.eval.batch_size
+  if what == 'train':
+    count = config.train.batch_size * config.train.steps_per_call
 
+  def call():
+    nonlocal args
+    results = program(*args)
+    if what == 'train':  # it takes the state, and gives the next
+      state, results = results
+      args = state, *args[1:]
+    return results
 
-def measure_sample(config: ConfigDict, peak: float, traces: str = '') -> Rows:
-  """As measure_train, of the sampler at config.eval.batch_size, and a photo."""
-  program, said = compile_and_tell('sample', config, jax.devices())
-  parts, count = build.build(config), config.eval.batch_size
-  params = noisy_params(jax.jit(parts.init_params)(jax.random.key(0)))
-  photos, _, _ = network_inputs(parts, count)
-  seen = jax.jit(parts.encode)(params, photos)
-  labels = np.stack([np.zeros(count), np.arange(count)], 1).astype(np.int32)
-  size = np.full((count, 2), parts.code_size, np.int32)
-  args = jax.device_put(
-    (params, seen, size, labels, np.uint32(0)), program.input_shardings[0]
-  )
-  call, flops = lambda: program(*args), work(config)['sample']
-  rows = _measure('sample', 'samples', call, count, flops, peak)
-  if traces:
-    _trace(call, f'{traces}/sample')
-  segmenter = Segmenter(weights.Weights(params, config))
-  photo = ProceduralScenes(1, 512, 12)[0]['image']
-  seeds = iter(range(1000))  # or a photo's samples would be kept
-  segment = lambda: segmenter.segment(photo, 8, seed=next(seeds)).id_map
-  return [*rows, ('photo of 512 px, 8 samples', seconds(segment), 's'), *said]
+  rate = count / seconds(call)
+  flops = rate * work(config)[what]
+  if traces:  # for XProf, TensorBoard or Perfetto
+    with jax.profiler.trace(f'{traces}/{what}'):
+      jax.block_until_ready(call())
+  images = {'train': 'images', 'sample': 'samples'}[what]
+  return [
+    (f'{what}: {images}', rate, f'{images}/s'),
+    (f'{what}: rate', flops / 1e12, 'TFLOP/s'),
+    (f'{what}: share of matmul', 100 * flops / peak, '%'),
+    *said,
+  ]

@@ -1,7 +1,6 @@
-"""What a sweep shows people: its table, which orderings hold, and its plot."""
+"""What a sweep shows people: its table and its plot."""
 
 import itertools
-import math
 import pathlib
 import textwrap
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitseg_jax.evaluation import pictures
-from bitseg_jax.runs.log import whole_file, write_json
 
 Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
 
@@ -35,30 +33,8 @@ class Sweep(NamedTuple):
   answers: dict[str, tuple[str, int]]
 
 
-def write_report(
-  sweep: Sweep,
-  scores: dict[str, Scores],
-  folder: pathlib.Path,
-  plot_format: str = 'png',
-) -> None:
-  """Writes <name>.md, <name>.json and the plot of a sweep to a folder.
-
-  `scores` are by name of the row, of the seeds that are done, and `plot_format`
-  is one of pictures.PLOT_FORMATS.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  with whole_file(folder / f'{sweep.name}.md') as file:
-    file.write(format_table(sweep, scores))
-  of_seeds = {
-    name: {str(seed): pair for seed, pair in of_row.items()}
-    for name, of_row in scores.items()
-  }
-  write_json(folder / f'{sweep.name}.json', of_seeds)
-  draw(sweep, scores, folder / f'{sweep.name}.{plot_format}')
-
-
 def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
-  """Markdown: one line per row, then which of the paper's orderings hold."""
+  """Markdown: one line per row, beside the paper's."""
   lines = [
     f'### {sweep.title}',
     '',
@@ -75,29 +51,7 @@ def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
     published = [f'{value:.3f}' for value in sweep.paper.get(name, ())]
     row = [name, *(cells or '--'), str(len(pairs)), *(published or '--')]
     lines.append(f'| {" | ".join(row)} |')
-  lines += ['', *compare_orderings(sweep, scores)]
-  return '\n'.join(lines).rstrip() + '\n'
-
-
-def compare_orderings(sweep: Sweep, scores: dict[str, Scores]) -> list[str]:
-  """For neighbours in the paper's order by ARI: does ours agree?
-
-  The error is that of the difference of two means; with one seed it is not
-  known, and not given.
-  """
-  known = [n for n in sweep.paper if scores.get(n)]
-  order = sorted(known, key=lambda name: sweep.paper[name][0])
-  lines = []
-  for low, high in itertools.pairwise(order):
-    a, b = ([p[0] for p in scores[n].values()] for n in (low, high))
-    gap = np.mean(b) - np.mean(a)
-    error = ''
-    if len(a) > 1 and len(b) > 1:
-      variance = np.var(a, ddof=1) / len(a) + np.var(b, ddof=1) / len(b)
-      error = f' ± {math.sqrt(variance):.3f}'
-    verdict = 'holds' if gap > 0 else 'does not hold'
-    lines.append(f'- {low} < {high}: {verdict} ({gap:+.3f}{error} ARI)')
-  return lines
+  return '\n'.join(lines) + '\n'
 
 
 def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:

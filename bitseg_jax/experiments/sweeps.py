@@ -17,22 +17,20 @@ from ml_collections import ConfigDict
 
 from bitseg_jax.configs.base import get_config as get_defaults
 from bitseg_jax.evaluation import evaluate
-from bitseg_jax.experiments.report import Scores, Sweep, write_report
+from bitseg_jax.experiments import report
+from bitseg_jax.experiments.report import Scores, Sweep
 from bitseg_jax.runs import build
+from bitseg_jax.runs.log import whole_file, write_json
 from bitseg_jax.training import train
 
 
 def configured(
   base: ConfigDict, overrides: dict[str, Any], seed: int
 ) -> ConfigDict:
-  """The config of one row and seed; ValueError if it cannot work."""
+  """The config of one row and seed; raises if it cannot work."""
   config = base.copy_and_resolve_references()
   config.seed = seed
-  for name, value in overrides.items():
-    section, key = name.split('.')
-    if key not in config.get(section, {}):
-      raise ValueError(f'a row sets {name!r}, which is no key of the config')
-    config[section][key] = value
+  config.update_from_flattened_dict(overrides)
   build.build(config)
   return config
 
@@ -115,7 +113,10 @@ def run(
       return False
     scores[name][seed] = score_of(results, sweep.answers.get(name))
     if not done or i + 1 == len(todo):
-      write_report(sweep, scores, folder, plot_format)
+      with whole_file(folder / f'{sweep.name}.md') as file:
+        file.write(report.format_table(sweep, scores))
+      write_json(folder / f'{sweep.name}.json', scores)
+      report.draw(sweep, scores, folder / f'{sweep.name}.{plot_format}')
   return True
 
 

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import html
-import itertools
 import os
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bitseg_jax import relabel
-from bitseg_jax.app import files
+from bitseg_jax.app import answer, files, known
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.app.page import board
 from bitseg_jax.app.page.board import Marks
@@ -30,7 +27,6 @@ from bitseg_jax.runs.log import write_json
 
 EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.jpg'))
 KINDS = 'labels', 'overlay', 'uncertainty', 'sheet', 'coco', 'geojson'
-_SAMPLE_SIDE = 512
 _KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
 
 
@@ -71,30 +67,23 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
     raise SourceError(
       'No photo is chosen yet: upload one, or tap one of the examples.'
     )
-  path = Path(path)
-  width = height = 0
+  path, pixels = Path(path), 0
   # What is wrong with a file is told below.
   with contextlib.suppress(Exception), Image.open(path) as image:
-    width, height = image.size
-  if width * height > max_pixels:
+    pixels = image.width * image.height
+  if pixels > max_pixels:
     raise SourceError(
-      f'{path.name}: {width}x{height} is {width * height / 1e6:.1f} megapixels,'
-      f' more than the {max_pixels / 1e6:g} taken here; shrink it'
+      f'{path.name}: {pixels / 1e6:.3g} megapixels are more than the '
+      f'{max_pixels / 1e6:g} taken here; shrink it'
     )
   try:
     photo = images.read_photo(path)
   except SourceError as error:
     raise SourceError(str(error).replace(f'{path}', path.name)) from error
-  size = photo.shape[:2]
-  pixels = transforms.resize_image(photo, _fit(size, files.LONGEST_SIDE))
-  return Photo(path.name, pixels, size)
-
-
-def _fit(size, longest):
-  """Size to show a picture at; small ones stay."""
-  if max(size) <= longest:
-    return size
-  return transforms.fit_longest_side(*size, longest)
+  size = small = photo.shape[:2]
+  if max(size) > files.LONGEST_SIDE:
+    small = transforms.fit_longest_side(*size, files.LONGEST_SIDE)
+  return Photo(path.name, transforms.resize_image(photo, small), size)
 
 
 def segment(
@@ -114,9 +103,9 @@ def segment(
     told: told how far it is.
   """
   began = time.perf_counter()
-  known = board.known(marks, photo.pixels.shape[:2])
+  said = board.known(marks, photo.pixels.shape[:2])
   (result,) = segmenter.segment_batch(
-    [photo.pixels], options, known=[known], progress=told
+    [photo.pixels], options, known=[said], progress=told
   )
   matched, colors = result.id_map, None
   if before is not None and np.array_equal(before.photo.pixels, photo.pixels):
@@ -126,19 +115,6 @@ def segment(
   overlay = pictures.overlay(photo.pixels, matched, colors=colors)
   seconds = time.perf_counter() - began
   return Shown(photo, result, matched, colors, overlay, marks, options, seconds)
-
-
-def how_far(progress: Progress, num_samples: int) -> tuple[float, str]:
-  """Returns the share that is done, and a line that says it.
-
-  Close-ups are drawn after the `num_samples` of the whole photo.
-  """
-  drawn, total = progress.drawn, progress.total
-  text = f'{min(drawn, num_samples)} of {num_samples} samples'
-  if total > num_samples:
-    closeups = max(drawn - num_samples, 0)
-    text += f' and {closeups} of {total - num_samples} close-ups'
-  return drawn / total, text + (' drawn' if drawn < total else '; joining them')
 
 
 def summary(shown: Shown) -> str:
@@ -160,12 +136,9 @@ def note(text: str, bad: bool = False) -> str:
 
 def sample_pictures(shown: Shown) -> list[pictures.Cell]:
   """Each sample in the colours of the result, where they match."""
-  size = _fit(shown.matched.shape, _SAMPLE_SIDE)
-  id_map = transforms.resize_ids(shown.matched, size)
   cells = []
   for n in range(shown.result.num_samples):
-    sample = transforms.resize_ids(shown.result.sample(n), size)
-    matched = pictures.match_ids(id_map, sample)
+    matched = pictures.match_ids(shown.matched, shown.result.sample(n))
     cells.append((pictures.colorize(matched, shown.colors), f'sample {n + 1}'))
   return cells
 
@@ -192,25 +165,20 @@ def write_files(
   results = sorted(parent.iterdir(), key=os.path.getmtime)
   for old in results[: 1 - _KEPT_RESULTS]:
     shutil.rmtree(old, ignore_errors=True)
-  folder, stem = Path(tempfile.mkdtemp(dir=parent)), Path(shown.photo.name).stem
+  folder = Path(tempfile.mkdtemp(dir=parent), 'files')
+  stem, result = Path(shown.photo.name).stem, at_full_size(shown)
   made_with = {**made_with, **dataclasses.asdict(shown.options)}
   about = {'photo': shown.photo.name, 'made_with': made_with}
   outputs = files.Outputs(folder, KINDS)
   # Pictures for people are no larger than what the page shows.
-  result = at_full_size(shown)
-  record = files.write(outputs, stem, shown.photo.pixels, result, about)
+  files.write(outputs, stem, shown.photo.pixels, result, about)
   files.write_together(outputs, [stem])
-  names = [*itertools.chain(*record['files'].values()), 'coco.json']
   if shown.marks.done:
     full = board.known(shown.marks, shown.matched.shape, shown.photo.size)
     write_json(folder / f'{stem}_marks.json', {stem: board.as_json(full)})
-    names.append(f'{stem}_marks.json')
-  names.append(f'{stem}.json')
-  archive = folder / f'{stem}.zip'
-  with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
-    for name in names:
-      out.write(folder / name, name)
-  return [*(str(folder / name) for name in names), str(archive)]
+  written = sorted(map(str, folder.iterdir()))
+  archive = shutil.make_archive(str(folder.parent / stem), 'zip', folder)
+  return [*written, archive]
 
 
 def at_full_size(shown: Shown) -> Segmentation:
@@ -223,15 +191,12 @@ def at_full_size(shown: Shown) -> Segmentation:
   small = result.id_map.shape
   if small == size:
     return result
-  ids = upsample.smooth_ids(result.id_map, size)
   full = board.known(shown.marks, small, size)
-  for mark in shown.marks.done:
-    x, y = mark.points[0]
-    ids[full == mark.entity] = result.id_map[y, x]
-  ids, present = relabel.compact(ids)
+  (said,) = known.check([size], [full], None)
+  id_map, origin = answer.enlarged(result.id_map, size, said)
   return dataclasses.replace(
     result,
-    id_map=ids,
+    id_map=id_map,
     uncertainty=upsample.upsample_values(result.uncertainty, size),
-    confidence=result.confidence[present],
+    confidence=result.confidence[origin],
   )

@@ -1,8 +1,7 @@
 """The picture that one clicks on: its marks, entities and buttons, as HTML.
 
-Pixels are those of the picture. Whatever comes from the browser is checked
-here. Parts of the component are filled in separately, so that a new mark
-appears before there is a new segmentation.
+Pixels are those of the picture. Parts of the component are filled in
+separately, so that a new mark appears before there is a new segmentation.
 """
 
 import base64
@@ -18,13 +17,13 @@ from PIL import Image, ImageDraw
 from bitseg_jax.app import polygons
 
 SCRIPT = Path(__file__).with_name('board.js').read_text()
-# `marks` stand in the picture and have the colours of its entities.
-TEMPLATE = """<div class="board" style="${colors}">
+# `marks` stand in the picture.
+TEMPLATE = """<div class="board">
 <div class="said">${said}</div><div class="chips">${chips}</div>
 <div class="told">${told}</div>
 <div>${value.replace('</svg>', marks + '</svg>')}</div></div>"""
 _DRAWING = '<path class="drawing" d=""/>'  # follows the mouse
-PARTS = {'colors': '', 'said': '', 'chips': '', 'told': '', 'marks': _DRAWING}
+PARTS = {'said': '', 'chips': '', 'told': '', 'marks': _DRAWING}
 HINT = (
   'Not as you want it? Click on the picture. Clicks with one letter are one '
   'entity, those with another letter are another; a mouse can also draw.'
@@ -51,9 +50,7 @@ class Marks(NamedTuple):
     return 1 + max((mark.entity for mark in self.done), default=-1)
 
 
-def act(
-  marks: Marks, what: Mapping[str, Any], size: tuple[int, int]
-) -> tuple[Marks, str]:
+def act(marks: Marks, what: Mapping[str, Any], size: tuple[int, int]) -> Marks:
   """Does what somebody asked for on the page.
 
   Args:
@@ -62,50 +59,27 @@ def act(
       width and height; or {'act': 'new', 'undo', 'clear', or the number of an
       entity as text}.
     size: height and width of the picture.
-
-  Returns:
-    The marks, and a line on what is wrong with the new one, '' if nothing is;
-    then they are what they were.
   """
   name = str(what.get('act'))
   if 'points' in what:
-    return _add(marks, what['points'], size)
+    end = np.array(size[::-1])
+    shares = np.array(what['points'][:_MOST_POINTS], float).clip(0, 1)
+    pixels = np.minimum(shares * end, end - 1).astype(int)
+    entity = marks.count if marks.active is None else marks.active
+    mark = Mark(entity, tuple(map(tuple, pixels.tolist())))
+    return Marks((*marks.done, mark), entity)
   if name == 'undo' and marks.done:
     *rest, last = marks.done
     left = Marks(tuple(rest))
-    active = last.entity if last.entity < left.count else None
-    return left._replace(active=active), ''
+    again = last.entity < left.count
+    return left._replace(active=last.entity if again else None)
   if name == 'clear':
-    return Marks(), ''
+    return Marks()
   if name == 'new':
-    return marks._replace(active=None), ''
+    return marks._replace(active=None)
   if name in map(str, range(marks.count)):
-    return marks._replace(active=int(name)), ''
-  return marks, ''
-
-
-def _add(marks, points, size):
-  """`act` of a new mark; nothing for what no browser of ours would send."""
-  try:
-    shares = np.array(points[:_MOST_POINTS], np.float64).reshape(-1, 2)
-  except (TypeError, ValueError, OverflowError, KeyError):
-    return marks, ''
-  if not len(shares) or not np.isfinite(shares).all():
-    return marks, ''
-  end = np.array(size[::-1])
-  pixels = np.clip(np.floor(shares.clip(-1, 2) * end), 0, end - 1).astype(int)
-  entity = marks.count if marks.active is None else marks.active
-  mark = Mark(entity, tuple(map(tuple, pixels.tolist())))
-  there = known(marks, size)[_pixels(mark, size)]
-  others = there[(there >= 0) & (there != entity)]
-  if len(others):
-    other = letter(int(others[0]))
-    return marks, (
-      f'This goes over a mark of {other}, and one pixel cannot be of two '
-      f'entities. Nothing was changed: mark another place, choose {other}, or '
-      'undo.'
-    )
-  return Marks((*marks.done, mark), entity), ''
+    return marks._replace(active=int(name))
+  return marks
 
 
 def _pixels(mark, size):
@@ -121,6 +95,8 @@ def known(
   marks: Marks, size: tuple[int, int], full: tuple[int, int] | None = None
 ) -> np.ndarray:
   """Returns what the marks say, as Segmenter.segment takes it.
+
+  Where two go over each other, the later one counts.
 
   Args:
     marks, size: the marks, and height and width of the picture.
@@ -145,7 +121,7 @@ def as_json(ids: np.ndarray) -> list[dict[str, Any]]:
   """Returns what `known` gives as predict's --known reads it of one photo."""
   return [
     {'id': k + 1, 'points': np.argwhere(ids == k)[:, ::-1].tolist()}
-    for k in range(ids.max() + 1)
+    for k in np.unique(ids[ids >= 0]).tolist()
   ]
 
 
@@ -185,68 +161,31 @@ def picture(
   )
 
 
-def colors(marks: Marks, id_map: np.ndarray, overlay: np.ndarray) -> str:
-  """Returns CSS that gives each marked entity its colour in the picture.
-
-  Args:
-    marks, id_map: int [h, w], the segmentation, and the marks it was made with.
-    overlay: uint8 [h, w, 3], as it is shown.
-  """
-  first = {mark.entity: mark.points[0] for mark in reversed(marks.done)}
-  seen = {
-    entity: overlay[id_map == id_map[y, x]].mean(axis=0).round().astype(int)
-    for entity, (x, y) in first.items()
-  }
-  return ' '.join(
-    '--m{}: rgb({}, {}, {});'.format(entity, *color)
-    for entity, color in sorted(seen.items())
-  )
-
-
 def marks_html(marks: Marks) -> str:
   """Draws the marks, and a path for the one that is being drawn."""
-  drawn = []
+  drawn = ''
   for mark in marks.done:
+    places = [f'{x + 0.5} {y + 0.5}' for x, y in mark.points]
+    x, y = places[0].split()
     # The same point twice is a dot as wide as the line.
-    corners = 'L'.join(
-      f'{x + 0.5} {y + 0.5}' for x, y in (mark.points[0], *mark.points)
+    path = 'L'.join([places[0], *places])
+    drawn += (
+      f'<g class="mark"><path d="M{path}"/>'
+      f'<text x="{x}" y="{y}">{letter(mark.entity)}</text></g>'
     )
-    x, y = mark.points[0]
-    drawn.append(
-      f'<g class="mark" style="{_color(mark.entity)}">'
-      f'<path class="under" d="M{corners}"/><path d="M{corners}"/>'
-      f'<text x="{x + 0.5}" y="{y + 0.5}">{letter(mark.entity)}</text></g>'
-    )
-  return ''.join(drawn) + _DRAWING
+  return drawn + _DRAWING
 
 
 def chips(marks: Marks) -> str:
   """Makes the buttons: what the next click belongs to, and taking back."""
-
-  def button(act, text, title, pressed=None, off=False):
-    state = '' if pressed is None else f' aria-pressed="{str(pressed).lower()}"'
-    return (
-      f'<button data-act="{act}" title="{title}"{state}{" disabled" * off}>'
-      f'{text}</button>'
-    )
-
-  choices = [
-    button(
-      k,
-      f'<i style="{_color(k)}"></i>{letter(k)}',
-      f'The next clicks are on the same entity as {letter(k)}',
-      k == marks.active,
-    )
+  pressed = lambda yes: f'aria-pressed="{str(yes).lower()}"'
+  off = 'disabled' if not marks.done else ''
+  choices = ''.join(
+    f'<button data-act="{k}" {pressed(k == marks.active)}>{letter(k)}</button>'
     for k in range(marks.count)
-  ]
-  another = 'The next click is on another entity than all so far'
-  choices.append(button('new', '+ New entity', another, marks.active is None))
-  off = not marks.done
-  back = button('undo', 'Undo', 'Takes the last mark back', off=off)
-  back += button('clear', 'Clear all', 'Takes all marks back', off=off)
-  return f'{"".join(choices)}<span>{back}</span>'
-
-
-def _color(entity):
-  """Grey until a segmentation has been made with it."""
-  return f'--c: var(--m{entity}, #888)'
+  )
+  return (
+    f'{choices}<button data-act="new" {pressed(marks.active is None)}>'
+    f'+ New entity</button><span><button data-act="undo" {off}>Undo</button>'
+    f'<button data-act="clear" {off}>Clear all</button></span>'
+  )

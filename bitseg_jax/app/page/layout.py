@@ -11,16 +11,7 @@ from bitseg_jax.app.page.board import Marks
 from bitseg_jax.app.segmenter import Segmenter
 
 CSS = Path(__file__).with_name('page.css').read_text()
-# On a phone the result is below the button, out of sight.
-_SHOW_RESULT = """() => {
-  const results = document.querySelector('.results');
-  // What went wrong is told beside the button: stay there.
-  if (!results.querySelector('.entities')) return;
-  if (document.querySelector('.status [role=alert]')) return;
-  results.querySelector('[role=tab]').click();
-  if (results.getBoundingClientRect().top > window.innerHeight / 2)
-    results.scrollIntoView({behavior: 'smooth'});
-}"""
+_SHOW_RESULT = Path(__file__).with_name('show_result.js').read_text()
 _INTRODUCTION = """
 # Segment a photo
 Each sample is one way to segment the photo. Samples differ where the model is
@@ -60,8 +51,6 @@ def build(
   Returns:
     The page, not launched.
   """
-  # Pretrained models are no step of a run.
-  step = f'step {segmenter.step} of ' * (segmenter.step is not None)
   made_with = {
     'checkpoint': checkpoint,
     'step': segmenter.step,
@@ -71,7 +60,7 @@ def build(
   with gr.Blocks(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
   ) as blocks:
-    gr.Markdown(f'{_INTRODUCTION} Model: {step}{html.escape(checkpoint)}.')
+    gr.Markdown(f'{_INTRODUCTION} Model: {html.escape(checkpoint)}.')
     shown, marks = gr.State(None), gr.State(Marks())
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
@@ -113,8 +102,7 @@ def build(
           uncertainty = gr.Image(**_PLAIN)
         with gr.Tab('Files') as files_tab:
           files = gr.Files(interactive=False, elem_classes='files')
-    others = [samples, uncertainty, files]
-    nothing = [None] * len(others)
+    others, nothing = [samples, uncertainty, files], [None] * 3
 
     def check(path):
       """Says at once whether a photo that is chosen can be segmented."""
@@ -133,16 +121,15 @@ def build(
       """The status, what is shown, the picture and the other tabs."""
       try:
         options = AnswerOptions(**dict(zip(_OFFERED, values, strict=True)))
-        far = lambda now: told(*actions.how_far(now, options.num_samples))
-        photo, far = open_photo(), far if told else None
-        now = actions.segment(segmenter, photo, options, marked, before, far)
+        now = actions.segment(
+          segmenter, open_photo(), options, marked, before, told
+        )
       except ValueError as error:
         message = actions.note(str(error), bad=True)
         return message, gr.skip(), gr.HTML(told=message), *[gr.skip()] * 3
       message = actions.note(actions.summary(now))
       seen = gr.HTML(
         board.picture(now.overlay, now.result.id_map, now.result.confidence),
-        colors=board.colors(marked, now.matched, now.overlay),
         said=board.HINT,
         chips=board.chips(marked),
         told=message,
@@ -152,22 +139,22 @@ def build(
     def run(path, before, marked, told=_PROGRESS, *values):
       told(0, 'starting')
       photo = lambda: actions.open_photo(path, max_pixels)
-      return work(photo, before, marked, values, told)
+      count = lambda drawn: told(tuple(drawn), unit='samples')
+      return work(photo, before, marked, values, count)
 
     def mark(before, marked, event: gr.EventData):
       if before is None:
         return marked, gr.skip()
       size = before.photo.pixels.shape[:2]
-      marked, wrong = board.act(marked, event._data, size)
-      said = actions.note(wrong, bad=True) if wrong else board.HINT
+      marked = board.act(marked, event._data, size)
       return marked, gr.HTML(
-        said=said, chips=board.chips(marked), marks=board.marks_html(marked)
+        chips=board.chips(marked), marks=board.marks_html(marked)
       )
 
     def answer(before, marked, *values):
       # Clicks that came while another was answered are answered together.
       if before is None or marked.done == before.marks.done:
-        return [gr.skip()] * (3 + len(others))
+        return [gr.skip()] * 6
       return work(lambda: before.photo, before, marked, values)
 
     def choose(event: gr.SelectData):
@@ -175,10 +162,8 @@ def build(
 
     blocks.load(lambda: check(None)[0], None, status, **_PRIVATE)
     examples.select(choose, None, upload, **_PRIVATE)
-    given, answered = (
-      [shown, marks, *settings],
-      [status, shown, picture, *others],
-    )
+    given = [shown, marks, *settings]
+    answered = [status, shown, picture, *others]
     silent = {'trigger_mode': 'multiple', 'show_progress': 'hidden'}
     segmenting = button.click(
       run,
@@ -194,10 +179,13 @@ def build(
     answering = marking.then(
       answer, given, answered, **silent, **_ONE_AT_A_TIME
     )
-    # The answer to another photo must not appear in place of the new one's.
-    reset = [status, preview, shown, marks, picture, *others]
-    late = [segmenting, answering]
-    upload.change(check, upload, reset, cancels=late, **_PRIVATE)
+    upload.change(
+      check,
+      upload,
+      [status, preview, shown, marks, picture, *others],
+      cancels=[segmenting, answering],  # of the photo before
+      **_PRIVATE,
+    )
     write = lambda now: actions.write_files(now, folder, made_with)
     for tab, make, output in (
       (samples_tab, actions.sample_pictures, samples),
@@ -211,23 +199,18 @@ def build(
 
 def _settings(segmenter):
   """A control for each option that is offered, in this order."""
-  sampler = segmenter.sampler_options()._asdict()
-  controls = []
+  sampler, controls = segmenter.sampler_options()._asdict(), []
   for name, (value, choices) in _OFFERED.items():
     setting = AnswerOptions.__dataclass_fields__[name].metadata['setting']
     value = sampler[name] if value is None else value
-    about = {
-      'label': name.removeprefix('num_').replace('_', ' ').capitalize(),
-      'info': setting.meaning[0].upper() + setting.meaning[1:] + '.',
-    }
+    label = name.removeprefix('num_').replace('_', ' ').capitalize()
+    about = {'value': value, 'label': label, 'info': setting.meaning}
     if choices:
-      control = gr.Dropdown(sorted({*choices, value}), value=value, **about)
+      control = gr.Dropdown(sorted({*choices, value}), **about)
     elif isinstance(value, bool):
-      control = gr.Checkbox(value, **about)
+      control = gr.Checkbox(**about)
     else:
       least, most = setting.bounds
-      control = gr.Number(
-        value, precision=0, minimum=least, maximum=most, **about
-      )
+      control = gr.Number(precision=0, minimum=least, maximum=most, **about)
     controls.append(control)
   return controls

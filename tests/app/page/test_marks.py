@@ -1,7 +1,6 @@
 """Clicks on the page: what they say to the model, and taking them back."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -27,8 +26,7 @@ def click(x, y, *more):
 def do(*what, marks=None):
   marks = marks or Marks()
   for one in what:
-    marks, wrong = act(marks, one, SIZE)
-    assert not wrong
+    marks = act(marks, one, SIZE)
   return marks
 
 
@@ -63,14 +61,12 @@ def test_undo_takes_the_last_click_back_and_clear_all():
   assert do(CLEAR, marks=states[4]) == Marks()
 
 
-def test_what_contradicts_is_one_line_and_changes_nothing():
-  marks = do(click(5, 5, (15, 5)), NEW)
-  for wrong in (click(7, 5), click(7, 2, (7, 9))):
-    after, said = act(marks, wrong, SIZE)
-    assert after == marks
-    assert 'over a mark of A' in said and '\n' not in said
-  # The same place once more is no contradiction.
-  assert len(do({'act': '0'}, click(7, 5), marks=marks).done) == 2
+def test_the_later_of_two_marks_counts():
+  marks = do(click(5, 5, (15, 5)), NEW, click(7, 2, (7, 9)))
+  ids = known(marks, SIZE)
+  assert ids[5, 6] == ids[5, 8] == 0 and ids[5, 7] == 1
+  hidden = known(do(click(5, 5), NEW, click(5, 5)), SIZE)
+  assert [mark['id'] for mark in as_json(hidden)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -80,23 +76,16 @@ def test_what_contradicts_is_one_line_and_changes_nothing():
     {'act': None},
     {'act': '7'},
     {'act': '<b>'},
-    {'points': []},
-    {'points': None},
-    {'points': 'ab'},
-    {'points': [[0.1]]},
-    {'points': [[0.1, None]]},
-    {'points': [[float('nan'), 0.5]]},
-    {'points': {'x': 1}},
     UNDO,
   ],
 )
 def test_what_no_page_sends_does_nothing(what):
   marks = Marks()
-  assert act(marks, what, SIZE) == (marks, '')
+  assert act(marks, what, SIZE) == marks
 
 
 def test_places_outside_are_at_the_border():
-  marks = do({'points': [[-1e300, 2.0], [1.0, 1.0]]})
+  marks = do({'points': [[-1.0, 2.0], [1.0, 1.0]]})
   assert marks.done[0].points == ((0, 39), (59, 39))
 
 
@@ -106,16 +95,11 @@ def test_letters_never_end():
   assert len(set(names)) == 800
 
 
-def test_marks_are_drawn_in_the_colours_of_their_entities():
+def test_marks_are_drawn_with_their_letters():
   marks = do(click(3, 4), NEW, click(20, 9))
-  id_map = np.zeros(SIZE, int)
-  id_map[:, 10:] = 5
-  overlay = np.where(id_map[..., None] == 5, (4, 5, 6), (1, 2, 3))
-  css = board.colors(marks, id_map, overlay)
-  assert css == '--m0: rgb(1, 2, 3); --m1: rgb(4, 5, 6);'
   drawn = board.marks_html(marks)
   assert drawn.count('class="mark"') == 2
-  assert 'M3.5 4.5L3.5 4.5' in drawn and 'var(--m1' in drawn
+  assert 'M3.5 4.5L3.5 4.5' in drawn and '>B</text>' in drawn
   buttons = board.chips(marks)
   assert buttons.count('data-act') == 5 and 'disabled' not in buttons
   assert board.chips(Marks()).count('disabled') == 2
@@ -151,13 +135,6 @@ def test_a_click_is_obeyed_and_colours_stay(answered):
   same = [after.colors[k] == before.colors[k] for k in stayed]
   assert stayed and np.mean(same) > 0.5
   assert 'true to 2 marks' in actions.summary(after)
-  # A button has the colour that its region has on the screen.
-  css = board.colors(after.marks, after.matched, after.overlay)
-  (red, green, blue) = map(
-    int, re.match(r'--m0: rgb\((.*?)\)', css)[1].split(',')
-  )
-  inside = after.overlay[after.matched == after.matched[4, 3]]
-  assert np.abs(np.median(inside, axis=0) - (red, green, blue)).max() < 40
 
 
 def test_another_photo_owes_nothing_to_the_last(
@@ -184,4 +161,4 @@ def test_files_are_what_is_shown_at_the_size_of_the_photo(answered, tmp_path):
   names = [
     p.rsplit('/', 1)[1] for p in actions.write_files(after, tmp_path, {})
   ]
-  assert names[-3:] == ['a_marks.json', 'a.json', 'a.zip']
+  assert {'a_marks.json', 'a.json', 'a.zip'} < set(names)
