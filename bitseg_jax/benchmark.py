@@ -64,7 +64,7 @@ def main() -> None:
   where = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   where = f'compiled for {f.topology}' if f.topology else where
   print(f'{where}, {f.config.model.dtype}, jax {jax.__version__}')
-  rows, side = [], f.config.data.image_size
+  rows = []
 
   def show(measured):
     for name, value, unit in measured:
@@ -79,15 +79,13 @@ def main() -> None:
   else:
     peak = device.matmul_rate(f.config.model.dtype) if on_devices else 0.0
     show([('matmul', peak / 1e12, 'TFLOP/s')] * bool(peak))
-    measures = {
-      'input': lambda: host.measure_input(side, f.data),
-      'metrics': lambda: host.measure_metrics(side),
-    }
     for name in f.what:
-      if name in on_devices:
-        show(device.measure(name, f.config, peak, f.profile))
+      if name == 'input':
+        show(host.measure_input(f.config.data.image_size, f.data))
+      elif name == 'metrics':
+        show(host.measure_metrics(f.config.data.image_size))
       else:
-        show(measures[name]())
+        show(device.measure(name, f.config, peak, f.profile))
   if f.output:
     about = {'what': f.what, 'devices': where, 'config': f.config.to_dict()}
     write_json(Path(f.output), {**about, 'rows': rows})

@@ -134,23 +134,9 @@ def note(text: str, bad: bool = False) -> str:
   return f'<div role="{role}" style="{style}">{html.escape(text)}</div>'
 
 
-def sample_pictures(shown: Shown) -> list[pictures.Cell]:
-  """Each sample in the colours of the result, where they match."""
-  cells = []
-  for n in range(shown.result.num_samples):
-    matched = pictures.match_ids(shown.matched, shown.result.sample(n))
-    cells.append((pictures.colorize(matched, shown.colors), f'sample {n + 1}'))
-  return cells
-
-
-def uncertainty(shown: Shown) -> np.ndarray:
-  """Where the segmentation is most uncertain, uint8 [h, w, 3]."""
-  return pictures.doubt(shown.photo.pixels, shown.result.uncertainty)
-
-
 def write_files(
   shown: Shown, parent: Path, made_with: dict[str, Any]
-) -> list[str]:
+) -> tuple[str, list[str]]:
   """Writes the files of a segmented photo, at the photo's own size.
 
   Args:
@@ -159,7 +145,7 @@ def write_files(
     made_with: what NAME.json is to say of the model.
 
   Returns:
-    Paths of the files, at last of a zip of the others.
+    (path of the sheet, paths of all files, at last of a zip of the others).
   """
   parent.mkdir(parents=True, exist_ok=True)
   results = sorted(parent.iterdir(), key=os.path.getmtime)
@@ -178,7 +164,7 @@ def write_files(
     write_json(folder / f'{stem}_marks.json', {stem: board.as_json(full)})
   written = sorted(map(str, folder.iterdir()))
   archive = shutil.make_archive(str(folder.parent / stem), 'zip', folder)
-  return [*written, archive]
+  return str(folder / f'{stem}_sheet.png'), [*written, archive]
 
 
 def at_full_size(shown: Shown) -> Segmentation:

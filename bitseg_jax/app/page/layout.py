@@ -91,18 +91,10 @@ def build(
         # What is in the other tabs is made when they are opened: clicks are not
         # to wait for it.
         with gr.Tab('Samples') as samples_tab:
-          samples = gr.Gallery(
-            columns=4,
-            object_fit='contain',
-            height='auto',
-            elem_classes='samples',
-            **_PLAIN,
-          )
-        with gr.Tab('Uncertainty') as uncertainty_tab:
-          uncertainty = gr.Image(**_PLAIN)
+          sheet = gr.Image(elem_classes='samples', **_PLAIN)
         with gr.Tab('Files') as files_tab:
           files = gr.Files(interactive=False, elem_classes='files')
-    others, nothing = [samples, uncertainty, files], [None] * 3
+    others, nothing = [sheet, files], [None] * 2
 
     def check(path):
       """Says at once whether a photo that is chosen can be segmented."""
@@ -126,7 +118,7 @@ def build(
         )
       except ValueError as error:
         message = actions.note(str(error), bad=True)
-        return message, gr.skip(), gr.HTML(told=message), *[gr.skip()] * 3
+        return message, gr.skip(), gr.HTML(told=message), *[gr.skip()] * 2
       message = actions.note(actions.summary(now))
       seen = gr.HTML(
         board.picture(now.overlay, now.result.id_map, now.result.confidence),
@@ -154,7 +146,7 @@ def build(
     def answer(before, marked, *values):
       # Clicks that came while another was answered are answered together.
       if before is None or marked.done == before.marks.done:
-        return [gr.skip()] * 6
+        return [gr.skip()] * 5
       return work(lambda: before.photo, before, marked, values)
 
     def choose(event: gr.SelectData):
@@ -186,14 +178,12 @@ def build(
       cancels=[segmenting, answering],  # of the photo before
       **_PRIVATE,
     )
-    write = lambda now: actions.write_files(now, folder, made_with)
-    for tab, make, output in (
-      (samples_tab, actions.sample_pictures, samples),
-      (uncertainty_tab, actions.uncertainty, uncertainty),
-      (files_tab, write, files),
-    ):
-      of_shown = lambda now, make=make: None if now is None else make(now)
-      tab.select(of_shown, shown, output, **_PRIVATE)
+
+    def write(now):
+      return actions.write_files(now, folder, made_with) if now else nothing
+
+    for tab in samples_tab, files_tab:
+      tab.select(write, shown, others, **_PRIVATE)
   return blocks
 
 

@@ -159,6 +159,6 @@ def test_files_are_what_is_shown_at_the_size_of_the_photo(answered, tmp_path):
   assert ari > 0.8
   assert full.id_map[13, 10] != full.id_map[28, 61]
   names = [
-    p.rsplit('/', 1)[1] for p in actions.write_files(after, tmp_path, {})
+    p.rsplit('/', 1)[1] for p in actions.write_files(after, tmp_path, {})[1]
   ]
   assert {'a_marks.json', 'a.json', 'a.zip'} < set(names)
