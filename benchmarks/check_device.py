@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from bitseg_jax.app import official
-from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import quickstart
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, devices, weights
 from bitseg_jax.training.step import make_step
 from tests import recorded
+from tests.batches import training_batch
 
 
 def golden_difference() -> float:
@@ -49,7 +49,7 @@ def step_and_codes(chips: list[jax.Device]) -> tuple[float, float, np.ndarray]:
     noisy = lambda x: x + 0.05 * jax.random.normal(jax.random.key(1), x.shape)
     state = state.replace(params=jax.tree.map(noisy, state.params))
     state = jax.device_put(state, devices.shardings(abstract))
-    batch = device.training_batch(config, parts, mesh)
+    batch = training_batch(config, parts, mesh)
     options = build.sampler_options(config.sample)
     draw = draw_samples.make_functions(parts, options, mesh)
     count = len(batch['image'])

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from bitseg_jax import cli
 from bitseg_jax.app import official
-from bitseg_jax.benchmarks import device
+from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.models import layers
 from bitseg_jax.runs import build, devices
@@ -195,7 +195,9 @@ def make_parts(
   # Zeros, with which the blocks begin, would hide mistakes.
   noisy = lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape)
   state = state.replace(params=jax.tree.map(noisy, state.params))
-  batch = device.training_batch(config, parts, mesh)
+  scenes = ProceduralScenes(64, parts.image_size, 12)
+  batches = build.training_batches(config, [scenes], parts.palette, mesh)
+  batch = devices.put_next(iter(batches), mesh, config.train.steps_per_call)
   photos, count = batch['image'], config.train.batch_size
   shape = count, parts.code_size, parts.code_size, parts.codec.channels
   z_t, t = jax.random.normal(jax.random.key(0), shape), jnp.full(count, 0.5)

@@ -61,8 +61,8 @@ def main() -> None:
     jax.config.update('jax_platforms', 'cpu')
   elif platforms and 'cpu' not in platforms.split(','):
     jax.config.update('jax_platforms', f'{platforms},cpu')
-  where = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
-  where = f'compiled for {f.topology}' if f.topology else where
+  here = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  where = f'compiled for {f.topology}' if f.topology else here
   print(f'{where}, {f.config.model.dtype}, jax {jax.__version__}')
   rows = []
 

@@ -97,11 +97,9 @@ def open_streams() -> None:
 
 def define_split() -> None:
   """Defines --data and --split, for commands that score on a dataset."""
-  for name, what in (
-    ('data', 'Directory of the prepared dataset.'),
-    ('split', 'Split to score: train, val or test.'),
-  ):
-    flags.DEFINE_string(name, None, what, required=True)
+  string = flags.DEFINE_string
+  string('data', None, 'Directory of the prepared dataset.', required=True)
+  string('split', None, 'Split to score: train, val or test.', required=True)
 
 
 def call(main: Callable[[], int | None]) -> int:
@@ -166,13 +164,11 @@ def _message(error):
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags; a wrong one ends the program with one line."""
   try:
-    # ml_collections would join two tuples that are given for one setting.
-    last = {
-      argument.partition('=')[0] if argument.startswith('--config.') else i: (
-        _found_config(argument)
-      )
-      for i, argument in enumerate(argv)
-    }
+    last = {}  # ml_collections would join two tuples given for one setting
+    for i, argument in enumerate(argv):
+      name, equals, _ = argument.partition('=')
+      key = name if equals and name.startswith('--config.') else i
+      last[key] = _found_config(argument)
     return flags.FLAGS(list(last.values()))
   except Exception as error:  # a config is a program, and may raise anything
     text = _message(error)

@@ -4,17 +4,21 @@ import json
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bitseg_jax import benchmark
 from bitseg_jax.benchmarks import device, host
+from bitseg_jax.configs import main
 
 
 def test_work_is_counted_as_on_paper():
-  a, b = jnp.zeros((32, 64)), jnp.zeros((64, 16))
-  assert device.flops_of(jnp.matmul, a, b) == 2 * 32 * 64 * 16
+  """67.9 GFLOP of a forward pass, as docs/performance.md has it."""
+  config = main.get_config()
+  found = device.work(config)
+  assert found['train'] == pytest.approx(3 * 67.9e9, rel=2e-3)
+  evaluations = 2 * config.sample.num_steps
+  assert found['sample'] == pytest.approx(evaluations * 67.9e9, rel=2e-3)
 
 
 def test_collectives_are_counted_with_their_bytes():

@@ -19,11 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from bitseg_jax.benchmarks.host import Rows
-from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, devices
 from bitseg_jax.training.step import make_step
@@ -54,33 +53,29 @@ def matmul_rate(dtype: str) -> float:
   return 2 * side**3 * count / seconds(lambda: product(matrices))
 
 
-def flops_of(function: Callable, *args: Any) -> float:
-  """Counts floating-point operations of a function, before any optimisation.
-
-  JAX counts them for CPU alone, which has to be among JAX_PLATFORMS; nothing is
-  compiled or computed. The body of a loop is counted once.
-  """
-  cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
-  lowered = jax.jit(function, in_shardings=cpu).lower(*args)
-  return lowered.cost_analysis()['flops']
-
-
 def work(config: ConfigDict) -> dict[str, float]:
   """Counts the FLOPs of an image that is to 'train', and of one to 'sample'.
 
-  In a training step the gradients by inputs and by weights take as much each as
-  the forward pass (also of a frozen encoder, which is too much). A sample is
-  counted without the encoder.
+  They are counted before any optimisation, which JAX does for CPU alone: it has
+  to be among JAX_PLATFORMS. In a training step the gradients by inputs and by
+  weights take as much each as the forward pass (also of a frozen encoder, which
+  is too much). A sample is counted without the encoder.
   """
   config = config.copy_and_resolve_references()
   config.model.fused_attention = False  # whose work XLA cannot count
   parts = build.build(config)
+  cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
+
+  def count(function, *shapes):
+    lowered = jax.jit(function, in_shardings=cpu).lower(*shapes)
+    return lowered.cost_analysis()['flops']
+
   params = jax.eval_shape(parts.init_params, jax.random.key(0))
   photos = _shape((1, *2 * [parts.image_size], 3), jnp.uint8)
   z_t = _shape((1, *2 * [parts.code_size], parts.codec.channels))
   seen = jax.eval_shape(parts.encode, params, photos)
-  encode = flops_of(parts.encode, params, photos)
-  denoise = flops_of(parts.denoise, params, z_t, seen, _shape((1,)))
+  encode = count(parts.encode, params, photos)
+  denoise = count(parts.denoise, params, z_t, seen, _shape((1,)))
   branches = 1 + bool(config.sample.guidance_weight)
   return {
     'train': 3 * (encode + config.train.draws * denoise),
@@ -139,15 +134,6 @@ def open_slice(name: str) -> list[jax.Device]:
     ) from error
 
 
-def training_batch(
-  config: ConfigDict, parts: build.Experiment, mesh: Mesh
-) -> dict[str, jax.Array]:
-  """Puts a batch of procedural scenes on the devices, to benchmark training."""
-  scenes = ProceduralScenes(64, parts.image_size, 12)
-  batches = build.training_batches(config, [scenes], parts.palette, mesh)
-  return devices.put_next(iter(batches), mesh, config.train.steps_per_call)
-
-
 def step_to_compile(
   config: ConfigDict, chips: Sequence[jax.Device]
 ) -> tuple[Callable, tuple]:
@@ -200,9 +186,6 @@ def _shape(shape, dtype=jnp.float32, where=None):
   return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
-TO_COMPILE = {'train': step_to_compile, 'sample': sampler_to_compile}
-
-
 def compile_and_tell(
   what: str, config: ConfigDict, chips: Sequence[jax.Device]
 ) -> tuple[Any, tuple, Rows]:
@@ -212,13 +195,17 @@ def compile_and_tell(
     (the program, the shapes of its arguments, what the compiler says).
   """
   began = time.perf_counter()
-  function, shapes = TO_COMPILE[what](config, chips)
+  section, choose = (
+    (config.train, step_to_compile)
+    if what == 'train'
+    else (config.eval, sampler_to_compile)
+  )
+  function, shapes = choose(config, chips)
   program = devices.compile_ahead(function, *shapes)
   need = program.memory_analysis()
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
   used += need.output_size_in_bytes - need.alias_size_in_bytes
-  images = config['train' if what == 'train' else 'eval'].batch_size
-  flops = images / len(chips) * work(config)[what]
+  flops = section.batch_size / len(chips) * work(config)[what]
   rows = [
     ('compiling', time.perf_counter() - began, 's'),
     ('work of each device', flops / 1e9, 'GFLOP'),
@@ -245,14 +232,14 @@ def measure(
 
   def fill(shape):
     key = jax.random.key(0)
+    if jnp.issubdtype(shape.dtype, jnp.floating):
+      return jax.random.uniform(key, shape.shape, shape.dtype, 0, 0.05)
     if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
-      return jax.device_put(key, shape.sharding)
-    if not jnp.issubdtype(shape.dtype, jnp.floating):
-      return jnp.zeros(shape.shape, shape.dtype, device=shape.sharding)
-    draw = lambda: jax.random.uniform(key, shape.shape, shape.dtype, 0, 0.05)
-    return jax.jit(draw, out_shardings=shape.sharding)()
+      return key
+    return jnp.zeros(shape.shape, shape.dtype)
 
-  args = jax.tree.map(fill, shapes)
+  fill_all = lambda: jax.tree.map(fill, shapes)
+  args = jax.jit(fill_all, out_shardings=devices.shardings(shapes))()
   count = config.eval.batch_size
   if what == 'train':
     count = config.train.batch_size * config.train.steps_per_call

@@ -63,9 +63,9 @@ def results_path(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
 
 
 def run_row(config: ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
-  """Trains and evaluates one config, as far as that is not done.
+  """What a config's results file holds, after what is missing is done.
 
-  Returns what its results file holds; None if training was stopped on the way.
+  None if training was stopped on the way.
   """
   path, workdir = results_path(config, folder), run_dir(config, folder)
   if not path.is_file():
@@ -86,9 +86,8 @@ def run(
   """Runs every row with every seed; writes table and plot after each run.
 
   Args:
-    sweep: the rows.
+    sweep, seeds: the rows, and the seeds that each is trained with.
     base: config of the size.
-    seeds: one training each.
     folder: where all sweeps of this size lie.
     plot_format: one of pictures.PLOT_FORMATS.
 
@@ -123,15 +122,14 @@ def run(
 def score_of(
   results: dict[str, Any], answer: tuple[str, int] | None = None
 ) -> tuple[float, float]:
-  """(ARI, IoU) of the EMA weights: with several datasets, their mean.
+  """(ARI, IoU) in a results file, the mean over its datasets.
 
-  They are of what a results file holds, and of one of Sweep.answers, or None
-  for the mean over samples.
+  `answer` is one of Sweep.answers, or None for the mean over samples.
   """
-  each = list(results.get('datasets', {'': results}).values())
+  each = results.get('datasets', {'': results}).values()
   if answer is None:
-    each = [of['ema'] for of in each]
+    scores = [of['ema'] for of in each]
   else:
-    each = [of['by_num_samples'][str(answer[1])][answer[0]] for of in each]
-  mean = lambda name: float(np.mean([of[name] for of in each]))
-  return mean('ari'), mean('iou')
+    kind, count = answer
+    scores = [of['by_num_samples'][str(count)][kind] for of in each]
+  return tuple(float(np.mean([of[s] for of in scores])) for s in ('ari', 'iou'))

@@ -47,6 +47,7 @@ from bitseg_jax.configs import quickstart
 from bitseg_jax.benchmarks import device
 from bitseg_jax.runs import build, devices
 from bitseg_jax.training import step as train_step
+from tests.batches import training_batch
 
 def run(fsdp=1, accumulate=1, count=8):
   config = quickstart.get_config()
@@ -70,7 +71,7 @@ def run(fsdp=1, accumulate=1, count=8):
   key = jax.device_put(jax.random.key(1), devices.copied_on(mesh))
   recipe, placed = build.make_recipe(config), devices.shardings(abstract)
   step = train_step.make_step(parts, recipe, optimizer, mesh, placed)
-  batch = device.training_batch(config, parts, mesh)
+  batch = training_batch(config, parts, mesh)
   program = step.lower(state, batch, key).compile()
   losses = []
   with jax.transfer_guard('disallow'):

@@ -14,7 +14,6 @@ from ml_collections import config_flags
 from PIL import Image
 
 from bitseg_jax import main as door
-from bitseg_jax.benchmarks import device
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import write
 from bitseg_jax.data.procedural import ProceduralScenes
@@ -22,6 +21,7 @@ from bitseg_jax.evaluation import draw_samples, evaluate
 from bitseg_jax.runs import build, devices, schema, train_state
 from bitseg_jax.training import step as train_step
 from bitseg_jax.training import train
+from tests.batches import training_batch
 
 # Choices that have nothing to do with each other share a run. Fig. 7 decouples
 # the sigmoid weight alone.
@@ -245,7 +245,7 @@ def test_a_batch_taken_in_parts_needs_less_memory(tiny_config):
     _, abstract = build.make_state(run, optimizer, mesh)
     recipe = build.make_recipe(tiny_config)
     step = train_step.make_step(run, recipe, optimizer, mesh)
-    batch = device.training_batch(tiny_config, run, mesh)
+    batch = training_batch(tiny_config, run, mesh)
     program = step.lower(abstract, batch, jax.random.key(0)).compile()
     return program.memory_analysis().temp_size_in_bytes
 

@@ -94,13 +94,9 @@ def segment(
   before: Shown | None = None,
   told: Callable[[Progress], None] | None = None,
 ) -> Shown:
-  """Segments a photo for the page.
+  """Segments a photo, true to its marks, and tells how far it is.
 
-  Args:
-    segmenter, photo, options: the model, the photo, how it is segmented.
-    marks: what is known of it.
-    before: what is shown of it so far; its entities keep their colours.
-    told: told how far it is.
+  Entities that were shown of it `before` keep their colours.
   """
   began = time.perf_counter()
   said = board.known(marks, photo.pixels.shape[:2])
@@ -119,11 +115,11 @@ def segment(
 
 def summary(shown: Shown) -> str:
   """A line on what came out."""
-  count, clicks = len(shown.result.confidence), len(shown.marks.done)
-  marked = f', true to {clicks} mark{"s" * (clicks > 1)},' * bool(clicks)
+  clicks = len(shown.marks.done)
   return (
-    f'{shown.photo.name}: {count} entit{"y" if count == 1 else "ies"}{marked} '
-    f'in {shown.seconds:.1f} s.'
+    f'{shown.photo.name}: {len(shown.result.confidence)} entities'
+    + f', true to {clicks} marks,' * bool(clicks)
+    + f' in {shown.seconds:.1f} s.'
   )
 
 

@@ -28,7 +28,6 @@ HINT = (
   'Not as you want it? Click on the picture. Clicks with one letter are one '
   'entity, those with another letter are another; a mouse can also draw.'
 )
-_MOST_POINTS = 2000  # of a stroke; what follows is left out
 
 
 class Mark(NamedTuple):
@@ -63,7 +62,7 @@ def act(marks: Marks, what: Mapping[str, Any], size: tuple[int, int]) -> Marks:
   name = str(what.get('act'))
   if 'points' in what:
     end = np.array(size[::-1])
-    shares = np.array(what['points'][:_MOST_POINTS], float).clip(0, 1)
+    shares = np.array(what['points'], float).clip(0, 1)
     pixels = np.minimum(shares * end, end - 1).astype(int)
     entity = marks.count if marks.active is None else marks.active
     mark = Mark(entity, tuple(map(tuple, pixels.tolist())))

@@ -31,7 +31,6 @@ _PROGRESS = gr.Progress()  # gradio gives each call its own
 _DELETE_CACHE = (600, 3600)  # every so many seconds what is so old
 # Not 'share', which would send the picture to another machine.
 _BARE = {'show_label': False, 'interactive': False, 'buttons': []}
-_PLAIN = {**_BARE, 'buttons': ['download', 'fullscreen']}
 _PRIVATE = {'api_visibility': 'private'}  # a page, not a service
 # Two at once would both be slower.
 _ONE_AT_A_TIME = {'concurrency_limit': 1, 'concurrency_id': 'model', **_PRIVATE}
@@ -40,16 +39,12 @@ _ONE_AT_A_TIME = {'concurrency_limit': 1, 'concurrency_id': 'model', **_PRIVATE}
 def build(
   segmenter: Segmenter, checkpoint: str, folder: Path, max_pixels: int
 ) -> gr.Blocks:
-  """Lays out the page and connects it.
+  """Lays out the page and connects it; it is not launched.
 
   Args:
-    segmenter: the model.
-    checkpoint: where it is from.
+    segmenter, checkpoint: the model, and where it is from.
     folder: for the files of results.
     max_pixels: of a photo.
-
-  Returns:
-    The page, not launched.
   """
   made_with = {
     'checkpoint': checkpoint,
@@ -91,7 +86,8 @@ def build(
         # What is in the other tabs is made when they are opened: clicks are not
         # to wait for it.
         with gr.Tab('Samples') as samples_tab:
-          sheet = gr.Image(elem_classes='samples', **_PLAIN)
+          tools = {**_BARE, 'buttons': ['download', 'fullscreen']}
+          sheet = gr.Image(elem_classes='samples', **tools)
         with gr.Tab('Files') as files_tab:
           files = gr.Files(interactive=False, elem_classes='files')
     others, nothing = [sheet, files], [None] * 2

@@ -1,0 +1,17 @@
+"""Batches of drawn scenes on the devices, to train on in tests."""
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from bitseg_jax.data.procedural import ProceduralScenes
+from bitseg_jax.runs import build, devices
+
+
+def training_batch(
+  config: ConfigDict, parts: build.Experiment, mesh: Mesh
+) -> dict[str, jax.Array]:
+  """Returns a batch, or a stack of them, for a call of the training step."""
+  scenes = ProceduralScenes(64, parts.image_size, 12)
+  batches = build.training_batches(config, [scenes], parts.palette, mesh)
+  return devices.put_next(iter(batches), mesh, config.train.steps_per_call)
