@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bitseg_jax.app import answer, files, known
+from bitseg_jax import relabel
+from bitseg_jax.app import files
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.app.page import board
 from bitseg_jax.app.page.board import Marks
@@ -173,12 +174,15 @@ def at_full_size(shown: Shown) -> Segmentation:
   small = result.id_map.shape
   if small == size:
     return result
-  full = board.known(shown.marks, small, size)
-  (said,) = known.check([size], [full], None)
-  id_map, origin = answer.enlarged(result.id_map, size, said)
+  said, full = (board.known(shown.marks, small, to) for to in (small, size))
+  own = np.zeros(shown.marks.count, np.int32)
+  own[said[said >= 0]] = result.id_map[said >= 0]
+  ids = upsample.smooth_ids(result.id_map, size)
+  ids[full >= 0] = own[full[full >= 0]]
+  ids, present = relabel.compact(ids)
   return dataclasses.replace(
     result,
-    id_map=id_map,
+    id_map=ids,
     uncertainty=upsample.upsample_values(result.uncertainty, size),
-    confidence=result.confidence[origin],
+    confidence=result.confidence[present],
   )
