@@ -26,15 +26,15 @@ _RADIUS, _BLUR = 0.14, 0.05  # of the blurred disc, as shares of the side
 
 
 class Modes(NamedTuple):
-  """All annotations that a scene may get."""
+  """All annotations that a scene may get.
 
-  # int32 [M, size, size]; 0 ground, 1 bar, 2 its second part, 3 disc, 4 shadow,
-  # 5 blurred disc.
-  id_maps: np.ndarray
+  Ids: 0 ground, 1 bar, 2 its second part, 3 disc, 4 shadow, 5 blurred disc.
+  Choices: if the bar is parted, if the shadow counts, the index of the outline.
+  """
+
+  id_maps: np.ndarray  # int32 [M, size, size]
   probabilities: np.ndarray  # float64 [M], which add up to 1
-  # int [M, 3]: whether the bar is parted, whether the shadow is an entity, and
-  # the index of the outline in OUTLINES.
-  choices: np.ndarray
+  choices: np.ndarray  # int [M, 3]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,11 +33,6 @@ def shown(value: Any) -> str:
   return text if len(text) <= 60 else text[:57] + '...'
 
 
-def as_key(value: Any) -> Any:
-  """Returns an id or a name as it is, and anything else as text."""
-  return value if isinstance(value, int | str) else shown(value)
-
-
 @contextlib.contextmanager
 def named(where: Any, what: str, advice: str = '') -> Iterator[None]:
   """Turns whatever a library raises about a file into one line that names it.
@@ -126,10 +121,8 @@ def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
   """
   values = np.asarray(values)
   if values.dtype.kind not in 'iuf' or values.ndim != 2 or not values.size:
-    raise SourceError(
-      f'{where}: {values.dtype} {list(values.shape)} where whole numbers '
-      '[H, W] should be'
-    )
+    what = f'{values.dtype} {list(values.shape)}'
+    raise SourceError(f'{where}: {what} where ids [H, W] should be')
   low, high = values.min(), values.max()
   if not least <= low <= high <= MAX_ID:  # nor for nan
     raise SourceError(

@@ -52,8 +52,13 @@ def _draw_scene(rng, size, max_entities):
   x, y = np.meshgrid(_centres(size), _centres(size))
   num_entities = int(rng.integers(2, max_entities + 1))
   distances = _draw_layout(rng, x, y, num_entities)
-  colours = _draw_colours(rng, num_entities)
-  textures = [_draw_texture(rng, x, y, c) for c in colours]
+  # Each colour is the most distinct of four from those before.
+  candidates = rng.uniform(0.08, 0.92, (num_entities, 4, 3)).astype(np.float32)
+  colours = candidates[:1, 0]
+  for options in candidates[1:]:
+    gaps = ((options[:, None] - colours) ** 2).sum(-1).min(-1)
+    colours = np.concatenate([colours, options[gaps.argmax()][None]])
+  textures = [_draw_texture(rng, x, y, colour) for colour in colours]
 
   kept, id_map = _drop_small(distances)
   image = textures[0]  # [3, H, W]: numpy is slow over a last axis of 3.
@@ -77,9 +82,8 @@ def _centres(size):
 
 
 def _drop_small(distances):
-  """Removes shapes until each visible entity covers MIN_AREA.
+  """Removes shapes, the smallest first, until what is seen covers MIN_AREA.
 
-  The smallest shape goes first, because what it hid may then be large enough.
   If the background is too small, the largest shape goes.
   """
   kept = list(range(1, len(distances) + 1))
@@ -173,17 +177,7 @@ def _blob(rng, x, y, radius):
   return outline - np.sqrt(x * x + y * y)
 
 
-_SHAPES = (_ellipse, _rectangle, _polygon, _blob)
-
-
-def _draw_colours(rng, count):
-  """Draws colours in [0.08, 0.92], each the most distinct of four draws."""
-  candidates = rng.uniform(0.08, 0.92, (count, 4, 3)).astype(np.float32)
-  colours = candidates[:1, 0]
-  for options in candidates[1:]:
-    gaps = ((options[:, None] - colours) ** 2).sum(-1).min(-1)
-    colours = np.concatenate([colours, options[gaps.argmax()][None]])
-  return colours
+_SHAPES = _ellipse, _rectangle, _polygon, _blob
 
 
 def _draw_texture(rng, x, y, colour):
@@ -211,7 +205,7 @@ def _draw_texture(rng, x, y, colour):
     period = rng.uniform(0.12, 0.24)
     waves = wave(x, period) + wave(y, period)
     mix = np.clip(0.5 + 3 * (waves - np.float32(0.8)), 0, 1)
-  else:  # random knots, smoothed by a separable Gaussian along the picture
+  else:  # noise: knots, smoothed by a separable Gaussian along the picture
     knots = np.linspace(-0.05, 1.05, 9, dtype=np.float32)
     weights = np.exp(-(((_centres(len(x))[:, None] - knots) * 10) ** 2))
     weights /= np.sqrt((weights**2).sum(1, keepdims=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from bitseg_jax.data.families import bsds500, coco, entityseg, folder
 from bitseg_jax.data.outside import SourceError
-from bitseg_jax.data.source import SPLITS, Item, Source
+from bitseg_jax.data.source import SPLITS, Source
 
 FAMILIES = {
   'bsds500': bsds500.open_source,
@@ -28,18 +28,17 @@ def open_source(
   page: int = 0,
   **options: Any,
 ) -> Source:
-  """Lists the items of a downloaded dataset of any family.
+  """Lists the items of a downloaded dataset of a family in `FAMILIES`.
 
   Args:
-    dataset: a name in `FAMILIES`.
-    source_dir: directory that holds the dataset as it was downloaded.
+    dataset, source_dir: its name, and where it is, as it was downloaded.
     unlabelled: 'ignore' unlabelled pixels, or count them as one more 'entity'.
     exif, page: how photos are read, see images.read_photo.
     **options: passed to the family's own `open_source`.
 
   Raises:
-    SourceError: if the directory does not exist or has another layout, or an
-      option is not for this family.
+    SourceError: if the directory has another layout, or an option is not for
+      this family.
   """
   family = FAMILIES[dataset]
   for name in options.keys() - inspect.signature(family).parameters:
@@ -51,14 +50,12 @@ def open_source(
   if missing and source.splits:
     source.notes.append(f'{source_dir}: nothing for {" and ".join(missing)}')
 
-  def load_id_maps(item: Item) -> list[np.ndarray]:
-    id_maps = source.load_id_maps(item)
-    if unlabelled == 'ignore':
-      return id_maps
-    # As in the official code.
-    return [np.where(m < 0, m.max() + 1, m) for m in id_maps]
-
-  return source._replace(exif=exif, page=page, load_id_maps=load_id_maps)
+  source = source._replace(exif=exif, page=page)
+  if unlabelled == 'ignore':
+    return source
+  filled = lambda ids: np.where(ids < 0, ids.max() + 1, ids)
+  load = lambda item: list(map(filled, source.load_id_maps(item)))
+  return source._replace(load_id_maps=load)  # as in the official code
 
 
 def _check_names(source: Source) -> Source:

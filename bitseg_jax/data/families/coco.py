@@ -116,24 +116,20 @@ def load_panoptic(item: Item) -> list[np.ndarray]:
 
 def _list_instances(root, path, source):
   """Yields an item for each image with a mask that is no crowd."""
-  empty = 0
-  for photo, labels in read_masks(path, source.problems).items():
-    if all(is_crowd for *_, is_crowd in labels[-1]):
-      empty += 1
-      continue
+  listed = read_masks(path, source.problems)
+  full = {k: one for k, one in listed.items() if not all(c for *_, c in one[2])}
+  for photo, labels in full.items():
     with left_out(source.problems, labels[0]):
       found, below = _find_photo(root, path, photo)
       yield Item(_name(below), found, labels)
-  _note_empty(source, path, empty)
+  _note_empty(source, path, len(listed) - len(full))
 
 
 def read_masks(path: Path, problems: list[str]) -> dict[str, tuple]:
-  """Reads the masks of each file name in a JSON; appends to problems.
+  """Reads the masks of each file name in a JSON, as `Item.labels`.
 
-  Returns:
-    `Item.labels` for `load_masks`: what to call the image in messages, its
-    (height, width), and of each mask its id, segmentation, and if it is a
-    crowd.
+  They are what to call the image in messages, its (height, width), and of each
+  mask its id, segmentation, and if it is a crowd.
   """
   content = outside.read_lists(path, 'images', 'annotations')
   masks = defaultdict(list)
@@ -209,17 +205,15 @@ def _whole(value, least, most):
 
 def _key(number):
   """An id as text, for some programs write them so."""
-  return str(outside.as_key(number))
+  return str(number) if isinstance(number, int | str) else shown(number)
 
 
 def _names_by_id(path, images):
   """The file name of each image by its id."""
   names = {}
   for image in images:
-    key, name = _key(image.get('id')), outside.as_key(image.get('file_name'))
+    key, name = _key(image.get('id')), image.get('file_name')
     if names.setdefault(key, name) != name:
-      raise SourceError(
-        f'{path}: images gives one id to {shown(names[key])} and to '
-        f'{shown(name)}; give each its own'
-      )
+      both = f'{shown(names[key])} and to {shown(name)}'
+      raise SourceError(f'{path}: one id to {both}; give each its own')
   return names

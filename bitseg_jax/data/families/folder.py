@@ -135,16 +135,15 @@ def _find_labels(directory, names, problems):
 
 def _make_splits(root, names, source):
   """Returns the names of each split, by the lists or at random."""
-  lists = {s: root / f'{s}.txt' for s in SPLITS}
-  lists = {split: path for split, path in lists.items() if path.exists()}
+  lists = [path for s in SPLITS if (path := root / f'{s}.txt').exists()]
   if not lists:
     source.notes.append(f'{root}: no train.txt, ...: {RANDOM_SPLIT}')
     return split_at_random(names)
   known = {name.casefold(): name for name in names}
   known |= {name: name for name in names}
   splits: dict[str, set[str]] = {}
-  for split, path in lists.items():
-    listed = splits[split] = set()
+  for path in lists:
+    listed = splits[path.stem] = set()
     for line in read_lines(path):
       # Lists may give folder and suffix, as photo names do not, or two columns.
       line = normalize('NFC', line.replace('\\', '/'))
@@ -158,7 +157,7 @@ def _make_splits(root, names, source):
       else:
         source.problems.append(f'{path}: lists {ways[0]}, which is no photo')
   counts = Counter(chain(*splits.values()))
-  files = ', '.join(path.name for path in lists.values())
+  files = ', '.join(path.name for path in lists)
   twice = sorted(name for name, count in counts.items() if count > 1)
   source.problems.extend(f'{n}: in more than one of {files}' for n in twice)
   if left := len(names) - len(counts):

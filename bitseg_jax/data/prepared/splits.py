@@ -24,10 +24,9 @@ def dataset_path(data_dir: str | Path) -> Path:
 def read_metadata(data_dir: str | Path) -> dict[str, Any]:
   """Reads the metadata of a prepared dataset, without its records.
 
-  Returns:
-    `dataset`, its source's name; `longest_side`; `options`; and `splits`: for
-    each the number of `images`, those by `annotators_per_image`, and the id
-    maps by `entities_per_map`, with strings as keys.
+  They are its `dataset`, `longest_side`, `options`, and `splits`: for each the
+  number of `images`, those by `annotators_per_image`, and the id maps by
+  `entities_per_map`, with strings as keys.
 
   Raises:
     FileNotFoundError: if there is no prepared dataset.

@@ -29,13 +29,12 @@ from tqdm import tqdm
 from bitseg_jax import palette
 from bitseg_jax.data import transforms
 from bitseg_jax.data.families import open_source
-from bitseg_jax.data.outside import SourceError
+from bitseg_jax.data.outside import SourceError, named
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.source import Item, Source, load_example
 
 SHARD = 256  # items, the most that an interrupted preparation loses
 MOST_SHARDS = 256  # of a split: a reader keeps every shard open
-MAX_SIDE = 65_500  # of a JPEG
 _MAX_IDS = 65_534
 _LAYOUT = 3  # of unfinished folders; those of another are of no use
 
@@ -119,8 +118,7 @@ def write_dataset(
   unfinished = Path(data_dir) / f'unfinished-{_fingerprint(source, about)}'
   for left in Path(data_dir).glob('unfinished-*'):
     other = 'is of another source or other settings; it may be deleted'
-    mine = 'continuing this interrupted run'
-    print(f'{left}: {mine if left == unfinished else other}')
+    print(f'{left}: {"goes on" if left == unfinished else other}')
   unfinished.mkdir(parents=True, exist_ok=True)
   shards = _encode_shards(source, unfinished, longest_side)
   alike: dict[str, list[str]] = {}  # notes that differ in numbers only
@@ -263,11 +261,6 @@ def _encode(source, item, longest_side):
     size = transforms.fit_longest_side(*image.shape[:2], longest_side)
     image, is_plain = transforms.resize_image(image, size), False
     id_maps = [transforms.resize_ids(id_map, size) for id_map in id_maps]
-  if max(image.shape) > MAX_SIDE:
-    raise SourceError(
-      f'{item.photo}: a side of {max(image.shape)} pixels; at most {MAX_SIDE} '
-      'can be stored; give a --longest_side'
-    )
   pngs, num_entities = [], []
   for i, id_map in enumerate(id_maps):
     ids, count = palette.compact_ids(id_map)
@@ -285,7 +278,9 @@ def _encode(source, item, longest_side):
     jpeg = item.photo.read_bytes()
   else:
     # Subsampled colour would blur the borders between entities.
-    jpeg = _saved(Image.fromarray(image), 'JPEG', quality=95, subsampling=0)
+    options = {'quality': 95, 'subsampling': 0}
+    with named(item.photo, 'no JPEG is so large', 'give a --longest_side'):
+      jpeg = _saved(Image.fromarray(image), 'JPEG', **options)
   return {'name': item.name, 'image': jpeg, 'id_maps': pngs}, num_entities
 
 
