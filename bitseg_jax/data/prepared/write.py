@@ -118,7 +118,7 @@ def write_dataset(
   unfinished = Path(data_dir) / f'unfinished-{_fingerprint(source, about)}'
   for left in Path(data_dir).glob('unfinished-*'):
     other = 'is of another source or other settings; it may be deleted'
-    print(f'{left}: {"goes on" if left == unfinished else other}')
+    print(f'{left}: {"is continued" if left == unfinished else other}')
   unfinished.mkdir(parents=True, exist_ok=True)
   shards = _encode_shards(source, unfinished, longest_side)
   alike: dict[str, list[str]] = {}  # notes that differ in numbers only

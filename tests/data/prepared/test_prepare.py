@@ -365,7 +365,7 @@ def test_interrupted_run_goes_on(tmp_path, dies_at, capfd):
     splits.open_split(tmp_path / 'out', 'train')
   seen = dies_at(None)
   assert run(source, tmp_path / 'out') == 0
-  assert ': goes on' in capfd.readouterr().out
+  assert ': is continued' in capfd.readouterr().out
   assert set(seen) == set(order[4:])  # a thread of the first may still end
   assert run(source, tmp_path / 'other') == 0
   resumed, whole = read_all(tmp_path / 'out'), read_all(tmp_path / 'other')
@@ -439,7 +439,7 @@ def test_what_strict_refuses_is_not_encoded_again(
   (output / '.lock').write_text('of another process')
   monkeypatch.setattr(write, '_write_shard', None)
   assert run(source, output) == 0
-  assert ': goes on' in capsys.readouterr().out
+  assert ': is continued' in capsys.readouterr().out
   assert sorted(read_all(output)) == list('acd')
   assert not list((tmp_path / 'temporary').iterdir())
 
