@@ -16,7 +16,6 @@ from bitseg_jax.evaluation.consensus import Box
 from bitseg_jax.runs import schema
 from bitseg_jax.runs.schema import Setting
 
-METHODS = ('consensus', 'medoid')
 _COPY_SIDE = 256  # of the copy on which answers are made, in pixels
 # All cuts by colour together count as this many times the samples if they agree
 # with the samples as well as the samples agree with each other. This factor and
@@ -39,10 +38,8 @@ class AnswerOptions:
   Every field has its meaning, unit and range in metadata['setting']; from it
   come predict's flags, the page's controls, the table in docs and the record of
   what made a file. A default of None means what the model's config says, or
-  for `tile` that photos are not cut.
-
-  Raises:
-    ValueError: a value is out of range, or two do not fit each other.
+  for `tile` that photos are not cut. Raises ValueError if a value is out of
+  range, or two do not fit each other.
   """
 
   # fmt: off
@@ -59,7 +56,7 @@ class AnswerOptions:
     "default that of the model's config", -100, 100)
   method: str = _option('consensus', '',
     'how samples become one answer: the partition that fits them best, or the '
-    'sample that is most like the others', choices=METHODS)
+    'sample that is most like the others', choices=('consensus', 'medoid'))
   tile: int | None = _option(None, 1,
     'side in pixels of overlapping tiles into which larger photos are cut, '
     'each segmented by itself; by default none', 1, 65535)
@@ -130,24 +127,15 @@ class Draft(NamedTuple):
   """What the samples say of a photo, before its user says anything.
 
   All of it lies on a small copy, so that photos of any size are alike.
-
-  Attributes:
-    size: (H, W) of the photo.
-    copy: uint8 [h, w, 3], the copy.
-    codes: int32 [N, g, g'], the samples, which are stretched over the copy.
-    pieces: int32 [h, w], regions of the copy that stay whole; or None.
-    id_map: int32 [h, w], the answer.
-    uncertainty: float32 [g, g'].
-    certain: float32 [g, g'], of a single sample, see Segmentation.confidence.
   """
 
-  size: tuple[int, int]
-  copy: np.ndarray
-  codes: np.ndarray
-  pieces: np.ndarray | None
-  id_map: np.ndarray
-  uncertainty: np.ndarray
-  certain: np.ndarray | None
+  size: tuple[int, int]  # (H, W) of the photo
+  copy: np.ndarray  # uint8 [h, w, 3]
+  codes: np.ndarray  # int32 [N, g, g'], samples, to be stretched over the copy
+  pieces: np.ndarray | None  # int32 [h, w], regions of it that stay whole
+  id_map: np.ndarray  # int32 [h, w], the answer
+  uncertainty: np.ndarray  # float32 [g, g']
+  certain: np.ndarray | None  # float32 [g, g'], see `draft`
 
 
 def draft(
@@ -172,10 +160,8 @@ def draft(
   size, grid = photo.shape[:2], codes.shape[1:]
   # At 256 pixels answers score no worse than at 481, and take a third.
   longest = min(max(size), max(_COPY_SIDE, *grid))
-  copy = transforms.resize_image(
-    photo, transforms.fit_longest_side(*size, longest)
-  )
-  small, several = copy.shape[:2], len(codes) > 1
+  small, several = transforms.fit_longest_side(*size, longest), len(codes) > 1
+  copy = transforms.resize_image(photo, small)
   detailed = options.follow_edges and max(size) > max(grid)
   pieces = regions.split(copy) if detailed else None
   if options.method == 'medoid' or not several:
@@ -213,20 +199,15 @@ def draft_of_start(
   """What a given segmentation, int32 [H, W], is as so many certain samples."""
   sure = np.ones(start.shape, np.float32)
   codes = np.broadcast_to(start, (num_samples, *start.shape))
-  certain = sure if num_samples == 1 else None
-  return Draft(start.shape, photo, codes, None, start, 1 - sure, certain)
+  return Draft(start.shape, photo, codes, None, start, 1 - sure, sure)
 
 
 def finish(
   drafted: Draft, known: np.ndarray | None, options: AnswerOptions
 ) -> Segmentation:
-  """Makes the segmentation of a photo, true to what is known.
+  """Makes the segmentation of a photo; it and each sample are as known.
 
-  Args:
-    drafted: what the samples say.
-    known: int32 [H, W], ids without gaps, -1 where nothing is said; or None.
-      The answer and every sample agree with it.
-    options: as for `draft`.
+  Known are int32 [H, W], ids without gaps, -1 where nothing is said; or None.
   """
   small, ids, origin = _finished(drafted.id_map, drafted, known, options)
   if drafted.certain is None:
@@ -290,7 +271,8 @@ def of_tiles(
   A segment's confidence is the mean over its pixels. Options say what is done
   with small and separate pieces, of which tiles alone do not know.
   """
-  id_map = _of_tiles([part.id_map for part in parts], tiles, options)
+  id_maps = [part.id_map for part in parts]
+  id_map = _tidied(views.merge_ids(id_maps, tiles), options)
   confident = views.join([p.confidence[p.id_map] for p in parts], tiles)
   return Segmentation(
     id_map=id_map,
@@ -302,11 +284,8 @@ def of_tiles(
 
 
 def _sample_of_tiles(parts, tiles, options, n):
-  return _of_tiles([part.sample(n) for part in parts], tiles, options)
-
-
-def _of_tiles(id_maps, tiles, options):
-  return _tidied(views.merge_ids(id_maps, tiles), options)
+  samples = [part.sample(n) for part in parts]
+  return _tidied(views.merge_ids(samples, tiles), options)
 
 
 def _means(values, id_map):

@@ -46,10 +46,7 @@ def predict(
     given: files of what is 'known', and of what to 'start' from.
 
   Returns:
-    What summary.json says.
-
-  Raises:
-    OSError: the output cannot be written.
+    What summary.json says. OSError is raised if it cannot be written.
   """
   folder, began, entries = outputs.folder, time.perf_counter(), {}
   given = given or {}
@@ -59,9 +56,6 @@ def predict(
   # Each photo of which something is given is a group of its own.
   together = 1 if given else max(1, segmenter.batch_size // options.num_samples)
   groups = [found[i : i + together] for i in range(0, len(found), together)]
-
-  def said(line):
-    tqdm.write(f'note: {line}', file=sys.stderr)
 
   def note(name, status, about, **more):
     entries[name] = {'photo': about['photo'], 'status': status, **more}
@@ -83,8 +77,11 @@ def predict(
         for kind, place in given.items():
           about[f'{kind}_digest'] = known.fingerprint(place, name)
         same = record is not None and about.items() <= record.items()
-        if same and not overwrite and _is_there(outputs, record):
-          return note(name, 'there', record)
+        if same and not overwrite:
+          of_kinds = [record['files'].get(kind, ['']) for kind in outputs.kinds]
+          if all((folder / file).is_file() for of in of_kinds for file in of):
+            return note(name, 'there', about)
+      said = lambda line: tqdm.write(f'note: {line}', file=sys.stderr)
       image = read_photo(path, options.exif, options.page, said)
       ids = {k: known.read(g, name, image.shape[:2]) for k, g in given.items()}
     except (SourceError, OSError) as error:
@@ -94,10 +91,8 @@ def predict(
         files.remove(folder, name, record)
       return note(name, 'failed', about, reason=reason)
     if same:  # other files of the same segmentation stay, and are as new
-      kinds = [
-        k for k in files.KINDS if k in {*outputs.kinds, *record['files']}
-      ]
-      wanted = dataclasses.replace(outputs, kinds=kinds)
+      kinds = files.KINDS.keys() & {*outputs.kinds, *record['files']}
+      wanted = dataclasses.replace(outputs, kinds=sorted(kinds))
     else:
       files.remove(folder, name, record)
     return name, wanted, about, image, ids
@@ -156,12 +151,3 @@ def _made_with(segmenter, checkpoint, options, given):
     'strength': options.strength if 'start' in given else None,
     **{kind: os.path.abspath(g.place) for kind, g in given.items()},
   }
-
-
-def _is_there(outputs, record):
-  """Whether all files of a photo are there."""
-  return all(
-    kind in record['files']
-    and all((outputs.folder / file).is_file() for file in record['files'][kind])
-    for kind in outputs.kinds
-  )

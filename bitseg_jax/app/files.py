@@ -121,12 +121,8 @@ def write(
     for k, (y, x) in enumerate(ndimage.find_objects(id_map + 1))
   ]
   if 'geojson' in kinds:
-    described = [
-      {'id': s['id'], 'area': s['area'], 'score': s['confidence']}
-      for s in segments
-    ]
     with whole_file(path('geojson', f'{name}.geojson')) as file:
-      features = polygons.geojson(id_map, described)
+      features = polygons.geojson(id_map, segments)
       file.write(json.dumps(features, separators=(',', ':')) + '\n')
   if 'labelme' in kinds:
     labelme = path('labelme', f'labelme/{name}.json')
@@ -191,55 +187,33 @@ def write_together(outputs: Outputs, names: Sequence[str]) -> None:
       out.write('{"annotations": [')
       for image_id, name in enumerate(names, 1):
         record = read_record(outputs.folder, name)
-        photo, own = Path(record['photo']), Path(name).name
-        # Of two photos of one name the second is called NAME.jpg~2.
-        clashes = own.startswith(f'{photo.name}~')
-        file_name = own + photo.suffix if clashes else photo.name
-        images.append(
-          {
-            'id': image_id,
-            'file_name': str(Path(name).with_name(file_name)),
-            'width': record['width'],
-            'height': record['height'],
-          }
-        )
-        for annotation in _annotations(kind, image_id, name, record, numbers):
-          out.write(separator + json.dumps(annotation))
+        suffix = Path(record['photo']).suffix
+        file_name = name if name.endswith(suffix) else name + suffix
+        sizes = {key: record[key] for key in ('width', 'height')}
+        images.append({'id': image_id, 'file_name': file_name, **sizes})
+        entities = [
+          {'category_id': 1, 'iscrowd': 0}
+          | {key: segment[key] for key in ('id', 'area', 'bbox')}
+          for segment in record['segments']
+        ]
+        annotations = [{'file_name': f'{name}.png', 'segments_info': entities}]
+        if kind != 'panoptic':
+          annotations = entities
+          for entity, segment in zip(entities, record['segments'], strict=True):
+            entity['id'] = next(numbers)
+            entity['score'] = segment['confidence']
+            entity['segmentation'] = segment[_MASKS[kind]]
+        for annotation in annotations:
+          out.write(separator + json.dumps({'image_id': image_id} | annotation))
           separator = ',\n'
       out.write('],\n"images": [' + ',\n'.join(map(json.dumps, images)))
       out.write(f'],\n"categories": [{json.dumps(_CATEGORY)}]}}\n')
 
 
-def _annotations(kind, image_id, name, record, numbers):
-  """What a COCO file says of one photo."""
-  infos = [
-    {
-      'category_id': 1,
-      'iscrowd': 0,
-      **{k: s[k] for k in ('id', 'area', 'bbox')},
-    }
-    for s in record['segments']
-  ]
-  if kind == 'panoptic':
-    file = f'{name}.png'
-    return [{'image_id': image_id, 'file_name': file, 'segments_info': infos}]
-  return [
-    {
-      **info,
-      'id': next(numbers),
-      'image_id': image_id,
-      'score': segment['confidence'],
-      'segmentation': segment[_MASKS[kind]],
-    }
-    for info, segment in zip(infos, record['segments'], strict=True)
-  ]
-
-
 def read_record(folder: Path, name: str) -> Record | None:
   """Reads NAME.json; None where there is none that can be read.
 
-  Raises:
-    SourceError: it was not written by this package.
+  Raises SourceError if it was not written by this package.
   """
   file = folder / f'{name}.json'
   try:
@@ -258,12 +232,9 @@ def read_record(folder: Path, name: str) -> Record | None:
 def remove(folder: Path, name: str, record: Record | None) -> None:
   """Removes the files of a photo that was segmented otherwise before.
 
-  With them go the files of all photos together, which tell of it, too.
-
-  Args:
-    folder, name: of the outputs, and what the file names begin with.
-    record: NAME.json. None: only samples are removed, of a run that was killed
-      before it wrote it.
+  With them go the files of all photos together, which tell of it, too. Where
+  there is no record, samples are removed, of a run that was killed before it
+  wrote one.
   """
   if record is not None:
     own = re.compile(f'(panoptic/|labelme/)?{re.escape(name)}[._][^/]*')

@@ -45,9 +45,7 @@ def check(
   Returns:
     Of each photo what is known, int32 [H, W], ids without gaps, -1 where
     nothing is said, or None; and its start, with an id everywhere, or None.
-
-  Raises:
-    ValueError: in one line, if it does not fit the photos.
+    Raises ValueError, in one line, if it does not fit the photos.
   """
   found = []
   for name, given in (('known', known), ('start', start)):
@@ -89,49 +87,28 @@ def _check_ids(name, ids, size):
 
 
 def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Reduces known ids to another size without losing a single pixel.
+  """Reduces known ids [H, W] to a size; a cell has the last one that is in it.
 
-  Args:
-    known: int [H, W], -1 where nothing is said.
-    size: (h, w).
-
-  Returns:
-    int32 [h, w]: the id that most known pixels of a cell have, the first of
-    equals; -1 where a cell has none.
+  Where nothing is said they are -1, before and after.
   """
   small = np.full(size, IGNORE_ID, np.int32)
-  ys, xs = np.nonzero(known >= 0)
-  if not len(ys):
-    return small
-  rows, columns = ys * size[0] // known.shape[0], xs * size[1] // known.shape[1]
-  count = int(known.max()) + 1
-  pairs, votes = np.unique(
-    (rows * size[1] + columns) * count + known[ys, xs], return_counts=True
-  )
-  order = np.lexsort((-pairs, votes))  # the last to be written wins
-  small.ravel()[pairs[order] // count] = pairs[order] % count
+  y, x = np.nonzero(known >= 0)
+  rows, columns = y * size[0] // known.shape[0], x * size[1] // known.shape[1]
+  small[rows, columns] = known[y, x]
   return small
 
 
 class Given(NamedTuple):
-  """What files say of photos.
+  """What files say of photos."""
 
-  Attributes:
-    place: the folder or the JSON file.
-    of: for each photo of which something is said, its file or its marks.
-  """
-
-  place: Path
-  of: dict[str, Any]
+  place: Path  # the folder or the JSON file
+  of: dict[str, Any]  # of photos of which something is said: file or marks
 
 
 def open_place(place: str | Path, names: Sequence[str]) -> Given:
   """Finds what a folder or a JSON file says of photos.
 
-  Args:
-    place: the folder or the file.
-    names: of the photos' results, see photos.Photo; their folders may be left
-      out in the place.
+  Photos are found by the names of their results, with or without folders.
 
   Raises:
     SourceError: the place is neither, or says nothing of any of the photos, so
@@ -140,12 +117,8 @@ def open_place(place: str | Path, names: Sequence[str]) -> Given:
   place, marks = Path(place), None
   if not place.is_dir():
     marks = outside.read_json(place)
-    if not isinstance(marks, dict):
-      raise SourceError(
-        f'{place}: must be an object with a list for each photo'
-      )
-    if all(of_photo == [] for of_photo in marks.values()):
-      raise SourceError(f'{place}: holds no marks')
+    if not isinstance(marks, dict) or not any(marks.values()):
+      raise SourceError(f'{place}: must hold marks, a list for each photo')
   found, owners = {}, {}
   for name in names:
     keys = name, Path(name).name
@@ -190,14 +163,14 @@ def read(given: Given, name: str, size: tuple[int, int]) -> np.ndarray | None:
     int32 [H, W], -1 where nothing is said; None if nothing is said at all.
 
   Raises:
-    SourceError: in one line, if a file is damaged, of another size, or says two
-      things of one pixel.
+    SourceError: a file is damaged, of another size, or says two things of one
+      pixel.
   """
   if name not in given.of:
     return None
   found = given.of[name]
   if isinstance(found, Path):
-    ids = outside.check_ids(labels.read_label(found), str(found)) - 1
+    ids = labels.read_label(found) - 1
     if ids.shape != size:
       raise SourceError(
         f'{found} is {ids.shape[1]} x {ids.shape[0]} pixels, but the photo '

@@ -36,8 +36,7 @@ _INNER = {
 
 def check_config(config: ConfigDict) -> None:
   """Raises ValueError for a config whose network the official code lacks."""
-  needed = {'name': 'unet', 'patch_size': 1, 'encoder': 'none'}
-  for name, value in needed.items():
+  for name, value in ('name', 'unet'), ('patch_size', 1), ('encoder', 'none'):
     if config.model[name] != value:
       raise ValueError(
         f'config.model.{name} is {config.model[name]!r}; the official network '
@@ -52,9 +51,7 @@ def check_config(config: ConfigDict) -> None:
 def official_names(flat: Collection[str], config: ConfigDict) -> dict[str, str]:
   """Official name of each of our parameters, by our flat name.
 
-  Args:
-    flat: ours, such as down_0_0_res/conv_in/kernel.
-    config: of the network; raises ValueError as check_config does.
+  Ours are such as down_0_0_res/conv_in/kernel. Raises as check_config does.
   """
   check_config(config)
   model = config.model
@@ -104,8 +101,7 @@ def from_official(
   Args:
     tensors: the state dict, by name; float32, or 16 bits.
     expected: our parameters or their shapes, see weights.abstract_params.
-    config: of a run, says what the network is made of.
-    where: the tensors are from, for messages.
+    config, where: of the network, and where the tensors are from.
 
   Raises:
     ValueError: one line; see check_config and weights.check_tensors.
@@ -139,14 +135,12 @@ def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
 def read_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """Reads the one official state dict in a file: tensors by official name.
 
-  Args:
-    path: .safetensors; or what torch.save wrote, a state dict or nested dicts
-      with one in them.
+  It is a .safetensors file; or what torch.save wrote, the state dict or nested
+  dicts with it in them.
 
   Raises:
     ValueError: the file is damaged or holds no official state dict, or several.
-    OSError: it cannot be read.
-    ImportError: it needs torch, which is not installed.
+    OSError, ImportError: it cannot be read, or needs torch, which is not there.
   """
   path = pathlib.Path(path)
   if path.suffix == '.safetensors':
@@ -186,10 +180,7 @@ def _read_torch(path):
     raise ImportError(
       f'{path} needs torch; pip install torch, or convert it to .safetensors'
     ) from error
-  wrong = (
-    'damaged, or holds more than tensors and plain values, which could run a '
-    'program and is refused'
-  )
+  wrong = 'damaged, or holds more than tensors, which could run a program'
   with outside.named(path, wrong, 'save its state dict alone'):
     return _flatten(torch.load(path, map_location='cpu', weights_only=True))
 
@@ -200,7 +191,7 @@ def _flatten(tree, prefix=''):
     if hasattr(value, 'detach'):
       # numpy has no bfloat16; float32 holds all values of the shorter floats.
       short = value.is_floating_point() and value.element_size() < 4
-      value = value.detach()
-      yield f'{prefix}{name}', (value.float() if short else value).numpy()
+      value = value.float() if short else value
+      yield f'{prefix}{name}', value.detach().numpy()
     else:
       yield from _flatten(value, f'{prefix}{name}.')

@@ -16,12 +16,9 @@ _LONGEST_NAME = 200  # bytes; file systems allow 255, endings included
 
 
 class Photo(NamedTuple):
-  """A file that may be a photo to segment.
+  """A file that may be a photo, and what the names of its results begin with.
 
-  Attributes:
-    path: the file.
-    name: start of the names of its results; relative to the output directory,
-      unique in it, with / between folders.
+  The name is relative to the output directory and unique in it.
   """
 
   path: Path
@@ -41,13 +38,10 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
       file's folder. Names may have been written on Windows.
     output: directory for the results.
 
-  Returns:
-    The photos. They need not be readable, nor even files.
-
   Raises:
     ValueError: if an input names nothing, or only files in output.
   """
-  output, seen, found = Path(output).resolve(), set(), []
+  output, found = Path(output).resolve(), {}
   for one in inputs:
     if not one:
       raise ValueError('--input is empty; give a photo, a folder or a pattern')
@@ -65,10 +59,9 @@ def find(inputs: Sequence[str], output: str | Path) -> list[Photo]:
         f'{one} lies in the output directory {output}; write elsewhere'
       )
     for place, candidate in zip(places, candidates, strict=True):
-      if output not in place.parents and place not in seen:
-        seen.add(place)
-        found.append(candidate)
-  return _name(found)
+      if output not in place.parents:
+        found.setdefault(place, candidate)
+  return _name(found.values())
 
 
 def _candidates(one: str | Path) -> Iterator[tuple[Path, Path]]:
@@ -80,12 +73,10 @@ def _candidates(one: str | Path) -> Iterator[tuple[Path, Path]]:
     visited = set()  # links to folders may form a cycle
     for folder, folders, names in os.walk(root, followlinks=True):
       real = os.path.realpath(folder)
-      folders[:] = sorted(f for f in folders if f[0] != '.')
-      if real in visited:
-        folders.clear()
-        continue
+      is_new = real not in visited
       visited.add(real)
-      for name in sorted(names):
+      folders[:] = sorted(f for f in folders if is_new and f[0] != '.')
+      for name in sorted(names if is_new else ()):
         path = Path(folder, name)
         if path.suffix.lower() in PHOTO_SUFFIXES and name[0] != '.':
           yield path, path.relative_to(root)

@@ -42,14 +42,16 @@ def trace(id_map: np.ndarray, inset: bool = False) -> list[list[Piece]]:
     found, tree = cv2.findContours(
       twice, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    # Of one piece there is one outer ring, whose parent is -1.
+    # Of one piece there is one outer ring, whose parent is -1. OpenCV has the
+    # segment to the left.
     order = np.argsort(tree[0, :, 3] >= 0, kind='stable')
-    piece = []
-    for k, ring in enumerate(found[i].reshape(-1, 2) for i in order):
-      ring = (ring + 0.5) / 2 if inset else _simplify((ring + 1) // 2)
-      clockwise = area(ring) > 0
-      piece.append((ring if clockwise == (k == 0) else ring[::-1]) + corner)
-    segments[id_map[box][y, x]].append(piece)
+    rings = [found[k].reshape(-1, 2)[::-1] for k in order]
+    segments[id_map[box][y, x]].append(
+      [
+        corner + ((ring + 0.5) / 2 if inset else _simplify((ring + 1) // 2))
+        for ring in rings
+      ]
+    )
   return segments
 
 
@@ -60,28 +62,22 @@ def _simplify(ring):
   return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
-def area(ring: np.ndarray) -> float:
-  """Area within a ring [N, 2]; negative if it leads round to the left."""
-  (x, y), (next_x, next_y) = ring.T, np.roll(ring, -1, axis=0).T
-  return (x * next_y - next_x * y).sum() / 2
-
-
 def geojson(
-  id_map: np.ndarray, described: list[dict[str, Any]]
+  id_map: np.ndarray, segments: list[dict[str, Any]]
 ) -> dict[str, Any]:
   """Returns a FeatureCollection, as QuPath and programs for maps read it.
 
-  Each segment with its properties is one Feature: a Polygon, or a MultiPolygon
-  if it lies in several pieces, whose holes are inner rings.
+  Each segment, with its id, area and confidence, is one Feature: a Polygon, or
+  a MultiPolygon if it lies in several pieces, whose holes are inner rings.
   """
   features = []
-  for pieces, properties in zip(trace(id_map), described, strict=True):
+  for pieces, segment in zip(trace(id_map), segments, strict=True):
     rings = [[[*r.tolist(), r[0].tolist()] for r in piece] for piece in pieces]
-    one = len(rings) == 1
-    geometry = {
-      'type': 'Polygon' if one else 'MultiPolygon',
-      'coordinates': rings[0] if one else rings,
-    }
+    geometry = {'type': 'MultiPolygon', 'coordinates': rings}
+    if len(rings) == 1:
+      geometry = {'type': 'Polygon', 'coordinates': rings[0]}
+    properties = {key: segment[key] for key in ('id', 'area')}
+    properties['score'] = segment['confidence']
     features.append(
       {'type': 'Feature', 'geometry': geometry, 'properties': properties}
     )

@@ -55,11 +55,13 @@ def split(photo: np.ndarray) -> np.ndarray:
   found = relabel.compact(watershed(np.sqrt(slope), seeds))[0]
   sums = [np.bincount(found.ravel(), channel.ravel()) for channel in lab]
   mean = np.stack(sums, axis=1) / np.bincount(found.ravel())[:, None]
-  beside = borders(found).tocoo()
-  apart = np.linalg.norm(mean[beside.row] - mean[beside.col], axis=1)
-  beside.data = (apart < _NEAR).astype(beside.dtype)
-  beside.eliminate_zeros()
-  return connected_components(beside, directed=False)[1].astype(np.int32)[found]
+  beside = found[:, 1:].ravel(), found[:, :-1].ravel()
+  below = found[1:].ravel(), found[:-1].ravel()
+  first, second = np.concatenate([beside, below], axis=1)
+  near = np.linalg.norm(mean[first] - mean[second], axis=1) < _NEAR
+  alike = coo_array((near, (first, second)), (len(mean), len(mean)))
+  alike.eliminate_zeros()
+  return connected_components(alike, directed=False)[1].astype(np.int32)[found]
 
 
 def large(photo: np.ndarray) -> list[np.ndarray]:
@@ -97,25 +99,13 @@ def _to_lab(photo):
   return cv2.cvtColor(bright, cv2.COLOR_RGB2LAB) * _LAB
 
 
-def borders(regions: np.ndarray) -> coo_array:
-  """Counts sides of pixels that two regions share: sparse [R, R], symmetric."""
-  beside = regions[:, 1:].ravel(), regions[:, :-1].ravel()
-  below = regions[1:].ravel(), regions[:-1].ravel()
-  first, second = np.concatenate([beside, below], axis=1)
-  differ = first != second
-  first, second = first[differ], second[differ]
-  count = int(regions.max()) + 1
-  one_way = coo_array((np.ones(len(first)), (first, second)), (count, count))
-  return (one_way + one_way.T).tocsr()
-
-
 def join_specks(
   id_map: np.ndarray, min_area: float, known: np.ndarray | None = None
 ) -> np.ndarray:
-  """Joins specks to the segment with which they share most of their border.
+  """Joins specks to the segments beside them, each pixel to the nearest.
 
   A speck is a connected piece of a segment (by sides, not corners) with less
-  than the least area. A speck among specks joins what they have joined.
+  than the least area. The largest piece of the photo is none.
 
   Args:
     id_map: int [H, W], ids 0, ..., K - 1.
@@ -125,24 +115,15 @@ def join_specks(
   Returns:
     int32 [H, W], ids without gaps.
   """
-  pieces = measure.label(id_map, background=-1, connectivity=1) - 1
+  pieces = measure.label(id_map, background=-1, connectivity=1)
   areas = np.bincount(pieces.ravel())
   stays = areas >= min(min_area * id_map.size, areas.max())
   if known is not None:
     stays[pieces[known >= 0]] = True
-  ids = id_map.ravel()[np.unique(pieces, return_index=True)[1]]
-  beside, found = borders(pieces), np.where(stays, ids, -1)
-  while (found < 0).any():
-    # How long the border of each piece is with each segment, as far as known.
-    settled = np.flatnonzero(found >= 0)
-    member = coo_array(
-      (np.ones(len(settled)), (settled, found[settled])),
-      (len(ids), ids.max() + 1),
-    )
-    shared = (beside @ member.tocsr()).toarray()
-    ready = (found < 0) & shared.any(axis=1)
-    found[ready] = shared[ready].argmax(axis=1)
-  return relabel.compact(found[pieces])[0]
+  flat = np.zeros(id_map.shape, np.uint8)
+  return relabel.compact(
+    watershed(flat, np.where(stays[pieces], id_map + 1, 0))
+  )[0]
 
 
 def split_disconnected(

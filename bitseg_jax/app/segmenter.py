@@ -65,7 +65,7 @@ class Segmenter:
     self.step, self.digest = found.step, found.digest
     self._functions = {}  # what is compiled
     self._last = None  # what was drawn of the last photo, see _drafts
-    self._compiling, self._drawing = threading.Lock(), threading.Lock()
+    self._drawing = threading.Lock()
 
   def __reduce__(self):
     """Pickles parameters and config; what is compiled is compiled anew."""
@@ -88,8 +88,7 @@ class Segmenter:
       batch_size: see `__init__`.
 
     Raises:
-      FileNotFoundError: if there is no whole checkpoint.
-      ValueError: if kind is neither.
+      OSError, ValueError: see weights.read.
     """
     return cls(weights.read(path, kind), batch_size)
 
@@ -208,10 +207,7 @@ class Segmenter:
     return results
 
   def _drafts(self, photos, starts, options, progress):
-    """A draft of each photo; that of the last one is kept.
-
-    So marks on it are answered at once.
-    """
+    """A draft of each photo. That of the last one is kept, for more marks."""
     begins = any(start is not None for start in starts)
     if begins and options.strength == 0:
       return [
@@ -226,17 +222,14 @@ class Segmenter:
       last = self._last
       if last is not None and last[0] == key:
         return last[1]
-    boxes = [
-      views.closeups(photo.shape[:2]) if options.closeups else []
-      for photo in photos
-    ]
-    seen = list(zip(photos, starts, strict=True))
-    counts = [options.num_samples] * len(photos)
-    for (photo, start), own in zip(seen[:], boxes, strict=True):
-      for box in own:
+    seen, boxes = list(zip(photos, starts, strict=True)), []
+    for photo, start in seen[:]:
+      boxes.append(views.closeups(photo.shape[:2]) if options.closeups else [])
+      for box in boxes[-1]:
         part = None if start is None else views.crop(start, box)
         seen.append((views.crop(photo, box), part))
-        counts.append(options.closeups)
+    counts = [options.num_samples] * len(photos)
+    counts += [options.closeups] * (len(seen) - len(photos))
     drawn = self._draw(seen, counts, options, progress)
     closer = (codes for codes, _ in drawn[len(photos) :])
     drafts = [
@@ -258,9 +251,13 @@ class Segmenter:
       shared_noise=True,
       strength=options.strength if begins else None,
     )
-    functions = self._compiled(options, begins)
-    drawn = [[] for _ in seen]
+    drawn, sampler = [[] for _ in seen], self.sampler_options(options)
     with self._drawing:  # two batches at once may not fit the devices
+      if (sampler, begins) not in self._functions:
+        self._functions[sampler, begins] = draw_samples.make_functions(
+          parts, sampler, self._mesh, begins
+        )
+      functions = self._functions[sampler, begins]
       for i, example, x_hat in draw_samples.draw(
         functions, self._found.params, jobs, self._mesh, self.batch_size
       ):
@@ -279,8 +276,7 @@ class Segmenter:
 
   def _example(self, image, start):
     """A photo as the network sees it, which nobody annotated."""
-    parts = self._parts
-    blank = np.zeros(image.shape[:2], np.int32)
+    parts, blank = self._parts, np.zeros(image.shape[:2], np.int32)
     record = {'name': '', 'image': image, 'id_maps': [blank]}
     example = pipeline.evaluation_example(
       record, parts.image_size, parts.code_size
@@ -308,16 +304,6 @@ class Segmenter:
       found = found._replace(guidance_weight=float(options.guidance_weight))
     return found
 
-  def _compiled(self, options, with_start):
-    """The programs that draw samples, made when first asked for."""
-    key = self.sampler_options(options), with_start
-    with self._compiling:
-      if key not in self._functions:
-        self._functions[key] = draw_samples.make_functions(
-          self._parts, key[0], self._mesh, with_start
-        )
-      return self._functions[key]
-
   @devices.jax_defaults()
   def export(self, path: str | pathlib.Path, **options: Any) -> None:
     """Writes sampler and parameters for programs without this package.
@@ -327,8 +313,7 @@ class Segmenter:
       **options: num_steps and guidance_weight, see AnswerOptions.
 
     Raises:
-      FileExistsError: the folder is there.
-      ValueError: the codec decodes on the host, so it cannot be exported.
+      FileExistsError, ValueError: see stablehlo.export.
     """
     sampler = self.sampler_options(AnswerOptions(**options))
     stablehlo.export(self._parts, self._found.params, sampler, path)

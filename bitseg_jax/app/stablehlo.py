@@ -21,7 +21,7 @@ from bitseg_jax.app import stablehlo_loader
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build
 
-PLATFORMS = ('cpu', 'cuda', 'tpu')
+_PLATFORMS = 'cpu', 'cuda', 'tpu'
 
 
 def export(
@@ -31,11 +31,6 @@ def export(
   path: str | pathlib.Path,
 ) -> None:
   """Writes the folder that the module docstring describes.
-
-  Args:
-    parts, params: the experiment, and parameters of its model.
-    sampler: how samples are drawn.
-    path: the folder, which is made.
 
   Raises:
     ValueError: the codec decodes on the host (RGB).
@@ -63,7 +58,7 @@ def export(
   (batch,) = jax_export.symbolic_shape('batch')
   shaped = jax.ShapeDtypeStruct
   try:
-    exported = jax_export.export(jax.jit(sample), platforms=PLATFORMS)(
+    exported = jax_export.export(jax.jit(sample), platforms=_PLATFORMS)(
       [shaped(leaf.shape, leaf.dtype) for leaf in leaves],
       shaped((batch, side, side, 3), jnp.uint8),
       shaped((batch, 2), jnp.int32),
@@ -72,8 +67,7 @@ def export(
     )
   except jax.errors.TracerArrayConversionError as error:
     raise ValueError(
-      'this model has RGB codes, which are decoded outside of jax; only bits '
-      'and one-hot codes can be exported'
+      'RGB codes are decoded outside of jax; export bits or one-hot codes'
     ) from error
   folder.mkdir(parents=True)
   (folder / 'sampler.jax').write_bytes(exported.serialize())

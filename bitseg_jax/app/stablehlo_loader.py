@@ -25,10 +25,8 @@ def load(folder):
   def sample(photos, seed=0, number=0):
     images = np.full((len(photos), side, side, 3), PAD_COLOR, np.uint8)
     sizes = np.array([photo.shape[:2] for photo in photos], np.int32)
-    for image, photo, (height, width) in zip(
-      images, photos, sizes, strict=True
-    ):
-      image[:height, :width] = photo
+    for i, (height, width) in enumerate(sizes):
+      images[i, :height, :width] = photos[i]
     numbers = np.full(len(photos), number, np.int32)
     codes = exported.call(params, images, sizes, np.int32(seed), numbers)
     codes = np.asarray(codes)

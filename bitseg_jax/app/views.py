@@ -98,7 +98,7 @@ def merge_ids(
   Segments of two tiles are the same if their IoU in the overlap exceeds 1/2.
 
   Args:
-    id_maps: integers [h, w] of each tile, as large as its box, not negative.
+    id_maps: integers [h, w] of each tile, not negative.
     tiles: as from `split`.
 
   Returns:

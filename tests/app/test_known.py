@@ -118,7 +118,8 @@ def test_labels_of_a_folder(tmp_path):
 @pytest.mark.parametrize(
   ('marks', 'reason'),
   [
-    ({}, 'a list of marks'),
+    ({}, 'must hold marks'),
+    (7, 'a list of marks'),
     ([7], 'must have an id and one of'),
     ([{'id': 1}], 'must have an id'),
     ([{'points': [[1, 1]]}], 'must have an id'),
@@ -156,7 +157,7 @@ def test_a_place_must_be_there(tmp_path):
   with pytest.raises(ValueError, match='nowhere'):
     user.open_place(tmp_path / 'nowhere', ['a'])
   (tmp_path / 'list.json').write_text('[]')
-  with pytest.raises(ValueError, match=r'list.json: must be an object'):
+  with pytest.raises(ValueError, match=r'list.json: must hold marks'):
     user.open_place(tmp_path / 'list.json', ['a'])
 
 
@@ -164,8 +165,8 @@ def test_a_place_must_be_there(tmp_path):
   ('text', 'reason'),
   [
     ('', 'marks.json'),
-    ('{}', 'marks.json: holds no marks'),
-    ('{"photo": []}', 'marks.json: holds no marks'),
+    ('{}', 'marks.json: must hold marks'),
+    ('{"photo": []}', 'marks.json: must hold marks'),
   ],
 )
 def test_a_file_that_marks_nothing_is_refused(tmp_path, text, reason):
@@ -332,7 +333,7 @@ def test_photos_are_steered_one_by_one(model, draw_photo):
 def test_no_known_pixel_is_lost_where_cells_have_room():
   known = np.full((40, 60), -1, np.int32)
   known[3, 7], known[39, 59], known[20, 20:24] = 0, 1, 2
-  known[20, 20] = 1  # outvoted in its cell
+  known[20, 20] = 1  # not the last one in its cell
   small = user.shrink(known, (10, 15))
   assert small[0, 1] == 0
   assert small[9, 14] == 1

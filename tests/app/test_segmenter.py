@@ -336,7 +336,7 @@ def test_codes_decoded_on_the_host_are_not_exported(random_run, tmp_path):
   config.codes.encoding = 'rgb'
   params = build.build(config).init_params(jax.random.key(0))
   model = Segmenter(weights.Weights(params, config))
-  with pytest.raises(ValueError, match='RGB codes, which are decoded outside'):
+  with pytest.raises(ValueError, match='RGB codes are decoded outside'):
     model.export(tmp_path / 'exported')
   assert not (tmp_path / 'exported').exists()
 
