@@ -9,9 +9,8 @@ Every scene holds three things that people annotate in different ways:
   a blurred disc        is outlined tight, in the middle or wide, with
                         probabilities 1/4, 1/2 and 1/4
 
-An annotator decides on each independently. So a scene has twelve possible
-annotations, its modes, whose probabilities are exactly known, and everything
-that decides on them can be seen in the picture.
+An annotator decides on each independently, by what can be seen. So a scene has
+twelve modes, possible annotations, whose probabilities are exactly known.
 """
 
 import dataclasses

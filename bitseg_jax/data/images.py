@@ -66,9 +66,7 @@ def read_photo(
   return open_photo(source, exif, page, note).image
 
 
-def open_photo(
-  source: Any, exif: str, page: int, note: Callable[[str], Any]
-) -> Photo:
+def open_photo(source: Any, exif: str, page: int, note: Callable) -> Photo:
   """Reads a photo as `read_photo` does."""
   if exif not in EXIF:
     raise ValueError(f'exif is {exif!r}; choose one of {", ".join(EXIF)}')
@@ -143,8 +141,7 @@ def read_tiff(
   """Reads a TIFF of any depth.
 
   Returns:
-    Its numbers [H, W] or [H, W, C] as stored, its EXIF orientation, and whether
-    the largest number is black.
+    Numbers [H, W(, C)] as stored, EXIF orientation, if the largest is black.
   """
   import tifffile  # half a second that few photos need
 

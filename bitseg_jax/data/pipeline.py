@@ -79,9 +79,8 @@ def training_batches(
   """Builds an endless stream of shuffled training batches.
 
   Every epoch has a new order and new draws. Batch k depends on the sources, the
-  example, the batch size, the seed and k alone: processes take their rows of
-  it, any number of readers gives the same stream, and a stream that starts at
-  batch k is the rest of one that started at 0.
+  example, the batch size, the seed and k alone, so any processes and readers
+  give the same stream.
 
   Args:
     sources: random-access records, each shuffled and repeated on its own.

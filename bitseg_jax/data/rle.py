@@ -1,7 +1,6 @@
 """Reads COCO segmentations (polygons, run lengths) as pixels, and writes them.
 
-What pycocotools would take without a look is checked: of run lengths that do
-not add up it returns uninitialised memory.
+Of run lengths that do not add up, pycocotools returns uninitialised memory.
 """
 
 import operator
@@ -23,8 +22,7 @@ def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
 
   Args:
     segmentation: polygons [[x0, y0, x1, y1, ...], ...], which are united, or
-      {'size': [height, width], 'counts': run lengths as numbers or in the
-      characters of pycocotools}.
+      {'size': [height, width], 'counts': run lengths, packed or numbers}.
     height, width: size of the image in pixels.
 
   Returns:

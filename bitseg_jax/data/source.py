@@ -1,8 +1,7 @@
 """Defines what a dataset family provides, and reads one item of a source.
 
 A family is one module with one function, `open_source(source_dir) -> Source`,
-which raises SourceError if the directory has another layout. Items with a fault
-are left out, and a line of `problems` says why.
+which raises SourceError if the directory has another layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from bitseg_jax.data.outside import SourceError
 
 SPLITS = ('train', 'val', 'test')
 SPLIT_SEED = 0
-RANDOM_SPLIT = 'split 80/10/10 at random with seed 0'
 
 
 class Item(NamedTuple):
@@ -58,16 +56,13 @@ def split_at_random(items: Sequence) -> dict[str, list]:
 def load_example(source: Source, item: Item) -> dict[str, Any]:
   """Reads the photo and the id maps of one item and checks their sizes.
 
-  What is worth telling goes to the notes of the source.
-
   Returns:
     {'image': uint8 [H, W, 3], 'plain_jpeg': bool, whether the file is a JPEG of
     these pixels, 'id_maps': list of int32 [H, W], one per annotator, -1 where
     unlabelled}.
 
   Raises:
-    SourceError: if a file cannot be read, there is no annotation, or photo and
-      annotation differ in size.
+    SourceError: a file cannot be read, or photo and annotation do not fit.
   """
   note = source.notes.append
   photo = open_photo(item.photo, source.exif, source.page, note)

@@ -37,12 +37,9 @@ def random_box(
 ) -> Box:
   """Draws the box of a photo to train on: random resized crop, scale jitter.
 
-  Along each axis the box lies within the photo or encloses it.
-
-  Args:
-    rng: source of randomness; not used if scale is (1, 1) and aspect is 1.
-    scale: lowest and highest area of the box as a share of the photo's.
-    aspect: greatest factor >= 1 that multiplies or divides the aspect ratio.
+  Along each axis the box lies within the photo or encloses it. Its area is in
+  the range `scale`, as a share of the photo's, and its aspect ratio is
+  multiplied or divided by at most `aspect`.
   """
   if tuple(scale) == (1, 1) and aspect == 1:
     return WHOLE

@@ -15,7 +15,7 @@ import numpy as np
 from bitseg_jax.data import outside, rle
 from bitseg_jax.data.labels import read_label
 from bitseg_jax.data.outside import SourceError, left_out, shown
-from bitseg_jax.data.source import RANDOM_SPLIT, Item, Source, split_at_random
+from bitseg_jax.data.source import Item, Source, split_at_random
 
 # A word of its own: neither that of latest, nor those of trainval.
 _SPLIT = re.compile(
@@ -71,7 +71,7 @@ def _open(root, paths, list_items, load):
     parts = dict.fromkeys(words, items)
     if len(words) != 1:
       parts = split_at_random(items)
-      source.notes.append(f'{path}: {RANDOM_SPLIT}')
+      source.notes.append(f'{path}: split 80/10/10 at random with seed 0')
     for split, listed in parts.items():
       source.splits.setdefault(split, []).extend(listed)
   return source
@@ -86,7 +86,7 @@ def _list_panoptic(root, path, source):
       number, name = annotation['image_id'], annotation['file_name']
       if _key(number) not in names:
         raise ValueError(f'images lacks its id {shown(number)}')
-      photo, _ = _find_photo(root, path, names[_key(number)])
+      own_name, photo = _find_photo(root, path, names[_key(number)])
       png = outside.find_below(root, [own, own.parent, root], name)
       if png is None:
         raise ValueError(f'no {own / name}')
@@ -94,8 +94,7 @@ def _list_panoptic(root, path, source):
         _whole(segment['id'], 1, 2**24 - 1): _is_crowd(segment)
         for segment in annotation['segments_info']
       }
-      below = png.relative_to(own if png.is_relative_to(own) else root)
-      yield Item(_name(below), photo, (png, crowds))
+      yield Item(own_name, photo, (png, crowds))
   used = {_key(one.get('image_id')) for one in content['annotations']}
   _note_empty(source, path, len(names.keys() - used))
 
@@ -120,8 +119,7 @@ def _list_instances(root, path, source):
   full = {k: one for k, one in listed.items() if not all(c for *_, c in one[2])}
   for photo, labels in full.items():
     with left_out(source.problems, labels[0]):
-      found, below = _find_photo(root, path, photo)
-      yield Item(_name(below), found, labels)
+      yield Item(*_find_photo(root, path, photo), labels)
   _note_empty(source, path, len(listed) - len(full))
 
 
@@ -174,7 +172,7 @@ def _note_empty(source, path, number):
 
 
 def _find_photo(root, path, name):
-  """Finds a photo; returns it, and its path below where such photos are."""
+  """Finds a photo; returns its name below where such photos are, and it."""
   own = path.with_suffix('')  # labels may have the names of the photos
   stem = re.sub('^(panoptic|instances)_', '', path.stem)
   places = stem, f'images/{stem}', 'images', 'input_images'
@@ -184,11 +182,8 @@ def _find_photo(root, path, name):
   if found is None or own in found.parents:
     raise ValueError(f'no photo {shown(name)[1:-1]} in {root}')
   place = next(f for f in folders if found.is_relative_to(f))
-  return found, found.relative_to(place)
-
-
-def _name(path):
-  return unicodedata.normalize('NFC', path.with_suffix('').as_posix())
+  below = found.relative_to(place).with_suffix('').as_posix()
+  return unicodedata.normalize('NFC', below), found
 
 
 def _is_crowd(annotation):

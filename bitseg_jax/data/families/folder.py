@@ -1,9 +1,7 @@
 """Reads a folder of photos with id maps, the layout for a user's own data."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from unicodedata import normalize
 
@@ -13,13 +11,7 @@ from skimage import measure
 from bitseg_jax.data import labels
 from bitseg_jax.data.images import PHOTO_SUFFIXES
 from bitseg_jax.data.outside import SourceError, read_lines
-from bitseg_jax.data.source import (
-  RANDOM_SPLIT,
-  SPLITS,
-  Item,
-  Source,
-  split_at_random,
-)
+from bitseg_jax.data.source import SPLITS, Item, Source, split_at_random
 
 # By these names; the second are those of Pascal VOC, which CVAT exports.
 _FOLDERS = ('images', 'JPEGImages'), ('labels', 'SegmentationObject', 'masks')
@@ -137,7 +129,7 @@ def _make_splits(root, names, source):
   """Returns the names of each split, by the lists or at random."""
   lists = [path for s in SPLITS if (path := root / f'{s}.txt').exists()]
   if not lists:
-    source.notes.append(f'{root}: no train.txt, ...: {RANDOM_SPLIT}')
+    source.notes.append(f'{root}: split 80/10/10 at random with seed 0')
     return split_at_random(names)
   known = {name.casefold(): name for name in names}
   known |= {name: name for name in names}
@@ -156,10 +148,7 @@ def _make_splits(root, names, source):
         listed.add(found)
       else:
         source.problems.append(f'{path}: lists {ways[0]}, which is no photo')
-  counts = Counter(chain(*splits.values()))
-  files = ', '.join(path.name for path in lists)
-  twice = sorted(name for name, count in counts.items() if count > 1)
-  source.problems.extend(f'{n}: in more than one of {files}' for n in twice)
-  if left := len(names) - len(counts):
-    source.notes.append(f'{left} photos are in none of {files} and left out')
-  return {s: sorted(listed.difference(twice)) for s, listed in splits.items()}
+  if left := set(names).difference(*splits.values()):
+    files = ', '.join(path.name for path in lists)
+    source.notes.append(f'{len(left)} photos are in none of {files}')
+  return {split: sorted(listed) for split, listed in splits.items()}

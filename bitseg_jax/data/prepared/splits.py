@@ -122,11 +122,8 @@ def open_split(
 def decode(record: dict[str, Any], wanted_side: int = 0) -> dict[str, Any]:
   """Decodes a stored record, {'name', 'image': JPEG, 'id_maps': PNGs}.
 
-  Args:
-    record: as read from disk.
-    wanted_side: longest side in pixels that the photo will be shrunk to later.
-      A photo of four times that or more is decoded at 1/2, 1/4 or 1/8 of its
-      size, at least twice wanted_side; id maps keep their size. 0 = full size.
+  A photo of four times wanted_side or more is decoded at 1/2, 1/4 or 1/8 of its
+  size, at least twice wanted_side; id maps keep their size. 0 = full size.
 
   Returns:
     {'name': str, 'image': uint8 [H, W, 3] RGB, 'id_maps': sequence of int32

@@ -1,8 +1,7 @@
 """Writes a prepared dataset: ArrayRecord files that TFDS reads.
 
-Records are written shard by shard into DIR/unfinished-KEY, so an interrupted
-preparation continues at the shard it was in. DIR/entity_segmentation/VERSION/
-appears once everything is there.
+Shards are written into DIR/unfinished-KEY, where an interrupted preparation
+continues. DIR/entity_segmentation/VERSION/ appears once everything is there.
 """
 
 import contextlib
@@ -147,27 +146,20 @@ def write_dataset(
     for i, shard in enumerate(own):
       name = f'{splits.NAME}-{split}.array_record-{i:05}-of-{len(own):05}'
       (unfinished / shard['file']).rename(written / name)
-    infos.append(
-      {
-        'name': split,
-        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-        'numBytes': str(sum(shard['bytes'] for shard in own)),
-        'shardLengths': [str(len(shard['entities'])) for shard in own],
-      }
-    )
+    of_split = {
+      'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+      'numBytes': str(sum(shard['bytes'] for shard in own)),
+      'shardLengths': [str(len(shard['entities'])) for shard in own],
+    }
+    infos.append({'name': split, **of_split})
     entities = [counted for shard in own for counted in shard['entities']]
     counts[split] = {
       'images': len(entities),
       'annotators_per_image': Counter(map(len, entities)),
       'entities_per_map': Counter(chain(*entities)),
     }
-  info = {
-    'name': splits.NAME,
-    'version': splits.VERSION,
-    'fileFormat': 'array_record',
-    'moduleName': __name__,
-    'splits': infos,
-  }
+  info = {'name': splits.NAME, 'version': splits.VERSION, 'splits': infos}
+  info |= {'fileFormat': 'array_record', 'moduleName': __name__}
   _FEATURES.save_config(written)
   (written / 'dataset_info.json').write_text(json.dumps(info))
   about['splits'] = counts

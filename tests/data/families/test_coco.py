@@ -123,7 +123,7 @@ FIRST = 'annotations[0]: left out '
     (change_first(segments_info=[{'id': 9}]), 'does not list, such as 5'),
     (change_first(segments_info=[{}]), FIRST + "(no 'id' in it)"),
     (change_first(image_id=77), FIRST + '(images lacks its id 77)'),
-    (change_first(file_name='002.png'), 'another photo of train has its name'),
+    (change_first(image_id=2), 'another photo of train has its name'),
     (
       change_first(segments_info=[{'id': 5, 'iscrowd': 'false'}]),
       "'false' should be a number in 0 to 1",
