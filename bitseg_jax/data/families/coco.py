@@ -116,7 +116,7 @@ def load_panoptic(item: Item) -> list[np.ndarray]:
 def _list_instances(root, path, source):
   """Yields an item for each image with a mask that is no crowd."""
   listed = read_masks(path, source.problems)
-  full = {k: one for k, one in listed.items() if not all(c for *_, c in one[2])}
+  full = {photo: labels for photo, labels in listed.items() if labels[2]}
   for photo, labels in full.items():
     with left_out(source.problems, labels[0]):
       yield Item(*_find_photo(root, path, photo), labels)
@@ -127,14 +127,15 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, tuple]:
   """Reads the masks of each file name in a JSON, as `Item.labels`.
 
   They are what to call the image in messages, its (height, width), and of each
-  mask its id, segmentation, and if it is a crowd.
+  mask that is no crowd its id and segmentation.
   """
   content = outside.read_lists(path, 'images', 'annotations')
   masks = defaultdict(list)
   for i, mask in enumerate(content['annotations']):
     with outside.named(f'{path}: annotations[{i}]', 'is damaged'):
-      listed = shown(mask.get('id', [i])), mask.get('segmentation')
-      masks[_key(mask['image_id'])].append((*listed, _is_crowd(mask)))
+      of_image = masks[_key(mask['image_id'])]
+      if not _is_crowd(mask):
+        of_image.append((shown(mask.get('id', [i])), mask.get('segmentation')))
   names, found = _names_by_id(path, content['images']), {}
   for image in content['images']:
     where = f'{path}, image {shown(image.get("id"))}'
@@ -143,26 +144,22 @@ def read_masks(path: Path, problems: list[str]) -> dict[str, tuple]:
       labels = where, outside.check_size(*size), masks[key]
       if found.setdefault(names[key], labels) is not labels:
         raise ValueError(f'{shown(names[key])} is listed twice')
-  if strange := sorted(masks.keys() - names.keys()):
-    problems.append(
-      f'{path}: annotations of {len(strange)} images that it does not list, '
-      f'such as image {strange[0]}'
-    )
+  if strange := masks.keys() - names.keys():
+    line = f'annotations of {len(strange)} images that it does not list'
+    problems.append(f'{path}: {line}, such as image {min(strange)}')
   return found
 
 
 def load_masks(item: Item) -> list[np.ndarray]:
-  """Paints the masks of a photo, each with its position in the file, or -1."""
+  """Paints the masks of a photo, each with its position, or -1."""
   where, (height, width), masks = item.labels
-  painted = []
-  for i, (name, segmentation, is_crowd) in enumerate(masks):
+  pixels = []
+  for name, segmentation in masks:
     with outside.named(f'{where}, annotation {name}', 'is damaged'):
-      pixels = rle.decode(segmentation, height, width)
-    if not is_crowd:
-      painted.append((-len(pixels), i, pixels))
+      pixels.append(rle.decode(segmentation, height, width))
   id_map = np.full(width * height, -1, np.int32)
-  for _, i, pixels in sorted(painted, key=lambda one: one[:2]):
-    id_map[pixels] = i
+  for i in sorted(range(len(masks)), key=lambda i: -len(pixels[i])):
+    id_map[pixels[i]] = i
   return [np.ascontiguousarray(id_map.reshape(width, height).T)]
 
 
