@@ -197,7 +197,7 @@ def make_parts(
   state = state.replace(params=jax.tree.map(noisy, state.params))
   scenes = ProceduralScenes(64, parts.image_size, 12)
   batches = build.training_batches(config, [scenes], parts.palette, mesh)
-  batch = devices.put_next(iter(batches), mesh, config.train.steps_per_call)
+  batch = devices.put_batch(next(iter(batches)), mesh)
   photos, count = batch['image'], config.train.batch_size
   shape = count, parts.code_size, parts.code_size, parts.codec.channels
   z_t, t = jax.random.normal(jax.random.key(0), shape), jnp.full(count, 0.5)

@@ -21,16 +21,8 @@ Each folder is a room and imports only from those above it:
   app          from a photo to its segmentation: the Segmenter, files, the page
   benchmarks   how fast each part is
 
-The commands are small files that read flags and make one call: main (train and
-evaluate), prepare, predict, demo, clicks, score, baselines, sweep, benchmark,
-convert.
-`python -m bitseg_jax` lists them. The settings of a run are in configs/base.py.
-
-To segment a photo, an array [H, W, 3] or a Pillow image, with the model that
-comes along:
-
-  from bitseg_jax import Segmenter
-  Segmenter.from_pretrained().segment(photo).id_map  # int32 [H, W]
+The commands, which `python -m bitseg_jax` lists, are small files that read
+flags and make one call. The settings of a run are in configs/base.py.
 """
 
 import importlib
@@ -48,18 +40,13 @@ __version__ = '0.1.0'
 # Label of pixels that belong to nothing: unlabelled, or padding.
 IGNORE_ID = -1
 
-# Names that are imported when they are first used, and where they live: the
-# import of this package alone must not import jax, which takes seconds.
-_HOMES = {'Segmenter': 'bitseg_jax.app.segmenter'}
-
 
 def __getattr__(name: str) -> Any:
-  if name not in _HOMES:
+  # Not above: the import of this package alone must not import jax.
+  if name != 'Segmenter':
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  value = getattr(importlib.import_module(_HOMES[name]), name)
-  globals()[name] = value  # found without this function from now on
-  return value
+  return importlib.import_module('bitseg_jax.app.segmenter').Segmenter
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *_HOMES})
+  return sorted({*globals(), *__all__})

@@ -2,8 +2,8 @@
 
 import importlib
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
+import bitseg_jax
 from bitseg_jax import cli
 
 
@@ -18,10 +18,7 @@ def main() -> None:
     print('\nbitseg COMMAND --help lists the flags of one.')
     return
   if name == '--version':
-    try:
-      print(version('bitseg-jax'))
-    except PackageNotFoundError:
-      print('not installed')
+    print(bitseg_jax.__version__)
     return
   if name not in cli.COMMANDS:
     sys.exit(

@@ -184,14 +184,6 @@ TRAIN = {
   'accumulate': Setting(
     1, 'parts that a batch is computed in, to save memory', 1, 1024, free=True
   ),
-  'steps_per_call': Setting(
-    1,
-    'steps in one call of the compiled program, for steps of a millisecond or '
-    'two; it divides num_steps and every interval in steps',
-    1,
-    10_000,
-    free=True,
-  ),
   'fsdp': Setting(
     1, 'devices that share one copy of the training state', 1, 65_536, free=True
   ),

@@ -14,4 +14,4 @@ def training_batch(
   """Returns a batch, or a stack of them, for a call of the training step."""
   scenes = ProceduralScenes(64, parts.image_size, 12)
   batches = build.training_batches(config, [scenes], parts.palette, mesh)
-  return devices.put_next(iter(batches), mesh, config.train.steps_per_call)
+  return devices.put_batch(next(iter(batches)), mesh)

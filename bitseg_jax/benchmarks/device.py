@@ -153,12 +153,10 @@ def step_to_compile(
   _, abstract = build.make_state(parts, optimizer, mesh)
   placed, recipe = devices.shardings(abstract), build.make_recipe(config)
   step = make_step(parts, recipe, optimizer, mesh, placed)
-  stacked = train.steps_per_call > 1
-  lead = (train.steps_per_call,) * stacked + (train.batch_size,)
-  rows = devices.split_on(mesh, stacked)
+  count, rows = train.batch_size, devices.split_on(mesh)
   batch = {
-    'image': _shape((*lead, *2 * [parts.image_size], 3), jnp.uint8, rows),
-    'codes': _shape((*lead, *2 * [parts.code_size]), jnp.int16, rows),
+    'image': _shape((count, *2 * [parts.image_size], 3), jnp.uint8, rows),
+    'codes': _shape((count, *2 * [parts.code_size]), jnp.int16, rows),
   }
   key = _shape((), jax.random.key(0).dtype, devices.copied_on(mesh))
   return step, (abstract, batch, key)
@@ -240,9 +238,7 @@ def measure(
 
   fill_all = lambda: jax.tree.map(fill, shapes)
   args = jax.jit(fill_all, out_shardings=devices.shardings(shapes))()
-  count = config.eval.batch_size
-  if what == 'train':
-    count = config.train.batch_size * config.train.steps_per_call
+  section = config.train if what == 'train' else config.eval
 
   def call():
     nonlocal args
@@ -252,7 +248,7 @@ def measure(
       args = state, *args[1:]
     return results
 
-  rate = count / seconds(call)
+  rate = section.batch_size / seconds(call)
   flops = rate * work(config)[what]
   if traces:  # for XProf, TensorBoard or Perfetto
     with jax.profiler.trace(f'{traces}/{what}'):

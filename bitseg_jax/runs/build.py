@@ -61,7 +61,6 @@ class Recipe(NamedTuple):
   loss_weight: tuple[str, float, bool] = ('sigmoid', -4.0, True)
   ema_decay: float = 0.9999  # final decay of the average of the parameters
   accumulate: int = 1  # parts that a batch is computed in
-  steps_per_call: int = 1  # of the compiled program
   # Steps that a student is sampled in, so the times it learns at; None: no one.
   num_times: int | None = None
 
@@ -89,7 +88,6 @@ def make_recipe(config: ConfigDict) -> Recipe:
     loss_weight=(diff.loss_weight, diff.loss_bias, diff.decoupled),
     ema_decay=config.train.ema_decay,
     accumulate=config.train.accumulate,
-    steps_per_call=config.train.steps_per_call,
     num_times=config.sample.num_steps if config.distill.teacher else None,
   )
 
@@ -103,6 +101,7 @@ def build(config: ConfigDict) -> Experiment:
   schema.check(config)
   codes, diff, size = config.codes, config.diffusion, config.data.image_size
   codec = codecs.make_codec(codes.encoding, codes.num_codes)
+  order = codes.num_codes, codes.palette, codes.palette_seed
   noise = schedule.Schedule(diff.schedule, diff.input_scale)
   code_size = config.data.code_size or size
   model = make_network(config.model, codec.channels, code_size)
@@ -125,11 +124,7 @@ def build(config: ConfigDict) -> Experiment:
     code_size=code_size,
     schedule=noise,
     codec=codec,
-    palette=None
-    if codes.palette == 'none'
-    else palette.make_palette(
-      codes.num_codes, codes.palette, codes.palette_seed
-    ),
+    palette=None if codes.palette == 'none' else palette.make_palette(*order),
     model=model,
     encode=encode,
     denoise=diffusion.make_denoiser(
@@ -147,16 +142,8 @@ def make_network(
 ) -> Any:
   """Builds the network that the `model` section of a config describes.
 
-  The network is given every setting that it has an attribute for; the other
-  settings belong to other networks.
-
-  Args:
-    settings: `model` section of a config.
-    out_channels: number of output channels C, those of the codec.
-    code_size: side G of the codes, in pixels.
-
-  Returns:
-    A Flax module of models.MODELS, behind an encoder if the config names one.
+  It is given every setting that it has an attribute for, the number of output
+  channels C, those of the codec, and, for an encoder, the side G of the codes.
   """
   network, dtype = MODELS[settings.name], jnp.dtype(settings.dtype)
   on_gpu = jax.default_backend() == 'gpu'
@@ -166,8 +153,8 @@ def make_network(
     'dtype': dtype,
     'fused_attention': settings.fused_attention and on_gpu,
   }
+  del values['name']  # Flax has one of its own
   attributes = {field.name for field in dataclasses.fields(network)}
-  attributes -= {'name', 'parent'}  # Flax's own
   denoiser = network(**{k: v for k, v in values.items() if k in attributes})
   if settings.encoder == 'none':
     return denoiser
@@ -183,11 +170,7 @@ def make_network(
 
 
 def with_imagenet(params: Any, settings: ConfigDict) -> Any:
-  """Puts the ImageNet weights of the encoder, if any, into new parameters.
-
-  Raises:
-    ImportError: the package of the weights is not installed.
-  """
+  """Puts the ImageNet weights of the encoder, if any, into new parameters."""
   if settings.encoder == 'none':
     return params
   trunk = encoder.read_imagenet(settings.encoder)
@@ -281,29 +264,28 @@ def open_sources(
   Raises:
     ValueError, OSError: in one line, if a dataset is missing.
   """
-  data = config.data
+  data, size = config.data, config.data.image_size
   if data.source != 'tfds':
-    usual = base.SETTINGS['data']['dir'].default
-    if data.dir != usual:
+    if data.dir != base.DATA['dir'].default:
       raise ValueError(
         f'config.data.dir is {data.dir}, but config.data.source is '
-        f'{data.source}, which reads no dataset; set config.data.source to '
-        f'tfds, or leave dir at {usual}'
+        f'{data.source}, which reads no dataset; set config.data.source to tfds'
       )
     # Both splits share one stream, so that they never overlap.
-    held_out, size = data.num_eval_scenes, data.image_size
+    held_out = data.num_eval_scenes
     kind, most = ProceduralScenes, data.max_entities
     if data.source == 'ambiguous':  # most is then the number of annotators
       kind, most = AmbiguousScenes, 1 if split == 'train' else 8
-    scenes = kind(held_out + data.num_scenes, size, most, config.seed)
-    scenes = grain.MapDataset.source(scenes)
+    scenes = grain.MapDataset.source(
+      kind(held_out + data.num_scenes, size, most, config.seed)
+    )
     scenes = scenes[:held_out] if split == 'eval' else scenes[held_out:]
     return {data.source: scenes}
   name, wanted_side = data.eval_split, 0
   if split == 'train':
     # Photos must be larger, because their crops are resized to image_size.
     enlarged = (data.crop_aspect / min(data.crop_scale[0], 1)) ** 0.5
-    name, wanted_side = data.train_split, math.ceil(data.image_size * enlarged)
+    name, wanted_side = data.train_split, math.ceil(size * enlarged)
   return {
     pathlib.Path(path).name: splits.open_split(path, name, wanted_side)
     for path in data.dirs or [data.dir]
@@ -327,35 +309,15 @@ def evaluated(
   """
   schema.check_ranges(given)
   config = saved.copy_and_resolve_references()
-  config.eval = given.eval
-  config.sample = given.sample.copy_and_resolve_references()
+  config.eval, config.sample = given.eval, given.sample
+  config = config.copy_and_resolve_references()
   if saved.distill.teacher:  # a student knows its own steps only
     for name in ('num_steps', 'guidance_weight'):
       if f'sample.{name}' not in named:
         config.sample[name] = saved.sample[name]
+  if {'data.dir', 'data.dirs'} & set(named):
+    config.data.update(dirs=(), weights=())  # the run's own would count
   for name in ('source', 'dir', 'dirs', 'eval_split'):
     if f'data.{name}' in named:
       config.data[name] = given.data[name]
-  moved = {'data.dir', 'data.dirs'} & set(named)
-  if moved == {'data.dir'}:
-    config.data.dirs = ()  # would count instead
-  if moved:
-    config.data.weights = ()  # of the run's own
   return config
-
-
-def tell_overflow(config: ConfigDict) -> list[str]:
-  """Says in one line each of which datasets not every annotation fits."""
-  if config.data.source != 'tfds':
-    return []
-  lines, num_codes = [], config.codes.num_codes
-  for path in config.data.dirs or [config.data.dir]:
-    split = splits.read_metadata(path)['splits'][config.data.train_split]
-    share = 1 - splits.share_that_fits(split, num_codes)
-    if share > 0:
-      lines.append(
-        f'{path}: {share:.1%} of the annotations have more than '
-        f'{num_codes} entities (config.codes.num_codes); the smallest ones are '
-        'merged into their neighbours'
-      )
-  return lines

@@ -141,10 +141,9 @@ def make_mesh(
   )
 
 
-def split_on(mesh: Mesh, stacked: bool = False) -> NamedSharding:
-  """Returns the sharding of batch rows over all devices; axis 1 if stacked."""
-  rows = (None, mesh.axis_names) if stacked else (mesh.axis_names,)
-  return NamedSharding(mesh, PartitionSpec(*rows))
+def split_on(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of the rows of a batch over all devices."""
+  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def copied_on(mesh: Mesh) -> NamedSharding:
@@ -189,19 +188,14 @@ def local_rows(mesh: Mesh, count: int) -> np.ndarray:
   return np.unique([np.arange(count)[span] for span in spans])
 
 
-def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:
-  """Makes global arrays of this process's rows.
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+  """Makes global arrays [B, ...], split over all devices, of local rows.
 
   Args:
-    batch: pytree of arrays [local B, ...], the rows of `local_rows` in their
-      order; [K, local B, ...] if stacked.
+    batch: pytree of arrays [local B, ...], the rows of `local_rows` in order.
     mesh: the mesh.
-    stacked: whether it is a stack of K batches.
-
-  Returns:
-    The same tree of jax.Array [B, ...] or [K, B, ...], split over all devices.
   """
-  rows = split_on(mesh, stacked)
+  rows = split_on(mesh)
   put = lambda local: jax.make_array_from_process_local_data(rows, local)
   return jax.tree.map(put, batch)
 
@@ -210,15 +204,6 @@ def local_part(array: jax.Array) -> np.ndarray:
   """The rows of a batch [B, ...] that `local_rows` names, on the host."""
   shards = {s.index[0].start or 0: s for s in array.addressable_shards}
   return np.concatenate([np.asarray(shards[i].data) for i in sorted(shards)])
-
-
-def put_next(batches: Iterator[Any], mesh: Mesh, together: int = 1) -> Any:
-  """Puts the next batch on the devices, or a stack of the next `together`."""
-  if together == 1:
-    return put_batch(next(batches), mesh)
-  several = [next(batches) for _ in range(together)]
-  stack = jax.tree.map(lambda *parts: np.stack(parts), *several)
-  return put_batch(stack, mesh, stacked=True)
 
 
 def check_devices(
@@ -241,9 +226,8 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
   jaxlibs do by default: those are no faster for large arrays, half as fast for
   small ones, and their gradients by kernels take four times as long.
 
-  Returns:
-    The options by name, for whole programs alone; None on other devices, with
-    a jaxlib without that choice, or if XLA_FLAGS makes it.
+  It is None on other devices, with a jaxlib without that choice, or where
+  XLA_FLAGS makes it.
   """
   on_cpu = mesh.devices.flat[0].platform == 'cpu'
   chosen = _FUSION in os.environ.get('XLA_FLAGS', '')
@@ -251,8 +235,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 
 @functools.cache
-def _xla_fuses():
-  """Whether this jaxlib knows the choice."""
+def _xla_fuses():  # not all jaxlibs know the choice
   try:
     jax.jit(lambda x: -x, compiler_options=_FUSED).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:

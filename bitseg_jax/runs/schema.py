@@ -40,7 +40,8 @@ class Setting(NamedTuple):
 
 Settings = Mapping[str, 'Setting | Settings']
 
-# Settings of earlier versions, with the value that turned each of them off.
+# Settings of earlier versions, with the value that turned each of them off;
+# None: whatever it was, it changed no number.
 _GONE = {
   'data.paste_rate': 0.0,
   'diffusion.loss': 'squared',
@@ -50,6 +51,7 @@ _GONE = {
   'model.fold_columns': False,
   'sample.guidance_interval': (0.0, 1.0),
   'sample.time_difference': 0.0,
+  'train.steps_per_call': None,
 }
 
 
@@ -64,7 +66,7 @@ def to_config(settings: Settings) -> ConfigDict:
 def check(config: ConfigDict) -> None:
   """Raises ValueError, one line, unless all settings are valid and fit."""
   check_ranges(config)
-  data, diff, train = config.data, config.diffusion, config.train
+  data, diff = config.data, config.diffusion
   for section, name in ('eval', 'weights'), ('model', 'channel_mults'):
     if not config[section][name]:
       raise ValueError(f'config.{section}.{name} is (); give at least one')
@@ -78,12 +80,6 @@ def check(config: ConfigDict) -> None:
     palette.make_palette(config.codes.num_codes, config.codes.palette)
   _check_model(config.model, data.image_size, data.code_size)
   _check_data(data)
-  for name in ('num_steps', 'log_every', 'eval_every', 'checkpoint_every'):
-    if train[name] % train.steps_per_call:
-      raise ValueError(
-        f'config.train.{name} is {train[name]}, no multiple of '
-        f'steps_per_call = {train.steps_per_call}'
-      )
 
 
 def check_ranges(config: ConfigDict) -> None:
@@ -242,7 +238,7 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
   config = to_config(_settings())
   known, values = _flat(config), _flat(saved)
   for name in values.keys() & _GONE.keys():
-    if values[name] == _GONE[name]:
+    if _GONE[name] in (None, values[name]):
       del values[name]
   for name in sorted(values.keys() - known.keys()):
     raise ValueError(

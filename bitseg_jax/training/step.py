@@ -25,7 +25,7 @@ def make_step(
   state_shardings: Any = None,
   target_fn: Callable[..., jax.Array] | None = None,
 ) -> Callable[..., tuple[TrainState, Arrays]]:
-  """Compiles one training step, or several in a row, over a mesh.
+  """Compiles one training step over a mesh.
 
   Args:
     parts: of the run; code side G, C channels.
@@ -41,8 +41,7 @@ def make_step(
     step(state, batch, key, *teacher) -> (state, {'loss', 'grad_norm'}), float32
     [] each. The batch holds image, uint8 [B, S, S, 3], and codes, int
     [B, G, G], where -1 (padding, unlabelled) is ignored. The key is that of the
-    run. The given state is donated. If recipe.steps_per_call is K > 1, batches
-    and metrics are stacks [K, ...].
+    run. The given state is donated.
   """
 
   def step(state, batch, key, *teacher):
@@ -76,18 +75,11 @@ def make_step(
     new_state = TrainState(state.step + 1, params, average, opt_state)
     return new_state, {'loss': loss, 'grad_norm': optax.global_norm(grads)}
 
-  unroll = mesh.devices.flat[0].platform == 'cpu'
-
-  def steps(state, batches, key, *teacher):
-    one = lambda state, batch: step(state, batch, key, *teacher)
-    return jax.lax.scan(one, state, batches, unroll=unroll)
-
   copied = devices.copied_on(mesh)
   placement = state_shardings or copied
-  stacked = recipe.steps_per_call > 1
-  split, teacher = devices.split_on(mesh, stacked), [copied] * bool(target_fn)
+  split, teacher = devices.split_on(mesh), [copied] * bool(target_fn)
   return jax.jit(
-    steps if stacked else step,
+    step,
     in_shardings=(placement, split, copied, *teacher),
     out_shardings=(placement, copied),
     donate_argnums=0,

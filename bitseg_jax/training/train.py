@@ -58,8 +58,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   devices.check_devices('eval.batch_size', config.eval.batch_size)
   sources = build.open_sources(config, 'train')
   eval_sources = build.open_sources(config, 'eval')
-  for line in build.tell_overflow(config):
-    logging.warning(line)
   teacher, target_fn = distill.load_teacher(config)
   mesh = devices.make_mesh(settings.fsdp)
   learning_rate, optimizer = build.make_optimizer(config)
@@ -67,7 +65,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   step_fn = train_step.make_step(
     parts, recipe, optimizer, mesh, devices.shardings(abstract), target_fn
   )
-  together, size = recipe.steps_per_call, settings.batch_size
+  size = settings.batch_size
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
     contextlib.nullcontext() if jax.process_index() else log.hold(workdir),
@@ -79,7 +77,11 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   ):
     state = start(config, workdir, init, abstract, manager)
     first = int(state.step)
-    _check_reachable(settings, first)
+    if first > settings.num_steps:
+      raise ValueError(
+        f'the run has taken {first} steps already, over config.train.num_steps '
+        f'= {settings.num_steps}; use another --workdir, or more steps'
+      )
     # A step takes a batch, so the steps taken are the input's position.
     batches = build.training_batches(
       config, list(sources.values()), parts.palette, mesh, first
@@ -95,20 +97,20 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     pending, began, saved_at = [], time.perf_counter(), time.monotonic()
 
     def report(step, metrics):
-      """Writes the means of the calls since the last report; all are finite."""
+      """Writes the means of the steps since the last report; all are finite."""
       scalars = _collect(metrics, step, manager.orbax.latest_step)
       scalars['learning_rate'] = float(learning_rate(step - 1))
       nonlocal began
-      images, now = len(metrics) * together * size, time.perf_counter()
+      images, now = len(metrics) * size, time.perf_counter()
       scalars['images_per_second'], began = images / (now - began), now
       writer.write_scalars(step, scalars)
       writer.flush()
       progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
 
     due = None
-    for step in range(first + together, settings.num_steps + 1, together):
-      batch = devices.put_next(batches, mesh, together)
-      if step == first + together:
+    for step in range(first + 1, settings.num_steps + 1):
+      batch = devices.put_batch(next(batches), mesh)
+      if step == first + 1:
         step_fn = devices.compile_ahead(step_fn, state, batch, key, *teacher)
         progress.unpause()  # compiling counts neither for the time left
         began = time.perf_counter()  # nor for the images per second
@@ -127,7 +129,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       shows = last or step % settings.eval_every == 0
       if saves or shows or logs:
         due, pending = (step, pending), []
-      progress.update(together * size)
+      progress.update(size)
       if saves or shows:  # only what is known to be finite is saved
         report(*due)
         due = None
@@ -191,21 +193,6 @@ def _all_finite(tree):
   return jnp.all(
     jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)])
   )
-
-
-def _check_reachable(settings, first):
-  """Checks that whole calls of the step lead from `first` to the last step."""
-  left = settings.num_steps - first
-  if left < 0:
-    raise ValueError(
-      f'the run has taken {first} steps already, over config.train.num_steps = '
-      f'{settings.num_steps}; use another --workdir, or more steps'
-    )
-  if left % settings.steps_per_call:
-    raise ValueError(
-      f'config.train.steps_per_call is {settings.steps_per_call}, which does '
-      f'not divide the {left} steps that are left; use 1'
-    )
 
 
 def _collect(pending, step, last_saved):

@@ -78,9 +78,9 @@ def test_jobs_that_share_the_seeds_are_joined(tmp_path, counted):
 def test_a_setting_added_later_does_not_train_anew(tmp_path):
   config = sizes.tiny()
   before = ConfigDict(config.to_dict())
-  del before.train.steps_per_call
+  del before.train.accumulate
   assert sweeps.run_dir(before, tmp_path) == sweeps.run_dir(config, tmp_path)
-  config.train.steps_per_call = 2
+  config.train.accumulate = 2
   assert sweeps.run_dir(before, tmp_path) != sweeps.run_dir(config, tmp_path)
 
 

@@ -11,11 +11,9 @@ import optax
 import pytest
 from absl import flags
 from ml_collections import config_flags
-from PIL import Image
 
 from bitseg_jax import main as door
 from bitseg_jax.configs import base
-from bitseg_jax.data.prepared import write
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples, evaluate
 from bitseg_jax.runs import build, devices, schema, train_state
@@ -317,7 +315,6 @@ WRONG = {
   'diffusion.schedule': ('cosin', 'one of cosine'),
   'diffusion.loss_weight': ('snr', 'one of sigmoid'),
   'train.batch_size': (0, 'at least 1'),
-  'train.steps_per_call': (4, 'num_steps is 6, no multiple of'),
   'train.keep_checkpoints': (1, 'at least 2'),
   'sample.method': ('euler', 'one of ddpm, ddim'),
 }
@@ -455,23 +452,3 @@ def test_procedural_training_and_evaluation_scenes_are_disjoint(tiny_config):
   )
   assert len(train_scenes) == 100 and len(eval_scenes) == 8
   assert not train_scenes & eval_scenes
-
-
-def test_annotations_that_do_not_fit_the_codes_are_told(tiny_config, tmp_path):
-  images, labels = tmp_path / 'in/images', tmp_path / 'in/labels'
-  images.mkdir(parents=True)
-  labels.mkdir()
-  ids = np.arange(1, 33, dtype=np.uint8).reshape(4, 8).repeat(4, 0).repeat(4, 1)
-  for i in range(10):
-    Image.fromarray(np.stack([ids * 5] * 3, -1)).save(images / f'{i}.png')
-    # Half of the maps have 32 entities, the others 1.
-    Image.fromarray(ids if i % 2 else np.ones_like(ids)).save(
-      labels / f'{i}.png'
-    )
-  write.prepare('folder', str(tmp_path / 'in'), str(tmp_path / 'out'))
-  tiny_config.data.update(source='tfds', dir=str(tmp_path / 'out'))
-  tiny_config.codes.num_codes = 16
-  (line,) = build.tell_overflow(tiny_config)
-  assert 'of the annotations have more than 16 entities' in line
-  tiny_config.codes.num_codes = 64
-  assert not build.tell_overflow(tiny_config)
