@@ -169,15 +169,15 @@ def draft(
   elif pieces is None:
     id_map = _stretched(consensus.consensus(codes), small, None)
   else:
-    parts = [(views.scaled(box, size, small), c) for box, c in closeups]
-    votes = []
+    others = [(views.scaled(box, size, small), c, 1.0) for box, c in closeups]
     if options.color_votes:
       cuts = regions.large(copy)
       seen = [transforms.resize_ids(cut, grid) for cut in cuts]
       most = _COLORS_WEIGHT * len(codes) / len(cuts)
       counts = most * consensus.trust(seen, codes) ** 2
-      votes = list(zip(counts, cuts, strict=True))
-    id_map = consensus.consensus(codes, pieces, parts, votes)
+      whole = 0, 0, *small
+      others += [(whole, c[None], n) for c, n in zip(cuts, counts, strict=True)]
+    id_map = consensus.consensus(codes, pieces, others)
   if several:
     of_codes = relabel.compact(transforms.resize_ids(id_map, grid))[0]
     uncertainty, certain = consensus.doubt(of_codes, codes), None

@@ -49,8 +49,7 @@ def mean_ari(id_map: np.ndarray, id_maps: np.ndarray) -> float:
 def consensus(
   id_maps: np.ndarray,
   regions: np.ndarray | None = None,
-  parts: Sequence[tuple[Box, np.ndarray]] = (),
-  others: Sequence[tuple[float, np.ndarray]] = (),
+  others: Sequence[tuple[Box, np.ndarray, float]] = (),
 ) -> np.ndarray:
   """Improves the medoid until its expected ARI with a sample stops growing.
 
@@ -72,10 +71,9 @@ def consensus(
       also leave all segments of the medoid for a new one. None: pixels stay
       together that all samples have in one segment; new segments are not made
       (they would be specks), and the result is no worse than the medoid.
-    parts: samples of parts of the photo, which only count for pairs of pixels
-      in the part: its box in pixels of regions, and integers [n, h', w'].
-    others: partitions of the photo that are no samples: how many samples each
-      counts as, and integers [h', w']. Parts and others need regions.
+    others: what else counts, with regions: a part of the photo, as a box in
+      pixels of regions; integers [n, h', w'], partitions of it; and as how many
+      samples each counts, for pairs of pixels in the part.
 
   Returns:
     int32 [H, W], or [h, w] without regions; ids 0, 1, ... in the order of their
@@ -89,13 +87,9 @@ def consensus(
   id_maps = np.asarray(id_maps)
   best = id_maps[medoid(id_maps)]
   if regions is not None:
-    whole = 0, 0, *regions.shape
-    samples = [(box, of_part, 1) for box, of_part in [(whole, id_maps), *parts]]
-    samples += [(whole, other[None], weight) for weight, other in others]
+    samples = [((0, 0, *regions.shape), id_maps, 1.0), *others]
     together, pairs = _count_pairs(regions, samples)
-    of_medoid = _counts(
-      regions, transforms.resize_ids(best, regions.shape)
-    ).argmax(axis=1)
+    of_medoid = _counts(regions, best).argmax(axis=1)
     # From the one start no segment is cut in two, from the other some merge.
     starts = of_medoid, np.arange(len(pairs))
     climbed = [_climb(together, pairs, start, new=True) for start in starts]
@@ -118,8 +112,8 @@ def by_majority(id_map: np.ndarray, regions: np.ndarray) -> np.ndarray:
   Returns:
     int32 [H, W], ids 0, 1, ... in the order of their first pixels.
   """
-  counts = _counts(regions, transforms.resize_ids(id_map, regions.shape))
-  return relabel.by_first_appearance(counts.argmax(axis=1)[regions])
+  of_region = _counts(regions, id_map).argmax(axis=1)
+  return relabel.by_first_appearance(of_region[regions])
 
 
 def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -133,10 +127,7 @@ def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
     float32 [K] in [0, 1]: the IoU with the best segment of a sample, mean over
     samples.
   """
-  best = [
-    metrics.iou_matrix(metrics.contingency(id_map, sample)[0]).max(axis=1)
-    for sample in id_maps
-  ]
+  best = [_iou(id_map, sample).max(axis=1) for sample in id_maps]
   return np.mean(best, axis=0).astype(np.float32)
 
 
@@ -157,27 +148,21 @@ def doubt(id_map: np.ndarray, id_maps: np.ndarray) -> np.ndarray:
     float32 [H, W] in [0, 1].
   """
   height, width = id_map.shape
-  differs = np.zeros(id_map.shape)
+  differs, torn, seen = np.zeros((3, height, width))
   for sample in id_maps:
-    sample, present = relabel.compact(sample)
-    joint = np.bincount(
-      (id_map * np.intp(len(present)) + sample).ravel(),
-      minlength=(int(id_map.max()) + 1) * len(present),
-    )
-    iou = metrics.iou_matrix(joint.reshape(-1, len(present)))
-    differs += (1 - iou[id_map, sample]) / len(id_maps)
-  torn, seen = np.zeros((2, height, width))
-  for down in range(_NEAR + 1):
-    for across in range(-_NEAR, _NEAR + 1):
-      if (down, across) <= (0, 0):
-        continue
-      left, right = max(-across, 0), max(across, 0)
-      here = np.s_[: max(height - down, 0), left : max(width - right, 0)]
-      there = np.s_[down:, right : max(width - left, 0)]
-      together = (id_maps[:, *here] == id_maps[:, *there]).mean(axis=0)
-      for place in here, there:
-        torn[place] += 4 * together * (1 - together)
-        seen[place] += 1
+    iou = _iou(id_map, sample)[id_map, relabel.compact(sample)[0]]
+    differs += (1 - iou) / len(id_maps)
+  steps = itertools.product(range(_NEAR + 1), range(-_NEAR, _NEAR + 1))
+  for down, across in steps:
+    if (down, across) <= (0, 0):
+      continue
+    left, right = max(-across, 0), max(across, 0)
+    here = np.s_[: max(height - down, 0), left : max(width - right, 0)]
+    there = np.s_[down:, right : max(width - left, 0)]
+    together = (id_maps[:, *here] == id_maps[:, *there]).mean(axis=0)
+    for place in here, there:
+      torn[place] += 4 * together * (1 - together)
+      seen[place] += 1
   return (differs * torn / np.maximum(seen, 1)).astype(np.float32)
 
 
@@ -198,12 +183,17 @@ def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:
   return np.clip(found / max(alike, 0.05), 0, 1)
 
 
+def _iou(id_map, sample):
+  """IoU of all segments of two id maps, [K, L]."""
+  return metrics.iou_matrix(metrics.contingency(id_map, sample)[0])
+
+
 def _counts(regions, id_map):
-  """Pixels of each region [R] in each segment [K] of an id map, as float64."""
-  ids, present = relabel.compact(id_map.ravel())
+  """Pixels of each region [R] in each segment [K] of a map at any size."""
+  ids, present = relabel.compact(transforms.resize_ids(id_map, regions.shape))
   rows, columns = int(regions.max()) + 1, len(present)
-  index = regions.ravel() * np.intp(columns) + ids
-  counts = np.bincount(index, minlength=rows * columns)
+  index = regions * np.intp(columns) + ids
+  counts = np.bincount(index.ravel(), minlength=rows * columns)
   return counts.reshape(rows, columns).astype(np.float64)
 
 
@@ -212,46 +202,31 @@ def _count_pairs(regions, samples):
 
   Args:
     regions: as in `consensus`, R of them.
-    samples: box in pixels of regions, id maps stretched over it, and the weight
-      of one of them.
+    samples: as `others` of `consensus`.
 
   Returns:
     float64 [R, R] twice: how many of the pairs lie in the same segment, as the
     weighted mean over the samples that see them; and all pairs.
   """
-  number = int(regions.max()) + 1
-  areas = np.bincount(regions.ravel(), minlength=number).astype(np.float64)
-  together, seen = np.zeros((2, number, number))
+  areas = np.bincount(regions.ravel()).astype(np.float64)
+  together, seen = np.zeros((2, len(areas), len(areas)))
   for (top, left, bottom, right), id_maps, weight in samples:
     inside = regions[top:bottom, left:right]
-    counts = np.concatenate(
-      [
-        _counts(regions, ids)
-        if ids.shape == regions.shape
-        else _counts_within(inside, ids, number)
-        for ids in id_maps
-      ],
-      axis=1,
-    )
-    own = np.bincount(inside.ravel(), minlength=number).astype(np.float64)
+    counts = [_counts(inside, id_map) for id_map in id_maps]
+    counts = np.concatenate(counts, axis=1)
+    counts = np.pad(counts, ((0, len(areas) - len(counts)), (0, 0)))
+    own = np.bincount(inside.ravel(), minlength=len(areas)).astype(np.float64)
     together += weight * (counts @ counts.T)
     seen += weight * len(id_maps) * np.outer(own, own)
   pairs = np.outer(areas, areas)
   return together / seen * pairs, pairs
 
 
-def _counts_within(inside, ids, number):
-  """As _counts, of an id map that is stretched over a part of the regions."""
-  counts = _counts(inside, transforms.resize_ids(ids, inside.shape))
-  return np.pad(counts, ((0, number - len(counts)), (0, 0)))
-
-
 def _of_atoms(id_maps, start):
   """The consensus of which pixels stay together that all samples have so."""
-  columns = [id_map.ravel() for id_map in id_maps]
   _, first, atoms, areas = np.unique(
-    np.stack(columns, axis=-1),
-    axis=0,
+    id_maps.reshape(len(id_maps), -1),
+    axis=1,
     return_index=True,
     return_inverse=True,
     return_counts=True,

@@ -4,6 +4,7 @@ Each image is encoded once for all of its samples. Batches have one size and are
 filled up, so that everything is compiled once.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -70,27 +71,15 @@ def make_functions(
       parts.denoise, params, seen, options.guidance_weight
     )
     keys, steps = jax.vmap(fold)(labels), options.num_steps
+    schedule, method = parts.schedule, options.method
     if with_start:
       x, strength = parts.codec.encode(start[0]), start[1]
       return sampler.sample_from(
-        denoise,
-        keys,
-        x,
-        strength,
-        parts.schedule,
-        steps,
-        options.method,
-        valid,
+        denoise, keys, x, strength, schedule, steps, method, valid
       )
+    shape = *valid.shape, parts.codec.channels
     return sampler.sample(
-      denoise,
-      keys,
-      (*valid.shape, parts.codec.channels),
-      parts.schedule,
-      steps,
-      options.method,
-      options.variance,
-      valid,
+      denoise, keys, shape, schedule, steps, method, options.variance, valid
     )
 
   if mesh is None:
@@ -160,15 +149,10 @@ def draw(
     return
   rows = len(devices.local_rows(mesh, batch_size))
   at_once = len(mesh.local_devices)  # images that are encoded
-  processes = range(jax.process_count())
+  mine, count = jax.process_index(), jax.process_count()
   pairs = [
-    [
-      (i, n)
-      for i, count in enumerate(jobs.counts)
-      if i % len(processes) == process
-      for n in range(count)
-    ]
-    for process in processes
+    [(i, n) for i in of_one for n in range(jobs.counts[i])]
+    for of_one in (range(len(jobs.counts))[k::count] for k in range(count))
   ]
   batches = [  # of each process
     [of_one[at : at + rows] for at in range(0, max(map(len, pairs)), rows)]
@@ -178,20 +162,14 @@ def draw(
   new = [
     [
       sorted({i for i, _ in now} - {i for i, _ in before})
-      for before, now in zip([[], *of_one], of_one, strict=False)
+      for before, now in itertools.pairwise([[], *of_one, []])
     ]
     for of_one in batches
   ]
   for of_one in new:  # with no image of its own, it still takes part
     of_one[0] = of_one[0] or [0]
-  mine = jax.process_index()
   examples, seen = {}, {}
-
-  def read(k):
-    """Reads the new images of a batch."""
-    return (
-      {i: jobs.images[i]() for i in new[mine][k]} if k < len(new[mine]) else {}
-    )
+  read = lambda k: {i: jobs.images[i]() for i in new[mine][k]}
 
   def encode(k):
     """Encodes the new images of a batch; all processes call this alike."""
@@ -205,26 +183,29 @@ def draw(
 
   def launch(batch):
     filled = (batch + (batch or [(next(iter(seen)), 0)]) * rows)[:rows]
-    given = [
+    stacked = lambda name: np.stack([examples[i][name] for i, _ in filled])
+    labels = [(n, 0 if jobs.shared_noise else i) for i, n in filled]
+    given = (
       np.stack([seen[i] for i, _ in filled]),
-      np.stack([examples[i]['size'] for i, _ in filled]),
-      np.array(
-        [(n, 0 if jobs.shared_noise else i) for i, n in filled], np.int32
-      ),
-    ]
+      stacked('size'),
+      np.array(labels, np.int32),
+    )
     start = ()
     if jobs.strength is not None:
-      starts = np.stack([examples[i]['start'] for i, _ in filled])
-      start = devices.put_batch(starts, mesh), jnp.float32(jobs.strength)
-    placed = devices.put_batch(tuple(given), mesh)
+      start = devices.put_batch(stacked('start'), mesh)
+      start = start, jnp.float32(jobs.strength)
+    placed = devices.put_batch(given, mesh)
     return functions.sample(params, *placed, np.uint32(jobs.seed), *start)
 
   def collect(batch, x_hat):
-    x_hat = devices.local_part(x_hat)
-    check_finite(x_hat[: len(batch)])
+    x_hat = devices.local_part(x_hat)[: len(batch)]
+    if not np.isfinite(x_hat).all():
+      raise ValueError(
+        'the sampler drew values that are not finite: the weights are damaged '
+        'or the model did not train; look at the loss in metrics.jsonl'
+      )
     for i in sorted({i for i, _ in batch}):
-      of_image = [row for row, (j, _) in enumerate(batch) if j == i]
-      yield i, examples[i], x_hat[of_image]
+      yield i, examples[i], x_hat[[j == i for j, _ in batch]]
 
   waiting = None
   with ThreadPoolExecutor(1) as reader:
@@ -242,19 +223,3 @@ def draw(
       waiting = launched
     if waiting:
       yield from collect(*waiting)
-
-
-def check_finite(x_hat: np.ndarray) -> None:
-  """Checks that a sampler drew numbers.
-
-  Args:
-    x_hat: float [...].
-
-  Raises:
-    ValueError: if one is not finite.
-  """
-  if not np.all(np.isfinite(x_hat)):
-    raise ValueError(
-      'the sampler drew values that are not finite: the weights are damaged or '
-      'the model did not train; look at the loss in metrics.jsonl'
-    )

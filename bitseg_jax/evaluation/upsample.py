@@ -18,26 +18,18 @@ def smooth_ids(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   Returns:
     int32 [H, W], ids of id_map. At the size of id_map it is id_map.
   """
-  lines = [
-    _neighbours(old, new) for old, new in zip(id_map.shape, size, strict=True)
-  ]
-  (top, bottom, down), (left, right, across) = lines
-  nearest = (
-    np.where(down < 0.5, top, bottom),
-    np.where(across < 0.5, left, right),
-  )
-  found = id_map.astype(np.int32)[np.ix_(*nearest)]
-  # Only where two of the four differ is there anything to decide.
-  below = id_map[np.minimum(np.arange(len(id_map)) + 1, len(id_map) - 1)]
-  edge = id_map != below
-  beside = lambda a: np.concatenate([a[:, 1:], a[:, -1:]], axis=1)
-  edge |= beside(edge) | (id_map != beside(id_map))
-  rows, columns = np.nonzero(edge[np.ix_(top, left)])
+  height, width = id_map.shape
+  (top, down), (left, across) = map(_line_before, id_map.shape, size)
+  padded = np.pad(id_map, (0, 1), 'edge')
+  corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
+  four = np.stack([padded[y : y + height, x : x + width] for y, x in corners])
+  found = id_map.astype(np.int32)[np.ix_(top, left)]
+  # Only where the four differ is there anything to decide.
+  differ = (four != four[0]).any(axis=0)
+  rows, columns = np.nonzero(differ[np.ix_(top, left)])
+  ids = four[:, top[rows], left[columns]]
   y, x = down[rows], across[columns]
-  ids = [
-    id_map[r[rows], c[columns]] for r in (top, bottom) for c in (left, right)
-  ]
-  weights = [a * b for a in (1 - y, y) for b in (1 - x, x)]
+  weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
   best = np.zeros(len(rows))
   for one in ids:
     share = sum(
@@ -49,11 +41,11 @@ def smooth_ids(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   return found
 
 
-def _neighbours(old, new):
-  """The two old lines around each new one, and how near it is to the second."""
+def _line_before(old, new):
+  """The old line before each new one, and how far that is from it."""
   at = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
   first = np.minimum(at.astype(int), max(old - 2, 0))
-  return first, np.minimum(first + 1, old - 1), at - first
+  return first, at - first
 
 
 def upsample_values(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

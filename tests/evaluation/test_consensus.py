@@ -112,10 +112,10 @@ def test_samples_of_a_part_count_within_it():
   whole[:, :, 4:] = 1  # the whole photo shows halves
   part = np.zeros((8, 8, 8), int)
   part[:, :4] = 1  # and its right half two quarters
-  found = consensus.consensus(whole, regions, [((0, 16, 32, 32), part)])
+  found = consensus.consensus(whole, regions, [((0, 16, 32, 32), part, 1)])
   expected = np.where(columns < 16, 0, np.where(rows < 16, 1, 2))
   np.testing.assert_array_equal(found, expected)
-  few = consensus.consensus(whole, regions, [((0, 16, 32, 32), part[:2])])
+  few = consensus.consensus(whole, regions, [((0, 16, 32, 32), part[:2], 1)])
   np.testing.assert_array_equal(few, columns // 16)
 
 
@@ -125,9 +125,10 @@ def test_other_partitions_count_as_much_as_is_said():
   samples = np.zeros((4, 8, 8), int)
   samples[:, :, 4:] = 1  # all of them show halves
   quarters = 2 * (rows // 16) + columns // 16
-  few = consensus.consensus(samples, regions, others=[(1.0, quarters)])
+  box = 0, 0, 32, 32
+  few = consensus.consensus(samples, regions, [(box, quarters[None], 1.0)])
   np.testing.assert_array_equal(few, columns // 16)
-  many = consensus.consensus(samples, regions, others=[(9.0, quarters)])
+  many = consensus.consensus(samples, regions, [(box, quarters[None], 9.0)])
   np.testing.assert_array_equal(many, quarters)
 
 
