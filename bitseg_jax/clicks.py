@@ -63,15 +63,15 @@ def main() -> None:
     return result.id_map
 
   counts = [k for k in COUNTS if k <= f.most]
-  curves = clicks.score_clicks(source, segment, f.image_size, counts)
+  scores = clicks.score_clicks(source, segment, f.image_size, counts)
   results = {
     **{name: getattr(f, name) for name in _ASKED},
-    'images': len(curves['model']['ari']),
+    'images': len(scores['model']),
     'clicks': counts,
     'median_seconds_per_click': float(np.median(spent)),
     'methods': {
-      name: {score: rows.mean(axis=0).tolist() for score, rows in of.items()}
-      for name, of in curves.items()
+      name: dict(zip(clicks.SCORED, rows.mean(axis=0).T.tolist(), strict=True))
+      for name, rows in scores.items()
     },
   }
   write_json(path, results)

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
-from bitseg_jax.evaluation import evaluate, reports
+from bitseg_jax.evaluation import evaluate
 from bitseg_jax.runs import build, checkpoint, devices
 from bitseg_jax.training import train
 
@@ -89,7 +89,7 @@ def _run(f):
       raise PermissionError(f'{output} cannot be written to')
     results = evaluate.evaluate(config, f.workdir, output)
     if jax.process_index() == 0:
-      print(reports.format_results(results))
+      print(evaluate.format_results(results))
       print(f'results: {output}/results.json  pictures: {output}/gallery*.png')
   return 0
 

@@ -61,9 +61,9 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
   results = {}
   for name, rows in values.items():
     settings = methods[name][1] if name in methods else {}
+    means = zip(metrics.names('table'), np.mean(rows, axis=0), strict=True)
     results[name] = {'settings': settings, 'num_images': len(rows)}
-    means = np.mean(rows, axis=0).tolist()
-    results[name] |= zip(metrics.names('table'), means, strict=True)
+    results[name] |= {score: float(mean) for score, mean in means}
   return results
 
 

@@ -80,7 +80,7 @@ def score_clicks(
   segment: Method,
   image_size: int,
   counts: Sequence[int],
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, np.ndarray]:
   """Scores the whole map after k clicks, of a model and of classical methods.
 
   Args:
@@ -90,40 +90,38 @@ def score_clicks(
     counts: numbers of clicks k, ascending.
 
   Returns:
-    By method and score of SCORED, float [images, counts].
+    By method, float [images, counts, SCORED].
 
   Raises:
     ValueError: there is nothing to score.
   """
   others = {'nearest mark': nearest_mark, 'random walker': random_walker}
-  rows = {name: [] for name in ('model', *others)}  # of [counts, SCORED]
+  scores = {name: [] for name in ('model', *others)}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     example = pipeline.evaluation_example(source[i], image_size)
-    height, width = example['size']
-    image = example['image'][:height, :width]
-    true = example['id_maps'][0][:height, :width].astype(np.int32)
+    inside = np.s_[: example['size'][0], : example['size'][1]]
+    image = example['image'][inside]
+    true = example['id_maps'][0][inside].astype(np.int32)
     if (true == IGNORE_ID).all():
       continue
     known = np.full_like(true, IGNORE_ID)
     pred = segment(image, known)
-    for of_method in rows.values():
-      of_method.append([])
     for k in range(max(counts) + 1):
       if k in counts:
-        for name, of_method in rows.items():
-          told = others[name](image, known) if name in others else pred
-          found = metrics.scores(true, told)
-          of_method[-1].append([found[score] for score in SCORED])
+        told = {name: method(image, known) for name, method in others.items()}
+        for name, id_map in (('model', pred), *told.items()):
+          found = metrics.scores(true, id_map)
+          scores[name].append([found[score] for score in SCORED])
       click = next_click(true, pred, known) if k < max(counts) else None
       if click is not None:
         known[click] = true[click]
         pred = segment(image, known)
-  if not rows['model']:
+  if not scores['model']:
     raise ValueError(
       f'nothing to score: at {image_size} px no annotation has a labelled pixel'
     )
-  scores = {name: np.moveaxis(np.array(of), -1, 0) for name, of in rows.items()}
-  return {n: dict(zip(SCORED, of, strict=True)) for n, of in scores.items()}
+  shape = -1, len(counts), len(SCORED)
+  return {name: np.reshape(rows, shape) for name, rows in scores.items()}
 
 
 def format_results(results: dict[str, Any]) -> str:

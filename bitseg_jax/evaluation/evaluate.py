@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,49 +18,35 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import metrics
 from bitseg_jax.data import pipeline
-from bitseg_jax.evaluation import draw_samples, ensembles, reports
+from bitseg_jax.evaluation import draw_samples, ensembles, pictures
 from bitseg_jax.runs import build, checkpoint, devices
 from bitseg_jax.runs.log import progress_bar, write_json
 
 
 class Scores(NamedTuple):
-  """Scores of the samples of M images, and some samples to look at.
+  """Scores of N samples of each of M images, and some samples to look at.
 
   Attributes:
-    names: M image names.
-    ari: float [M, N] for N samples per image, mean over annotators.
-    iou: float [M, N], likewise.
+    images: M of {'name', 'ari': N floats, 'iou': N floats}, means over
+      annotators, nan if nobody labelled anything. If asked for,
+      'by_num_samples' too, see ensembles.score.
     samples: codes int32 [N, S, S] of some of this process's images, by index.
-    ensembles: float [M, K], see ensembles.score; K is 0 if not asked for.
   """
 
-  names: list[str]
-  ari: np.ndarray
-  iou: np.ndarray
+  images: list[dict[str, Any]]
   samples: dict[int, np.ndarray]
-  ensembles: np.ndarray
 
 
 class Options(NamedTuple):
-  """What is scored: the `eval` section of a config, for one set of weights.
+  """What is scored: the `eval` section of a config, for one set of weights."""
 
-  Attributes:
-    batch_size: samples drawn at once over all devices.
-    num_images: images, 0 for all.
-    num_samples: samples of each image, N.
-    num_shown: keep the samples of this many first images.
-    seed: of the samples.
-    description: of the progress bar.
-    with_ensembles: score what N samples give together as well.
-  """
-
-  batch_size: int
-  num_images: int = 0
-  num_samples: int = 1
-  num_shown: int = 0
-  seed: int = 0
-  description: str = 'eval'
-  with_ensembles: bool = False
+  batch_size: int  # samples drawn at once over all devices
+  num_images: int = 0  # 0: all
+  num_samples: int = 1  # of each image, N
+  num_shown: int = 0  # keep the samples of this many first images
+  seed: int = 0  # of the samples
+  description: str = 'eval'  # of the progress bar
+  with_ensembles: bool = False  # score what N samples give together as well
 
 
 def score_samples(
@@ -95,23 +83,19 @@ def score_samples(
     [count] * total,
     options.seed,
   )
-  columns = ensembles.columns(count) if options.with_ensembles else []
-  values = np.zeros((2, total, count))
-  together = np.zeros((total, len(columns)))
-  names, samples = np.zeros((total, 200), np.uint8), {}
 
-  def score(i, example, codes):
-    values[:, i] = _mean_scores(example['id_maps'], codes)
-    if columns:
+  def score(example, codes):
+    found = {'name': example['name']}
+    found |= _mean_scores(example['id_maps'], codes)
+    if options.with_ensembles:
       height, width = example['size']
       inside = np.s_[..., :height, :width]
       annotated = [id_map[inside] for id_map in example['id_maps']]
-      together[i] = ensembles.score(codes[inside], annotated)
-    name = example['name'].encode()[:200]
-    names[i, : len(name)] = list(name)
+      found['by_num_samples'] = ensembles.score(codes[inside], annotated)
+    return found
 
+  scored, drawn, samples = {}, {}, {}
   with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-    scored, drawn = [], {}
     progress = progress_bar(total * count, options.description, 'sample')
     # Of few samples only so many as fill all devices.
     filled = -(-total * count // jax.device_count()) * jax.device_count()
@@ -125,35 +109,34 @@ def score_samples(
       if len(drawn[i]) < count:
         continue
       codes = drawn.pop(i)
-      scored.append(pool.submit(score, i, example, codes))
+      scored[i] = pool.submit(score, example, codes)
       if i < options.num_shown:
         samples[i] = codes
     progress.close()
-    for future in scored:
-      future.result()
-  values, names, together = map(_over_processes, (values, names, together))
-  names = [bytes(name).rstrip(b'\0').decode(errors='ignore') for name in names]
-  return Scores(names, *values, samples, together)
+    found = {i: future.result() for i, future in scored.items()}
+  found = _of_all_processes(found)
+  return Scores([found[i] for i in range(total)], samples)
 
 
-def _over_processes(rows):
-  """All rows, where every process has filled in its own and left others 0.
-
-  They travel as bytes: JAX would round float64 to float32 on the way.
-  """
+def _of_all_processes(found):
+  """What all processes found, by index; it travels as JSON."""
   if jax.process_count() == 1:
-    return rows
-  gathered = multihost_utils.process_allgather(rows.view(np.uint8))
-  return gathered.view(rows.dtype).sum(axis=0, dtype=rows.dtype)
+    return found
+  text = np.frombuffer(json.dumps([*found.items()]).encode(), np.uint8)
+  longest = multihost_utils.process_allgather(np.int32(len(text))).max()
+  padded = np.pad(text, (0, longest - len(text)), constant_values=ord(' '))
+  texts = multihost_utils.process_allgather(padded)
+  return dict(itertools.chain(*(json.loads(bytes(text)) for text in texts)))
 
 
 def _mean_scores(id_maps, samples):
-  """Returns ARI and IoU of every sample, averaged over annotators: [2, N]."""
+  """Returns ARI and IoU of every sample, averaged over annotators."""
   id_maps = ensembles.labelled(id_maps)
   if not id_maps:
-    return np.full((2, len(samples)), np.nan)
+    return dict.fromkeys(('ari', 'iou'), [math.nan] * len(samples))
   each = [[[*metrics.scores(a, b).values()] for b in samples] for a in id_maps]
-  return np.mean(each, axis=0).T
+  ari, iou = np.mean(each, axis=0).T.tolist()
+  return {'ari': ari, 'iou': iou}
 
 
 def summarize(scores: Scores) -> dict[str, float]:
@@ -166,13 +149,50 @@ def summarize(scores: Scores) -> dict[str, float]:
   """
   summary = {}
   for name in ('ari', 'iou'):
-    values = getattr(scores, name)
+    values = np.array([image[name] for image in scores.images])
     values = values[~np.isnan(values).any(axis=1)]
     summary[name] = float(np.mean(values)) if len(values) else None
     if values.shape[1] > 1 and len(values):
       oracle = f'{name}_oracle_best_of_{values.shape[1]}'
       summary[oracle] = float(np.mean(np.max(values, axis=1)))
   return summary
+
+
+def draw_gallery(
+  source: Sequence[dict[str, Any]],
+  scores: Scores,
+  parts: build.Experiment,
+  path: str | pathlib.Path,
+) -> None:
+  """Writes a PNG: photo, ground truth, samples in the truth's colours.
+
+  `source` are the records of the images that have scores, and samples in them.
+  """
+  rows = []
+  zoom = parts.image_size // parts.code_size
+  for i, samples in scores.samples.items():
+    example = pipeline.evaluation_example(
+      source[i], parts.image_size, parts.code_size
+    )
+    height, width = example['size']
+    photo = example['image'][: zoom * height, : zoom * width]
+    truth = example['id_maps'][0][:height, :width]
+    colors = pictures.entity_colors(truth)
+    count = len(example['id_maps'])
+    caption = f'1 of {count} annotators' if count > 1 else ''
+    row = [
+      (photo, example['name']),
+      (pictures.colorize(truth, colors), caption),
+    ]
+    for n, sample in enumerate(samples[:4]):
+      matched = pictures.match_ids(truth, sample[:height, :width])
+      of_image = scores.images[i]
+      caption = f'ARI {of_image["ari"][n]:.2f}  IoU {of_image["iou"][n]:.2f}'
+      row.append((pictures.colorize(matched, colors), caption))
+    rows.append(row)
+  if rows:
+    titles = [f'sample {n + 1}' for n in range(len(rows[0]) - 2)]
+    pictures.gallery(rows, path, ['photo', 'ground truth', *titles])
 
 
 @devices.jax_defaults()
@@ -230,19 +250,20 @@ def evaluate(
     found[kind] = summarize(scores)
     if kind != first:
       continue
-    each = zip(scores.names, scores.ari, scores.iou, strict=True)
-    found['num_images'] = int((~np.isnan(scores.ari).any(axis=1)).sum())
-    found['per_image'] = {
-      image: {'ari': list(ari), 'iou': list(iou)} for image, ari, iou in each
-    }
     if several:
-      found['by_num_samples'] = ensembles.summarize(
-        scores.ensembles, config.eval.num_samples
-      )
+      of_images = [image.pop('by_num_samples') for image in scores.images]
+      of_images = [answers for answers in of_images if answers]
+      found['by_num_samples'] = ensembles.summarize(of_images)
+    nothing = [math.isnan(image['ari'][0]) for image in scores.images]
+    found['num_images'] = len(nothing) - sum(nothing)
+    found['per_image'] = {
+      image['name']: {score: image[score] for score in ('ari', 'iou')}
+      for image in scores.images
+    }
     if jax.process_index() == 0:
       suffix = f'_{name}' if len(sources) > 1 else ''
       path = output / f'gallery{suffix}.png'
-      reports.draw_gallery(source, scores, parts, path)
+      draw_gallery(source, scores, parts, path)
   alone = len(results) == 1
   results = {
     'step': step,
@@ -254,3 +275,22 @@ def evaluate(
   if jax.process_index() == 0:
     write_json(output / 'results.json', results)
   return results
+
+
+def format_results(results: dict[str, Any]) -> str:
+  """A few lines for people, of what `evaluate` returns."""
+  lines = []
+  for dataset, found in results.get('datasets', {'': results}).items():
+    lines.append(
+      f'{dataset + ", " if dataset else ""}step {results["step"]}, '
+      f'{found["num_images"]} images, '
+      f'{results["num_samples"]} samples per image'
+    )
+    for name in filter(found.get, ('ema', 'raw')):
+      numbers = ', '.join(
+        f'{key} {v:.4f}' for key, v in found[name].items() if v is not None
+      )
+      lines.append(f'  {name}: {numbers}')
+    if 'by_num_samples' in found:
+      lines += ['', ensembles.format_table(found['by_num_samples']), '']
+  return '\n'.join(lines)

@@ -1,5 +1,7 @@
 """Makes a segmentation agree with what is known, on the host."""
 
+import functools
+
 import cv2
 import numpy as np
 from scipy import ndimage
@@ -27,7 +29,7 @@ _EXPLAINED, _GAP, _LEAST_AREA = 0.6, 10.0, 0.05
 def obey(
   id_map: np.ndarray,
   known: np.ndarray,
-  photo: np.ndarray | None = None,
+  photo: np.ndarray,
   pieces: np.ndarray | None = None,
 ) -> np.ndarray:
   """Changes a segmentation as little as makes it agree with what is known.
@@ -40,7 +42,7 @@ def obey(
   Args:
     id_map: int [H, W], ids of 0 or more.
     known: int [H, W], ids of 0 or more; -1 where nothing is said.
-    photo: uint8 [H, W, 3]; None: it has no edges.
+    photo: uint8 [H, W, 3].
     pieces: int [H, W], ids 0, ..., R - 1 of small regions of one colour, each
       within a segment; None: marks take their whole segments.
 
@@ -52,25 +54,21 @@ def obey(
     from gray-level histograms", 1979.
   """
   said = known >= 0
-  count = int(known.max()) + 1
-  result = id_map.astype(np.int64) + count
+  result = id_map.astype(np.int64) + int(known.max()) + 1
   pairs = np.stack([id_map[said], known[said]])
   _, first = np.unique(pairs, axis=1, return_index=True)
   table = pairs[:, np.sort(first)]  # the order of pixels, whatever the numbers
-  graph, lab = None, None
+  # Made once they are needed.
+  colours = functools.cache(lambda: _mean_colours(photo, pieces))
+  graph = functools.cache(lambda: _geodesic_graph(photo))
   for segment in np.unique(table[0]):
     inside, entities = id_map == segment, table[1][table[0] == segment]
-    if len(entities) == 1:
-      if pieces is not None and inside.mean() >= _LEAST_AREA:
-        lab = _mean_colours(photo, pieces) if lab is None else lab
-        inside = _like_the_marks(inside, said, pieces, *lab)
-      result[inside] = entities[0]
+    if len(entities) > 1:
+      result[inside] = _nearest(known, inside, *graph())[inside]
       continue
-    if graph is None:
-      longest = min(_LONGEST, max(known.shape))
-      small = transforms.fit_longest_side(*known.shape, longest)
-      graph = _geodesic_graph(small, photo)
-    result[inside] = _nearest(known, inside, graph, small)[inside]
+    if pieces is not None and inside.mean() >= _LEAST_AREA:
+      inside = _like_the_marks(inside, said, pieces, *colours())
+    result[inside] = entities[0]
   result[said] = known[said]
   return relabel.compact(result)[0]
 
@@ -80,7 +78,7 @@ def _mean_colours(photo, pieces):
   lab = cv2.cvtColor(photo.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
   areas = np.bincount(pieces.ravel())
   sums = [
-    np.bincount(pieces.ravel(), plane.ravel()) for plane in lab.T.swapaxes(1, 2)
+    np.bincount(pieces.ravel(), plane.ravel()) for plane in cv2.split(lab)
   ]
   return np.stack(sums, axis=1) / np.maximum(areas, 1)[:, None], areas
 
@@ -88,9 +86,8 @@ def _mean_colours(photo, pieces):
 def _like_the_marks(inside, said, pieces, lab, areas):
   """The part of a segment [H, W] that a mark in it takes: all, or some."""
   members, marked = np.unique(pieces[inside]), np.unique(pieces[inside & said])
-  away = np.linalg.norm(lab[members][:, None] - lab[marked], axis=-1).min(
-    axis=1
-  )
+  away = np.linalg.norm(lab[members][:, None] - lab[marked], axis=-1)
+  away = away.min(axis=1)
   order = np.argsort(away, kind='stable')
   members, away = members[order], away[order]
   area = areas[members] / areas[members].sum()
@@ -99,33 +96,31 @@ def _like_the_marks(inside, said, pieces, lab, areas):
   variance = area @ (away - total) ** 2
   apart = (total - part) / np.maximum(1 - near, 1e-9) - part / near
   explained = near * (1 - near) * apart**2
-  best = int(explained.argmax()) if len(explained) else 0
-  if (
-    not len(explained)
-    or explained[best] < _EXPLAINED * variance
-    or apart[best] < _GAP
-  ):
+  if not len(explained):
+    return inside
+  best = int(explained.argmax())
+  if explained[best] < _EXPLAINED * variance or apart[best] < _GAP:
     return inside
   like = np.isin(pieces, members[: best + 1])
   parts = measure.label(like, connectivity=1)
   return np.isin(parts, np.unique(parts[inside & said]))
 
 
-def _geodesic_graph(small, photo):
-  """What steps between neighbouring pixels of a small copy cost, [P, P]."""
+def _geodesic_graph(photo):
+  """Costs [P, P] of steps between pixels of a small copy, and its size."""
+  size = photo.shape[:2]
+  small = transforms.fit_longest_side(*size, min(_LONGEST, max(size)))
+  copy = transforms.resize_image(photo, small).astype(np.float32)
   slope = np.zeros(small)
-  if photo is not None:
-    copy = transforms.resize_image(photo, small).astype(np.float32)
-    for channel in np.moveaxis(copy, -1, 0):
-      slope += ndimage.gaussian_gradient_magnitude(channel, 1.0) ** 2
-    slope = np.sqrt(slope)
+  for channel in np.moveaxis(copy, -1, 0):
+    slope += ndimage.gaussian_gradient_magnitude(channel, 1.0) ** 2
+  slope = np.sqrt(slope)
   cost = _STEP + slope / max(slope.mean(), 1e-6)
   step = lambda here, there, distance: distance * (here + there) / 2
-  everywhere = np.ones(small, bool)
   graph, _ = pixel_graph(
-    cost, mask=everywhere, edge_function=step, connectivity=2
+    cost, mask=np.ones(small, bool), edge_function=step, connectivity=2
   )
-  return graph
+  return graph, small
 
 
 def _nearest(known, inside, graph, small):
@@ -140,10 +135,9 @@ def _nearest(known, inside, graph, small):
   _, _, sources = dijkstra(
     graph,
     directed=False,
-    indices=np.flatnonzero(entity.ravel() >= 0),
+    indices=np.flatnonzero(entity >= 0),
     return_predecessors=True,
     min_only=True,
   )
-  return upsample.smooth_ids(
-    entity.ravel()[sources].reshape(small), known.shape
-  )
+  nearest = entity.ravel()[sources].reshape(small)
+  return upsample.smooth_ids(nearest, known.shape)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from bitseg_jax.evaluation import draw_samples, evaluate, reports
+from bitseg_jax.evaluation import draw_samples, evaluate
 from bitseg_jax.runs import (
   build,
   checkpoint,
@@ -261,7 +261,7 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
       writer.write_scalars(step, summary)
       if jax.process_index() == 0 and scores.samples:
         path = workdir / 'samples' / f'{step:07d}{suffix}.png'
-        reports.draw_gallery(source, scores, parts, path)
+        evaluate.draw_gallery(source, scores, parts, path)
         image = np.asarray(Image.open(path))
         writer.write_images(step, {f'samples{suffix}': image})
     writer.flush()

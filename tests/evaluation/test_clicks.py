@@ -34,21 +34,20 @@ def test_clicks_are_in_the_middle_of_what_is_wrong():
 
 def test_scores_rise_with_clicks_where_they_are_obeyed():
   one_segment = np.zeros((24, 24), np.int32)
-  obeyed = lambda image, known: obeying.obey(one_segment, known)
+  obeyed = lambda image, known: obeying.obey(one_segment, known, image)
   counts = [0, 2, 4, 8]
   found = clicks.score_clicks(records(), obeyed, 24, counts)
   assert set(found) == {'model', 'nearest mark', 'random walker'}
-  for curves in found.values():
-    for score in clicks.SCORED:
-      assert curves[score].shape == (2, 4)
-      assert (curves[score][:, -1] >= curves[score][:, 0]).all()
-  assert found['model']['ari'][:, 0].max() == 0
-  assert found['random walker']['iou'][:, -1].min() > 0.95
-  assert found['nearest mark']['iou'][:, -1].min() > 0.8
+  for scores in found.values():
+    assert scores.shape == (2, 4, 2)
+    assert (scores[:, -1] >= scores[:, 0]).all()
+  assert found['model'][:, 0, 0].max() == 0
+  assert found['random walker'][:, -1, 1].min() > 0.95
+  assert found['nearest mark'][:, -1, 1].min() > 0.8
   results = {'clicks': counts, 'images': 2, 'median_seconds_per_click': 0.5}
   results['methods'] = {
-    name: {s: rows.mean(axis=0).tolist() for s, rows in of.items()}
-    for name, of in found.items()
+    name: dict(zip(clicks.SCORED, rows.mean(axis=0).T.tolist(), strict=True))
+    for name, rows in found.items()
   }
   *lines, last = clicks.format_results(results).splitlines()
   assert any(line.startswith('random walker  IoU') for line in lines)

@@ -21,11 +21,16 @@ def marks(true, count):
   return known
 
 
+def flat(id_map):
+  """A photo without edges."""
+  return np.zeros((*id_map.shape, 3), np.uint8)
+
+
 @pytest.mark.parametrize('count', [1, 2, 7, 100, 600])
 def test_the_result_agrees_with_what_is_known(count):
   true, pred = id_maps(count, 2)
   known = marks(true, count)
-  result = obeying.obey(pred, known)
+  result = obeying.obey(pred, known, flat(pred))
   said = known >= 0
   np.testing.assert_array_equal(
     relabel.by_first_appearance(result[said]),
@@ -34,7 +39,9 @@ def test_the_result_agrees_with_what_is_known(count):
   assert len(np.unique(result)) == result.max() + 1
   # Other names for the known entities and the segments change nothing.
   names = np.random.default_rng(0).permutation(50).astype(np.int32)
-  renamed = obeying.obey(names[pred], np.where(said, names[known], -1))
+  renamed = obeying.obey(
+    names[pred], np.where(said, names[known], -1), flat(pred)
+  )
   np.testing.assert_array_equal(
     relabel.by_first_appearance(renamed), relabel.by_first_appearance(result)
   )
@@ -44,14 +51,18 @@ def test_nothing_known_and_all_known():
   true, pred = id_maps(1, 2)
   nothing = np.full(pred.shape, -1, np.int32)
   same = relabel.by_first_appearance
-  np.testing.assert_array_equal(same(obeying.obey(pred, nothing)), same(pred))
-  np.testing.assert_array_equal(same(obeying.obey(pred, true)), same(true))
+  np.testing.assert_array_equal(
+    same(obeying.obey(pred, nothing, flat(pred))), same(pred)
+  )
+  np.testing.assert_array_equal(
+    same(obeying.obey(pred, true, flat(pred))), same(true)
+  )
 
 
 def test_a_segment_is_divided_along_an_edge_of_the_photo():
   pred, known = np.zeros((24, 60), np.int32), np.full((24, 60), -1, np.int32)
   known[4, 2], known[20, 57] = 0, 1
-  halved = obeying.obey(pred, known)
+  halved = obeying.obey(pred, known, flat(pred))
   assert (halved == halved[4, 2]).sum() == pytest.approx(pred.size / 2, rel=0.1)
   photo = np.full((24, 60, 3), 90, np.uint8)
   photo[:, 44:] = 160

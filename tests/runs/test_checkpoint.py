@@ -24,7 +24,7 @@ from PIL import Image
 from bitseg_jax import main as door
 from bitseg_jax.data.prepared import write
 from bitseg_jax.data.source import Item, Source
-from bitseg_jax.evaluation import evaluate, reports
+from bitseg_jax.evaluation import evaluate
 from bitseg_jax.runs import (
   build,
   checkpoint,
@@ -221,7 +221,7 @@ def test_a_step_that_is_evaluated_stays_whole(
       str(checkpoint.read_digest(workdir, 1))
     ),
   )
-  monkeypatch.setattr(door.reports, 'format_results', str)
+  monkeypatch.setattr(door.evaluate, 'format_results', str)
   assert not door._run(types.SimpleNamespace(**given, format='png'))
   said = capsys.readouterr().out
   assert f'results: {run}/at_step_1/results.json' in said
@@ -523,7 +523,7 @@ def test_several_datasets_train_with_workers_and_are_evaluated_apart(
       saved[name]['ema']['ari']
     )
     assert (workdir / f'samples/0000006_{name}.png').exists()
-  assert 'second, step 6, 3 images' in reports.format_results(results)
+  assert 'second, step 6, 3 images' in evaluate.format_results(results)
   assert any('eval_second_ari' in line for line in logged(workdir))
 
 

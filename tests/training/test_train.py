@@ -282,16 +282,17 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
     evaluate.Options(batch_size, num_samples=2, num_shown=5),
   )
   ragged, whole = run(4), run(5)
-  assert ragged.names == whole.names and len(whole.names) == 5
+  assert [i['name'] for i in ragged.images] == [i['name'] for i in whole.images]
   for i in range(5):  # up to float rounding near a threshold
     assert (ragged.samples[i] == whole.samples[i]).mean() > 0.99
-  assert whole.ari.shape == (5, 2)
+  assert [len(image['ari']) for image in whole.images] == [2] * 5
   assert np.any(whole.samples[0][0] != whole.samples[0][1])
 
 
 def test_summary_means_and_oracle():
-  ari = np.array([[0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]])
-  summary = evaluate.summarize(evaluate.Scores([], ari, ari, {}, ari))
+  scores = [0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]
+  images = [{'ari': ari, 'iou': ari} for ari in scores]
+  summary = evaluate.summarize(evaluate.Scores(images, {}))
   assert summary['ari'] == 0.5
   assert summary['ari_oracle_best_of_2'] == 0.75
 
@@ -410,7 +411,7 @@ def test_an_evaluation_scores_the_data_that_flags_name(
     'evaluate',
     lambda config, *args, **kwargs: seen.append(config),
   )
-  monkeypatch.setattr(door.reports, 'format_results', lambda results: 'table')
+  monkeypatch.setattr(door.evaluate, 'format_results', lambda results: 'table')
 
   def scored(*more):
     values = flags.FlagValues()
