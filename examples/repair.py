@@ -7,10 +7,9 @@ import sys
 
 import numpy as np
 
-from bitseg_jax import Segmenter, metrics
+from bitseg_jax import Segmenter, baselines, metrics
 from bitseg_jax.data import pipeline
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import baselines
 
 STRENGTHS = 0.1, 0.3, 0.5, 0.7
 SHOWN = 'ari', 'covering'

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import pipeline
+from bitseg_jax.evaluation import others
 
 # (image uint8 [H, W, 3], known int32 [H, W]) -> int ids [H, W]
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -95,8 +96,8 @@ def score_clicks(
   Raises:
     ValueError: there is nothing to score.
   """
-  others = {'nearest mark': nearest_mark, 'random walker': random_walker}
-  scores = {name: [] for name in ('model', *others)}
+  methods = {'nearest mark': nearest_mark, 'random walker': random_walker}
+  scores = {name: [] for name in ('model', *methods)}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     example = pipeline.evaluation_example(source[i], image_size)
     inside = np.s_[: example['size'][0], : example['size'][1]]
@@ -108,7 +109,7 @@ def score_clicks(
     pred = segment(image, known)
     for k in range(max(counts) + 1):
       if k in counts:
-        told = {name: method(image, known) for name, method in others.items()}
+        told = {name: method(image, known) for name, method in methods.items()}
         for name, id_map in (('model', pred), *told.items()):
           found = metrics.scores(true, id_map)
           scores[name].append([found[score] for score in SCORED])
@@ -127,12 +128,10 @@ def score_clicks(
 def format_results(results: dict[str, Any]) -> str:
   """Formats what the command `clicks` measured as text."""
   counts = results['clicks']
-  row = '{:<15}{:<5}' + '{:>7}' * len(counts)
-  lines = [row.format('method', '', *(f'k={k}' for k in counts))]
+  rows = [['method', '', *(f'k={k}' for k in counts)]]
   for name, curves in results['methods'].items():
     for score, values in curves.items():
-      cells = [f'{value:.3f}' for value in values]
-      lines.append(row.format(name, metrics.SCORES[score].title, *cells))
+      rows.append([name, metrics.SCORES[score].title, *values])
   images, seconds = results['images'], results['median_seconds_per_click']
-  lines.append(f'{images} images; {seconds:.2f} s per click (median)')
-  return '\n'.join(lines)
+  last = f'{images} images; {seconds:.2f} s per click (median)'
+  return f'{others.align(rows)}\n{last}'

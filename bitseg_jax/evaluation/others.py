@@ -30,19 +30,16 @@ _TITLES = {name: score.title for name, score in metrics.SCORES.items()} | {
 
 
 class ImageScore(NamedTuple):
-  """Scores of one image, and the counts to pool over images.
+  """Scores of one image, and what is pooled over images: arrays by name.
 
-  Attributes:
-    values: scores by name; nan where there is nothing to score.
-    counts: arrays by name: 'covered', covered and annotated pixels over all
-      annotators; 'panoptic' and 'boundary', means over samples of the fields of
-      their Matches; 'reliability', see uncertainty.count_reliability.
-    num_samples: samples of the image; 0 where there is no prediction.
+  'covered' are the covered and the annotated pixels over all annotators,
+  'panoptic' and 'boundary' means over samples of the fields of their Matches;
+  'reliability' see uncertainty.count_reliability.
   """
 
-  values: dict[str, float]
+  values: dict[str, float]  # by name; nan where there is nothing to score
   counts: dict[str, np.ndarray]
-  num_samples: int
+  num_samples: int  # 0 where there is no prediction
 
 
 def score_image(
@@ -229,19 +226,25 @@ def format_table(results: dict[str, dict[str, Any]]) -> str:
   If any method has several samples, their scores follow in a second table.
   """
   several = {p: r for p, r in results.items() if r['num_samples'] > 1}
-  width, lines = max(len('method'), *map(len, results)), []
-  row = lambda place, images, cells: (
-    f'{place:<{width}}{images:>8}' + ''.join(f'{c:>11}' for c in cells)
-  )
+  lines = []
   for methods, columns in (results, _COLUMNS), (several, _SET_COLUMNS):
-    if methods:
-      titles = [_TITLES.get(name, name) for name in columns]
-      lines += [''] * bool(lines) + [row('method', 'images', titles)]
+    titles = [_TITLES.get(name, name) for name in columns]
+    rows = [['method', 'images', *titles]]
     for place, result in methods.items():
-      values = [result.get(name) for name in columns]
-      cells = [f'{v:.3f}' if isinstance(v, float) else v for v in values]
-      cells = ['-' if c is None else c for c in cells]
-      lines.append(row(place, result['num_images'], cells))
+      rows.append([place, result['num_images'], *map(result.get, columns)])
+    if methods:
+      lines += [align(rows), '']
   if several:
-    lines.append('oracle: the best sample, chosen by looking at the truth')
+    lines[-1] = 'oracle: the best sample, chosen by looking at the truth'
+  return '\n'.join(lines).rstrip()
+
+
+def align(rows: Sequence[Sequence[Any]]) -> str:
+  """Aligns cells as text, the first of each row to the left; None is a dash."""
+  lines, cell = [], lambda v: f'{v:.3f}' if isinstance(v, float) else str(v)
+  rows = [['-' if v is None else cell(v) for v in row] for row in rows]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  for first, *cells in rows:
+    padded = map(str.rjust, cells, widths[1:])
+    lines.append('  '.join([first.ljust(widths[0]), *padded]))
   return '\n'.join(lines)

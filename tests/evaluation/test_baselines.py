@@ -9,11 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from bitseg_jax import IGNORE_ID, cli, metrics
-from bitseg_jax import baselines as door
+from bitseg_jax import IGNORE_ID, baselines, cli, metrics
 from bitseg_jax.data import procedural
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import baselines, draw_samples, evaluate
+from bitseg_jax.evaluation import draw_samples, evaluate
 from bitseg_jax.runs import devices
 
 PERFECT = [1, 1, 1, 1, 0]
@@ -149,8 +148,8 @@ def test_ari_and_iou_are_those_of_evaluate():
 
 def call_main(monkeypatch, **values):
   given = {'split': 'val', 'image_size': 32, 'output': ''} | values
-  monkeypatch.setattr(door.flags, 'FLAGS', SimpleNamespace(**given))
-  return cli.call(door.main)
+  monkeypatch.setattr(baselines.flags, 'FLAGS', SimpleNamespace(**given))
+  return cli.call(baselines.main)
 
 
 def test_door_writes_what_it_prints(monkeypatch, tmp_path, capsys):
