@@ -27,9 +27,8 @@ def grid(image: np.ndarray, k: int) -> np.ndarray:
 
 def make_methods(image_size: int) -> dict[str, tuple]:
   """Returns the baselines, {name: (segmenter, settings)}, for a side."""
-  # Best of about 100 settings each, by mean ARI on BSDS500 train (200 photos)
-  # at 128 px: SLIC .315, Felzenszwalb .493. SLIC's fit any size; Felzenszwalb's
-  # best scale grew with the root of the side (32-256 px), min_size with area.
+  # Best of about 100 settings each, by mean ARI on BSDS500 train at 128 px:
+  # SLIC .315, Felzenszwalb .493, whose best sizes grew with the side.
   side = image_size / 128
   sizes = {'scale': round(400 * side**0.5), 'min_size': round(75 * side**2)}
   return {
@@ -43,30 +42,27 @@ def make_methods(image_size: int) -> dict[str, tuple]:
 def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
   """Scores every baseline on every record of a dataset (see data/pipeline.py).
 
-  Returns:
-    For each method its settings, num_images and scores. These are means over
-    annotators who labelled anything, then over images. The method `annotators`
-    compares each annotator with the others.
+  By method, settings, num_images and scores are returned: means over annotators
+  who labelled anything, then over images. `annotators` are compared as well.
   """
   methods, values = make_methods(image_size), {}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     example = pipeline.evaluation_example(source[i], image_size)
     inside = np.s_[: example['size'][0], : example['size'][1]]
-    id_maps = [padded[inside] for padded in example['id_maps']]
-    id_maps, pairs = ensembles.labelled(id_maps), {}
+    id_maps = ensembles.labelled([ids[inside] for ids in example['id_maps']])
+    pairs = {}
     for name, (segment, settings) in methods.items():
       pred = segment(example['image'][inside], **settings)
-      pairs[name] = [(pred, id_map) for id_map in id_maps]
-    pairs['annotators'] = list(permutations(id_maps, 2))
+      pairs[name] = [(id_map, pred) for id_map in id_maps]
+    pairs['annotators'] = permutations(id_maps, 2)
     for name, compared in pairs.items():
-      each = [metrics.of_regions(true, pred) for pred, true in compared]
-      if each:
+      if each := [metrics.of_regions(*pair) for pair in compared]:
         values.setdefault(name, []).append(np.mean(each, axis=0))
   results = {}
   for name, rows in values.items():
-    settings = methods[name][1] if name in methods else {}
-    means = np.mean(rows, axis=0).tolist()
+    _, settings = methods.get(name, (None, {}))
     results[name] = {'settings': settings, 'num_images': len(rows)}
+    means = np.mean(rows, axis=0).tolist()
     results[name] |= zip(metrics.names('table'), means, strict=True)
   return results
 
@@ -76,10 +72,9 @@ def format_table(results: dict[str, dict]) -> str:
   names = metrics.names('table')
   titles = [metrics.SCORES[name].title for name in names]
   rows = [['method', 'images', *titles, 'settings']]
-  for name, result in results.items():
-    settings = ' '.join(f'{k}={v}' for k, v in result['settings'].items())
-    scores = map(result.get, names)
-    rows.append([name, result['num_images'], *scores, settings])
+  for name, of in results.items():
+    settings = ' '.join(f'{k}={v}' for k, v in of['settings'].items())
+    rows.append([name, of['num_images'], *map(of.get, names), settings])
   return others.align(rows)
 
 
@@ -94,12 +89,11 @@ def main() -> None:
   """Scores the baselines, prints the table and writes the JSON."""
   f = flags.FLAGS
   cli.check_output(f.output, 'methods')
-  asked = {'data': f.data, 'split': f.split, 'image_size': f.image_size}
-  source = splits.open_split(f.data, f.split)
-  results = score_source(source, f.image_size)
+  results = score_source(splits.open_split(f.data, f.split), f.image_size)
   print(f'{f.data} {f.split}, {f.image_size} px')
   print(format_table(results))
   if f.output:
+    asked = {'data': f.data, 'split': f.split, 'image_size': f.image_size}
     write_json(Path(f.output), {**asked, 'methods': results})
 
 

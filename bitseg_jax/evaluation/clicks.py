@@ -92,9 +92,6 @@ def score_clicks(
 
   Returns:
     By method, float [images, counts, SCORED].
-
-  Raises:
-    ValueError: there is nothing to score.
   """
   methods = {'nearest mark': nearest_mark, 'random walker': random_walker}
   scores = {name: [] for name in ('model', *methods)}

@@ -25,13 +25,9 @@ _MAX_SWEEPS = 20
 
 
 def medoid(id_maps: np.ndarray) -> int:
-  """Finds the sampled segmentation that is most like the others, by mean ARI.
+  """Finds which of N samples is most like the others, by mean ARI.
 
-  Args:
-    id_maps: integers [N, H, W], without IGNORE_ID.
-
-  Returns:
-    Its index in [0, N); the first of equals.
+  They are integers [N, H, W], without IGNORE_ID. Of equals it is the first.
   """
   total = np.zeros(len(id_maps))
   for i, j in itertools.combinations(range(len(id_maps)), 2):
@@ -41,9 +37,8 @@ def medoid(id_maps: np.ndarray) -> int:
 
 def mean_ari(id_map: np.ndarray, id_maps: np.ndarray) -> float:
   """Averages the ARI of one id map [H, W] with several samples [N, H, W]."""
-  return float(
-    np.mean([metrics.adjusted_rand_index(other, id_map) for other in id_maps])
-  )
+  each = [metrics.adjusted_rand_index(other, id_map) for other in id_maps]
+  return float(np.mean(each))
 
 
 def consensus(
@@ -105,12 +100,8 @@ def consensus(
 def by_majority(id_map: np.ndarray, regions: np.ndarray) -> np.ndarray:
   """Gives each region the segment in which most of it lies.
 
-  Args:
-    id_map: integers [h, w], stretched to the size of regions.
-    regions: int [H, W], ids 0, ..., R - 1.
-
-  Returns:
-    int32 [H, W], ids 0, 1, ... in the order of their first pixels.
+  The id map, integers [h, w], is stretched to the size of regions, int [H, W],
+  ids 0, ..., R - 1. Returns int32 [H, W], numbered as by `consensus`.
   """
   of_region = _counts(regions, id_map).argmax(axis=1)
   return relabel.by_first_appearance(of_region[regions])
@@ -119,13 +110,9 @@ def by_majority(id_map: np.ndarray, regions: np.ndarray) -> np.ndarray:
 def stability(id_map: np.ndarray, id_maps: Sequence[np.ndarray]) -> np.ndarray:
   """Measures how well each segment is found again in the samples.
 
-  Args:
-    id_map: integers [H, W], ids 0, ..., K - 1.
-    id_maps: N samples, integers [H, W] each, without IGNORE_ID.
-
-  Returns:
-    float32 [K] in [0, 1]: the IoU with the best segment of a sample, mean over
-    samples.
+  For ids 0, ..., K - 1 in the id map [H, W] and samples, integers [H, W] each,
+  it is float32 [K] in [0, 1]: the IoU with the best segment of a sample, mean
+  over samples.
   """
   best = [_iou(id_map, sample).max(axis=1) for sample in id_maps]
   return np.mean(best, axis=0).astype(np.float32)
@@ -167,15 +154,10 @@ def doubt(id_map: np.ndarray, id_maps: np.ndarray) -> np.ndarray:
 
 
 def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:
-  """Measures how far partitions made by other means are like the samples.
+  """Measures how far K partitions made by other means are like the samples.
 
-  Args:
-    others: integers [h, w], K of them.
-    id_maps: samples, integers [N, h, w], N of 2 or more.
-
-  Returns:
-    float64 [K] in [0, 1]: the mean ARI with a sample, as a share of that of the
-    samples with each other.
+  For integers [h, w] each and N >= 2 samples [N, h, w] it is float64 [K] in
+  [0, 1]: the mean ARI with a sample, as a share of that among the samples.
   """
   pairs = itertools.combinations(id_maps, 2)
   alike = np.mean([metrics.adjusted_rand_index(*pair) for pair in pairs])
@@ -198,15 +180,10 @@ def _counts(regions, id_map):
 
 
 def _count_pairs(regions, samples):
-  """Counts pairs of pixels between regions, and those that are together.
+  """Counts pairs of pixels between regions, float64 [R, R] twice.
 
-  Args:
-    regions: as in `consensus`, R of them.
-    samples: as `others` of `consensus`.
-
-  Returns:
-    float64 [R, R] twice: how many of the pairs lie in the same segment, as the
-    weighted mean over the samples that see them; and all pairs.
+  First those that lie in the same segment, as the weighted mean over samples
+  (as `others` of `consensus`) that see them; then all pairs.
   """
   areas = np.bincount(regions.ravel()).astype(np.float64)
   together, seen = np.zeros((2, len(areas), len(areas)))
@@ -277,10 +254,9 @@ def _needed(together, pairs, labels):
 
 
 def _climb(together, pairs, labels, new):
-  """Finds labels [R] that no move of a region and no merger can improve.
+  """Labels [R] that no move and no merger can improve, and their objective.
 
-  With `new`, regions may also move to labels that were not there. Returns them
-  and their objective.
+  With `new`, regions may also move to labels that were not there.
   """
   labels = relabel.by_first_appearance(labels)
   value, _ = _expected_ari(together, pairs, labels)

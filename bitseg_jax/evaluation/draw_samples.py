@@ -20,7 +20,7 @@ from bitseg_jax.runs.build import Experiment, SamplerOptions
 
 
 class Progress(NamedTuple):
-  """How many samples are drawn, of how many."""
+  """How far the drawing of samples is."""
 
   drawn: int
   total: int
@@ -29,16 +29,15 @@ class Progress(NamedTuple):
 class Functions(NamedTuple):
   """The two compiled programs that draw samples.
 
-  Attributes:
-    encode: (params, image uint8 [B, S, S, 3]) -> seen [B, ...].
-    sample: (params, seen, size int32 [B, 2], labels int32 [B, 2], seed uint32
-      [], *start) -> x_hat float32 [B, G, G, C], which is 0 in the padding
-      beyond size. A sample depends on seed and label alone, whatever the
-      batch. start is codes int32 [B, G, G], -1 where nothing is said, and
-      strength, float32 [], for programs that were made for it.
+  A sample depends on seed and label alone, whatever the batch, and is 0 in the
+  padding beyond size. Programs that were made for it take a start, too: codes
+  int32 [B, G, G], -1 where nothing is said, and strength, float32 [].
   """
 
+  # (params, image uint8 [B, S, S, 3]) -> seen [B, ...]
   encode: Callable[..., jax.Array]
+  # (params, seen, size int32 [B, 2], labels int32 [B, 2], seed uint32 [],
+  # *start) -> x_hat float32 [B, G, G, C]
   sample: Callable[..., jax.Array]
 
 
@@ -100,22 +99,16 @@ def make_functions(
 class Jobs(NamedTuple):
   """Which samples of which images are drawn.
 
-  Attributes:
-    images: each a function that reads an image: {'image': uint8 [S, S, 3],
-      'size': int32 [2], ...}, see pipeline.evaluation_example. With strength it
-      has 'start' too, codes int32 [G, G], -1 where nothing is said.
-    counts: number of samples of each image.
-    seed: of all samples.
-    shared_noise: whether sample n of every image begins with the same noise;
-      else with noise of its own.
-    strength: how much of 'start' may change, see sampler.sample.
+  Each image is a function that reads it: {'image': uint8 [S, S, 3], 'size':
+  int32 [2], ...}, see pipeline.evaluation_example. With strength it has 'start'
+  too, codes int32 [G, G], -1 where nothing is said.
   """
 
   images: Sequence[Callable[[], dict[str, Any]]]
-  counts: Sequence[int]
+  counts: Sequence[int]  # of samples of each image
   seed: int
-  shared_noise: bool = False
-  strength: float | None = None
+  shared_noise: bool = False  # sample n of every image begins with the same
+  strength: float | None = None  # how much of 'start' may change, see sampler
 
 
 def draw(
@@ -130,12 +123,7 @@ def draw(
   While the devices draw one batch, the images of the next are read and the
   caller has the samples of the last.
 
-  Args:
-    functions: as from make_functions.
-    params: parameters of the network.
-    jobs: what to draw.
-    mesh: devices.
-    batch_size: samples drawn at once, by all processes together.
+  `batch_size` is that of all processes together.
 
   Yields:
     (index of the image, what was read of it, x_hat float32 [n, G, G, C]) for

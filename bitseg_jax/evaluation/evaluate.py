@@ -61,17 +61,6 @@ def score_samples(
 
   Scoring runs beside the sampling of the next images. Each process scores the
   images that it drew, and all of them get all scores.
-
-  Args:
-    functions: as from draw_samples.make_functions.
-    params: parameters for them.
-    parts: of the run.
-    source: records.
-    mesh: devices.
-    options: what is scored.
-
-  Returns:
-    The scores, the same on every process.
   """
   total = min(options.num_images or len(source), len(source))
   count = options.num_samples

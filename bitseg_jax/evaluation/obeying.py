@@ -18,11 +18,10 @@ _LONGEST = 256
 # What a pixel without any edge costs; an edge of the mean slope costs 1 more.
 # Were it 1, a mark on a small thing would take half of what surrounds it.
 _STEP = 0.03
-# A mark leaves a part of its segment that looks otherwise: if it divides the
-# segment's pixels into two groups whose distances in Lab to the mark differ by
-# _GAP and explain _EXPLAINED of their variance. In segments below _LEAST_AREA
-# of the photo there is little to lose. Other values within a factor of 1.5
-# scored alike.
+# A mark leaves a part of its segment that looks otherwise: two groups of pixels
+# whose distances in Lab to the mark differ by _GAP and explain _EXPLAINED of
+# their variance. In segments below _LEAST_AREA of the photo there is little to
+# lose. Other values within a factor of 1.5 scored alike.
 _EXPLAINED, _GAP, _LEAST_AREA = 0.6, 10.0, 0.05
 
 

@@ -50,16 +50,15 @@ def score_image(
 ) -> ImageScore:
   """Evaluates a method's samples of one image against all its annotators.
 
+  Scores are means over samples and over annotators who labelled anything that
+  every sample claims.
+
   Args:
     samples: integers [H, W] each; -1 = in no segment.
     annotations: integers [H, W] each; -1 is unlabelled and left out.
     unclaimed: 'segment' makes pixels in no segment one more segment, connected
       or not; 'ignore' leaves them out of the scores of their sample.
     sets: whether to score the set of samples against the set of annotators.
-
-  Returns:
-    The scores: means over samples and over annotators who labelled anything
-    that every sample claims.
   """
   count, names = len(samples), metrics.names('table')
   values = dict.fromkeys(names, math.nan)
@@ -124,13 +123,10 @@ def score_methods(
 
   Args:
     source: records of the dataset, see data/pipeline.py.
-    places: directory or file of each method.
-    form: see reading.find, as `places`.
+    places, form: of each method, see reading.find.
     allow_missing: whether an image without prediction counts as one region.
-    image_size: longest side in pixels to compare at, with ids resized by
-      nearest neighbour; 0 = size of the annotation.
-    unclaimed: see score_image.
-    order, ignore: see reading.load.
+    image_size: longest side in pixels to compare at; 0: the annotation's.
+    unclaimed, order, ignore: see score_image and reading.load.
 
   Returns:
     The scores by place and name of the image.
@@ -180,11 +176,7 @@ def score_methods(
 
 
 def summarize(scores: dict[str, ImageScore]) -> dict[str, Any]:
-  """Summarizes the scores of one method over all images.
-
-  Args:
-    scores: scores of each image by name. Where images have one sample, scores
-      of sets are left out.
+  """Summarizes the scores of one method over all images, given by name.
 
   Returns:
     num_images (those with anything to score), left_out, missing, num_samples;

@@ -72,8 +72,8 @@ def entity_colors(
   nearest = np.full((len(ids), len(colors)), 100.0)
   chosen = {}
   # Known entities first, so that a new one does not take their colours.
-  is_new = ~np.isin(ids, list(known))
-  for k in np.lexsort((first, -sizes, is_new)).tolist():
+  new = ~np.isin(ids, list(known))
+  for k in np.lexsort((first, -sizes, new)).tolist():
     entity = int(ids[k])
     if entity == IGNORE_ID:
       continue
@@ -137,14 +137,8 @@ def match_ids(reference: np.ndarray, id_map: np.ndarray) -> np.ndarray:
   """Renames segments after the reference entities they overlap best.
 
   Segments and entities are matched one to one for the largest sum of IoU.
-  Segments without a partner get new ids, above those of the reference.
-
-  Args:
-    reference: integers [H, W], -1 is ignored.
-    id_map: integers [H, W], -1 stays -1.
-
-  Returns:
-    int32 [H, W], the same segments under other ids.
+  Segments without a partner get new ids, above those of the reference. Maps are
+  integers [H, W], in which -1 is ignored and stays -1; int32 is returned.
   """
   table, entities, segments = metrics.contingency(
     reference, id_map, id_map != IGNORE_ID
@@ -169,15 +163,8 @@ def overlay(
 ) -> np.ndarray:
   """Lays the colours of an id map over its photo, with thin white contours.
 
-  The photo turns grey, so that every hue is that of a segment.
-
-  Args:
-    image: uint8 [H, W, 3].
-    id_map, colors: as in `colorize`.
-    alpha: share of the colours in [0, 1].
-
-  Returns:
-    uint8 [H, W, 3].
+  The photo, uint8 [H, W, 3], turns grey: every hue is that of a segment. The
+  rest is as for `colorize`; alpha is the share of the colours in [0, 1].
   """
   picture = (1 - alpha) * _grey(image) + alpha * colorize(id_map, colors)
   # Not quite opaque: a full white line eats the detail of small pictures.
@@ -189,11 +176,7 @@ def overlay(
 def contours(image: np.ndarray, id_map: np.ndarray) -> np.ndarray:
   """Draws borders in yellow with dark sides, to be seen on white and on black.
 
-  Args:
-    image, id_map: as in `overlay`.
-
-  Returns:
-    uint8 [H, W, 3].
+  Takes and returns uint8 [H, W, 3], with the id map [H, W].
   """
   edge, picture = _edges(id_map), image.copy()
   beside = ndimage.binary_dilation(edge, np.ones((3, 3)))
@@ -219,14 +202,8 @@ def doubt(image: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
 
   How much samples differ depends on the photo more than on the place in it. So
   the scale is the photo's own: from the median, below which the photo stays
-  pale, to its most uncertain hundredth, which is darkest red.
-
-  Args:
-    image: uint8 [H, W, 3].
-    uncertainty: float [H, W] in [0, 1].
-
-  Returns:
-    uint8 [H + some, W, 3]; pixels of the photo are where they were.
+  pale, to its most uncertain hundredth, which is darkest red. For uint8
+  [H, W, 3] and float [H, W] in [0, 1] it returns uint8 [H + some, W, 3].
   """
   height, width = uncertainty.shape
   low, high = np.percentile(uncertainty, (50, 99))
@@ -330,13 +307,11 @@ def new_figure() -> Any:
 
 
 def save_figure(figure: Any, path: str | os.PathLike) -> None:
-  """Writes a figure as its name ends; it appears whole or not at all.
-
-  Text in PDF and SVG stays text, which can be searched and edited.
-  """
+  """Writes a figure as its name ends; it appears whole or not at all."""
   import matplotlib
 
   kind = pathlib.Path(path).suffix.removeprefix('.')
+  # Text can be searched and edited.
   as_text = {'svg.fonttype': 'none', 'pdf.fonttype': 42}
   with matplotlib.rc_context(as_text), whole_file(path, 'wb') as file:
     figure.savefig(file, format=kind, dpi=130)

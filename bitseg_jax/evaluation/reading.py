@@ -28,11 +28,14 @@ ORDERS = 'score', 'area'
 
 
 class Masks(NamedTuple):
-  """Masks of one image, the file that they are from, and its size if given."""
+  """Masks of one image, where they are from, and its size if given."""
 
   where: str
   masks: list[dict[str, Any]]
   size: Any = None
+
+  def __str__(self) -> str:
+    return self.where
 
 
 Part = Path | Masks
@@ -45,8 +48,7 @@ def find(
 
   Args:
     place: directory, or a JSON file in COCO's results or instances format.
-    names: names of the images. Files may omit its leading folders and the
-      suffix of the photo.
+    names: of the images. Files may omit leading folders and the photo's suffix.
     form: one of FORMATS, whose files bitseg_jax/score.py lists; 'any' is labels
       or, if there are none, masks.
 
@@ -55,8 +57,7 @@ def find(
 
   Raises:
     FileNotFoundError: if the place does not exist.
-    ValueError: if it is unclear which file belongs to an image, or the JSON is
-      not a list of results.
+    SourceError: if it is unclear whose a file is, or the JSON is of no format.
   """
   place, names = Path(place), list(names)
   if place.is_file():
@@ -67,12 +68,11 @@ def find(
     raise FileNotFoundError(f'{place}: no such directory, nor a JSON file')
   owners = {}
   for name, parts in found.items():
-    for part in parts:
-      where = part.where if isinstance(part, Masks) else str(part)
-      owner = owners.setdefault(where, name)
+    for part in map(str, parts):
+      owner = owners.setdefault(part, name)
       if owner != name:
         raise SourceError(
-          f'{where}: may be of image {owner} and of image {name}; keep the '
+          f'{part}: may be of image {owner} and of image {name}; keep the '
           'folders of the images, or rename it'
         )
   return found
@@ -104,7 +104,6 @@ def load(
   """
   samples = []
   for part in parts:
-    where = part.where if isinstance(part, Masks) else part
     kind = '' if isinstance(part, Masks) else part.suffix.lower()
     if kind == '.json':
       content = outside.read_json(part)
@@ -126,7 +125,7 @@ def load(
     else:
       id_maps = [labels.read_label(part, ignore, note=note) - 1]
     for id_map in id_maps:
-      _check_shape(where, id_map.shape, shape)
+      _check_shape(part, id_map.shape, shape)
       samples.append(transforms.resize_ids(id_map, shape))
   return samples
 
