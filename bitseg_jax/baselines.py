@@ -4,6 +4,7 @@ bitseg baselines --data=DIR --split=val [--output=FILE.json]
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -25,25 +26,23 @@ def grid(image: np.ndarray, k: int) -> np.ndarray:
   return rows[:, None] * k + columns
 
 
-def make_methods(image_size: int) -> dict[str, tuple]:
-  """Returns the baselines, {name: (segmenter, settings)}, for a side."""
-  # Best of about 100 settings each, by mean ARI on BSDS500 train at 128 px:
-  # SLIC .315, Felzenszwalb .493, whose best sizes grew with the side.
+def make_methods(image_size: int) -> dict[str, partial]:
+  """Returns the baselines by name, each with its settings, for a side."""
+  # Best of about 100 settings each, by mean ARI on BSDS500 train at 128 px.
   side = image_size / 128
   sizes = {'scale': round(400 * side**0.5), 'min_size': round(75 * side**2)}
   return {
-    'one region': (grid, {'k': 1}),
-    'grid': (grid, {'k': 3}),
-    'SLIC': (slic, {'n_segments': 6, 'compactness': 20, 'sigma': 1}),
-    'Felzenszwalb': (felzenszwalb, {'sigma': 0.4, **sizes}),
+    'one region': partial(grid, k=1),
+    'grid': partial(grid, k=3),
+    'SLIC': partial(slic, n_segments=6, compactness=20, sigma=1),
+    'Felzenszwalb': partial(felzenszwalb, sigma=0.4, **sizes),
   }
 
 
 def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
-  """Scores every baseline on every record of a dataset (see data/pipeline.py).
+  """Scores every baseline, and `annotators`, on the records of a dataset.
 
-  By method, settings, num_images and scores are returned: means over annotators
-  who labelled anything, then over images. `annotators` are compared as well.
+  By name: settings, num_images, scores as means over annotators, then images.
   """
   methods, values = make_methods(image_size), {}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
@@ -51,8 +50,8 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
     inside = np.s_[: example['size'][0], : example['size'][1]]
     id_maps = ensembles.labelled([ids[inside] for ids in example['id_maps']])
     pairs = {}
-    for name, (segment, settings) in methods.items():
-      pred = segment(example['image'][inside], **settings)
+    for name, segment in methods.items():
+      pred = segment(example['image'][inside])
       pairs[name] = [(id_map, pred) for id_map in id_maps]
     pairs['annotators'] = permutations(id_maps, 2)
     for name, compared in pairs.items():
@@ -60,7 +59,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
         values.setdefault(name, []).append(np.mean(each, axis=0))
   results = {}
   for name, rows in values.items():
-    _, settings = methods.get(name, (None, {}))
+    settings = methods[name].keywords if name in methods else {}
     results[name] = {'settings': settings, 'num_images': len(rows)}
     means = np.mean(rows, axis=0).tolist()
     results[name] |= zip(metrics.names('table'), means, strict=True)
@@ -70,7 +69,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
 def format_table(results: dict[str, dict]) -> str:
   """Formats what score_source returns as text, one line per method."""
   names = metrics.names('table')
-  titles = [metrics.SCORES[name].title for name in names]
+  titles = (metrics.SCORES[name].title for name in names)
   rows = [['method', 'images', *titles, 'settings']]
   for name, of in results.items():
     settings = ' '.join(f'{k}={v}' for k, v in of['settings'].items())
@@ -90,8 +89,7 @@ def main() -> None:
   f = flags.FLAGS
   cli.check_output(f.output, 'methods')
   results = score_source(splits.open_split(f.data, f.split), f.image_size)
-  print(f'{f.data} {f.split}, {f.image_size} px')
-  print(format_table(results))
+  print(f'{f.data} {f.split}, {f.image_size} px\n{format_table(results)}')
   if f.output:
     asked = {'data': f.data, 'split': f.split, 'image_size': f.image_size}
     write_json(Path(f.output), {**asked, 'methods': results})

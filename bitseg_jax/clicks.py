@@ -57,8 +57,9 @@ def main() -> None:
 
   def segment(image, known):
     began = time.perf_counter()
-    how = f.num_samples, f.seed, known
-    result = segmenter.segment(image, *how, num_steps=f.num_steps)
+    result = segmenter.segment(
+      image, f.num_samples, f.seed, known, num_steps=f.num_steps
+    )
     spent.append(time.perf_counter() - began)
     return result.id_map
 

@@ -68,8 +68,9 @@ def main() -> None:
     write_json(Path(f.output), {**asked, 'methods': results})
   for place, result in results.items():
     if not result['num_images']:
-      why = 'nothing to score, for it claims no labelled pixel'
-      raise ValueError(f'{place}: {why}')
+      raise ValueError(
+        f'{place}: nothing to score, as it claims no labelled pixel'
+      )
 
 
 if __name__ == '__main__':

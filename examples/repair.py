@@ -35,8 +35,7 @@ for i in range(0, len(source), int(sys.argv[2]) if sys.argv[2:] else 1):
   annotations = [ids[:height, :width] for ids in example['id_maps']]
   plain = segmenter.segment(photo, NUM_SAMPLES, num_steps=NUM_STEPS)
   for name in ('Felzenszwalb', 'SLIC'):
-    segment, settings = baselines.make_methods(SIDE)[name]
-    start = segment(photo, **settings).astype(int)
+    start = baselines.make_methods(SIDE)[name](photo).astype(int)
     start -= start.min()
     note(name, 'as it is', start, annotations)
     for strength in STRENGTHS:

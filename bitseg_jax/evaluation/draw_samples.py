@@ -49,11 +49,8 @@ def make_functions(
 ) -> Functions:
   """Compiles what draws samples of a trained model.
 
-  Args:
-    parts: of the run, as from build.build.
-    options: how samples are drawn, see build.sampler_options.
-    mesh: devices over which batches are split; None = for export.
-    with_start: whether samples begin from a segmentation, see sampler.sample.
+  Batches are split over the devices of the mesh; None is for export. With a
+  start, samples begin from a segmentation, see sampler.sample_from.
   """
 
   def sample(params, seen, size, labels, seed, *start):

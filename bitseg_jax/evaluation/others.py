@@ -144,7 +144,7 @@ def score_methods(
       raise FileNotFoundError(
         f'{place}: no prediction for {len(missing)} of {len(names)} images, '
         f'such as {missing[0]}; names must be those of the images'
-        + ' (or --allow_missing counts them as one region)'
+        + ', or --allow_missing counts them as one region'
         * bool(found[place])
       )
   said = {}  # once what is so of many files

@@ -112,16 +112,11 @@ def load(
     if isinstance(part, Masks):
       id_maps = [_paint(part, shape, order)]
     elif kind == '.npy':
-      ids = outside.read_array(part)
-      if ids.dtype.kind not in 'iu' or ids.ndim not in (2, 3) or not ids.size:
-        raise SourceError(
-          f'{part}: holds {ids.dtype} {list(ids.shape)}; it should be integers '
-          '[H, W] or [N, H, W], at least -1'
-        )
-      # Unsigned numbers could not hold the -1.
-      ids = np.where(np.isin(ids, ignore), np.int64(IGNORE_ID), ids)
-      ids = ids.reshape(-1, *ids.shape[-2:])
-      id_maps = [outside.check_ids(each, part, IGNORE_ID) for each in ids]
+      array = outside.read_array(part)
+      several = array if array.ndim == 3 and len(array) else [array]
+      id_maps = [outside.check_ids(ids, part, IGNORE_ID) for ids in several]
+      for ids in id_maps:
+        ids[np.isin(ids, ignore)] = IGNORE_ID
     else:
       id_maps = [labels.read_label(part, ignore, note=note) - 1]
     for id_map in id_maps:

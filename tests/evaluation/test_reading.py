@@ -186,7 +186,7 @@ OUTSIDE = {'segmentation': [[0, 0, 9, 0, 1, 1]], 'score': 1}
   [
     ('.png none', 'unreadable image'),
     ('.npy none', r'not a whole \.npy'),
-    (IDS / 2, r'holds float64 \[3, 4\]'),
+    (IDS / 2, 'ids that are not whole'),
     (IDS - 1, 'ids from -2 to'),
     (IDS + 2**40, 'ids from'),
     (np.array([{}]), 'not a whole'),
