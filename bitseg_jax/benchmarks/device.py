@@ -140,9 +140,6 @@ def step_to_compile(
   """Returns the training step of a config, and shapes of its arguments.
 
   The batch is over all chips, which may be there or not, see open_slice.
-
-  Raises:
-    ValueError: if the batch does not divide.
   """
   train = config.train
   devices.check_devices(
@@ -192,20 +189,18 @@ def compile_and_tell(
   Returns:
     (the program, the shapes of its arguments, what the compiler says).
   """
-  began = time.perf_counter()
-  section, choose = (
-    (config.train, step_to_compile)
-    if what == 'train'
-    else (config.eval, sampler_to_compile)
-  )
-  function, shapes = choose(config, chips)
+  began, train = time.perf_counter(), what == 'train'
+  make = step_to_compile if train else sampler_to_compile
+  function, shapes = make(config, chips)
   program = devices.compile_ahead(function, *shapes)
+  took = time.perf_counter() - began
+  images = config.train.batch_size if train else config.eval.batch_size
+  flops = images / len(chips) * work(config)[what]
   need = program.memory_analysis()
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
   used += need.output_size_in_bytes - need.alias_size_in_bytes
-  flops = section.batch_size / len(chips) * work(config)[what]
   rows = [
-    ('compiling', time.perf_counter() - began, 's'),
+    ('compiling', took, 's'),
     ('work of each device', flops / 1e9, 'GFLOP'),
     ('memory, says the compiler', used / 2**30, 'GiB'),
   ]
@@ -238,7 +233,6 @@ def measure(
 
   fill_all = lambda: jax.tree.map(fill, shapes)
   args = jax.jit(fill_all, out_shardings=devices.shardings(shapes))()
-  section = config.train if what == 'train' else config.eval
 
   def call():
     nonlocal args
@@ -248,14 +242,16 @@ def measure(
       args = state, *args[1:]
     return results
 
-  rate = section.batch_size / seconds(call)
+  count, unit = config.eval.batch_size, 'samples'
+  if what == 'train':
+    count, unit = config.train.batch_size, 'images'
+  rate = count / seconds(call)
   flops = rate * work(config)[what]
   if traces:  # for XProf, TensorBoard or Perfetto
     with jax.profiler.trace(f'{traces}/{what}'):
       jax.block_until_ready(call())
-  images = {'train': 'images', 'sample': 'samples'}[what]
   return [
-    (f'{what}: {images}', rate, f'{images}/s'),
+    (f'{what}: {unit}', rate, f'{unit}/s'),
     (f'{what}: rate', flops / 1e12, 'TFLOP/s'),
     (f'{what}: share of matmul', 100 * flops / peak, '%'),
     *said,
