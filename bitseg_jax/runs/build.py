@@ -173,8 +173,8 @@ def with_imagenet(params: Any, settings: ConfigDict) -> Any:
   """Puts the ImageNet weights of the encoder, if any, into new parameters."""
   if settings.encoder == 'none':
     return params
-  trunk = encoder.read_imagenet(settings.encoder)
   place = lambda old, new: jax.device_put(new, old.sharding)
+  trunk = encoder.read_imagenet(settings.encoder)
   trunk = jax.tree.map(place, params['eyes']['trunk'], trunk)
   return {**params, 'eyes': {**params['eyes'], 'trunk': trunk}}
 
@@ -194,12 +194,8 @@ def training_batches(
 ) -> grain.IterDataset:
   """Builds this process's stream of batches, see pipeline.training_batches.
 
-  Args:
-    config: the run's config.
-    sources: records to train on, see open_sources.
-    codes: the palette.
-    mesh: devices, which say what rows are this process's.
-    start: number of the first batch: the steps that the run has taken.
+  `codes` is the palette; `start` the number of the first batch, so the steps
+  that the run has taken; the mesh says what rows are this process's.
   """
   data, batch_size = config.data, config.train.batch_size
   example = pipeline.TrainingExample(
@@ -256,10 +252,9 @@ def make_state(
 def open_sources(
   config: ConfigDict, split: str
 ) -> dict[str, Sequence[dict[str, Any]]]:
-  """Opens the records of each dataset's split, 'train' or 'eval'.
+  """Opens records, see data/pipeline.py, of a split, by name of the dataset.
 
-  Returns:
-    Random-access records by name of the dataset, see data/pipeline.py.
+  The split is 'train' or 'eval'.
 
   Raises:
     ValueError, OSError: in one line, if a dataset is missing.
@@ -295,14 +290,11 @@ def open_sources(
 def evaluated(
   saved: ConfigDict, given: ConfigDict, named: Collection[str] = ()
 ) -> ConfigDict:
-  """Combines the config of a run with what its evaluation is asked for.
+  """Returns the config of a run with what its evaluation is asked for.
 
-  Args:
-    saved: config of the run.
-    given: its sections `sample` and `eval` are taken, but for the steps and the
-      guidance of a distilled model.
-    named: settings that were named one by one, such as 'data.eval_split'; what
-      they say of the data to score, and of a distilled model, is taken too.
+  That is the sections `sample` and `eval` of `given`, and what was `named` one
+  by one, such as 'data.eval_split', of the data to score. The steps and the
+  guidance of a distilled model must be named, too.
 
   Raises:
     ValueError: in one line, if a value of given is out of its range.

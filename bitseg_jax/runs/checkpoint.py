@@ -100,17 +100,11 @@ def _open_orbax(folder, **options):
 
 
 def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
-  """Restores the newest step that is whole, the same on all processes.
+  """Restores the newest step that is whole, or None where there is no step.
 
   Steps that are damaged are passed over with a warning and, once an older one
   was read, moved to <workdir>/damaged/: their numbers will be saved again.
-
-  Args:
-    manager: of the run.
-    abstract: shapes, dtypes and shardings of the state.
-
-  Returns:
-    The state, or None where no step was ever saved.
+  `abstract` has the shapes, dtypes and shardings of the state.
 
   Raises:
     OSError: there are steps, but none is whole, or one cannot be read.
@@ -138,10 +132,9 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
-  """Reads the config of the newest whole step; raises as `read_params` does.
+  """Reads the config of the newest whole step.
 
-  Raises:
-    ValueError: if what it holds is no config, see schema.complete.
+  Raises what `read_params` raises, and ValueError, see schema.complete.
   """
   _, items = _read_newest(workdir, {'config': ocp.args.JsonRestore()})
   return schema.complete(items['config'])
@@ -150,7 +143,7 @@ def read_config(workdir: str | pathlib.Path) -> ConfigDict:
 def read_params(
   workdir: str | pathlib.Path, abstract: Any, kind: str = 'ema_params'
 ) -> tuple[int, Any]:
-  """Reads the parameters of the newest whole step.
+  """Reads (step, parameters) of the newest whole step.
 
   Args:
     workdir: directory of the run; or <workdir>/checkpoints/<step>, which reads
@@ -158,12 +151,8 @@ def read_params(
     abstract: shapes, dtypes and shardings of the parameters.
     kind: 'ema_params' or 'params'.
 
-  Returns:
-    (step, parameters).
-
   Raises:
-    FileNotFoundError: if the workdir holds no whole step.
-    OSError: if it cannot be read.
+    OSError: there is no whole step, or it cannot be read.
   """
   restore = {kind: ocp.args.StandardRestore(abstract)}
   step, items = _read_newest(workdir, restore)
@@ -260,9 +249,7 @@ def write_digest(folder: pathlib.Path) -> None:
 def check_digest(folder: pathlib.Path, items: Sequence[str] = ITEMS) -> None:
   """Compares the files of a checkpoint with its digest.
 
-  Args:
-    folder: the checkpoint.
-    items: subfolders that will be read. Files beside them are always compared.
+  Only files of the subfolders `items`, and those beside them, are read.
 
   Raises:
     DamagedError: a file is missing, new or changed, or there is no digest; one

@@ -65,10 +65,9 @@ def join(
   """Meets the other processes of a run; where one is lost later, all end.
 
   Args:
-    coordinator: host:port of process 0; None asks the cluster JAX runs in, also
-      for the other two.
-    num_processes: how many there are.
-    process_id: number of this one.
+    coordinator: host:port of process 0; None asks the cluster that JAX runs in
+      for this and the next two.
+    num_processes, process_id: how many there are; number of this one.
     patience: seconds to wait for the others, before the program ends.
 
   Raises:
@@ -155,10 +154,8 @@ def placed(shapes: Any, mesh: Mesh) -> Any:
   """Assigns a sharding to each array, or shape, of a training state.
 
   An array is split along its longest axis that the number of fsdp devices
-  divides. Small arrays are copied, and so are all arrays if fsdp is 1.
-
-  Returns:
-    The same tree of jax.ShapeDtypeStruct with shardings.
+  divides. Small arrays are copied, and so are all arrays if fsdp is 1. Returns
+  the same tree of jax.ShapeDtypeStruct.
   """
   parts = mesh.shape['fsdp']
 
@@ -189,11 +186,9 @@ def local_rows(mesh: Mesh, count: int) -> np.ndarray:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Makes global arrays [B, ...], split over all devices, of local rows.
+  """Makes global arrays [B, ...], split over all devices, of a batch.
 
-  Args:
-    batch: pytree of arrays [local B, ...], the rows of `local_rows` in order.
-    mesh: the mesh.
+  It is a pytree of arrays [local B, ...], the rows of `local_rows` in order.
   """
   rows = split_on(mesh)
   put = lambda local: jax.make_array_from_process_local_data(rows, local)

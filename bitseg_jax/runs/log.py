@@ -60,9 +60,8 @@ def _naming(path):
 def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
   """Yields a file to write that gets its name once it is whole.
 
-  Args:
-    path: the file; one that is there is replaced, a link too, not its target.
-    mode: 'w' or 'wb'.
+  One that is there is replaced, a link too, not its target. The mode is 'w' or
+  'wb'.
   """
   path = pathlib.Path(path)
   # The same name each time, so what a killed process left is replaced by the

@@ -144,47 +144,39 @@ def _shown(value):
 
 
 def _check_model(model, image_size, code_size):
-  name, levels = 'config.model', len(model.channel_mults)
-  heads, fused = model.num_heads, model.fused_attention
-  side = code_size or image_size
-  factor = model.patch_size * 2 ** (levels - 1)
-  for what, size, divisor, why in (
-    ('image', image_size, side, 'with config.data.code_size'),
-    ('image', image_size, 32 if model.encoder != 'none' else 1, 'with encoder'),
-    (
-      'code' if code_size else 'image',
-      side,
-      factor,
-      f'with {levels} levels and patches of {model.patch_size}',
-    ),
-  ):
-    if size % divisor:
-      raise ValueError(
-        f'config.data.{what}_size is {size}; {why} it must be a multiple of '
-        f'{divisor}'
-      )
-  if fused and model.dtype != 'bfloat16':
+  levels, heads = len(model.channel_mults), model.num_heads
+  side, factor = code_size or image_size, model.patch_size * 2 ** (levels - 1)
+  if image_size % side or side % factor:
     raise ValueError(
-      f'{name}.fused_attention needs {name}.dtype = bfloat16, not {model.dtype}'
+      f'config.data.image_size is {image_size} and the side of the codes '
+      f'{side}, which must divide it and, with {levels} levels and patches of '
+      f'{model.patch_size}, be a multiple of {factor}'
     )
-  for level in model.attention_levels:
-    if level >= levels:
-      raise ValueError(
-        f'{name}.attention_levels names level {level}; there are levels 0 to '
-        f'{levels - 1}'
-      )
+  if model.encoder != 'none' and image_size % 32:
+    raise ValueError(
+      f'config.data.image_size is {image_size}; with config.model.encoder it '
+      'must be a multiple of 32'
+    )
+  if max(model.attention_levels, default=0) >= levels:
+    raise ValueError(
+      f'config.model.attention_levels names level '
+      f'{max(model.attention_levels)}; there are levels 0 to {levels - 1}'
+    )
   attended = [*model.attention_levels, -1] if model.attention_levels else []
   for level in attended:  # -1 stands for the middle blocks
     width = model.base_channels * model.channel_mults[level]
     if width % heads:
       raise ValueError(
-        f'{name}: attention on {width} channels cannot be split into '
+        f'config.model: attention on {width} channels cannot be split into '
         f'num_heads = {heads}'
       )
-    if fused and (width // heads % 8 or width // heads > 128):
+    size = width // heads
+    right = model.dtype == 'bfloat16' and size % 8 == 0 and size <= 128
+    if model.fused_attention and not right:
       raise ValueError(
-        f'{name}.fused_attention takes heads of 8, 16, ..., 128 channels; with '
-        f'num_heads = {heads} there are heads of {width // heads}'
+        'config.model.fused_attention needs config.model.dtype = bfloat16 and '
+        f'heads of 8, 16, ..., 128 channels; there are heads of {size}, '
+        f'{model.dtype}'
       )
 
 
@@ -222,13 +214,10 @@ def without_paths(config: ConfigDict) -> dict[str, Any]:
 
 
 def complete(saved: Mapping[str, Any]) -> ConfigDict:
-  """Completes and checks a saved config, also one of an earlier version.
+  """Completes and checks a saved config, nested dicts as read from JSON.
 
-  Settings that have been added since then take their defaults, which by
+  Settings that an earlier version lacked take their defaults, which by
   convention leave an older run as it was.
-
-  Args:
-    saved: nested dict, as read from JSON.
 
   Raises:
     ValueError: one line that names the unknown or invalid setting.

@@ -59,24 +59,20 @@ def make_optimizer(
   Args:
     learning_rate: about the most by which a step changes a weight. With muon it
       is the root mean square over the weights of a kernel.
-    beta1: decay of AdamW's mean of gradients.
-    beta2: decay of AdamW's mean of squares.
+    beta1, beta2: decay of AdamW's means of gradients and of their squares.
     weight_decay: as a share of the learning rate.
     grad_clip: largest global norm of the gradient.
     name: one of OPTIMIZERS. muon is for kernels, as matrices from all that goes
       into an output to the outputs; the others have AdamW with Nesterov's
       momentum.
-    encoder_rate: learning rate of a pretrained encoder's weights (those under
-      eyes/trunk), as a share of the others'; 0 leaves them as they are. None:
-      there is no encoder.
+    encoder_rate: learning rate of a pretrained encoder's weights, as a share of
+      the others'; 0 leaves them as they are. None: there is no encoder.
 
   Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019;
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
     2024, with the steps of Liu et al., "Muon is scalable for LLM training",
     2025, but of size 1 instead of 0.2.
   """
-  if name not in OPTIMIZERS:
-    raise ValueError(f'no {name!r}; choose one of {", ".join(OPTIMIZERS)}')
   if name == 'muon':
     rule = optax.contrib.muon(
       learning_rate,
@@ -129,16 +125,10 @@ def create_state(
 def update_ema(
   ema_params: optax.Params, params: optax.Params, step: jax.Array, decay: float
 ) -> optax.Params:
-  """Updates the parameter average in a run's state after a training step.
+  """Updates the parameter average after the training step number `step`.
 
   The decay is at most (1 + step) / (10 + step), so that the average of a short
   run is not dominated by the initial parameters.
-
-  Args:
-    ema_params: the average so far, pytree of float32 arrays.
-    params: parameters after the step, like ema_params.
-    step: int32 [], number of steps taken before this one.
-    decay: final decay, in [0, 1).
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
   return optax.incremental_update(params, ema_params, 1 - decay)

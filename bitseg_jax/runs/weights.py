@@ -66,9 +66,6 @@ def read(
     expected: shapes, dtypes and shardings that the parameters must have; None
       for those of the model's own network, with a copy on every device.
 
-  Returns:
-    The weights.
-
   Raises:
     ValueError: if kind is neither, what is there is damaged, or the parameters
       are not those of the network.
@@ -129,13 +126,13 @@ def _find(name):
     raise ValueError(f'{name} is not of the form hf://OWNER/NAME[@REVISION]')
   try:
     import huggingface_hub as hub  # not all who have this have that library
+
+    options = {'revision': parts[2], 'allow_patterns': list(FILES)}
+    return pathlib.Path(hub.snapshot_download(parts[1], **options))
   except ImportError as error:
     raise ImportError(
       f'{name} needs huggingface_hub; pip install huggingface_hub'
     ) from error
-  try:
-    options = {'revision': parts[2], 'allow_patterns': list(FILES)}
-    return pathlib.Path(hub.snapshot_download(parts[1], **options))
   except Exception as error:  # of many types, some of the library below it
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise OSError(
@@ -236,13 +233,10 @@ def check_tensors(
   where: str | pathlib.Path,
   dtypes: Mapping[str, Any],
 ) -> None:
-  """Raises ValueError unless tensors are those that a network takes.
+  """Raises ValueError unless tensors, by name, are what a network takes.
 
-  Args:
-    tensors: by name; they must be finite.
-    shapes: all that there must be, by name.
-    where: they are from, for the message.
-    dtypes: that they may have, by name.
+  That is finite ones of all the shapes, and of some of the dtypes. The message
+  tells where they are from.
   """
   for name in {**shapes, **tensors}:
     tensor, shape = tensors.get(name), shapes.get(name)

@@ -159,11 +159,6 @@ def test_muon_turns_the_gradient_of_a_kernel_into_an_orthogonal_matrix():
   np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
 
 
-def test_an_unknown_optimizer_is_refused():
-  with pytest.raises(ValueError, match='choose one of adamw, muon'):
-    train_state.make_optimizer(0.1, name='lion')
-
-
 def test_dropped_photos_are_not_seen(flat_config):
   flat_config.diffusion.update(pred_type='eps', tanh=False)
   parts = build.build(flat_config)
