@@ -222,6 +222,7 @@ class Segmenter:
       last = self._last
       if last is not None and last[0] == key:
         return last[1]
+    # Close-ups are drawn after all photos.
     seen, boxes = list(zip(photos, starts, strict=True)), []
     for photo, start in seen[:]:
       boxes.append(views.closeups(photo.shape[:2]) if options.closeups else [])
