@@ -11,7 +11,7 @@ from bitseg_jax.runs import build, devices
 def training_batch(
   config: ConfigDict, parts: build.Experiment, mesh: Mesh
 ) -> dict[str, jax.Array]:
-  """Returns a batch, or a stack of them, for a call of the training step."""
+  """Returns a batch for a training step."""
   scenes = ProceduralScenes(64, parts.image_size, 12)
   batches = build.training_batches(config, [scenes], parts.palette, mesh)
   return devices.put_batch(next(iter(batches)), mesh)
