@@ -112,6 +112,7 @@ def call(main: Callable[[], int | None]) -> int:
   logging.basicConfig(level=logging.WARNING, format='%(message)s', force=True)
   # Of a step that cannot be saved it would tell every array, after our line.
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  sys.unraisablehook = lambda error: None
   warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
   try:
     return main() or 0
