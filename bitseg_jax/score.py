@@ -57,8 +57,7 @@ def main() -> None:
   cli.check_output(f.output, 'methods')
   source = splits.open_split(f.data, f.split, _PHOTO_SIDE)
   how = {name: getattr(f, name) for name in _HOW}
-  places = dict.fromkeys(f.predictions)
-  scores = others.score_methods(source, places, f.format, **how)
+  scores = others.score_methods(source, f.predictions, f.format, **how)
   results = {place: others.summarize(s) for place, s in scores.items()}
   size = f'{f.image_size} px' if f.image_size else 'size of the annotation'
   print(f'{f.data} {f.split}, {size}, unclaimed pixels: {f.unclaimed}')
@@ -68,9 +67,7 @@ def main() -> None:
     write_json(Path(f.output), {**asked, 'methods': results})
   for place, result in results.items():
     if not result['num_images']:
-      raise ValueError(
-        f'{place}: nothing to score, as it claims no labelled pixel'
-      )
+      raise ValueError(f'{place}: nothing to score, no labelled pixel claimed')
 
 
 if __name__ == '__main__':

@@ -169,10 +169,8 @@ def draw_gallery(
     colors = pictures.entity_colors(truth)
     count = len(example['id_maps'])
     caption = f'1 of {count} annotators' if count > 1 else ''
-    row = [
-      (photo, example['name']),
-      (pictures.colorize(truth, colors), caption),
-    ]
+    painted = pictures.colorize(truth, colors)
+    row = [(photo, example['name']), (painted, caption)]
     for n, sample in enumerate(samples[:4]):
       matched = pictures.match_ids(truth, sample[:height, :width])
       of_image = scores.images[i]
@@ -197,9 +195,8 @@ def evaluate(
   results.json under datasets/NAME.
 
   Args:
-    config: config of the run, see checkpoint.read_config.
-    workdir: directory of the run.
-    output: directory to write to; None = the workdir.
+    config: of the run, see checkpoint.read_config.
+    workdir, output: folders of the run and of what is written; None: the same.
 
   Returns:
     The content of results.json.
@@ -251,8 +248,7 @@ def evaluate(
     }
     if jax.process_index() == 0:
       suffix = f'_{name}' if len(sources) > 1 else ''
-      path = output / f'gallery{suffix}.png'
-      draw_gallery(source, scores, parts, path)
+      draw_gallery(source, scores, parts, output / f'gallery{suffix}.png')
   alone = len(results) == 1
   results = {
     'step': step,

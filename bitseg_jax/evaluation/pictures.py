@@ -119,11 +119,8 @@ def colorize(
   `colorize(match_ids(truth, sample), entity_colors(truth))`.
 
   Args:
-    id_map: integers [H, W]; -1 becomes hatched dark grey.
+    id_map: integers [H, W]; -1 becomes hatched dark grey in uint8 [H, W, 3].
     colors: colours to use where they are given, see `entity_colors`.
-
-  Returns:
-    uint8 [H, W, 3].
   """
   chosen = entity_colors(id_map, colors) | {IGNORE_ID: (_GREY,) * 3}
   ranks, ids = relabel.compact(id_map)
@@ -179,8 +176,7 @@ def contours(image: np.ndarray, id_map: np.ndarray) -> np.ndarray:
   Takes and returns uint8 [H, W, 3], with the id map [H, W].
   """
   edge, picture = _edges(id_map), image.copy()
-  beside = ndimage.binary_dilation(edge, np.ones((3, 3)))
-  picture[beside] = picture[beside] // 3
+  picture[ndimage.binary_dilation(edge, np.ones((3, 3)))] //= 3
   picture[edge] = 255, 221, 51
   return picture
 

@@ -21,8 +21,8 @@ def smooth_ids(id_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   height, width = id_map.shape
   (top, down), (left, across) = map(_line_before, id_map.shape, size)
   padded = np.pad(id_map, (0, 1), 'edge')
-  corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
-  four = np.stack([padded[y : y + height, x : x + width] for y, x in corners])
+  above, below = padded[:height], padded[1:]
+  four = np.stack([a[:, x : x + width] for a in (above, below) for x in (0, 1)])
   found = id_map.astype(np.int32)[np.ix_(top, left)]
   # Only where the four differ is there anything to decide.
   differ = (four != four[0]).any(axis=0)
