@@ -142,12 +142,6 @@ class MetricWriter:
     for name, image in images.items() if self._enabled else ():
       self._board.add_image(name, image, step, dataformats='HWC')
 
-  def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-    """Logs the settings of a run to TensorBoard, as text."""
-    if self._enabled:
-      text = json.dumps(hparams, indent=2, default=str)
-      self._board.add_text('config', f'```\n{text}\n```')
-
   def flush(self) -> None:
     """Makes everything written so far readable by other programs."""
     if self._enabled:

@@ -293,14 +293,6 @@ analog bits. It has {count:,} parameters and sees photos as squares of
 {config.data.image_size} pixels, in which it tells at most
 {config.codes.num_codes} entities apart.
 
-```python
-from bitseg_jax import Segmenter
-
-id_map = Segmenter.from_pretrained('FOLDER').segment(photo).id_map
-```
-
-On the command line:
-
 ```
 bitseg predict --checkpoint=FOLDER --input='photos/*.jpg' --output=segmented
 ```

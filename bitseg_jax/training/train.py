@@ -87,7 +87,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       config, list(sources.values()), parts.palette, mesh, first
     )
     batches = readers.enter_context(contextlib.closing(iter(batches)))
-    writer.write_hparams(config.to_dict())
     show = make_show_fn(config, workdir, parts, eval_sources, mesh, writer)
     make_key = lambda: jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.jit(make_key, out_shardings=devices.copied_on(mesh))()
