@@ -11,7 +11,7 @@
 #   PLATFORMS      cuda,cpu         what JAX looks for; cpu tries the script out
 #   CONFIG         main             config to measure
 #   BATCHES        "8 64 256"       batches to measure
-#   VARIANTS       "float32 bfloat16 fused"   the last with cuDNN's attention
+#   VARIANTS       "float32 bfloat16"   dtypes to measure
 #   BENCH_FLAGS    ""               more flags of bitseg benchmark
 #   TRAIN_FLAGS    the photo model  flags of bitseg train
 #   TRAIN_SECONDS  480              time of a piece of training
@@ -55,10 +55,6 @@ check() {
 measure() {
   local batch=$1 name=$1-$2 dtype=$2 old=$out/$1-float32.json
   set --
-  if [ "$dtype" = fused ]; then
-    dtype=bfloat16
-    set -- --config.model.fused_attention=True
-  fi
   if [ "$name" != "$batch-float32" ] && [ -e "$old" ]; then
     set -- "$@" --compare="$old"
   fi
@@ -70,7 +66,7 @@ measure() {
 bench() {
   local batch variant
   for batch in $batches; do
-    for variant in ${VARIANTS:-float32 bfloat16 fused}; do
+    for variant in ${VARIANTS:-float32 bfloat16}; do
       measure "$batch" "$variant"
     done
   done
@@ -101,7 +97,7 @@ train() {
 table() {
   local name
   printf '\n%-20s %14s %16s\n' 'batch-dtype' 'train images/s' 'guided samples/s'
-  for name in "$out"/*-{float32,bfloat16,fused}.json; do
+  for name in "$out"/*-{float32,bfloat16}.json; do
     [ -e "$name" ] || continue
     "$python" - "$name" <<'EOF'
 import json, pathlib, sys

@@ -6,7 +6,7 @@ A map of the house. The method is five files, read in this order:
   codec        codes <-> channels: analog bits, one-hot or RGB
   palette      id map -> codes, chosen by where an entity lies
   diffusion    noising, prediction types, guidance, the loss
-  sampler      noise -> x_hat in one scan: DDPM, DDIM, DPM-Solver++, Heun
+  sampler      noise -> x_hat in one scan: DDPM or DDIM
 
 Each folder is a room and imports only from those above it:
 

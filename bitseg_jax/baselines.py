@@ -55,7 +55,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
       pairs[name] = [(id_map, pred) for id_map in id_maps]
     pairs['annotators'] = permutations(id_maps, 2)
     for name, compared in pairs.items():
-      if each := [metrics.of_regions(*pair) for pair in compared]:
+      if each := [metrics.region_scores(*pair) for pair in compared]:
         values.setdefault(name, []).append(np.mean(each, axis=0))
   results = {}
   for name, rows in values.items():

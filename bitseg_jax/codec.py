@@ -12,19 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-ENCODINGS = ('analog_bits', 'onehot', 'rgb')
-
 # The UniGS palette: a code is three base-5 digits, and each digit is a level.
 RGB_LEVELS = np.array([0, 64, 128, 192, 255], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """The functions that convert codes to channels and back.
+  """The functions that convert num_codes codes to C channels and back.
 
   Attributes:
-    num_codes: number of codes.
-    channels: number of channels C.
     encode: codes int [..., H, W] -> float32 [..., H, W, C] in [-1, 1]; pixels
       with code -1 become 0.
     decode: x float [..., H, W, C] -> codes int32 [..., H, W].
@@ -55,15 +51,11 @@ def make_codec(encoding: str, num_codes: int) -> Codec:
   """
   if num_codes < 2:
     raise ValueError(f'num_codes is {num_codes}; it must be at least 2')
-  if encoding == 'analog_bits':
-    return _analog_bits(num_codes)
-  if encoding == 'onehot':
-    return _onehot(num_codes)
-  if encoding == 'rgb':
-    return _rgb(num_codes)
-  raise ValueError(
-    f'unknown encoding {encoding!r}; choose one of {", ".join(ENCODINGS)}'
-  )
+  if encoding not in ENCODINGS:
+    raise ValueError(
+      f'unknown encoding {encoding!r}; choose one of {", ".join(ENCODINGS)}'
+    )
+  return ENCODINGS[encoding](num_codes)
 
 
 def _blank_ignored(x, codes):
@@ -151,42 +143,35 @@ def _rgb(num_codes):
   return Codec(num_codes, 3, encode, decode, probabilities, on_device=False)
 
 
-def _dichotomy_codes(
-  image: np.ndarray, colors: np.ndarray, max_depth: int = 10
-) -> np.ndarray:
+def _dichotomy_codes(image, colors):
   """Decodes colours by splitting clusters until each is tight (UniGS).
 
-  Args:
-    image: float [H, W, 3] in [0, 255].
-    colors: float [num_codes, 3] in [0, 255].
-    max_depth: how many times in succession a cluster may be split in two.
-
-  Returns:
-    int32 [H, W]. The largest cluster comes first; each takes the code of the
-    colour nearest to its mean, or a new number >= num_codes if a larger cluster
-    has that code already, so that clusters never merge.
+  Both are float in [0, 255], [H, W, 3] and [num_codes, 3]. The largest cluster
+  comes first; each takes the code of the colour nearest to its mean, or a new
+  number >= num_codes if a larger cluster has that code already, so that
+  clusters never merge. Returns int32 [H, W].
   """
   pixels = image.reshape(-1, 3)
-  clusters = []
-  pending = [(np.arange(len(pixels)), 0)]
-  while pending:
-    index, depth = pending.pop()
+
+  def split(index, depth):
+    """Yields the tight clusters among the pixels of these indices."""
     members = pixels[index]
     offset = members - members.mean(axis=0)
     spread = np.linalg.norm(offset, axis=1).mean()
-    halves = ()
-    if spread > 10 and depth < max_depth and len(index) >= 20:
+    if spread > 10 and depth < 10 and len(index) >= 20:
       # Starting 2-means at both ends of the principal axis is deterministic.
       axis = np.linalg.svd(np.cov(offset.T))[0][:, 0]
       ends = members[[np.argmin(offset @ axis), np.argmax(offset @ axis)]]
       side = kmeans2(members, ends, iter=20, minit='matrix')[1]
-      halves = [index[side == k] for k in range(2)]
-    if len(halves) == 2 and all(len(half) for half in halves):
-      pending += [(half, depth + 1) for half in halves]
-    else:
-      clusters.append(index)
+      if 0 < side.sum() < len(side):
+        yield from split(index[side == 1], depth + 1)
+        yield from split(index[side == 0], depth + 1)
+        return
+    yield index
+
   codes = np.empty(len(pixels), np.int32)
   taken = set()
+  clusters = split(np.arange(len(pixels)), 0)
   for index in sorted(clusters, key=len, reverse=True):
     center = pixels[index].mean(axis=0)
     code = int(np.argmin(np.linalg.norm(colors - center, axis=1)))
@@ -195,3 +180,6 @@ def _dichotomy_codes(
     taken.add(code)
     codes[index] = code
   return codes.reshape(image.shape[:2])
+
+
+ENCODINGS = {'analog_bits': _analog_bits, 'onehot': _onehot, 'rgb': _rgb}

@@ -1,7 +1,7 @@
 """Forward diffusion, prediction types, guidance and the loss (sec. 3).
 
-All functions are pure. alpha and sigma may be scalars or arrays that broadcast
-against x, for example [B, 1, 1, 1].
+All functions are pure. alpha and sigma, the factors of data and noise at t, may
+be scalars or arrays that broadcast against x, for example [B, 1, 1, 1].
 """
 
 from collections.abc import Callable
@@ -18,17 +18,7 @@ PRED_TYPES = ('x', 'eps', 'v')
 def q_sample(
   x: jax.Array, eps: jax.Array, alpha: jax.Array, sigma: jax.Array
 ) -> jax.Array:
-  """Draws z_t = alpha x + sigma eps given x (Eq. 1).
-
-  Args:
-    x: clean codes, float [..., C].
-    eps: standard normal noise, shape of x.
-    alpha: factor of the data at t, broadcasts against x.
-    sigma: standard deviation of the noise at t, broadcasts against x.
-
-  Returns:
-    z_t, shape of x.
-  """
+  """Noises x by eps, float [..., C]: z_t = alpha x + sigma eps (Eq. 1)."""
   return alpha * x + sigma * eps
 
 
@@ -42,14 +32,9 @@ def to_x(
   """Converts the network output into x_hat.
 
   Args:
-    output: network output, float [..., C].
-    z_t: noisy codes, shape of output.
-    alpha: factor of the data at t, broadcasts against z_t.
-    sigma: standard deviation of the noise at t, broadcasts against z_t.
+    output, z_t: network output and noisy codes, float [..., C].
+    alpha, sigma: factors of data and noise at t.
     pred_type: 'x', 'eps' or 'v' (v = alpha eps - sigma x).
-
-  Returns:
-    x_hat, shape of output.
 
   Raises:
     ValueError: if pred_type is unknown.
@@ -75,16 +60,15 @@ def to_eps(
 def guide(
   cond: jax.Array, uncond: jax.Array, guidance_weight: float
 ) -> jax.Array:
-  """Applies classifier-free guidance: (1 + w) cond - w uncond.
+  """Applies classifier-free guidance: (1 + w) cond - w uncond; w = 0 is off.
 
-  cond and uncond are x_hat with and without the image, float [..., C]; w = 0 is
-  off. Mixing eps instead would be the same, since eps is affine in x, but it
-  loses 2e-2 at t = 1 in float32.
+  cond and uncond are x_hat with and without the image. Mixing eps would be the
+  same, since eps is affine in x, but it loses 2e-2 at t = 1 in float32.
   """
   return (1 + guidance_weight) * cond - guidance_weight * uncond
 
 
-def guided(
+def guided_denoiser(
   denoise: Callable[..., jax.Array],
   params: Any,
   seen: jax.Array,
@@ -93,8 +77,7 @@ def guided(
   """Binds a denoiser to parameters, photos and guidance (sec. 3.1).
 
   Args:
-    denoise: (params, z_t, seen, t) -> x_hat, see make_denoiser.
-    params: parameters of the network.
+    denoise, params: see make_denoiser.
     seen: what the network sees of each photo, float [B, ...]; the
       unconditional branch sees zeros.
     guidance_weight: w of guide; 0 skips the unconditional branch.
@@ -119,10 +102,6 @@ def guided(
 def stratified_times(key: jax.Array, batch_size: int) -> jax.Array:
   """Draws one diffusion time per example, one in each of B equal strata.
 
-  Args:
-    key: PRNG key.
-    batch_size: number of examples B on all devices together.
-
   Returns:
     float32 [B] in random order; each time on its own is uniform on [0, 1).
   """
@@ -137,8 +116,7 @@ def denoising_loss(
   """Returns each row's weighted error of x_hat on valid pixels (sec. 3.3).
 
   Args:
-    x_hat: predicted codes, float [B, H, W, C].
-    x: clean codes, float [B, H, W, C].
+    x_hat, x: predicted and clean codes, float [B, H, W, C].
     weight: w(t), float [B].
     valid: bool [B, H, W]; False (padding, unlabelled) leaves a pixel out.
 
@@ -163,8 +141,7 @@ def make_denoiser(
   Args:
     apply_fn: (params, z_t [B, H, W, C], seen [B, ...], t [B]) -> output
       [B, H, W, C]; seen is what the network sees of a photo.
-    schedule: noise schedule.
-    pred_type: what the network predicts: 'x', 'eps' or 'v'.
+    schedule, pred_type: of the network, see to_x.
     tanh: apply tanh to the output; for x-prediction, whose range is [-1, 1].
 
   Returns:

@@ -45,12 +45,12 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
       f'num_codes is {num_codes}; palette order {order!r} needs a power of '
       'four such as 4, 16, 64, 256 or 1024'
     )
-  codes = np.arange(num_codes, dtype=np.int32)
+  codes = np.arange(num_codes)
   if order == 'random':
     codes = np.random.default_rng(seed).permutation(codes)
   elif order == 'similar':
     gray = np.arange(size) ^ (np.arange(size) >> 1)
-    codes = gray[:, None] * size + gray[None, :]
+    codes = gray[:, None] * size + gray
   elif order == 'different':
     codes = _alternating_codes(num_codes).reshape(size, size)
     codes[1::2] = codes[1::2, ::-1]
@@ -72,12 +72,9 @@ def _alternating_codes(num_codes):
 def compact_ids(id_map: np.ndarray) -> tuple[np.ndarray, int]:
   """Renumbers the entities as 0, 1, ... in ascending order of id.
 
-  Args:
-    id_map: int [H, W]; pixels with a negative id are ignored.
-
   Returns:
-    (labels, count): int32 [H, W] in [0, count), -1 where ignored, and the
-    number of entities.
+    (labels, count): int32 [H, W] in [0, count), -1 where the id is negative,
+    and the number of entities.
   """
   ids = np.asarray(id_map)
   if ids.dtype.kind == 'u':  # as labels in PNGs are read; it lacks -1
@@ -110,37 +107,31 @@ def assign_codes(
   Raises:
     ValueError: if overflow is unknown.
   """
-  labels, count = fit_to_codes(id_map, palette.size, overflow)
+  labels, count = merge_smallest(id_map, palette.size, overflow)
   if count == 0:
     return labels
   codes = _nearest_free_cells(_centroids(labels, count), palette)
   return np.append(codes, np.int32(IGNORE_ID))[labels]  # the last for -1
 
 
-def random_codes(
+def assign_random_codes(
   id_map: np.ndarray,
   num_codes: int,
   rng: np.random.Generator,
   overflow: str = 'neighbour',
 ) -> np.ndarray:
-  """Gives each entity a random distinct code: order 'none' of Table 3.
-
-  Each call draws new codes from rng; otherwise like `assign_codes`.
-  """
-  labels, count = fit_to_codes(id_map, num_codes, overflow)
+  """Gives each entity a random distinct code: order 'none' of Table 3."""
+  labels, count = merge_smallest(id_map, num_codes, overflow)
   codes = rng.permutation(num_codes)[:count].astype(np.int32)
   return np.append(codes, np.int32(IGNORE_ID))[labels]
 
 
-def fit_to_codes(
+def merge_smallest(
   id_map: np.ndarray, num_codes: int, overflow: str = 'neighbour'
 ) -> tuple[np.ndarray, int]:
   """Merges the smallest entities until the palette has a code for each.
 
-  Args:
-    id_map: int [H, W], negative where ignored.
-    num_codes: the most entities to keep.
-    overflow: see `assign_codes`.
+  Arguments are as of `assign_codes`; num_codes is the most entities to keep.
 
   Returns:
     As from `compact_ids`, with a count of at most num_codes.
@@ -191,19 +182,11 @@ def _merge_into_neighbours(labels, area, num_codes):
 
 def _centroids(labels, count):
   """Returns the centroid (row, column) of each entity in [0, 1): [N, 2]."""
-  height, width = labels.shape
-  bins = count + 1
-  shifted = labels + 1  # bin 0 collects the ignored pixels
-  sums = []
-  # Counts by row and by column; weighted counts would take four times as long.
-  for lines in (np.arange(height)[:, None], np.arange(width)):
-    size = lines.size
-    by_line = np.bincount(
-      (shifted + lines * bins).ravel(), minlength=size * bins
-    ).reshape(size, bins)[:, 1:]
-    sums.append((np.arange(size) + 0.5) @ by_line.astype(float))
-  area = by_line.sum(axis=0).astype(float)
-  return np.stack(sums, axis=-1) / area[:, None] / max(height, width)
+  pixels = np.nonzero(labels >= 0)  # rows and columns
+  ids = labels[pixels]
+  sums = [np.bincount(ids, place + 0.5, count) for place in pixels]
+  area = np.bincount(ids, minlength=count)
+  return np.stack(sums, axis=-1) / area[:, None] / max(labels.shape)
 
 
 def _nearest_free_cells(centroids, palette):

@@ -27,9 +27,8 @@ def ddpm_step(
   """Draws z_s from p(z_s | z_t, x = x_hat) for s < t (Ho et al. 2020).
 
   Args:
-    z_t: noisy codes at t, float [..., C].
-    x_hat: predicted clean codes, shape of z_t.
-    noise: standard normal noise, shape of z_t.
+    z_t, x_hat, noise: noisy codes at t, predicted clean codes and standard
+      normal noise, float [..., C] each.
     logsnr_t, logsnr_s: logsnr at t and, above it, at s; broadcast against z_t.
     variance: 'large' (sigma_t^2 c) or 'small' (sigma_s^2 c), with
       c = 1 - SNR_t / SNR_s.
@@ -55,28 +54,6 @@ def ddim_step(
   """Moves z_t to s, keeping x_hat and its noise; arguments as of ddpm_step."""
   eps = diffusion.to_eps(x_hat, z_t, alpha_of(logsnr_t), sigma_of(logsnr_t))
   return diffusion.q_sample(x_hat, eps, alpha_of(logsnr_s), sigma_of(logsnr_s))
-
-
-def dpmpp_step(
-  z_t: jax.Array,
-  x_hat: jax.Array,
-  x_before: jax.Array,
-  logsnr_t: jax.Array,
-  logsnr_s: jax.Array,
-  logsnr_before: jax.Array,
-) -> jax.Array:
-  """Moves z_t to s, extrapolating x_hat from the step before.
-
-  With x_before = x_hat it is ddim_step (Lu et al. 2022, DPM-Solver++(2M)).
-
-  Args:
-    z_t, x_hat, logsnr_t, logsnr_s: as of ddpm_step.
-    x_before: clean codes predicted one step before, at a larger t.
-    logsnr_before: logsnr at that time, at most logsnr_t.
-  """
-  last = jnp.maximum(logsnr_t - logsnr_before, 1e-6)
-  ahead = x_hat + (logsnr_s - logsnr_t) / (2 * last) * (x_hat - x_before)
-  return ddim_step(z_t, ahead, logsnr_t, logsnr_s)
 
 
 # Each sampler below takes
@@ -114,37 +91,7 @@ def ddim(predict, z, N, time, logsnr, noise, variance):
   return predict(z, time(1))
 
 
-def dpmpp(predict, z, N, time, logsnr, noise, variance):
-  """DPM-Solver++(2M), second order from the x_hat before (Lu et al. 2022)."""
-
-  def step(carry, i):
-    z, x_before = carry
-    t, s, before = time(i), time(i - 1), time(jnp.minimum(i + 1, N))
-    x_hat = predict(z, t)
-    x_before = jnp.where(i == N, x_hat, x_before)
-    times = logsnr(t), logsnr(s), logsnr(before)
-    return (dpmpp_step(z, x_hat, x_before, *times), x_hat), None
-
-  steps = jnp.arange(N, 1, -1)
-  (z, _), _ = jax.lax.scan(step, (z, jnp.zeros_like(z)), steps)
-  return predict(z, time(1))
-
-
-def heun(predict, z, N, time, logsnr, noise, variance):
-  """DPM-Solver++(2S) with r = 1: a step with the mean x_hat of both ends."""
-
-  def step(z, i):
-    t, s = time(i), time(i - 1)
-    x_hat = predict(z, t)
-    x_ahead = predict(ddim_step(z, x_hat, logsnr(t), logsnr(s)), s)
-    mean = (x_hat + x_ahead) / 2
-    return ddim_step(z, mean, logsnr(t), logsnr(s)), None
-
-  z, _ = jax.lax.scan(step, z, jnp.arange(N, 1, -1))
-  return predict(z, time(1))
-
-
-METHODS = {'ddpm': ddpm, 'ddim': ddim, 'dpmpp': dpmpp, 'heun': heun}
+METHODS = {'ddpm': ddpm, 'ddim': ddim}
 
 
 def sample(
@@ -164,8 +111,8 @@ def sample(
     key: a PRNG key, or B keys, of which a sample depends on its own alone.
     shape: (B, H, W, C).
     schedule: the noise schedule that the network was trained with.
-    num_steps: at least 1; each calls denoise_fn once, but for 'heun'.
-    method: 'ddpm', 'ddim', 'dpmpp' or 'heun'.
+    num_steps: at least 1; each calls denoise_fn once.
+    method: one of METHODS.
     variance: variance of the ddpm steps, 'large' or 'small'.
     valid_mask: bool [B, H, W]; in padding (False) x_hat is held at 0.
 
@@ -175,13 +122,11 @@ def sample(
   Raises:
     ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
-  _check_steps(num_steps, method)
+  walk = _method(method, num_steps)
   noise, predict = _noise(key, shape), _predictor(denoise_fn, valid_mask)
-  time = lambda i: jnp.asarray(i, jnp.float32) / num_steps
   z = noise(num_steps)
-  return METHODS[method](
-    predict, z, num_steps, time, schedule.logsnr, noise, variance
-  )
+  time = lambda i: jnp.asarray(i, jnp.float32) / num_steps
+  return walk(predict, z, num_steps, time, schedule.logsnr, noise, variance)
 
 
 def sample_from(
@@ -200,21 +145,17 @@ def sample_from(
     x: codes to begin from, float [B, H, W, C]. They are noised to t = strength,
       from where the steps lead to 0.
     strength: float32 [] in (0, 1]; at 1, x has no influence.
-    denoise_fn, key, schedule, num_steps, method, valid_mask: as of `sample`.
-
-  Returns, Raises:
-    As `sample`.
+    denoise_fn, key, schedule, num_steps, method, valid_mask: as of `sample`,
+      and so is what is returned and raised.
   """
-  _check_steps(num_steps, method)
+  walk = _method(method, num_steps)
   noise, predict = _noise(key, x.shape), _predictor(denoise_fn, valid_mask)
   z = noise(num_steps)
   alpha, sigma = schedule.alpha(strength), schedule.sigma(strength)
   # alpha is small at t = 1, but not 0.
   z = jnp.where(strength < 1, diffusion.q_sample(x, z, alpha, sigma), z)
   time = lambda i: strength * jnp.asarray(i, jnp.float32) / num_steps
-  return METHODS[method](
-    predict, z, num_steps, time, schedule.logsnr, noise, 'large'
-  )
+  return walk(predict, z, num_steps, time, schedule.logsnr, noise, 'large')
 
 
 def _predictor(denoise_fn, valid_mask):
@@ -236,16 +177,18 @@ def _noise(key, shape):
   keys = jax.random.split(key, shape[0]) if key.ndim == 0 else key
   if keys.shape != shape[:1]:
     raise ValueError(f'key has shape {key.shape}; give 1 key or {shape[0]}')
-  of_one = lambda key: jax.random.normal(key, shape[1:], jnp.float32)
-  return lambda i: jax.vmap(lambda key: of_one(jax.random.fold_in(key, i)))(
-    keys
+  of_one = lambda key, i: jax.random.normal(
+    jax.random.fold_in(key, i), shape[1:], jnp.float32
   )
+  return lambda i: jax.vmap(of_one, (0, None))(keys, i)
 
 
-def _check_steps(num_steps, method):
+def _method(name, num_steps):
+  """Returns a sampler, where it can take so many steps."""
+  _check('method', name, METHODS)
   if num_steps < 1:
     raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
-  _check('method', method, METHODS)
+  return METHODS[name]
 
 
 def _check(kind, name, choices):

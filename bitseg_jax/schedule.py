@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 
 SCHEDULES = ('cosine', 'linear', 'linear_simple')
-LOSS_WEIGHTS = ('sigmoid', 'uniform', 'SNR', 'SNR_plus1', 'SNR_trunc')
+LOSS_WEIGHTS = {  # kind -> function of logsnr and bias
+  'sigmoid': lambda logsnr, bias: jax.nn.sigmoid(logsnr - bias),
+  'uniform': lambda logsnr, bias: jnp.ones_like(logsnr),
+  'SNR': lambda logsnr, bias: jnp.exp(logsnr),
+  'SNR_plus1': lambda logsnr, bias: jnp.exp(logsnr) + 1,
+  'SNR_trunc': lambda logsnr, bias: jnp.maximum(jnp.exp(logsnr), 1.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +29,7 @@ class Schedule:
       e^(-10 t^2)) or 'linear_simple' (alpha^2 = 1 - t).
     input_scale: factor b > 0 on the data; it multiplies the signal-to-noise
       ratio by b^2, while z_t keeps unit variance (sec. 3.3).
-    logsnr_min: lower limit of logsnr.
-    logsnr_max: upper limit of logsnr.
+    logsnr_min, logsnr_max: limits of logsnr.
 
   Raises:
     ValueError: if kind is unknown or input_scale is not positive.
@@ -50,11 +55,11 @@ class Schedule:
     return jnp.clip(self._unclipped(t), self.logsnr_min, self.logsnr_max)
 
   def alpha(self, t: jax.Array) -> jax.Array:
-    """Returns the factor of the data at t in [0, 1], shape of t."""
+    """Returns the factor of the data at t."""
     return alpha_of(self.logsnr(t))
 
   def sigma(self, t: jax.Array) -> jax.Array:
-    """Returns the noise's standard deviation at t in [0, 1], shape of t."""
+    """Returns the noise's standard deviation at t."""
     return sigma_of(self.logsnr(t))
 
   def dlogsnr_dt(self, t: jax.Array) -> jax.Array:
@@ -117,8 +122,7 @@ def loss_weight(
   Args:
     schedule: the noise schedule.
     t: times in [0, 1], float of any shape.
-    kind: 'sigmoid' (sigmoid(logsnr - bias)), 'uniform' (1), 'SNR',
-      'SNR_plus1' (SNR + 1) or 'SNR_trunc' (max(SNR, 1)).
+    kind: one of LOSS_WEIGHTS.
     bias: shift of the sigmoid weight, in units of logsnr.
     decoupled: multiply by -dlogsnr/dt, so that the loss, as an integral over
       logsnr, does not depend on the schedule.
@@ -129,19 +133,9 @@ def loss_weight(
   Raises:
     ValueError: if kind is unknown.
   """
-  logsnr = schedule.logsnr(t)
-  if kind == 'sigmoid':
-    weight = jax.nn.sigmoid(logsnr - bias)
-  elif kind == 'uniform':
-    weight = jnp.ones_like(logsnr)
-  elif kind == 'SNR':
-    weight = jnp.exp(logsnr)
-  elif kind == 'SNR_plus1':
-    weight = jnp.exp(logsnr) + 1
-  elif kind == 'SNR_trunc':
-    weight = jnp.maximum(jnp.exp(logsnr), 1.0)
-  else:
+  if kind not in LOSS_WEIGHTS:
     raise ValueError(
       f'unknown loss weight {kind!r}; choose one of {", ".join(LOSS_WEIGHTS)}'
     )
+  weight = LOSS_WEIGHTS[kind](schedule.logsnr(t), bias)
   return weight * -schedule.dlogsnr_dt(t) if decoupled else weight

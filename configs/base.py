@@ -88,7 +88,7 @@ DATA = {
 
 CODES = {
   'encoding': Setting(
-    'analog_bits', 'channels of a code', choices=codec.ENCODINGS
+    'analog_bits', 'channels of a code', choices=tuple(codec.ENCODINGS)
   ),
   'num_codes': Setting(
     64, 'most entities in a picture; a power of 4 with a palette', 2, 4096
@@ -117,7 +117,9 @@ DIFFUSION = {
   ),
   'tanh': Setting(True, 'end x-prediction in tanh'),
   'loss_weight': Setting(
-    'sigmoid', 'weight of the loss over time', choices=schedule.LOSS_WEIGHTS
+    'sigmoid',
+    'weight of the loss over time',
+    choices=tuple(schedule.LOSS_WEIGHTS),
   ),
   'loss_bias': Setting(
     -4.0, 'shift of the sigmoid weight along logsnr', -40, 40
@@ -151,7 +153,7 @@ MODEL = {
   'encoder': Setting(
     'none',
     'EfficientNet-Lite of ImageNet, which encodes each photo once',
-    choices=('none', *encoder.WIDTH_AND_DEPTH),
+    choices=('none', *encoder.VARIANTS),
   ),
   'encoder_width': Setting(128, "channels of the encoder's features", 1, 4096),
   'encoder_rate': Setting(
@@ -165,14 +167,6 @@ MODEL = {
     'float32',
     'format of activations; parameters are always float32',
     choices=('float32', 'bfloat16'),
-  ),
-  'fused_attention': Setting(
-    False,
-    "cuDNN's attention kernel, on NVIDIA GPUs from Ampere on, in bfloat16",
-    free=True,
-  ),
-  'remat': Setting(
-    False, 'compute blocks twice, to keep less in memory', free=True
   ),
 }
 

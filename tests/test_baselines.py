@@ -71,7 +71,7 @@ def test_every_method_scores_between_chance_and_the_annotators():
 def test_annotators_are_compared_both_ways_and_only_with_others():
   results = baselines.score_source(scenes(lambda i: [i, halve(i)]), 32)
   both = [
-    metrics.of_regions(*pair)
+    metrics.region_scores(*pair)
     for record in scenes(lambda i: [i, halve(i)])
     for pair in itertools.permutations(record['id_maps'])
   ]

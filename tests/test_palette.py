@@ -72,7 +72,7 @@ def test_assignment_keeps_the_partition(num_entities):
   rng = np.random.default_rng(0)
   for codes in (
     palettes.assign_codes(id_map, palette),
-    palettes.random_codes(id_map, 64, rng),
+    palettes.assign_random_codes(id_map, 64, rng),
   ):
     np.testing.assert_array_equal(partition(codes), partition(id_map))
     np.testing.assert_array_equal(codes == -1, id_map == -1)
@@ -82,7 +82,9 @@ def test_assignment_keeps_the_partition(num_entities):
 def test_no_palette_draws_anew_at_every_visit():
   rng = np.random.default_rng(0)
   id_map = voronoi(5)
-  first, second = (palettes.random_codes(id_map, 64, rng) for _ in range(2))
+  first, second = (
+    palettes.assign_random_codes(id_map, 64, rng) for _ in range(2)
+  )
   assert np.any(first != second)
 
 
@@ -99,7 +101,7 @@ def test_lone_entities_take_the_cell_they_lie_in():
 @pytest.mark.parametrize('overflow', palettes.OVERFLOWS)
 def test_overflow_merges_and_never_splits(overflow):
   id_map = voronoi(60)
-  labels, count = palettes.fit_to_codes(id_map, 16, overflow)
+  labels, count = palettes.merge_smallest(id_map, 16, overflow)
   assert count == 16 == len(np.unique(labels[labels >= 0]))
   np.testing.assert_array_equal(labels == -1, id_map == -1)
   for entity in np.unique(id_map[id_map >= 0]):
@@ -111,15 +113,15 @@ def test_overflow_joins_neighbours_or_the_largest():
   id_map[:, 4:] = 1
   id_map[:3, 4:] = 2
   id_map[0, 7] = 3  # inside 2, far from 0, the largest
-  near, _ = palettes.fit_to_codes(id_map, 3, 'neighbour')
+  near, _ = palettes.merge_smallest(id_map, 3, 'neighbour')
   assert near[0, 7] == near[0, 6]
-  official, _ = palettes.fit_to_codes(id_map, 3, 'largest')
+  official, _ = palettes.merge_smallest(id_map, 3, 'largest')
   assert official[0, 7] == official[0, 0]
 
 
 def test_thousands_of_entities_fit():
   id_map = np.arange(64 * 64).reshape(64, 64)
-  _, count = palettes.fit_to_codes(id_map, 64)
+  _, count = palettes.merge_smallest(id_map, 64)
   assert count == 64
 
 

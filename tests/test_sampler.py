@@ -111,12 +111,12 @@ def test_guidance_in_one_batch_is_guidance_in_two():
   denoise = lambda params, z, i, t: (
     jnp.tanh(z + params * i) * (t[:, None, None, None])
   )
-  out = diffusion.guided(denoise, 2.0, image, 0.7)(z_t, t)
+  out = diffusion.guided_denoiser(denoise, 2.0, image, 0.7)(z_t, t)
   expected = 1.7 * denoise(2.0, z_t, image, t) - 0.7 * denoise(
     2.0, z_t, 0 * image, t
   )
   np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
-  off = diffusion.guided(denoise, 2.0, image, 0.0)(z_t, t)
+  off = diffusion.guided_denoiser(denoise, 2.0, image, 0.0)(z_t, t)
   np.testing.assert_array_equal(off, denoise(2.0, z_t, image, t))
 
 
@@ -127,41 +127,7 @@ def test_unknown_names_are_refused():
       sampler.sample(*arguments, **wrong)
 
 
-def test_without_a_step_before_dpmpp_is_ddim():
-  z_t, x_hat = jax.random.normal(jax.random.key(0), (2, *SHAPE))
-  times = SCHEDULE.logsnr(0.7), SCHEDULE.logsnr(0.4)
-  np.testing.assert_allclose(
-    sampler.dpmpp_step(z_t, x_hat, x_hat, *times, SCHEDULE.logsnr(0.9)),
-    sampler.ddim_step(z_t, x_hat, *times),
-    atol=1e-5,
-  )
-
-
-def test_dpmpp_follows_the_exact_flow_more_closely_than_ddim():
-  # Data N(0, 0.3^2): the best x_hat is linear in z_t, and the flow keeps z_t
-  # at the same share of its standard deviation.
-  schedule, spread = Schedule('cosine', 1.0), 0.3
-  deviation = lambda t: jnp.hypot(schedule.alpha(t) * spread, schedule.sigma(t))
-  denoise = lambda z, t: schedule.alpha(t) * (spread / deviation(t)) ** 2 * z
-  times = jnp.linspace(0.9, 0.1, 11)
-  ddim = dpmpp = deviation(times[0])
-  x_before = denoise(dpmpp, times[0])
-  for i in range(10):
-    t, s, before = (
-      schedule.logsnr(times[k]) for k in (i, i + 1, max(i - 1, 0))
-    )
-    ddim = sampler.ddim_step(ddim, denoise(ddim, times[i]), t, s)
-    x_hat = denoise(dpmpp, times[i])
-    dpmpp = sampler.dpmpp_step(dpmpp, x_hat, x_before, t, s, before)
-    x_before = x_hat
-  exact = deviation(times[-1])
-  assert abs(dpmpp - exact) < 0.3 * abs(ddim - exact)
-
-
-@pytest.mark.parametrize(
-  ('method', 'order'), [('ddim', 1), ('dpmpp', 2), ('heun', 2)]
-)
-def test_the_error_falls_with_the_order_of_the_method(method, order):
+def test_the_error_of_ddim_falls_as_the_steps_grow():
   """Data N(0, s^2): the best denoiser and the flow are known in closed form."""
   schedule, data_variance = Schedule('cosine', 1.0), 0.04
 
@@ -175,7 +141,7 @@ def test_the_error_falls_with_the_order_of_the_method(method, order):
   def error(num_steps):
     # From t = .8 to .2, where the last step returns x_hat instead of moving.
     time = lambda i: 0.2 + 0.6 * (i - 1) / num_steps
-    x_hat = sampler.METHODS[method](
+    x_hat = sampler.ddim(
       predict,
       jnp.ones((1, 1, 1, 1)),
       num_steps + 1,
@@ -187,20 +153,7 @@ def test_the_error_falls_with_the_order_of_the_method(method, order):
     z = x_hat / predict(1.0, 0.2)
     return float(abs(z.item() - scale(0.2) / scale(0.8)))
 
-  assert 0.8 * 2**order < error(10) / error(20) < 1.5 * 2**order
-
-
-def test_heun_evaluates_twice_in_all_steps_but_the_last():
-  seen = []
-
-  def denoise(z_t, t):
-    jax.debug.callback(lambda t: seen.append(float(t)), t[0])
-    return jnp.zeros_like(z_t)
-
-  key = jax.random.key(0)
-  sampler.sample(denoise, key, SHAPE, SCHEDULE, num_steps=4, method='heun')
-  jax.effects_barrier()
-  assert sorted(seen) == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1]
+  assert 1.6 < error(10) / error(20) < 3
 
 
 def test_a_legacy_key_is_one_key():

@@ -49,10 +49,7 @@ class Segmenter:
     Raises:
       ValueError: if batch_size is not positive.
     """
-    config = found.config.copy_and_resolve_references()
-    # For a photo at a time it gains nothing, and exports must run anywhere.
-    config.model.fused_attention = False
-    self._mesh = devices.make_mesh()
+    config, self._mesh = found.config, devices.make_mesh()
     params = jax.device_put(found.params, devices.copied_on(self._mesh))
     self._found = found._replace(params=params)
     self._parts = build.build(config)
@@ -289,7 +286,7 @@ class Segmenter:
         codes = palette.assign_codes(small, parts.palette)
       else:
         rng = np.random.default_rng(0)
-        codes = palette.random_codes(small, parts.codec.num_codes, rng)
+        codes = palette.assign_random_codes(small, parts.codec.num_codes, rng)
       example['start'] = np.full((parts.code_size,) * 2, -1, np.int32)
       example['start'][:height, :width] = codes
     return example

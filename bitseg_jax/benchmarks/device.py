@@ -61,8 +61,6 @@ def work(config: ConfigDict) -> dict[str, float]:
   weights take as much each as the forward pass (also of a frozen encoder, which
   is too much). A sample is counted without the encoder.
   """
-  config = config.copy_and_resolve_references()
-  config.model.fused_attention = False  # whose work XLA cannot count
   parts = build.build(config)
   cpu = SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
 

@@ -54,7 +54,9 @@ class TrainingExample(grain.transforms.RandomMap):
     image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
     id_map = _every_nth(id_map, self.code_size)
     if self.palette is None:
-      codes = palettes.random_codes(id_map, self.num_codes, rng, self.overflow)
+      codes = palettes.assign_random_codes(
+        id_map, self.num_codes, rng, self.overflow
+      )
     else:
       codes = palettes.assign_codes(id_map, self.palette, self.overflow)
     return {'image': image, 'codes': codes.astype(np.int16)}

@@ -108,7 +108,7 @@ def score_clicks(
       if k in counts:
         told = {name: method(image, known) for name, method in methods.items()}
         for name, id_map in (('model', pred), *told.items()):
-          found = metrics.scores(true, id_map)
+          found = metrics.ari_and_iou(true, id_map)
           scores[name].append([found[score] for score in SCORED])
       click = next_click(true, pred, known) if k < max(counts) else None
       if click is not None:

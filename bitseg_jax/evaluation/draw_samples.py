@@ -63,7 +63,7 @@ def make_functions(
     valid = (along[:, None] < size[:, 0, None, None]) & (
       along < size[:, 1, None, None]
     )
-    denoise = diffusion.guided(
+    denoise = diffusion.guided_denoiser(
       parts.denoise, params, seen, options.guidance_weight
     )
     keys, steps = jax.vmap(fold)(labels), options.num_steps

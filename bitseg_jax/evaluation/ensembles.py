@@ -40,7 +40,7 @@ def score(
   if not annotations:
     return None
   regions = np.array(
-    [[metrics.of_regions(a, s) for s in samples] for a in annotations]
+    [[metrics.region_scores(a, s) for s in samples] for a in annotations]
   )
   of_samples, names = regions.mean(axis=0), metrics.names('table')  # [N, K]
   ari, iou = (regions[..., names.index(name)] for name in ('ari', 'iou'))
@@ -53,7 +53,7 @@ def score(
       answers = {'one': of_samples.mean(axis=0)}
     else:
       joint = consensus.consensus(first)
-      of_joint = [metrics.of_regions(a, joint) for a in annotations]
+      of_joint = [metrics.region_scores(a, joint) for a in annotations]
       answers = {
         'medoid': of_samples[consensus.medoid(first)],
         'consensus': np.mean(of_joint, axis=0),

@@ -123,7 +123,9 @@ def _mean_scores(id_maps, samples):
   id_maps = ensembles.labelled(id_maps)
   if not id_maps:
     return dict.fromkeys(('ari', 'iou'), [math.nan] * len(samples))
-  each = [[[*metrics.scores(a, b).values()] for b in samples] for a in id_maps]
+  each = [
+    [[*metrics.ari_and_iou(a, b).values()] for b in samples] for a in id_maps
+  ]
   ari, iou = np.mean(each, axis=0).T.tolist()
   return {'ari': ari, 'iou': iou}
 

@@ -76,7 +76,7 @@ def score_image(
   if not annotations:
     return ImageScore(values, {}, count)
   pairs = [zip(row, samples, strict=True) for row in claimed]
-  tables = [panoptic.contingency(*pair) for pair in itertools.chain(*pairs)]
+  tables = [panoptic.overlaps(*pair) for pair in itertools.chain(*pairs)]
   regions = [[*metrics.compute('table', table).values()] for table, _ in tables]
   regions = np.transpose(regions).reshape(len(names), -1, count)
   by_name = dict(zip(names, regions, strict=True))
@@ -97,8 +97,8 @@ def score_image(
     ari, iou = by_name['ari'], by_name['iou']
     ensemble = metrics.Ensemble.of(samples, annotations, ari, iou)
     values |= metrics.compute('ensemble', ensemble)
-    values['ari_oracle'] = metrics.sets.oracle_best(ari)
-    values['iou_oracle'] = metrics.sets.oracle_best(iou)
+    values['ari_oracle'] = float(ari.mean(axis=0).max())
+    values['iou_oracle'] = float(iou.mean(axis=0).max())
     # Pixels that all annotators label and all samples claim.
     valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
     drawn = uncertainty.draw_pairs(valid)

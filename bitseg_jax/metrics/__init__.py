@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitseg_jax.metrics import boundary, panoptic, regions, sets, uncertainty
-from bitseg_jax.metrics.regions import (
+from bitseg_jax.metrics.regions import (  # for who scores maps of their own
   adjusted_rand_index,
+  ari_and_iou,
   contingency,
   covering,
   hungarian_iou,
   iou_matrix,
   rand_index,
-  scores,
   variation_of_information,
 )
 from bitseg_jax.metrics.sets import (
@@ -30,37 +30,13 @@ from bitseg_jax.metrics.sets import (
   pairwise_distances,
 )
 
-__all__ = [
-  'SCORES',
-  'Ensemble',
-  'Score',
-  'adjusted_rand_index',
-  'boundary',
-  'compute',
-  'contingency',
-  'covering',
-  'generalized_energy_distance',
-  'hungarian_iou',
-  'iou_matrix',
-  'names',
-  'of_regions',
-  'pairwise_distances',
-  'panoptic',
-  'rand_index',
-  'regions',
-  'scores',
-  'sets',
-  'uncertainty',
-  'variation_of_information',
-]
-
 
 class Score(NamedTuple):
   """One row of the table of scores.
 
   Attributes:
     title: name in tables and plots.
-    function: computes the score from one argument.
+    function: computes the score from one argument, or several by their names.
     of: kind of that argument: 'table', a contingency table of one map and one
       annotator; 'ensemble', an Ensemble; and, pooled over images, 'panoptic' or
       'boundary', the Matches of that module, and 'reliability', counts of
@@ -69,7 +45,7 @@ class Score(NamedTuple):
   """
 
   title: str
-  function: Callable[[Any], float]
+  function: Callable[[Any], float | dict[str, float]]
   of: str = 'table'
   higher_is_better: bool = True
 
@@ -82,17 +58,10 @@ def _matched_iou(e: Ensemble) -> float:
   return float('nan') if np.isnan(e.iou).any() else sets.matched_score(e.iou)
 
 
-def _contested_area(e: Ensemble) -> float:
+def _contested_auroc(e: Ensemble) -> float:
   unsure = uncertainty.disagreement(e.samples)  # nan for a single one
-  return uncertainty.contested_area(unsure, e.annotations)
+  return uncertainty.contested_auroc(unsure, e.annotations)
 
-
-def _part(function, name):
-  return lambda counts: function(counts)[name]
-
-
-_quality, _f = panoptic.quality, boundary.f_score
-_calibration = uncertainty.calibration
 
 SCORES = {
   'ari': Score('ARI', regions.table_ari),
@@ -102,15 +71,15 @@ SCORES = {
   'voi_bits': Score('VoI', regions.table_voi, higher_is_better=False),
   'ged': Score('GED', _energy_distance, 'ensemble', False),
   'matched_set_iou': Score('set IoU', _matched_iou, 'ensemble'),
-  'contested_auroc': Score('AUROC', _contested_area, 'ensemble'),
-  'pq': Score('PQ', _part(_quality, 'pq'), 'panoptic'),
-  'sq': Score('SQ', _part(_quality, 'sq'), 'panoptic'),
-  'rq': Score('RQ', _part(_quality, 'rq'), 'panoptic'),
-  'boundary_f': Score('bound. F', _part(_f, 'f'), 'boundary'),
-  'boundary_precision': Score('bound. P', _part(_f, 'precision'), 'boundary'),
-  'boundary_recall': Score('bound. R', _part(_f, 'recall'), 'boundary'),
-  'ece': Score('ECE', _part(_calibration, 'ece'), 'reliability', False),
-  'brier': Score('Brier', _part(_calibration, 'brier'), 'reliability', False),
+  'contested_auroc': Score('AUROC', _contested_auroc, 'ensemble'),
+  'pq': Score('PQ', panoptic.quality, 'panoptic'),
+  'sq': Score('SQ', panoptic.quality, 'panoptic'),
+  'rq': Score('RQ', panoptic.quality, 'panoptic'),
+  'boundary_f': Score('bound. F', boundary.f_score, 'boundary'),
+  'boundary_precision': Score('bound. P', boundary.f_score, 'boundary'),
+  'boundary_recall': Score('bound. R', boundary.f_score, 'boundary'),
+  'ece': Score('ECE', uncertainty.calibration, 'reliability', False),
+  'brier': Score('Brier', uncertainty.calibration, 'reliability', False),
 }
 
 
@@ -119,7 +88,7 @@ def names(of: str) -> list[str]:
   return [name for name, score in SCORES.items() if score.of == of]
 
 
-def of_regions(true: np.ndarray, pred: np.ndarray) -> list[float]:
+def region_scores(true: np.ndarray, pred: np.ndarray) -> list[float]:
   """Scores one map, see contingency, by all scores of a table, in its order."""
   return list(compute('table', contingency(true, pred)[0]).values())
 
@@ -130,4 +99,10 @@ def compute(of: str, argument: Any) -> dict[str, float]:
   Returns:
     {name: value}, nan where there is nothing to score.
   """
-  return {name: float(SCORES[name].function(argument)) for name in names(of)}
+  if of == 'table' and not argument.size:
+    return dict.fromkeys(names(of), float('nan'))
+  found = {}
+  for name in names(of):
+    value = SCORES[name].function(argument)
+    found[name] = float(value[name] if isinstance(value, dict) else value)
+  return found

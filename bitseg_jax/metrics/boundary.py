@@ -5,6 +5,7 @@ matches as many pixels as possible, as near as possible; the benchmark's own is
 a sparse approximation of it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,8 +65,8 @@ def match(
     tolerance: greatest distance of matched pixels, as a share of the diagonal.
 
   Returns:
-    The counts. A predicted pixel counts once, and is right if any annotator's
-    boundary matches it; annotated pixels count once for each annotator.
+    The counts. A predicted pixel is right if any annotator's boundary matches
+    it; annotated pixels count once for each annotator.
 
   Source: Martin et al., "Learning to detect natural image boundaries", PAMI
     2004; Arbelaez et al., TPAMI 2011, sec. 3.1.
@@ -88,17 +89,16 @@ def f_score(matches: Matches) -> dict[str, float]:
   """Scores matches (of one prediction, or their sums, as the benchmark does).
 
   Returns:
-    {'f', 'precision', 'recall'}, each in [0, 1], f being the harmonic mean of
-    the others; all nan if there is no boundary at all, and all 0 if only
-    prediction or annotations have one.
+    {'boundary_f', 'boundary_precision', 'boundary_recall'}, each in [0, 1], F
+    being the harmonic mean of the others. All are nan without any boundary, and
+    0 if only prediction or annotations have one.
   """
   right, predicted, found, annotated = matches
-  if not predicted and not annotated:
-    return dict.fromkeys(('f', 'precision', 'recall'), float('nan'))
   precision, recall = right / max(predicted, 1), found / max(annotated, 1)
-  both = precision + recall
-  f = 2 * precision * recall / both if both else 0.0
-  return {'f': f, 'precision': precision, 'recall': recall}
+  f = 2 * precision * recall / ((precision + recall) or 1)
+  values = (f, precision, recall) if predicted or annotated else [math.nan] * 3
+  names = 'boundary_f', 'boundary_precision', 'boundary_recall'
+  return dict(zip(names, values, strict=True))
 
 
 def _assign(first, second, distance):

@@ -16,13 +16,12 @@ class Matches(NamedTuple):
   missed: float  # entities without a segment
 
 
-def contingency(
+def overlaps(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Counts the pixels each entity and segment share, and those of no entity.
 
-  Args:
-    true, pred, valid: see regions.contingency, which also checks them.
+  Arguments are as of regions.contingency, which also checks them.
 
   Returns:
     (table, outside): counts int64 [E, S] without rows or columns of zeros, and

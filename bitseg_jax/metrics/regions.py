@@ -7,10 +7,9 @@ Numpy and scipy on the host. Each score is computed from a contingency table:
   out, as if cropped away. Pixels whose prediction is -1 are not left out: they
   form one more segment.
 - Where no pixel remains, the score is nan, so that one empty image does not end
-  a long evaluation; means over images have to allow for nan.
+  a long evaluation. Only the functions of tables want a pixel.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -58,19 +57,19 @@ def iou_matrix(table: np.ndarray) -> np.ndarray:
   return table / (rows + table.sum(axis=0) - table)
 
 
-def scores(
+def ari_and_iou(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> dict[str, float]:
-  """Scores one prediction by ARI and Hungarian IoU.
-
-  Args:
-    true, pred, valid: see contingency, which also checks them.
+  """Scores one prediction by ARI and Hungarian IoU; arguments of contingency.
 
   Returns:
     {'ari': float in [-1, 1], 'iou': float in [0, 1]}, nan without valid pixels.
   """
   table = contingency(true, pred, valid)[0]
-  return {'ari': table_ari(table), 'iou': table_iou(table)}
+  return {
+    'ari': _of_table(table_ari, table),
+    'iou': _of_table(table_iou, table),
+  }
 
 
 def adjusted_rand_index(
@@ -78,8 +77,7 @@ def adjusted_rand_index(
 ) -> float:
   """Scores agreement on which pixel pairs belong together (ARI).
 
-  Args:
-    true, pred, valid: see contingency, which also checks them.
+  Arguments are as of contingency, which also checks them.
 
   Returns:
     ARI in [-1, 1], 0 for chance, nan without valid pixels. Identical partitions
@@ -88,24 +86,18 @@ def adjusted_rand_index(
 
   Source: sec. 4; Hubert and Arabie, "Comparing partitions", 1985.
   """
-  return table_ari(contingency(true, pred, valid)[0])
+  return _of_table(table_ari, contingency(true, pred, valid)[0])
 
 
 def hungarian_iou(
   true: np.ndarray, pred: np.ndarray, valid: np.ndarray | None = None
 ) -> float:
-  """Scores the mean IoU of entities and segments matched one to one.
+  """Scores the mean IoU of entities and segments matched one to one (sec. 4).
 
-  Args:
-    true, pred, valid: see contingency, which also checks them.
-
-  Returns:
-    Mean IoU in [0, 1] over annotated entities, where an entity without a
-    segment counts as 0; nan without valid pixels.
-
-  Source: sec. 4.
+  Arguments are as of contingency. The mean is over annotated entities, and one
+  without a segment counts as 0; it is nan without valid pixels.
   """
-  return table_iou(contingency(true, pred, valid)[0])
+  return _of_table(table_iou, contingency(true, pred, valid)[0])
 
 
 def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
@@ -114,8 +106,7 @@ def covering(preds_or_pred: IdMaps, annotations: IdMaps) -> float:
   For one prediction: sum_R |R| max_S IoU(R, S) / sum_R |R| over all regions R.
 
   Args:
-    preds_or_pred: integers [N, H, W] as array or list, or one [H, W].
-    annotations: integers [A, H, W] as array or list, or one [H, W].
+    preds_or_pred, annotations: integers [N, H, W] as array or list, or [H, W].
 
   Returns:
     Mean covering in [0, 1] over predictions; nan if nothing is annotated.
@@ -141,10 +132,6 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
 
   With several annotators this is the probabilistic Rand index (PRI).
 
-  Args:
-    pred: predicted ids, integers [H, W].
-    annotations: see covering.
-
   Returns:
     Mean in [0, 1] over the annotators who labelled any pixel; nan if none did.
 
@@ -157,19 +144,56 @@ def rand_index(pred: np.ndarray, annotations: IdMaps) -> float:
 def variation_of_information(pred: np.ndarray, annotations: IdMaps) -> float:
   """Scores the information that prediction and annotation do not share (VoI).
 
-  H(pred | annotation) + H(annotation | pred) in bits; lower is better.
-
-  Args:
-    pred: predicted ids, integers [H, W].
-    annotations: see covering.
-
-  Returns:
-    Mean bits >= 0 (0 for identical partitions) over the annotators who labelled
-    any pixel; nan if none did.
+  H(pred | annotation) + H(annotation | pred) in bits, 0 for identical
+  partitions; arguments and mean as of rand_index.
 
   Source: Meila, "Comparing clusterings", 2007.
   """
   return _mean_of(table_voi, pred, annotations)
+
+
+def table_ari(table: np.ndarray) -> float:
+  """Computes adjusted_rand_index from a table, int [E, S]."""
+  both, in_true, in_pred, pairs = _pair_counts(table)
+  # ARI is (both - chance) / ((in_true + in_pred) / 2 - chance) with chance =
+  # in_true * in_pred / pairs. Multiplied by 2 pairs it is exact in Python ints:
+  # identical maps give exactly 1, and the degenerate case exactly 0 / 0.
+  chance = 2 * in_true * in_pred
+  best = pairs * (in_true + in_pred) - chance
+  return (2 * pairs * both - chance) / best if best else 1.0
+
+
+def table_rand_index(table: np.ndarray) -> float:
+  """Computes rand_index from a table, int [E, S]."""
+  both, in_true, in_pred, pairs = _pair_counts(table)
+  return 1 - (in_true + in_pred - 2 * both) / pairs if pairs else 1.0
+
+
+def table_iou(table: np.ndarray) -> float:
+  """Computes hungarian_iou from a table, int [E, S]."""
+  iou = iou_matrix(table)
+  return iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou)
+
+
+def table_covering(table: np.ndarray) -> float:
+  """Computes covering from a table, int [E, S]."""
+  return table.sum(axis=1) @ iou_matrix(table).max(axis=1) / table.sum()
+
+
+def table_voi(table: np.ndarray) -> float:
+  """Computes variation_of_information from a table, int [E, S]."""
+  of_true, of_pred = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+  # Rounding may leave the difference of equal entropies just below zero.
+  return max(2 * _entropy(table) - of_true - of_pred, 0.0)
+
+
+def as_list(maps: IdMaps, name: str) -> list[np.ndarray]:
+  """Returns one id map or several as a list; `name` is for the error."""
+  if getattr(maps, 'ndim', None) == 2:
+    return [maps]
+  if not len(maps):
+    raise ValueError(f'{name} is empty; give at least one id map')
+  return list(maps)
 
 
 def _check(true, pred, valid):
@@ -185,6 +209,10 @@ def _check(true, pred, valid):
     )
 
 
+def _of_table(score, table):
+  return float(score(table)) if table.size else math.nan
+
+
 def _pair_counts(table):
   """Counts pixel pairs joined in both, in true, in pred, and all pairs.
 
@@ -194,71 +222,15 @@ def _pair_counts(table):
   return [int((n * (n - 1)).sum()) // 2 for n in map(np.int64, groups)]
 
 
-def _of_table(score):
-  """Makes a score of a table, int [E, S], nan where the table is empty."""
-  return functools.wraps(score)(
-    lambda table: float(score(table)) if table.size else math.nan
-  )
-
-
-@_of_table
-def table_ari(table: np.ndarray) -> float:
-  """Computes adjusted_rand_index from a table, int [E, S]; nan if empty."""
-  both, in_true, in_pred, pairs = _pair_counts(table)
-  # ARI is (both - chance) / ((in_true + in_pred) / 2 - chance) with chance =
-  # in_true * in_pred / pairs. Multiplied by 2 pairs it is exact in Python ints:
-  # identical maps give exactly 1, and the degenerate case exactly 0 / 0.
-  chance = 2 * in_true * in_pred
-  best = pairs * (in_true + in_pred) - chance
-  return (2 * pairs * both - chance) / best if best else 1.0
-
-
-@_of_table
-def table_rand_index(table: np.ndarray) -> float:
-  """Computes rand_index from a table, int [E, S]; nan if empty."""
-  both, in_true, in_pred, pairs = _pair_counts(table)
-  return 1 - (in_true + in_pred - 2 * both) / pairs if pairs else 1.0
-
-
-@_of_table
-def table_iou(table: np.ndarray) -> float:
-  """Computes hungarian_iou from a table, int [E, S]; nan if empty."""
-  iou = iou_matrix(table)
-  return iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou)
-
-
-@_of_table
-def table_covering(table: np.ndarray) -> float:
-  """Computes covering from a table, int [E, S]; nan if empty."""
-  return table.sum(axis=1) @ iou_matrix(table).max(axis=1) / table.sum()
-
-
-@_of_table
-def table_voi(table: np.ndarray) -> float:
-  """Computes variation_of_information from a table [E, S]; nan if empty."""
-  of_true, of_pred = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
-  # Rounding may leave the difference of equal entropies just below zero.
-  return max(2 * _entropy(table) - of_true - of_pred, 0.0)
-
-
 def _entropy(counts):
   """Returns the entropy in bits of counts of any shape."""
   shares = counts[counts > 0] / counts.sum()
   return -(shares * np.log2(shares)).sum()
 
 
-def as_list(maps: IdMaps, name: str) -> list[np.ndarray]:
-  """Returns one id map or several as a list; `name` is for the error."""
-  if getattr(maps, 'ndim', None) == 2:
-    return [maps]
-  if not len(maps):
-    raise ValueError(f'{name} is empty; give at least one id map')
-  return list(maps)
-
-
 def _mean_of(score, pred, annotations):
   """Means a score of tables over annotators who labelled any pixel."""
   annotations = as_list(annotations, 'annotations')
-  values = [score(contingency(a, pred)[0]) for a in annotations]
-  values = [value for value in values if not math.isnan(value)]
+  tables = [contingency(a, pred)[0] for a in annotations]
+  values = [score(table) for table in tables if table.size]
   return float(np.mean(values)) if values else math.nan

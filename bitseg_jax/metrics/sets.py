@@ -61,16 +61,13 @@ def generalized_energy_distance(
 ) -> float:
   """Scores the distance of samples S from annotations Y as distributions (GED).
 
-  2 E d(Y, S) - E d(S, S') - E d(Y, Y') over all pairs, including a map with
-  itself.
-
   Args:
-    samples: integers [N, H, W] as array or list, or one [H, W].
-    annotations: integers [A, H, W] as array or list, or one [H, W].
+    samples, annotations: integers [N, H, W] as array or list, or one [H, W].
     distance: d(true, pred), 0 for identical maps, such as 1 - ARI.
 
   Returns:
-    The squared distance; 0 if both hold the same maps equally often.
+    2 E d(Y, S) - E d(S, S') - E d(Y, Y') over all pairs, including a map with
+    itself: 0 if both hold the same maps equally often.
 
   Raises:
     ValueError: if samples or annotations is empty.
@@ -94,10 +91,8 @@ def energy_distance(
 ) -> float:
   """Computes generalized_energy_distance from the distances of all pairs.
 
-  Args:
-    across: between annotations and samples, float [A, N].
-    annotations: among annotations, float [A, A].
-    samples: among samples, float [N, N].
+  They are of annotations with samples, float [A, N], and among annotations,
+  [A, A], and samples, [N, N].
   """
   return float(2 * across.mean() - annotations.mean() - samples.mean())
 
@@ -112,9 +107,6 @@ def matched_score(scores: np.ndarray) -> float:
   Args:
     scores: score of each annotation and sample, float [A, N]; higher is better.
 
-  Returns:
-    The mean score of the matched pairs.
-
   Source: Kohl et al., "A hierarchical probabilistic U-Net", 2019; Zbinden et
     al., "Stochastic segmentation with conditional categorical diffusion
     models", ICCV 2023.
@@ -123,11 +115,3 @@ def matched_score(scores: np.ndarray) -> float:
   size = math.lcm(annotations, samples)
   square = scores.repeat(size // annotations, 0).repeat(size // samples, 1)
   return float(square[linear_sum_assignment(square, maximize=True)].mean())
-
-
-def oracle_best(scores: np.ndarray) -> float:
-  """Scores the best sample: an oracle, since the annotations choose it.
-
-  It is the highest mean over annotations of `scores`, float [A, N].
-  """
-  return float(scores.mean(axis=0).max())

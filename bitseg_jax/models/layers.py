@@ -26,16 +26,10 @@ def normalize_image(image: jax.Array) -> jax.Array:
 def time_features(
   t: jax.Array, channels: int, max_period: float = 10.0
 ) -> jax.Array:
-  """Embeds diffusion times as the network's time features.
+  """Embeds diffusion times in [0, 1], float [B], as float32 [B, channels].
 
-  Args:
-    t: times in [0, 1], float [B].
-    channels: even number of features; half = channels / 2 frequencies.
-    max_period: approximate ratio of the highest to the lowest frequency.
-
-  Returns:
-    [cos(t f_k), sin(t f_k)] with f_k = max_period^(-k / half), float32
-    [B, channels].
+  The first half are cos(t f_k), the others sin(t f_k), with the frequencies
+  f_k = max_period^(-k / half).
   """
   half = channels // 2
   frequencies = max_period ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -44,10 +38,9 @@ def time_features(
 
 
 def to_patches(x: jax.Array, size: int) -> jax.Array:
-  """Moves the pixels of each size x size patch to the network's channels.
+  """Moves the pixels of each patch, row by row, to the network's channels.
 
-  Returns:
-    x [B, H, W, C] as [B, H / size, W / size, size^2 C], each patch row by row.
+  It maps [B, H, W, C] to [B, H / size, W / size, size^2 C].
   """
   b, h, w, c = x.shape
   x = x.reshape(b, h // size, size, w // size, size, c)
@@ -61,40 +54,13 @@ def from_patches(x: jax.Array, size: int) -> jax.Array:
   return x.swapaxes(2, 3).reshape(b, h * size, w * size, c // size**2)
 
 
-class Conv(nn.Module):
-  """Convolution with bias, and size // 2 zeros on every side of the image.
+def conv(features: int, size: int = 3, stride: int = 1, **options) -> nn.Conv:
+  """Makes a convolution with size // 2 zeros on every side of the image.
 
   'SAME' would pad strided ones at the end only, unlike the official code.
-
-  Attributes:
-    features: channels of the output.
-    size: side of the kernel, odd.
-    stride: of rows and columns.
-    dtype: compute dtype.
-    kernel_init: initial values of the kernel.
+  options are those of nn.Conv.
   """
-
-  features: int
-  size: int = 3
-  stride: int = 1
-  dtype: jnp.dtype = jnp.float32
-  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps x [B, H, W, C] to [B, H / stride, W / stride, features]."""
-    shape = self.size, self.size, x.shape[-1], self.features
-    kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
-    bias = self.param('bias', zeros, (self.features,)).astype(self.dtype)
-    padding = (self.size // 2, self.size // 2)
-    y = jax.lax.conv_general_dilated(
-      x.astype(self.dtype),
-      kernel,
-      (self.stride, self.stride),
-      (padding, padding),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
-    return y + bias
+  return nn.Conv(features, (size, size), stride, size // 2, **options)
 
 
 class GroupNorm(nn.Module):
@@ -102,16 +68,10 @@ class GroupNorm(nn.Module):
 
   flax's sums over pixels and channels of a group at once, in an array of five
   axes. Here each channel is summed over its pixels first: XLA:CPU takes half
-  the time for it, and for its gradient.
-
-  Attributes:
-    dtype: of the result. With half the size, its gradient too is written and
-      read with half the bytes.
-    epsilon: added to the variance.
+  the time for it, and for its gradient. dtype is that of the result.
   """
 
   dtype: jnp.dtype = jnp.float32
-  epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -128,7 +88,7 @@ class GroupNorm(nn.Module):
     x = x.astype(jnp.float32)
     mean = of_group(x.mean((1, 2)))
     variance = of_group(jnp.square(x).mean((1, 2))) - jnp.square(mean)
-    factor = jax.lax.rsqrt(jnp.maximum(variance, 0) + self.epsilon) * scale
+    factor = jax.lax.rsqrt(jnp.maximum(variance, 0) + 1e-5) * scale
     shift = bias - mean * factor
     x = x * factor[:, None, None] + shift[:, None, None]
     return x.astype(self.dtype)
@@ -140,12 +100,7 @@ def silu(x: jax.Array) -> jax.Array:
 
 
 class ResBlock(nn.Module):
-  """Residual block: norm-SiLU-conv, plus time, norm-SiLU-conv (init 0).
-
-  Attributes:
-    channels: of the output.
-    dtype: compute dtype.
-  """
+  """Residual block: norm-SiLU-conv, plus time, norm-SiLU-conv (init 0)."""
 
   channels: int
   dtype: jnp.dtype = jnp.float32
@@ -154,53 +109,38 @@ class ResBlock(nn.Module):
   def __call__(self, x: jax.Array, emb: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C_in] and time emb [B, E] to [B, H, W, channels]."""
     norm = functools.partial(GroupNorm, self.dtype)
-    conv = functools.partial(Conv, self.channels, dtype=self.dtype)
-    h = conv(name='conv_in')(silu(norm(name='norm_in')(x)))
+    to_channels = functools.partial(conv, self.channels, dtype=self.dtype)
+    h = to_channels(name='conv_in')(silu(norm(name='norm_in')(x)))
     shift = nn.Dense(self.channels, name='time')(nn.silu(emb))
     h = h + shift[:, None, None, :].astype(h.dtype)
     h = silu(norm(name='norm_out')(h))
-    h = conv(kernel_init=zeros, name='conv_out')(h)
+    h = to_channels(kernel_init=zeros, name='conv_out')(h)
     if x.shape != h.shape:
-      x = conv(size=1, name='skip')(x)
+      x = to_channels(size=1, name='skip')(x)
     return x + h
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   """Computes scaled dot-product attention with a float32 softmax.
 
-  Args:
-    q: queries of N heads, float [B, T, N, D].
-    k: keys, shape of q.
-    v: values, shape of q.
-
-  Returns:
-    [B, T, N, D] with the dtype of v.
+  q, k and v are queries, keys and values of N heads, float [B, T, N, D], and so
+  is the result, with the dtype of v.
   """
   # Scaling both q and k keeps the products small in low precision.
   scale = q.shape[-1] ** -0.25
+  q, k = q * scale, k * scale
   logits = jnp.einsum(
-    'bqhd,bkhd->bhqk',
-    q * scale,
-    k * scale,
-    preferred_element_type=jnp.float32,
+    'bqhd,bkhd->bhqk', q, k, preferred_element_type=jnp.float32
   )
   weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
   return jnp.einsum('bhqk,bkhd->bqhd', weights, v)
 
 
 class AttentionBlock(nn.Module):
-  """Residual self-attention over all pixels.
-
-  Attributes:
-    num_heads: number of attention heads.
-    dtype: compute dtype.
-    fused: use cuDNN's fused kernel, which keeps no [T, T] array in memory; it
-      needs an NVIDIA GPU from Ampere on and half precision.
-  """
+  """Residual self-attention over all pixels."""
 
   num_heads: int
   dtype: jnp.dtype = jnp.float32
-  fused: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -213,11 +153,7 @@ class AttentionBlock(nn.Module):
     q, k, v = jnp.moveaxis(
       qkv.reshape(b, height * width, self.num_heads, 3, d), 3, 0
     )
-    if self.fused:
-      h = jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
-    else:
-      h = attend(q, k, v)
-    h = h.reshape(b, -1, c)
+    h = attend(q, k, v).reshape(b, -1, c)
     h = nn.Dense(c, dtype=self.dtype, kernel_init=zeros, name='out')(h)
     return x + h.reshape(x.shape)
 
@@ -230,7 +166,7 @@ class Downsample(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H / 2, W / 2, C]."""
-    return Conv(x.shape[-1], stride=2, dtype=self.dtype, name='conv')(x)
+    return conv(x.shape[-1], stride=2, dtype=self.dtype, name='conv')(x)
 
 
 class Upsample(nn.Module):
@@ -243,4 +179,4 @@ class Upsample(nn.Module):
     """Maps x [B, H, W, C] to [B, 2 H, 2 W, C]."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-    return Conv(c, dtype=self.dtype, name='conv')(x.reshape(b, 2 * h, 2 * w, c))
+    return conv(c, dtype=self.dtype, name='conv')(x.reshape(b, 2 * h, 2 * w, c))

@@ -24,13 +24,10 @@ class UNet(nn.Module):
     num_res_blocks: residual blocks per level on the way down.
     attention_levels: levels (0 is full resolution) with attention after each
       block. If there are any, the middle has attention between its two blocks.
-    num_heads: number of attention heads.
+    num_heads: of the attention.
     patch_size: side in pixels of the patches that the first level sees as one
       position; above 1 it is cheaper and coarser (simple diffusion, Hoogeboom
       et al. 2023).
-    fused_attention: see layers.AttentionBlock.
-    remat: recompute the blocks for the gradient instead of storing their
-      activations; this is slower and takes less memory.
     dtype: compute dtype; parameters and the output are float32.
   """
 
@@ -41,8 +38,6 @@ class UNet(nn.Module):
   attention_levels: Sequence[int] = (3, 4)
   num_heads: int = 4
   patch_size: int = 1
-  fused_attention: bool = False
-  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -62,14 +57,13 @@ class UNet(nn.Module):
     emb = layers.time_features(t, self.base_channels)
     wide = functools.partial(nn.Dense, emb.shape[-1] * 4)
     emb = wide(name='time_1')(nn.silu(wide(name='time_0')(emb)))
-    kept = nn.remat if self.remat else lambda module: module
-    res_block = kept(layers.ResBlock)
-    settings = self.num_heads, self.dtype, self.fused_attention
-    attention = functools.partial(kept(layers.AttentionBlock), *settings)
+    attention = functools.partial(
+      layers.AttentionBlock, self.num_heads, self.dtype
+    )
 
     def res(h, level, name):
       width = self.base_channels * self.channel_mults[level]
-      return res_block(width, self.dtype, name=name)(h, emb)
+      return layers.ResBlock(width, self.dtype, name=name)(h, emb)
 
     def block(h, level, name):
       h = res(h, level, f'{name}_res')
@@ -83,7 +77,7 @@ class UNet(nn.Module):
     else:  # what an encoder saw, one vector for each patch
       h = layers.to_patches(z_t, self.patch_size)
       h = jnp.concatenate([h, seen], axis=-1)
-    stem = layers.Conv(self.base_channels, dtype=self.dtype, name='stem')
+    stem = layers.conv(self.base_channels, dtype=self.dtype, name='stem')
     h = stem(h.astype(self.dtype))
     skips = [h]
     deepest = len(self.channel_mults) - 1
@@ -109,5 +103,5 @@ class UNet(nn.Module):
     h = layers.silu(layers.GroupNorm(self.dtype, name='norm_out')(h))
     channels = self.out_channels * self.patch_size**2
     # In float32, as is the output: of so few channels it costs nothing.
-    h = layers.Conv(channels, kernel_init=layers.zeros, name='conv_out')(h)
+    h = layers.conv(channels, kernel_init=layers.zeros, name='conv_out')(h)
     return layers.from_patches(h, self.patch_size)

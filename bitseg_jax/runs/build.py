@@ -66,7 +66,7 @@ class Recipe(NamedTuple):
 
 
 class SamplerOptions(NamedTuple):
-  """How samples are drawn, see sampler.sample and diffusion.guided."""
+  """How samples are drawn, see sampler.sample and diffusion.guided_denoiser."""
 
   num_steps: int = 8
   method: str = 'ddpm'
@@ -110,7 +110,7 @@ def build(config: ConfigDict) -> Experiment:
   def encode(params, image):
     if has_encoder:
       return model.apply({'params': params}, image, method='encode')
-    return encoder.shrink(layers.normalize_image(image), code_size)
+    return encoder.average_pool(layers.normalize_image(image), code_size)
 
   def init_params(key):
     image = jnp.zeros((1, size, size, 3))
@@ -146,13 +146,7 @@ def make_network(
   channels C, those of the codec, and, for an encoder, the side G of the codes.
   """
   network, dtype = MODELS[settings.name], jnp.dtype(settings.dtype)
-  on_gpu = jax.default_backend() == 'gpu'
-  values = {
-    **settings.to_dict(),
-    'out_channels': out_channels,
-    'dtype': dtype,
-    'fused_attention': settings.fused_attention and on_gpu,
-  }
+  values = settings.to_dict() | {'out_channels': out_channels, 'dtype': dtype}
   del values['name']  # Flax has one of its own
   attributes = {field.name for field in dataclasses.fields(network)}
   denoiser = network(**{k: v for k, v in values.items() if k in attributes})
@@ -174,7 +168,8 @@ def with_imagenet(params: Any, settings: ConfigDict) -> Any:
   if settings.encoder == 'none':
     return params
   place = lambda old, new: jax.device_put(new, old.sharding)
-  trunk = encoder.read_imagenet(settings.encoder)
+  state = encoder.read_imagenet(settings.encoder)
+  trunk = encoder.from_pytorch(settings.encoder, state)
   trunk = jax.tree.map(place, params['eyes']['trunk'], trunk)
   return {**params, 'eyes': {**params['eyes'], 'trunk': trunk}}
 

@@ -49,6 +49,8 @@ _GONE = {
   'diffusion.prompt_rate': 0.0,
   'diffusion.self_conditioning': False,
   'model.fold_columns': False,
+  'model.fused_attention': None,
+  'model.remat': None,
   'sample.guidance_interval': (0.0, 1.0),
   'sample.time_difference': 0.0,
   'train.steps_per_call': None,
@@ -170,14 +172,6 @@ def _check_model(model, image_size, code_size):
         f'config.model: attention on {width} channels cannot be split into '
         f'num_heads = {heads}'
       )
-    size = width // heads
-    right = model.dtype == 'bfloat16' and size % 8 == 0 and size <= 128
-    if model.fused_attention and not right:
-      raise ValueError(
-        'config.model.fused_attention needs config.model.dtype = bfloat16 and '
-        f'heads of 8, 16, ..., 128 channels; there are heads of {size}, '
-        f'{model.dtype}'
-      )
 
 
 def _check_data(data):
@@ -240,6 +234,9 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
     raise ValueError(f'the saved config: {error}') from error
   # An earlier version let a run keep a single one.
   config.train.keep_checkpoints = max(2, config.train.keep_checkpoints)
+  # And it had other methods that add no noise.
+  if config.sample.method in ('dpmpp', 'heun'):
+    config.sample.method = 'ddim'
   check(config)
   return config
 

@@ -257,8 +257,6 @@ def check_tensors(
 
 def abstract_params(config: ConfigDict) -> Any:
   """Shapes and dtypes of the parameters of a config's network."""
-  config = config.copy_and_resolve_references()
-  config.model.fused_attention = False  # not every machine has it
   return jax.eval_shape(build.build(config).init_params, jax.random.key(0))
 
 

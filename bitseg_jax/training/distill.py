@@ -1,12 +1,9 @@
 """Distillation: a model learns to draw its teacher's samples in fewer steps.
 
-The student learns along the deterministic path of DDIM, however its teacher is
-sampled, so that what it predicts differs as the noise does. One DDIM step
-of the student is to land where several of the teacher land; what the teacher's
-guidance computes from two branches the student computes from one. Trained in
-stages, each with the student before as its teacher, it halves the steps again
-and again. How the student is sampled then, its config says, as for any model:
-by default with ddpm, which adds new noise after each step but the last.
+One DDIM step of the student is to land where several of the teacher land,
+however the two are sampled; what the teacher's guidance computes from two
+branches the student computes from one. Trained in stages, each with the student
+before as its teacher, it halves the steps again and again.
 
 Source: Salimans and Ho, "Progressive distillation for fast sampling of
 diffusion models", ICLR 2022; guidance: Meng et al., "On distillation of guided
@@ -45,9 +42,9 @@ def make_target_fn(
 
   Args:
     teacher: parts of its run; the student has the same schedule.
-    num_steps: N, steps of the student.
+    num_steps: of the student.
     substeps: steps of the teacher in one of the student.
-    guidance_weight: of the teacher, see diffusion.guided.
+    guidance_weight: of the teacher, see diffusion.guided_denoiser.
 
   Returns:
     target_fn(params of the teacher, image uint8 [B, S, S, 3],
@@ -58,7 +55,9 @@ def make_target_fn(
   def target_fn(params, image, z_t, t, valid):
     seen = teacher.encode(params, image)
     seen = jnp.repeat(seen, len(z_t) // len(seen), axis=0)
-    predict = diffusion.guided(teacher.denoise, params, seen, guidance_weight)
+    predict = diffusion.guided_denoiser(
+      teacher.denoise, params, seen, guidance_weight
+    )
     logsnr = lambda time: teacher.schedule.logsnr(time)[:, None, None, None]
     ratio = lambda time: jnp.exp(logsnr(time) / 2)  # alpha / sigma
     total = jnp.zeros_like(z_t)
@@ -78,24 +77,36 @@ def make_target_fn(
 def load_teacher(
   config: ConfigDict,
 ) -> tuple[tuple[Any, ...], Callable[..., jax.Array] | None]:
-  """Reads the teacher that a config names.
-
-  Args:
-    config: of the student's run.
+  """Reads the teacher that the config of a student's run names.
 
   Returns:
     (what the training step takes, that is the teacher's parameters; target_fn,
     see make_target_fn), or ((), None) if the config names no teacher.
 
   Raises:
-    ValueError: in one line, if student and teacher do not fit.
-    OSError: there is no such teacher, or it cannot be read.
+    ValueError, OSError: in one line; the teacher does not fit, or is not there.
   """
   if not config.distill.teacher:
     return (), None
-  _check_student(config)
+  if config.sample.guidance_weight != 0:
+    raise ValueError(
+      f'config.sample.guidance_weight is {config.sample.guidance_weight}; with '
+      'config.distill.teacher, whose guidance is learned, it must be 0'
+    )
+  if config.diffusion.pred_type == 'eps':
+    raise ValueError(
+      "config.diffusion.pred_type = 'eps' says nothing of x at t = 1, where a "
+      "student's largest step begins; distill a model that predicts x or v"
+    )
   teacher = weights.read(config.distill.teacher)
-  _check_shared(config, teacher.config)
+  for section, names in _SHARED.items():
+    for name in names:
+      ours, theirs = config[section][name], teacher.config[section][name]
+      if ours != theirs:
+        raise ValueError(
+          f'config.{section}.{name} is {ours}, but {theirs} in the config of '
+          'the teacher; they must be the same'
+        )
   num_steps, theirs = config.sample.num_steps, teacher.config.sample
   steps = config.distill.teacher_steps or theirs.num_steps
   if teacher.config.distill.teacher and steps != theirs.num_steps:
@@ -109,35 +120,7 @@ def load_teacher(
       f'config.sample.num_steps = {num_steps}; choose another of these, or '
       'set config.distill.teacher_steps'
     )
-  target_fn = make_target_fn(
-    build.build(teacher.config),
-    num_steps,
-    steps // num_steps,
-    theirs.guidance_weight,
+  parts, guidance = build.build(teacher.config), theirs.guidance_weight
+  return (teacher.params,), make_target_fn(
+    parts, num_steps, steps // num_steps, guidance
   )
-  return (teacher.params,), target_fn
-
-
-def _check_student(config):
-  """Checks what a student must be; the config of a run is checked already."""
-  if config.sample.guidance_weight != 0:
-    raise ValueError(
-      f'config.sample.guidance_weight is {config.sample.guidance_weight}; with '
-      'config.distill.teacher, whose guidance is learned, it must be 0'
-    )
-  if config.diffusion.pred_type == 'eps':
-    raise ValueError(
-      "config.diffusion.pred_type = 'eps' says nothing of x at t = 1, where a "
-      "student's largest step begins; distill a model that predicts x or v"
-    )
-
-
-def _check_shared(ours, theirs):
-  for section, names in _SHARED.items():
-    for name in names:
-      if ours[section][name] != theirs[section][name]:
-        raise ValueError(
-          f'config.{section}.{name} is {ours[section][name]}, but '
-          f'{theirs[section][name]} in the config of the teacher; they must be '
-          'the same'
-        )

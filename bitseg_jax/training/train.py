@@ -8,7 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu import parameter_overview
+import optax
 from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
@@ -23,7 +23,7 @@ from bitseg_jax.runs import (
   stopping,
   weights,
 )
-from bitseg_jax.runs.log import MetricWriter, progress_bar, whole_file
+from bitseg_jax.runs.log import MetricWriter, progress_bar
 from bitseg_jax.training import distill
 from bitseg_jax.training import step as train_step
 
@@ -65,7 +65,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   step_fn = train_step.make_step(
     parts, recipe, optimizer, mesh, devices.shardings(abstract), target_fn
   )
-  size = settings.batch_size
   with (
     stopping.stop_signal(lambda n: manager.orbax.reached_preemption(n)) as told,
     contextlib.nullcontext() if jax.process_index() else log.hold(workdir),
@@ -75,7 +74,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
   ):
-    state = start(config, workdir, init, abstract, manager)
+    state = first_state(config, workdir, init, abstract, manager)
     first = int(state.step)
     if first > settings.num_steps:
       raise ValueError(
@@ -87,26 +86,15 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       config, list(sources.values()), parts.palette, mesh, first
     )
     batches = readers.enter_context(contextlib.closing(iter(batches)))
-    show = make_show_fn(config, workdir, parts, eval_sources, mesh, writer)
+    score = make_score_fn(config, workdir, parts, eval_sources, mesh, writer)
     make_key = lambda: jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.jit(make_key, out_shardings=devices.copied_on(mesh))()
+    size = settings.batch_size
     progress = progress_bar(
       settings.num_steps * size, 'train', 'img', initial=first * size
     )
-    pending, began, saved_at = [], time.perf_counter(), time.monotonic()
-
-    def report(step, metrics):
-      """Writes the means of the steps since the last report; all are finite."""
-      scalars = _collect(metrics, step, manager.orbax.latest_step)
-      scalars['learning_rate'] = float(learning_rate(step - 1))
-      nonlocal began
-      images, now = len(metrics) * size, time.perf_counter()
-      scalars['images_per_second'], began = images / (now - began), now
-      writer.write_scalars(step, scalars)
-      writer.flush()
-      progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
-
-    due = None
+    began, saved_at = time.perf_counter(), time.monotonic()
+    pending, stop = [], False
     for step in range(first + 1, settings.num_steps + 1):
       batch = devices.put_batch(next(batches), mesh)
       if step == first + 1:
@@ -115,9 +103,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
         began = time.perf_counter()  # nor for the images per second
       state, metrics = step_fn(state, batch, key, *teacher)
       pending.append(metrics)
-      if due:  # read only now, when the device has the next step to do
-        report(*due)
-        due = None
+      progress.update(size)
       last = step == settings.num_steps
       stop = not last and (manager.check() or told(step))
       logs = step % settings.log_every == 0
@@ -125,33 +111,36 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
       saves = saves or (
         logs and stopping.is_due(saved_at, settings.checkpoint_minutes)
       )
-      shows = last or step % settings.eval_every == 0
-      if saves or shows or logs:
-        due, pending = (step, pending), []
-      progress.update(size)
-      if saves or shows:  # only what is known to be finite is saved
-        report(*due)
-        due = None
+      scores = last or step % settings.eval_every == 0
+      if logs or saves or scores:  # only what is known to be finite is saved
+        scalars = _collect(pending, step, manager.orbax.latest_step())
+        images, now = len(pending) * size, time.perf_counter()
+        scalars['learning_rate'] = float(learning_rate(step - 1))
+        scalars['images_per_second'] = images / (now - began)
+        writer.write_scalars(step, scalars)
+        writer.flush()
+        progress.set_postfix(step=step, loss=f'{scalars["loss"]:.4f}')
+        pending, began = [], now
       if saves:
         _check_finite(state, step, manager.orbax.latest_step())
         manager.save(step, state, config.to_dict())
         saved_at = time.monotonic()
-      if shows and not stop:
+      if scores and not stop:
         manager.finish()  # scoring takes minutes, in which a kill may come
-        show(step, state)
-      if saves or shows:
+        score(step, state)
+      if saves or scores:
         began = time.perf_counter()
       if stop:
-        progress.close()  # else the bar would be drawn after the line
-        logging.warning(
-          'stopped at step %d; run the same command to resume', step
-        )
         break
     progress.close()
+    if stop:
+      logging.warning(
+        'stopped at step %d; run the same command to resume', step
+      )
   return int(state.step) == settings.num_steps
 
 
-def start(config, workdir, init, abstract, manager):
+def first_state(config, workdir, init, abstract, manager):
   """Returns the training state to begin with, chosen as `train` describes."""
   if manager.orbax.all_steps():
     schema.check_same_run(config, checkpoint.read_config(workdir), workdir)
@@ -159,13 +148,8 @@ def start(config, workdir, init, abstract, manager):
   if state is not None:
     logging.info('resuming %s at step %d', workdir, int(state.step))
     return state
-  if jax.process_index() == 0:
-    overview = parameter_overview.get_parameter_overview(
-      abstract.params, include_stats=False
-    )
-    with whole_file(workdir / 'parameters.txt') as file:
-      file.write(overview + '\n')
-    logging.info('%s', overview.splitlines()[-1])
+  count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+  logging.info('a network of %d parameters', count)
   state = init(jax.random.key(config.seed))
   if first := config.init_from or config.distill.teacher:
     logging.info('starting from %s', first)
@@ -175,6 +159,15 @@ def start(config, workdir, init, abstract, manager):
   return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
+def _advice(last_saved):
+  good = f'the last good checkpoint is step {last_saved}'
+  good = good if last_saved else 'there is no checkpoint yet'
+  return f'{good}; lower the learning rate, or use float32'
+
+
+_all_finite = jax.jit(lambda tree: jnp.isfinite(optax.global_norm(tree)))
+
+
 def _check_finite(state, step, last_saved):
   """Raises NonFiniteLossError for a parameter or an average that is not finite.
 
@@ -182,81 +175,54 @@ def _check_finite(state, step, last_saved):
   """
   if not _all_finite((state.params, state.ema_params)):
     raise NonFiniteLossError(
-      f'parameters are not finite after step {step}; the last good checkpoint '
-      f'is step {last_saved}; lower the learning rate, or use float32'
+      f'parameters are not finite after step {step}; ' + _advice(last_saved)
     )
 
 
-@jax.jit
-def _all_finite(tree):
-  return jnp.all(
-    jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)])
-  )
-
-
 def _collect(pending, step, last_saved):
-  """Averages the metrics of the steps since the last call.
+  """Averages the metrics of the steps since the last call, up to `step`.
 
-  All are read at once, so that the device never waits for the host, but before
+  All are read at once, so that the device seldom waits for the host, but before
   anything is saved, so that no checkpoint holds a state that is not finite.
 
   Raises:
     NonFiniteLossError: if a value is inf or nan.
   """
-  each = jax.tree.map(
-    lambda *values: np.hstack(values), *jax.device_get(pending)
-  )
-  rows = np.stack(list(each.values()), axis=-1)  # [steps, metrics]
-  bad = np.argwhere(~np.isfinite(rows))
-  if len(bad):
-    i, which = bad[0]
-    saved = last_saved()
-    raise NonFiniteLossError(
-      f'{list(each)[which]} is {rows[i, which]} at step '
-      f'{step - len(rows) + 1 + i}; '
-      + (
-        f'the last good checkpoint is step {saved}'
-        if saved
-        else 'there is no checkpoint yet'
-      )
-      + '; lower the learning rate, or use float32'
-    )
-  return {name: float(np.mean(values)) for name, values in each.items()}
+  pending = jax.device_get(pending)
+  for k, metrics in enumerate(pending, step - len(pending) + 1):
+    for name, value in metrics.items():
+      if not np.isfinite(value):
+        raise NonFiniteLossError(
+          f'{name} is {value} at step {k}; ' + _advice(last_saved)
+        )
+  return {n: float(np.mean([m[n] for m in pending])) for n in pending[0]}
 
 
-def make_show_fn(config, workdir, parts, sources, mesh, writer):
-  """Returns show(step, state), which logs scores and images of EMA weights."""
+def make_score_fn(config, workdir, parts, sources, mesh, writer):
+  """Returns score(step, state), which logs scores and images of EMA weights."""
   if not config.eval.during_training:
     return lambda step, state: None
   functions = draw_samples.make_functions(
     parts, build.sampler_options(config.sample), mesh
   )
 
-  def show(step, state):
+  def score(step, state):
     for dataset, source in sources.items():
       suffix = f'_{dataset}' if len(sources) > 1 else ''
+      options = evaluate.Options(
+        config.eval.batch_size,
+        num_images=config.eval.during_training,
+        num_shown=config.eval.gallery_images,
+        seed=config.seed,
+        description=f'eval{suffix} at step {step}',
+      )
       scores = evaluate.score_samples(
-        functions,
-        state.ema_params,
-        parts,
-        source,
-        mesh,
-        evaluate.Options(
-          config.eval.batch_size,
-          num_images=config.eval.during_training,
-          num_shown=config.eval.gallery_images,
-          seed=config.seed,
-          description=f'eval{suffix} at step {step}',
-        ),
+        functions, state.ema_params, parts, source, mesh, options
       )
-      summary = {
-        f'eval{suffix}_{name}': value
-        for name, value in evaluate.summarize(scores).items()
-      }
-      tqdm.write(
-        f'step {step}: '
-        + ', '.join(f'{name} {value:.4f}' for name, value in summary.items())
-      )
+      found = evaluate.summarize(scores).items()
+      summary = {f'eval{suffix}_{name}': value for name, value in found}
+      said = [f'{name} {value:.4f}' for name, value in summary.items()]
+      tqdm.write(f'step {step}: {", ".join(said)}')
       writer.write_scalars(step, summary)
       if jax.process_index() == 0 and scores.samples:
         path = workdir / 'samples' / f'{step:07d}{suffix}.png'
@@ -265,4 +231,4 @@ def make_show_fn(config, workdir, parts, sources, mesh, writer):
         writer.write_images(step, {f'samples{suffix}': image})
     writer.flush()
 
-  return show
+  return score

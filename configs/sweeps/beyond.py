@@ -11,7 +11,6 @@ ROWS = {
   for name, settings in {
     'EMA 0.98': {'train.ema_decay': 0.98},
     'EMA 0.999': {'train.ema_decay': 0.999},
-    'DPM-Solver++': {'sample.method': 'dpmpp'},
   }.items()
 }
 PAPER = {}

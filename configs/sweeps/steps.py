@@ -7,7 +7,6 @@ _WAYS = {
   'ddpm, w 0': {'sample.guidance_weight': 0.0},
   'ddim': {'sample.method': 'ddim'},
   'ddim, w 0': {'sample.method': 'ddim', 'sample.guidance_weight': 0.0},
-  'dpmpp': {'sample.method': 'dpmpp'},
 }
 _COUNTS = (1, 2, 4, 8, 16, 64)
 ROWS = {

@@ -38,7 +38,7 @@ def blocks(seed, share):
 
 
 def match(true, pred):
-  return metrics.panoptic.match(*metrics.panoptic.contingency(true, pred))
+  return metrics.panoptic.match(*metrics.panoptic.overlaps(true, pred))
 
 
 @pytest.mark.parametrize('seed', range(8))
@@ -51,7 +51,7 @@ def test_counts_are_those_of_the_published_rules(seed, share):
 def test_table_is_that_of_the_region_scores():
   true, pred = blocks(0, 0.3)
   valid = np.random.default_rng(1).random(true.shape) < 0.7
-  table, outside = metrics.panoptic.contingency(true, pred, valid)
+  table, outside = metrics.panoptic.overlaps(true, pred, valid)
   expected, _, ids = metrics.contingency(true, pred, valid)
   np.testing.assert_array_equal(table, expected)
   left_out = valid & (true == -1)

@@ -48,7 +48,7 @@ def test_golden_values(golden):
   seen = set()
   for case in sorted({key.split('/')[1] for key in expected}):
     names = [f'metrics/{case}/{name}' for name in ('gt', 'pred', 'mask')]
-    score = metrics.scores(*(golden[name] for name in names))
+    score = metrics.ari_and_iou(*(golden[name] for name in names))
     seen.update(names)
     for name, value in ('ari', score['ari']), ('iou_gt_mean', score['iou']):
       key = f'metrics/{case}/{name}'
@@ -120,21 +120,23 @@ def test_left_out_pixels_are_as_if_cropped_away(true, pred):
   valid[12:] = valid[:, 15:] = False
   ignored = np.where(valid, true, IGNORE_ID)
   cropped, cropped_pred = true[:12, :15], pred[:12, :15]
-  expected = metrics.scores(cropped, cropped_pred)
-  assert metrics.scores(true, pred, valid) == expected
-  assert metrics.scores(ignored, pred) == expected
-  assert metrics.scores(ignored, pred, valid) == expected
+  expected = metrics.ari_and_iou(cropped, cropped_pred)
+  assert metrics.ari_and_iou(true, pred, valid) == expected
+  assert metrics.ari_and_iou(ignored, pred) == expected
+  assert metrics.ari_and_iou(ignored, pred, valid) == expected
   for metric in SEVERAL:
     assert metric(pred, ignored) == metric(cropped_pred, cropped)
 
 
 def test_neither_the_type_of_ids_matters_nor_which_is_unlabelled():
   true, pred = blocks(), noisy(blocks(), 0)
-  expected = metrics.scores(true, pred)
+  expected = metrics.ari_and_iou(true, pred)
   for dtype in 'uint8', 'uint16', 'int16', 'int64':
-    assert metrics.scores(true.astype(dtype), pred.astype(dtype)) == expected
+    assert (
+      metrics.ari_and_iou(true.astype(dtype), pred.astype(dtype)) == expected
+    )
   # Unlabelled pixels of a prediction are one more segment.
-  assert metrics.scores(true, np.where(pred == 3, -1, pred)) == expected
+  assert metrics.ari_and_iou(true, np.where(pred == 3, -1, pred)) == expected
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_neither_the_type_of_ids_matters_nor_which_is_unlabelled():
 )
 def test_identical_maps_are_exactly_perfect(id_map):
   renamed = id_map.max() - id_map
-  assert metrics.scores(id_map, renamed) == {'ari': 1.0, 'iou': 1.0}
+  assert metrics.ari_and_iou(id_map, renamed) == {'ari': 1.0, 'iou': 1.0}
   assert metrics.covering(renamed, [id_map, id_map]) == 1.0
   assert metrics.rand_index(renamed, id_map) == 1.0
   assert metrics.variation_of_information(renamed, id_map) == 0.0
@@ -165,14 +167,14 @@ def test_one_segment_has_chance_level_ari_and_one_match():
 def test_large_maps_do_not_overflow():
   true = np.zeros((1000, 1000), np.int32)
   true[:, 500:] = 1
-  assert metrics.scores(true, true) == {'ari': 1.0, 'iou': 1.0}
+  assert metrics.ari_and_iou(true, true) == {'ari': 1.0, 'iou': 1.0}
   assert PRI(np.zeros_like(true), true) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_nothing_valid_is_nan():
   true, pred = blocks(), noisy(blocks(), 0)
   nothing = np.full_like(true, -1)
-  invalid = metrics.scores(true, pred, np.zeros(true.shape, bool))
+  invalid = metrics.ari_and_iou(true, pred, np.zeros(true.shape, bool))
   assert all(map(math.isnan, invalid.values()))
   assert math.isnan(metrics.adjusted_rand_index(nothing, pred))
   assert math.isnan(metrics.hungarian_iou(nothing, pred))
@@ -220,7 +222,7 @@ def test_energy_distance_compares_distributions():
 )
 def test_bad_input_is_refused_in_one_line(true, pred, valid, message):
   with pytest.raises(ValueError, match=message) as error:
-    metrics.scores(true, pred, valid)
+    metrics.ari_and_iou(true, pred, valid)
   assert '\n' not in str(error.value)
   with pytest.raises(ValueError, match='annotations is empty'):
     metrics.rand_index(blocks(), [])

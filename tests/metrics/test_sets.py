@@ -32,11 +32,6 @@ def test_samples_in_the_annotators_shares_match_fully():
   assert metrics.sets.matched_score(agreed[:, [0, 2]]) == 0.75
 
 
-def test_oracle_takes_one_sample_for_all_annotators():
-  scores = np.array([[0.9, 0.5], [0.0, 0.5]])
-  assert metrics.sets.oracle_best(scores) == 0.5
-
-
 def test_energy_distance_is_that_of_the_maps():
   maps = np.random.default_rng(0).integers(4, size=(7, 9, 11))
   distance = lambda a, b: 1 - metrics.adjusted_rand_index(a, b)

@@ -110,13 +110,14 @@ def test_disagreement_leaves_out_who_did_not_label():
 
 
 @pytest.mark.parametrize('levels', [2, 5, 10_000])
-def test_roc_area_agrees_with_sklearn(levels):
-  rng = np.random.default_rng(levels)
-  scores = rng.integers(levels, size=300) / levels
-  positive = rng.random(300) < 0.2 + 0.6 * scores
-  expected = roc_auc_score(positive, scores)
-  assert uncertainty.roc_area(scores, positive) == pytest.approx(expected)
-  assert math.isnan(uncertainty.roc_area(scores, np.ones(300, bool)))
+def test_contested_auroc_agrees_with_sklearn(levels):
+  maps = [halves(10), halves(15), halves(10)]
+  said = np.random.default_rng(0).integers(levels, size=(20, 30)) / levels
+  contested = uncertainty.disagreement(maps) > 0.5
+  expected = roc_auc_score(contested.ravel(), said.ravel())
+  found = uncertainty.contested_auroc(said, maps)
+  assert found == pytest.approx(expected)
+  assert math.isnan(uncertainty.contested_auroc(said, [maps[0]] * 2))
 
 
 def test_contested_pixels_are_those_of_other_entities():
@@ -126,7 +127,7 @@ def test_contested_pixels_are_those_of_other_entities():
   cut[:, 24:] = 3
   cut[:, 27:] = 4
   strip = whole == 2
-  area = uncertainty.contested_area
+  area = uncertainty.contested_auroc
   maps = [whole, cut]
   assert area(strip.astype(float), maps) == 1
   assert area(1 - strip.astype(float), maps) == 0

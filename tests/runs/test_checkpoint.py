@@ -252,7 +252,7 @@ DIRS = {'data.source': 'tfds', 'data.dirs': ('in/a', 'in/b')}
 @pytest.mark.parametrize(
   ('saved', 'asked', 'message'),
   [
-    ({}, {'model.remat': True, 'train.accumulate': 2}, None),
+    ({}, {'train.accumulate': 2}, None),
     ({}, {'codes.palette': 'none'}, r'codes\.palette = similar, not none'),
     ({}, {'model.base_channels': 32}, 'base_channels = 16, not 32'),
     ({}, {'diffusion.input_scale': 0.2}, 'input_scale = .*, not 0.2'),
@@ -441,14 +441,14 @@ def test_checkpoints_older_than_a_setting_resume(
   config = flat(tiny_config)
   save = checkpoint.Manager.save
 
-  def save_as_before_there_was_remat(*args):
+  def save_as_before_there_were_parts(*args):
     *rest, saved = args
-    del saved['model']['remat']
+    del saved['train']['accumulate']
     save(*rest, saved)
 
   with monkeypatch.context() as patch:
     patch.setattr(stopping, 'stop_signal', stop_at(2))
-    patch.setattr(checkpoint.Manager, 'save', save_as_before_there_was_remat)
+    patch.setattr(checkpoint.Manager, 'save', save_as_before_there_were_parts)
     train.train(config, tmp_path)
   train.train(config, tmp_path)
   assert logged(tmp_path)[-1]['step'] == config.train.num_steps
@@ -458,6 +458,18 @@ def test_a_run_that_kept_a_single_checkpoint_goes_on_with_two(tiny_config):
   saved = tiny_config.to_dict()
   saved['train']['keep_checkpoints'] = 1  # an earlier version took it
   assert schema.complete(saved).train.keep_checkpoints == 2
+
+
+def test_configs_with_settings_that_are_gone_are_read(tiny_config):
+  saved = tiny_config.to_dict()
+  saved['sample']['method'] = 'heun'
+  saved['train']['steps_per_call'] = 10
+  saved['model'] |= {'remat': True, 'fused_attention': True}
+  tiny_config.sample.method = 'ddim'
+  assert schema.complete(saved) == tiny_config
+  saved['diffusion']['size_power'] = 1.0  # it made another model
+  with pytest.raises(ValueError, match='size_power = '):
+    schema.complete(saved)
 
 
 def test_init_from_takes_the_average_and_starts_at_step_0(
@@ -608,10 +620,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_two_processes_stop_together(tmp_path, number):
-  both = start_both(
-    tmp_path,
-    '--config.train.num_steps=2000',
-  )
+  both = start_both(tmp_path, '--config.train.num_steps=2000')
   wait_for(tmp_path, both[0])
   for process in both:
     process.send_signal(number)

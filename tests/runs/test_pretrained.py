@@ -263,7 +263,9 @@ def test_a_run_starts_from_a_pretrained_model(found, packed, tmp_path):
     parts, mesh = build.build(config), devices.make_mesh()
     _, abstract = build.make_state(parts, optimizer, mesh)
     with checkpoint.open_manager(tmp_path) as manager:
-      return train.start(config, tmp_path, lambda key: state, abstract, manager)
+      return train.first_state(
+        config, tmp_path, lambda key: state, abstract, manager
+      )
 
   started = start(config)
   assert int(started.step) == 0

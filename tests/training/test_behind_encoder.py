@@ -24,6 +24,7 @@ def config(tiny_config, monkeypatch):
     return jax.device_get(model.init(jax.random.key(7), image)['params'])
 
   monkeypatch.setattr(encoder, 'read_imagenet', read_imagenet)
+  monkeypatch.setattr(encoder, 'from_pytorch', lambda variant, params: params)
   tiny_config.data.update(image_size=32, code_size=16)
   tiny_config.model.update(encoder='lite0', encoder_width=8, patch_size=4)
   tiny_config.model.update(channel_mults=(1,), attention_levels=())

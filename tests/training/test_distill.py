@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from bitseg_jax import diffusion, sampler, schedule
+from bitseg_jax import codec, diffusion, sampler, schedule
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import quickstart
-from bitseg_jax.runs import build, checkpoint
+from bitseg_jax.runs import build, checkpoint, devices, train_state
 from bitseg_jax.training import distill, train
 from bitseg_jax.training import step as train_step
 
@@ -53,7 +54,7 @@ def test_one_step_lands_where_the_steps_of_the_teacher_do(
 ):
   params, z_t, image, valid = given
   target_fn = distill.make_target_fn(TEACHER, 4, 3, guidance_weight)
-  predict = diffusion.guided(denoise, params, image, guidance_weight)
+  predict = diffusion.guided_denoiser(denoise, params, image, guidance_weight)
   t = jnp.full(4, 0.75)
   *_, (z_s, _) = path(predict, z_t, t, valid, 4, 3)
   target = target_fn(params, image, z_t, t, valid)
@@ -67,7 +68,7 @@ def test_one_step_lands_where_the_steps_of_the_teacher_do(
 def test_the_last_step_predicts_what_the_teacher_does_last(given):
   params, z_t, image, valid = given
   target_fn = distill.make_target_fn(TEACHER, 4, 2)
-  predict = diffusion.guided(denoise, params, image, 0)
+  predict = diffusion.guided_denoiser(denoise, params, image, 0)
   t = jnp.full(4, 0.25)
   *_, (_, last) = path(predict, z_t, t, valid, 4, 2)
   target = target_fn(params, image, z_t, t, valid)
@@ -84,8 +85,23 @@ def test_students_differ_with_their_noise_at_a_single_step(given):
 
 
 def test_times_are_those_at_which_a_step_begins():
-  noise = train_step.draw_noise(jax.random.key(0), (64, 8, 8, 4), num_times=4)
-  times, counts = np.unique(noise['t'], return_counts=True)
+  seen, optimizer = [], optax.sgd(0.0)
+
+  def target_fn(params, image, z_t, t, valid):
+    jax.debug.callback(seen.append, t)
+    return z_t
+
+  parts = SimpleNamespace(**vars(TEACHER), codec=codec.make_codec('onehot', 4))
+  recipe, mesh = build.Recipe(num_times=4), devices.make_mesh()
+  step = train_step.make_step(parts, recipe, optimizer, mesh, None, target_fn)
+  state = train_state.create_state(jnp.float32(3), optimizer)
+  batch = {
+    'image': np.zeros((64, 8, 8, 3), np.float32),
+    'codes': np.zeros((64, 8, 8), np.int32),
+  }
+  step(state, batch, jax.random.key(0), 3.0)
+  jax.effects_barrier()
+  times, counts = np.unique(seen[0], return_counts=True)
   np.testing.assert_array_equal(times, [0.25, 0.5, 0.75, 1])
   assert (counts == 16).all()
 
@@ -128,14 +144,16 @@ def test_a_student_starts_as_its_teacher_and_comes_to_draw_alike(
     'image': np.stack([scene['image'] for scene in source]),
     'codes': np.zeros((8, 16, 16), np.int16),
   }
-  shape = 8, 16, 16, parts.codec.channels
-  batch |= train_step.draw_noise(jax.random.key(5), shape, 1, 0.0, 1)
-  recipe = build.make_recipe(student_config)
-  loss = jax.jit(
-    lambda params: train_step.loss_fn(
-      params, batch, parts, recipe, target_fn, teacher
-    )
+  recipe, optimizer = build.make_recipe(student_config), optax.sgd(0.0)
+  step = train_step.make_step(
+    parts, recipe, optimizer, devices.make_mesh(), None, target_fn
   )
+
+  def loss(params):
+    params = jax.tree.map(jnp.copy, params)  # the step donates them
+    state = train_state.create_state(params, optimizer)
+    return step(state, batch, jax.random.key(5), teacher)[1]['loss']
+
   shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
   _, params = checkpoint.read_params(tmp_path, shapes, 'params')
   assert loss(params) < loss(teacher)

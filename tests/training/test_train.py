@@ -50,10 +50,16 @@ def flat_config(tiny_config):
   return tiny_config
 
 
-def loss_of(parts, recipe, params, batch, key):
-  shape = *batch['codes'].shape, parts.codec.channels
-  noise = train_step.draw_noise(key, shape, recipe.draws, recipe.cond_drop_rate)
-  return train_step.loss_fn(params, {**batch, **noise}, parts, recipe)
+def measure(parts, recipe):
+  """(params, batch, key) -> 'loss' and 'grad_norm' of a step."""
+  optimizer = optax.sgd(0.0)
+  step = train_step.make_step(parts, recipe, optimizer, devices.make_mesh())
+
+  def measured(params, batch, key):
+    params = jax.tree.map(jnp.copy, params)  # the step donates them
+    return step(train_state.create_state(params, optimizer), batch, key)[1]
+
+  return measured
 
 
 # The first is enough for every day; all take minutes.
@@ -84,11 +90,12 @@ def test_every_variant_learns(flat_config, variant):
   )
   # The same batch and draws before and after: single losses are too noisy.
   batch = devices.put_batch(next(batches), mesh)
-  mean_loss = jax.jit(
-    lambda params: jax.lax.map(
-      lambda key: loss_of(parts, recipe, params, batch, key),
-      jax.random.split(jax.random.key(2), 16),
-    ).mean()
+  measured, keys = (
+    measure(parts, recipe),
+    jax.random.split(jax.random.key(2), 16),
+  )
+  mean_loss = lambda params: np.mean(
+    [measured(params, batch, key)['loss'] for key in keys]
   )
   before = mean_loss(state.params)
   for _ in range(40):
@@ -167,12 +174,10 @@ def test_dropped_photos_are_not_seen(flat_config):
   images = np.random.default_rng(0).integers(0, 255, (2, 4, 16, 16, 3), 'u1')
 
   def losses(rate):
-    recipe = build.Recipe(cond_drop_rate=rate)
+    measured = measure(parts, build.Recipe(cond_drop_rate=rate))
     batches = [{'image': image, 'codes': codes} for image in images]
-    return [
-      loss_of(parts, recipe, params, batch, jax.random.key(0))
-      for batch in batches
-    ]
+    key = jax.random.key(0)
+    return [measured(params, batch, key)['loss'] for batch in batches]
 
   first, second = losses(1.0)
   assert first == second
@@ -189,13 +194,11 @@ def test_draws_of_one_photo_are_as_good_as_copies_of_it(flat_config):
     'image': np.stack([source[i]['image'] for i in range(2)]),
     'codes': np.stack([source[i]['id_maps'][0] % 4 for i in range(2)]),
   }
-  noise = train_step.draw_noise(jax.random.key(1), (2, 16, 16, 4), draws=3)
   copies = {name: np.repeat(a, 3, axis=0) for name, a in batch.items()}
-  alone = {name: a.reshape(6, 1, *a.shape[2:]) for name, a in noise.items()}
-  loss = lambda *given: train_step.loss_fn(
-    params, {**given[0], **given[1]}, parts, build.Recipe()
-  )
-  np.testing.assert_allclose(loss(batch, noise), loss(copies, alone), rtol=1e-6)
+  loss = lambda batch, draws: measure(parts, build.Recipe(draws))(
+    params, batch, jax.random.key(1)
+  )['loss']
+  np.testing.assert_allclose(loss(batch, 3), loss(copies, 1), rtol=1e-6)
 
 
 def test_unlabelled_pixels_do_not_train(flat_config):
@@ -205,23 +208,24 @@ def test_unlabelled_pixels_do_not_train(flat_config):
     'image': np.zeros((4, 16, 16, 3), np.uint8),
     'codes': np.full((4, 16, 16), -1, np.int16),
   }
-  loss, grads = jax.value_and_grad(
-    lambda params: loss_of(
-      parts, build.Recipe(), params, batch, jax.random.key(0)
-    )
-  )(params)
-  assert loss == 0
-  assert optax.global_norm(grads) == 0
+  found = measure(parts, build.Recipe())(params, batch, jax.random.key(0))
+  assert found['loss'] == found['grad_norm'] == 0
 
 
 @pytest.mark.parametrize('parts', [2, 4])
 def test_a_batch_taken_in_parts_has_the_same_gradient(parts):
   rng = np.random.default_rng(0)
   params = {'w': jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}
-  inputs = {'x': jnp.asarray(rng.normal(size=(8, 5)), jnp.float32)}
-  loss_fn = lambda params, inputs: jnp.mean((inputs['x'] @ params['w']) ** 2)
-  whole = train_step.accumulated(loss_fn, params, inputs, 1)
-  in_parts = train_step.accumulated(loss_fn, params, inputs, parts, True)
+  inputs = {
+    'x': jnp.asarray(rng.normal(size=(8, 5)), jnp.float32),
+    'factor': jnp.asarray(rng.normal(size=24), jnp.float32),  # three rows each
+  }
+  loss_fn = lambda params, inputs: jnp.mean(
+    jnp.repeat(inputs['x'] @ params['w'], 3, axis=0) ** 2
+    * inputs['factor'][:, None]
+  )
+  whole = train_step.mean_gradient(loss_fn, params, inputs, 1)
+  in_parts = train_step.mean_gradient(loss_fn, params, inputs, parts, True)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, in_parts
   )
@@ -250,12 +254,12 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step():
     {'loss': 1.0, 'grad_norm': 2.0},
     {'loss': 1.0, 'grad_norm': np.inf},
   )
-  assert train._collect([fine, fine], 10, lambda: 5) == fine
+  assert train._collect([fine, fine], 10, 5) == fine
   with pytest.raises(
     train.NonFiniteLossError,
     match='grad_norm is inf at step 9; the last good checkpoint is step 5',
   ):
-    train._collect([fine, bad, fine], 10, lambda: 5)
+    train._collect([fine, bad, fine], 10, 5)
 
 
 def test_evaluation_does_not_depend_on_the_batch(flat_config):
@@ -295,7 +299,6 @@ def test_summary_means_and_oracle():
 WRONG = {
   'model.attention_levels': ((5,), 'names level 5'),
   'model.num_heads': (3, 'cannot be split'),
-  'model.fused_attention': (True, 'needs config.model.dtype = bfloat16'),
   'model.dtype': ('float16', 'one of float32, bfloat16'),
   'data.image_size': (17, 'multiple of 2'),
   'data.augment': ('ful', 'one of full, flip, none'),
@@ -316,14 +319,6 @@ WRONG = {
 }
 
 
-def test_heads_that_fused_attention_does_not_take_are_refused(tiny_config):
-  tiny_config.model.update(fused_attention=True, dtype='bfloat16')
-  build.build(tiny_config)
-  tiny_config.model.base_channels = 18
-  with pytest.raises(ValueError, match='there are heads of 36'):
-    build.build(tiny_config)
-
-
 @pytest.mark.parametrize('name', WRONG)
 def test_settings_that_cannot_work_get_one_line(tiny_config, name):
   value, message = WRONG[name]
@@ -338,36 +333,6 @@ def test_a_dataset_is_not_ignored_where_scenes_are_drawn(tiny_config):
   tiny_config.data.dir = 'datasets/mine'
   with pytest.raises(ValueError, match=r'data\.source is procedural'):
     build.open_sources(tiny_config, 'train')
-
-
-def test_the_loss_of_a_step_is_read_when_the_next_is_issued(
-  tiny_config, tmp_path, monkeypatch
-):
-  """So the device need not wait for the log."""
-  events, compile_ahead, collect = [], devices.compile_ahead, train._collect
-
-  def compile_and_note(*args):
-    program = compile_ahead(*args)
-    return lambda *args: events.append('step') or program(*args)
-
-  def note_and_collect(*args):
-    events.append('read')
-    return collect(*args)
-
-  monkeypatch.setattr(devices, 'compile_ahead', compile_and_note)
-  monkeypatch.setattr(train, '_collect', note_and_collect)
-  tiny_config.model.channel_mults, tiny_config.model.attention_levels = (1,), ()
-  tiny_config.train.update(num_steps=4, eval_every=4, checkpoint_every=4)
-  train.train(tiny_config, tmp_path)
-  assert events == [
-    'step',
-    'step',
-    'read',
-    'step',
-    'read',
-    'step',
-    *['read'] * 2,
-  ]
 
 
 def test_compiling_does_not_count_as_slow_training(
