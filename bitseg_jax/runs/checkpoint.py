@@ -30,6 +30,8 @@ from bitseg_jax.runs.train_state import TrainState
 KINDS = {'ema': 'ema_params', 'raw': 'params'}
 ITEMS = ('params', 'ema_params', 'optimizer', 'config')
 DIGEST = 'digest.json'
+# Orbax warns of what is asked for.
+logging.getLogger('absl').addFilter(lambda r: 'read only' not in r.getMessage())
 
 
 class DamagedError(ValueError):
