@@ -22,7 +22,7 @@ setup() {
     $apt update
     $apt install -y gcsfuse make
   fi
-  make install ACCELERATOR=tpu PYTHON="$python"
+  make install-train ACCELERATOR=tpu PYTHON="$python"
 }
 
 data() {
