@@ -14,7 +14,7 @@ from skimage.segmentation import felzenszwalb, slic
 from tqdm import tqdm
 
 from bitseg_jax import cli, metrics
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import transforms
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import ensembles, others
 from bitseg_jax.runs.log import write_json
@@ -46,7 +46,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
   """
   methods, values = make_methods(image_size), {}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
-    example = pipeline.evaluation_example(source[i], image_size)
+    example = transforms.evaluation_example(source[i], image_size)
     inside = np.s_[: example['size'][0], : example['size'][1]]
     id_maps = ensembles.labelled([ids[inside] for ids in example['id_maps']])
     pairs = {}

@@ -35,6 +35,14 @@ COMMANDS = {
   'benchmark': ('benchmark', 'measure the speed of each part'),
   'convert': ('convert', 'exchange weights with the official code'),
 }
+# Packages of the extra [train] that are imported when they are needed.
+OF_TRAINING = (
+  'array_record',
+  'grain',
+  'matplotlib',
+  'tensorboardX',
+  'tensorflow_datasets',
+)
 # Of the configs that come with the package.
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -138,6 +146,8 @@ def _line_for_user(error):
         f'JAX_PLATFORMS={asked}, but JAX finds no such device here; unset it, '
         f'or set JAX_PLATFORMS=cpu ({_message(missing)[:200]})'
       )
+  if isinstance(error, ModuleNotFoundError) and error.name in OF_TRAINING:
+    return f"{error.name} is not installed; pip install -e '.[train]' adds it"
   known = ValueError, OSError, ImportError, ArithmeticError
   return _message(error) if isinstance(error, known) else None
 

@@ -11,7 +11,6 @@ output holds clicks.json.
 import time
 from pathlib import Path
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -48,6 +47,8 @@ def define_flags() -> None:
 
 def main() -> None:
   """Clicks, prints the table and writes the results."""
+  import grain  # only a training needs it
+
   f = flags.FLAGS
   source = splits.open_split(f.data, f.split)
   source = grain.MapDataset.source(source)[:: f.every]

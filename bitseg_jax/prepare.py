@@ -7,10 +7,8 @@ bitseg prepare --describe --output=DIR
 from absl import flags
 
 from bitseg_jax import cli
-from bitseg_jax.app.describe import describe
 from bitseg_jax.data.families import FAMILIES
 from bitseg_jax.data.images import EXIF
-from bitseg_jax.data.prepared.write import prepare
 from bitseg_jax.runs import log
 
 
@@ -44,6 +42,10 @@ def main() -> int:
   for name in ['dataset', 'source'] * (not f.describe) + ['output']:
     if not f[name].value:
       raise ValueError(f'--{name} is missing')
+  # Only here, so that what is wrong before is said without grain and TFDS.
+  from bitseg_jax.app.describe import describe
+  from bitseg_jax.data.prepared.write import prepare
+
   if f.describe:
     print(describe(f.output, f.num_codes))
     return 0

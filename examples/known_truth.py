@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bitseg_jax import metrics
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import transforms
 from bitseg_jax.data.ambiguous import OUTLINES, AmbiguousScenes
 from bitseg_jax.evaluation import consensus, draw_samples
 from bitseg_jax.metrics import uncertainty
@@ -118,7 +118,7 @@ def main(workdir, num_scenes=40, num_samples=16):
   scenes = AmbiguousScenes(num_scenes, size, seed=config.seed)  # those held out
   modes = [scenes.modes(i) for i in range(num_scenes)]
   examples = [
-    functools.partial(pipeline.evaluation_example, scenes[i], size)
+    functools.partial(transforms.evaluation_example, scenes[i], size)
     for i in range(num_scenes)
   ]
   columns = 'samples', 'bar in parts', 'shadow', 'outline', 'GED', 'ECE'

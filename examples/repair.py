@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from bitseg_jax import Segmenter, baselines, metrics
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import transforms
 from bitseg_jax.data.prepared import splits
 
 STRENGTHS = 0.1, 0.3, 0.5, 0.7
@@ -29,7 +29,7 @@ def note(begun, strength, id_map, annotations):
 
 
 for i in range(0, len(source), int(sys.argv[2]) if sys.argv[2:] else 1):
-  example = pipeline.evaluation_example(source[i], SIDE)
+  example = transforms.evaluation_example(source[i], SIDE)
   height, width = example['size']
   photo = example['image'][:height, :width]
   annotations = [ids[:height, :width] for ids in example['id_maps']]

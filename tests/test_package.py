@@ -63,3 +63,48 @@ def test_make_clean_leaves_the_runs():
   (recipe,) = re.findall('^clean:\n((?:\t.*\n)+)', makefile, re.M)
   assert recipe.startswith('\trm -rf ')
   assert not re.search('runs|WORKDIR|datasets', recipe)
+
+
+# As an installation without the extra [train] looks.
+_WITHOUT_TRAIN = """
+import importlib.abc, runpy, sys, tomllib
+
+project = tomllib.load(open('pyproject.toml', 'rb'))['project']
+extra = project['optional-dependencies']['train']
+missing = {name.split('>')[0].replace('-', '_') for name in extra}
+
+class Missing(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in missing:
+      raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_what_segments_photos_needs_nothing_of_the_training():
+  code = 'import bitseg_jax.predict, bitseg_jax.app.segmenter, bitseg_jax.demo'
+  run(_WITHOUT_TRAIN + code)
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    'prepare --dataset=folder --source=x --output=y',
+    'baselines --data=x --split=val',
+    'main --config=quickstart --workdir=x',
+  ],
+)
+def test_what_trains_says_what_to_install(command, tmp_path):
+  name, *flags = command.split()
+  code = f'sys.argv = {["", *flags]}; import os; os.chdir({str(tmp_path)!r})'
+  code += f"; runpy.run_module('bitseg_jax.{name}', run_name='__main__')"
+  done = subprocess.run(
+    [sys.executable, '-c', f'{_WITHOUT_TRAIN}{code}'],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1, done.stderr
+  assert 'Traceback' not in done.stderr
+  line = done.stderr.splitlines()[-1]
+  assert line.endswith("is not installed; pip install -e '.[train]' adds it")

@@ -16,7 +16,7 @@ from bitseg_jax.app import answer, stablehlo, views
 from bitseg_jax.app import known as user
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.configs import base
-from bitseg_jax.data import pipeline, transforms
+from bitseg_jax.data import transforms
 from bitseg_jax.data.images import read_photo
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, devices, schema, weights
@@ -276,7 +276,7 @@ class Segmenter:
     """A photo as the network sees it, which nobody annotated."""
     parts, blank = self._parts, np.zeros(image.shape[:2], np.int32)
     record = {'name': '', 'image': image, 'id_maps': [blank]}
-    example = pipeline.evaluation_example(
+    example = transforms.evaluation_example(
       record, parts.image_size, parts.code_size
     )
     if start is not None:

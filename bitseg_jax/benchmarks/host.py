@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bitseg_jax import metrics, palette
-from bitseg_jax.data import pipeline
-from bitseg_jax.data.prepared import splits, write
+from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.data.source import Item, Source
 
@@ -22,6 +21,8 @@ Rows = list[tuple[str, float, str]]  # name, value, unit
 
 def write_scenes(folder: str) -> None:
   """Prepares 64 records in a folder, all one drawn scene as a JPEG."""
+  from bitseg_jax.data.prepared import write  # of the extra [train]
+
   scene, path = ProceduralScenes(1, 512, 24)[0], Path(folder, 'scene.jpg')
   Image.fromarray(scene['image']).save(path, quality=90)
   items = [Item(str(i), path, ('ids',)) for i in range(64)]
@@ -37,6 +38,8 @@ def measure_input(side: int, data: str = '') -> Rows:
     side: side of the padded square, in pixels.
     data: folder of a prepared dataset to read; '' = make one.
   """
+  from bitseg_jax.data import pipeline  # of the extra [train]
+
   codes, rows = palette.make_palette(64, 'similar'), []
   example = pipeline.TrainingExample(side, 64, codes)
   with tempfile.TemporaryDirectory() as folder:

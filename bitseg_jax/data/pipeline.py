@@ -52,7 +52,7 @@ class TrainingExample(grain.transforms.RandomMap):
     id_map = transforms.resize_ids(id_map, size, box)
     image, id_map = transforms.augment(image, id_map, rng, self.augment)
     image, id_map = transforms.pad_to_square(image, id_map, self.image_size)
-    id_map = _every_nth(id_map, self.code_size)
+    id_map = transforms.every_nth(id_map, self.code_size)
     if self.palette is None:
       codes = palettes.assign_random_codes(
         id_map, self.num_codes, rng, self.overflow
@@ -60,12 +60,6 @@ class TrainingExample(grain.transforms.RandomMap):
     else:
       codes = palettes.assign_codes(id_map, self.palette, self.overflow)
     return {'image': image, 'codes': codes.astype(np.int16)}
-
-
-def _every_nth(id_map, side):
-  """Takes the pixels in the middle of squares, so that `side` remain."""
-  every = len(id_map) // (side or len(id_map))
-  return id_map[every // 2 :: every, every // 2 :: every]
 
 
 def training_batches(
@@ -147,27 +141,3 @@ def _init_worker(index: int, count: int) -> None:
     os._exit(1)
 
   threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def evaluation_example(
-  record: dict[str, Any], image_size: int, code_size: int = 0
-) -> dict[str, Any]:
-  """Turns a record into an evaluation example: all annotators, nothing random.
-
-  Returns:
-    {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list
-    of int32 [G, G]}, where S and G are image_size and code_size. size is the
-    height and width of the resized photo within the square of G; id maps are -1
-    where unlabelled or padding.
-  """
-  size = transforms.fit_longest_side(*record['id_maps'][0].shape, image_size)
-  photo = transforms.resize_image(record['image'], size)
-  id_maps = []
-  for id_map in record['id_maps']:
-    id_map = transforms.resize_ids(id_map, size)
-    image, id_map = transforms.pad_to_square(photo, id_map, image_size)
-    id_maps.append(_every_nth(id_map, code_size))
-  of_codes = [-(-n * (code_size or image_size) // image_size) for n in size]
-  size = np.array(of_codes, np.int32)
-  example = {'name': record['name'], 'image': image, 'size': size}
-  return {**example, 'id_maps': id_maps}

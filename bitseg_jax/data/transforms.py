@@ -5,6 +5,7 @@ is labelled. No function changes its arguments.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -179,3 +180,33 @@ def rotate(
     borderValue=IGNORE_ID,
   )
   return turned, ids.astype(np.int32)
+
+
+def every_nth(id_map: np.ndarray, side: int) -> np.ndarray:
+  """Takes the pixels in the middle of squares, so that `side` remain."""
+  every = len(id_map) // (side or len(id_map))
+  return id_map[every // 2 :: every, every // 2 :: every]
+
+
+def evaluation_example(
+  record: dict[str, Any], image_size: int, code_size: int = 0
+) -> dict[str, Any]:
+  """Turns a record into an evaluation example: all annotators, nothing random.
+
+  Returns:
+    {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list
+    of int32 [G, G]}, where S and G are image_size and code_size. size is the
+    height and width of the resized photo within the square of G; id maps are -1
+    where unlabelled or padding.
+  """
+  size = fit_longest_side(*record['id_maps'][0].shape, image_size)
+  photo = resize_image(record['image'], size)
+  id_maps = []
+  for id_map in record['id_maps']:
+    id_map = resize_ids(id_map, size)
+    image, id_map = pad_to_square(photo, id_map, image_size)
+    id_maps.append(every_nth(id_map, code_size))
+  of_codes = [-(-n * (code_size or image_size) // image_size) for n in size]
+  size = np.array(of_codes, np.int32)
+  example = {'name': record['name'], 'image': image, 'size': size}
+  return {**example, 'id_maps': id_maps}

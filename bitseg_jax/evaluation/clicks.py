@@ -15,7 +15,7 @@ from skimage import segmentation
 from tqdm import tqdm
 
 from bitseg_jax import IGNORE_ID, metrics
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import others
 
 # (image uint8 [H, W, 3], known int32 [H, W]) -> int ids [H, W]
@@ -96,7 +96,7 @@ def score_clicks(
   methods = {'nearest mark': nearest_mark, 'random walker': random_walker}
   scores = {name: [] for name in ('model', *methods)}
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
-    example = pipeline.evaluation_example(source[i], image_size)
+    example = transforms.evaluation_example(source[i], image_size)
     inside = np.s_[: example['size'][0], : example['size'][1]]
     image = example['image'][inside]
     true = example['id_maps'][0][inside].astype(np.int32)

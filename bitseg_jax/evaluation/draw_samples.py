@@ -97,8 +97,8 @@ class Jobs(NamedTuple):
   """Which samples of which images are drawn.
 
   Each image is a function that reads it: {'image': uint8 [S, S, 3], 'size':
-  int32 [2], ...}, see pipeline.evaluation_example. With strength it has 'start'
-  too, codes int32 [G, G], -1 where nothing is said.
+  int32 [2], ...}, see transforms.evaluation_example. With strength it has also
+  'start', codes int32 [G, G], -1 where nothing is said.
   """
 
   images: Sequence[Callable[[], dict[str, Any]]]

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from bitseg_jax import metrics
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import draw_samples, ensembles, pictures
 from bitseg_jax.runs import build, checkpoint, devices
 from bitseg_jax.runs.log import progress_bar, write_json
@@ -64,7 +64,7 @@ def score_samples(
   """
   total = min(options.num_images or len(source), len(source))
   count = options.num_samples
-  read = lambda i: pipeline.evaluation_example(
+  read = lambda i: transforms.evaluation_example(
     source[i], parts.image_size, parts.code_size
   )
   jobs = draw_samples.Jobs(
@@ -162,7 +162,7 @@ def draw_gallery(
   rows = []
   zoom = parts.image_size // parts.code_size
   for i, samples in scores.samples.items():
-    example = pipeline.evaluation_example(
+    example = transforms.evaluation_example(
       source[i], parts.image_size, parts.code_size
     )
     height, width = example['size']

@@ -6,10 +6,9 @@ The method, models, metrics and data never see a config: they take plain values.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,6 @@ from ml_collections import ConfigDict
 from bitseg_jax import codec as codecs
 from bitseg_jax import diffusion, palette, schedule
 from bitseg_jax.configs import base
-from bitseg_jax.data import pipeline
 from bitseg_jax.data.ambiguous import AmbiguousScenes
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.data.procedural import ProceduralScenes
@@ -186,12 +184,14 @@ def training_batches(
   codes: np.ndarray | None,
   mesh: Mesh,
   start: int = 0,
-) -> grain.IterDataset:
+) -> Iterable[dict[str, np.ndarray]]:
   """Builds this process's stream of batches, see pipeline.training_batches.
 
   `codes` is the palette; `start` the number of the first batch, so the steps
   that the run has taken; the mesh says what rows are this process's.
   """
+  from bitseg_jax.data import pipeline  # only a training needs grain
+
   data, batch_size = config.data, config.train.batch_size
   example = pipeline.TrainingExample(
     image_size=data.image_size,
@@ -261,6 +261,8 @@ def open_sources(
         f'config.data.dir is {data.dir}, but config.data.source is '
         f'{data.source}, which reads no dataset; set config.data.source to tfds'
       )
+    import grain  # only a training needs it
+
     # Both splits share one stream, so that they never overlap.
     held_out = data.num_eval_scenes
     kind, most = ProceduralScenes, data.max_entities

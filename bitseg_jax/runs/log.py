@@ -18,7 +18,6 @@ from typing import IO, Any
 import filelock
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from bitseg_jax import interrupts
@@ -125,6 +124,8 @@ class MetricWriter:
     """Opens the files in logdir; if not enabled, all methods do nothing."""
     self._enabled = enabled
     if enabled:
+      from tensorboardX import SummaryWriter  # only a training needs it
+
       self._board = SummaryWriter(str(logdir))
       self._lines = open(f'{logdir}/metrics.jsonl', 'a')  # noqa: SIM115
 

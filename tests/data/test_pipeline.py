@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitseg_jax import palette
-from bitseg_jax.data import pipeline
+from bitseg_jax.data import pipeline, transforms
 from bitseg_jax.data.procedural import ProceduralScenes
 
 EXAMPLE = pipeline.TrainingExample(
@@ -200,7 +200,7 @@ def test_evaluation_keeps_all_annotators_and_is_not_random():
     'image': rng.integers(0, 255, (30, 60, 3), np.uint8),
     'id_maps': [rng.integers(0, 9, (30, 60), np.int32) for _ in range(3)],
   }
-  first, second = (pipeline.evaluation_example(record, 20) for _ in range(2))
+  first, second = (transforms.evaluation_example(record, 20) for _ in range(2))
   assert same([{'image': first['image']}], [{'image': second['image']}])
   assert first['size'].tolist() == [10, 20] and len(first['id_maps']) == 3
   assert np.all(first['id_maps'][0][10:] == -1)
