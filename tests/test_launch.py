@@ -191,7 +191,7 @@ def test_flags_reach_every_worker_as_they_were_written(watched):
 def test_workers_install_mount_and_copy(watched):
   made = [call for call in watched.calls if call[0] == 'make']
   # Their Python is too old, so that of uv is used.
-  install = ['make', 'install', 'ACCELERATOR=tpu', 'PYTHON=/python/of/uv']
+  install = ['make', 'install-train', 'ACCELERATOR=tpu', 'PYTHON=/python/of/uv']
   assert made == [install] * 2
   mounted = [call for call in watched.calls if call[0] == 'gcsfuse']
   assert [call[-2:] for call in mounted] == [['b', 'runs']] * 2
