@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from clu import parameter_overview
 from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
@@ -148,8 +149,12 @@ def first_state(config, workdir, init, abstract, manager):
   if state is not None:
     logging.info('resuming %s at step %d', workdir, int(state.step))
     return state
-  count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
-  logging.info('a network of %d parameters', count)
+  if not jax.process_index():
+    table = parameter_overview.get_parameter_overview(
+      abstract.params, include_stats=False
+    )
+    with log.whole_file(workdir / 'parameters.txt') as file:
+      file.write(f'{table}\n')
   state = init(jax.random.key(config.seed))
   if first := config.init_from or config.distill.teacher:
     logging.info('starting from %s', first)
