@@ -26,7 +26,7 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.app import collection, known, photos
 from bitseg_jax.app.answer import AnswerOptions
-from bitseg_jax.app.files import DEFAULT, KINDS, LABEL_FORMATS, Outputs
+from bitseg_jax.app.files import DEFAULT, KINDS, Outputs
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.runs import weights
 
@@ -44,7 +44,6 @@ def define_flags() -> None:
   string('output', None, 'Directory to write to.', required=True)
   kinds = f'Some of {",".join(KINDS)}.'
   flags.DEFINE_list('outputs', list(DEFAULT), kinds)
-  enum('label_format', 'png', LABEL_FORMATS, 'Of labels: tif has 32 bits.')
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   string('known', None, 'What is known of photos: a folder or a JSON file.')
   string('start', None, 'Segmentations to begin from: a folder of labels.')
@@ -65,7 +64,7 @@ def define_flags() -> None:
 def main() -> int:
   """Segments photos and says how it went; 0 if all could be segmented."""
   f, index, count = flags.FLAGS, 0, 1
-  outputs = Outputs(Path(f.output), f.outputs, f.label_format)
+  outputs = Outputs(Path(f.output), f.outputs)
   names = [option.name for option in dataclasses.fields(AnswerOptions)]
   options = AnswerOptions(**{name: f[name].value for name in names})
   if f['strength'].present and not f.start:

@@ -8,7 +8,7 @@ Files are found by the names of the images:
   labels   NAME.png, .tif or .npy, or such a NAME_labels (as bitseg predict
            writes), NAME_masks, ...: 8 to 32 bits, 0 = no segment; in .npy
            integers [H, W], -1 = no segment. Several samples: NAME_0.png,
-           NAME_1.png, ...; a folder NAME/; or .npy [N, H, W]
+           NAME_1.png, ...; or .npy [N, H, W]
   samples  NAME_sample_1.png, ...: those that predict writes beside its labels
   masks    NAME.json of labelme, or [{"segmentation": run lengths or polygons of
            COCO, "score": number}, ...], which may overlap (SAM's

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-import tifffile
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
@@ -247,21 +246,6 @@ def test_labelme_and_shapely_find_the_labels(folder, tmp_path):
     )
 
 
-def test_labels_may_have_32_bits(folder, model, tmp_path):
-  output, kinds = tmp_path / 'out', ['labels', 'samples']
-  run(folder / 'b.jpg', output, kinds)
-  before = read_labels(output / 'b_labels.png')
-  run(folder / 'b.jpg', output, kinds, label_format='tif')
-  assert names_in(output) == [
-    *('b.json', 'b_labels.tif', 'b_sample_1.tif', 'b_sample_2.tif'),
-    'summary.json',
-  ]
-  labels = tifffile.imread(output / 'b_labels.tif')
-  assert labels.dtype == np.uint32
-  np.testing.assert_array_equal(labels, before)
-  np.testing.assert_array_equal(read_labels(output / 'b_labels.tif'), labels)
-
-
 def test_more_ids_than_16_bits_hold(tmp_path):
   id_map = np.arange(70_000, dtype=np.int32).reshape(250, 280)
   about = {'photo': 'a.png', 'made_with': {}}
@@ -307,11 +291,11 @@ def test_what_is_there_is_not_done_again(folder, tmp_path, monkeypatch, capsys):
     assert (output / name).read_bytes() == before[name]
   assert again(overwrite=True) == names
   assert again(seed=6) == names
-  assert again(method='medoid', seed=6) == names
+  assert again(min_area=0.1, seed=6) == names
   Image.new('RGB', (20, 30)).save(folder / 'b.jpg')
-  assert again(method='medoid', seed=6) == ['b']
-  assert again(['rle'], method='medoid', seed=6) == names
-  assert again(['rle'], method='medoid', seed=6) == []
+  assert again(min_area=0.1, seed=6) == ['b']
+  assert again(['rle'], min_area=0.1, seed=6) == names
+  assert again(['rle'], min_area=0.1, seed=6) == []
 
 
 def test_nothing_of_another_run_is_left(folder, tmp_path):
@@ -420,27 +404,19 @@ def test_photos_are_steered_by_files(folder, tmp_path, capsys):
   Image.fromarray(marks).save(known / 'b.png')
   assert run(folder, tmp_path / 'plain') == 0
   settings = {'known': str(known), 'start': str(tmp_path / 'plain')}
-  assert run(folder, output, strength=0.0, **settings) == 0
+  assert run(folder, output, **settings) == 0
   steered = np.asarray(Image.open(output / 'b_labels.png'))
   assert steered[3, 4] == steered[28, 9] != steered[20, 40]
-  for name in ('a', 'deep/a'):  # of these nothing is known
-    file = f'{name}_labels.png'
-    assert_same_segments(output / file, tmp_path / 'plain' / file)
   capsys.readouterr()
-  assert run(folder, output, strength=0.0, **settings) == 0
+  assert run(folder, output, **settings) == 0
   assert '3 were there' in capsys.readouterr().out
   marks[28, 9] = 2
   Image.fromarray(marks).save(known / 'b.png')
-  assert run(folder, output, strength=0.0, **settings) == 0
+  assert run(folder, output, **settings) == 0
   assert '2 were there' in capsys.readouterr().out
   Image.fromarray(marks[1:]).save(known / 'b.png')
-  assert run(folder, output, strength=0.0, **settings) == 1
+  assert run(folder, output, **settings) == 1
   assert 'b.png is 47 x 30 pixels' in capsys.readouterr().err
-
-
-def assert_same_segments(path, other):
-  maps = [np.asarray(Image.open(p)).astype(int) for p in (path, other)]
-  assert metrics.adjusted_rand_index(*maps) == 1
 
 
 def test_bad_files_are_named_and_the_others_done(folder, tmp_path, capsys):
@@ -580,7 +556,7 @@ def test_every_option_is_a_flag_and_stands_in_the_record(folder, tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'value'),
-  [('num_samples', 0), ('tile', 0), ('seed', True), ('method', 'best')],
+  [('num_samples', 0), ('tile', 0), ('seed', True), ('exif', 'best')],
 )
 def test_options_say_what_they_may_be(name, value):
   with pytest.raises(ValueError, match=f'{name} is .*; it must be'):

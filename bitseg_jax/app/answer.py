@@ -54,9 +54,6 @@ class AnswerOptions:
   guidance_weight: float | None = _option(None, 1.0,
     'how closely samples keep to the photo; 0 is off and twice as fast; by '
     "default that of the model's config", -100, 100)
-  method: str = _option('consensus', '',
-    'how samples become one answer: the partition that fits them best, or the '
-    'sample that is most like the others', choices=('consensus', 'medoid'))
   tile: int | None = _option(None, 1,
     'side in pixels of overlapping tiles into which larger photos are cut, '
     'each segmented by itself; by default none', 1, 65535)
@@ -74,7 +71,7 @@ class AnswerOptions:
     'give pieces of a segment that do not touch ids of their own, so that ids '
     'count objects')
   strength: float = _option(0.5, 0.0,
-    'how much of a given start may change: 0 nothing, 1 everything', 0, 1)
+    'how much of a given start may change; 1 is everything', 0.01, 1)
   exif: str = _option('apply', '',
     'whether photos are turned upright as their EXIF data says, or stay as '
     'they are stored', choices=images.EXIF)
@@ -87,11 +84,8 @@ class AnswerOptions:
       value = getattr(self, field.name)
       if value is not None or field.default is not None:
         schema.check_value(field.name, value, field.metadata['setting'])
-    if self.closeups and (self.method != 'consensus' or not self.follow_edges):
-      raise ValueError(
-        f'closeups is {self.closeups}; it needs method consensus and '
-        'follow_edges'
-      )
+    if self.closeups and not self.follow_edges:
+      raise ValueError(f'closeups is {self.closeups}; it needs follow_edges')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +158,8 @@ def draft(
   copy = transforms.resize_image(photo, small)
   detailed = options.follow_edges and max(size) > max(grid)
   pieces = regions.split(copy) if detailed else None
-  if options.method == 'medoid' or not several:
-    id_map = _stretched(codes[consensus.medoid(codes)], small, pieces)
+  if not several:
+    id_map = _stretched(codes[0], small, pieces)
   elif pieces is None:
     id_map = _stretched(consensus.consensus(codes), small, None)
   else:
@@ -191,15 +185,6 @@ def _stretched(id_map, size, pieces):
   if pieces is None:
     return relabel.compact(upsample.smooth_ids(id_map, size))[0]
   return consensus.by_majority(id_map, pieces)
-
-
-def draft_of_start(
-  photo: np.ndarray, start: np.ndarray, num_samples: int
-) -> Draft:
-  """What a given segmentation, int32 [H, W], is as so many certain samples."""
-  sure = np.ones(start.shape, np.float32)
-  codes = np.broadcast_to(start, (num_samples, *start.shape))
-  return Draft(start.shape, photo, codes, None, start, 1 - sure, sure)
 
 
 def finish(

@@ -29,7 +29,7 @@ from bitseg_jax.runs.log import whole_file, write_json
 
 KINDS = {
   'labels': "NAME_labels.png: segment id + 1 at the photo's size, in 16 bits; "
-  'NAME_labels.tif in 32 bits where there are more, or if asked',
+  'NAME_labels.tif in 32 bits where there are more',
   'overlay': 'NAME_overlay.png: the segments in colour over the photo',
   'contours': 'NAME_contours.png: their borders alone over the photo',
   'uncertainty': 'NAME_uncertainty.png: where the answer is most uncertain',
@@ -43,7 +43,6 @@ KINDS = {
   'labelme': 'labelme/NAME.json: polygons that labelme opens',
 }
 DEFAULT = 'labels', 'overlay', 'uncertainty'
-LABEL_FORMATS = 'png', 'tif'
 TOGETHER = 'summary.json', 'panoptic.json', 'rle.json', 'coco.json'
 LONGEST_SIDE = 1024  # of pictures: in larger ones contours are too thin to see
 _CATEGORY = {'id': 1, 'name': 'entity', 'supercategory': 'entity', 'isthing': 1}
@@ -57,7 +56,6 @@ class Outputs:
 
   folder: Path  # made if it is not there
   kinds: Sequence[str] = DEFAULT  # of KINDS
-  label_format: str = 'png'  # more ids than 16 bits hold make it tif
 
   def __post_init__(self):
     for kind in set(self.kinds) - KINDS.keys():
@@ -92,7 +90,7 @@ def write(
     return folder / file
 
   def save_labels(kind, stem, ids):
-    if outputs.label_format == 'png' and ids.max() < 65535:
+    if ids.max() < 65535:
       picture = (ids + 1).astype(np.uint16)
       pictures.save_png(picture, path(kind, f'{stem}.png'))
     else:
@@ -241,7 +239,7 @@ def remove(folder: Path, name: str, record: Record | None) -> None:
     listed = itertools.chain(*record.get('files', {}).values())
     for file in (*filter(own.fullmatch, listed), f'{name}.json', *TOGETHER):
       (folder / file).unlink(missing_ok=True)
-  for suffix in LABEL_FORMATS:
+  for suffix in 'png', 'tif':
     with contextlib.suppress(FileNotFoundError):
       for n in itertools.count(1):
         (folder / f'{name}_sample_{n}.{suffix}').unlink()

@@ -14,7 +14,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from bitseg_jax.data import outside
 from bitseg_jax.runs import weights
 
 # What a float32 parameter can be made of without loss.
@@ -135,18 +134,17 @@ def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
 def read_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """Reads the one official state dict in a file: tensors by official name.
 
-  It is a .safetensors file; or what torch.save wrote, the state dict or nested
-  dicts with it in them.
-
   Raises:
-    ValueError: the file is damaged or holds no official state dict, or several.
-    OSError, ImportError: it cannot be read, or needs torch, which is not there.
+    ValueError: it is no .safetensors file, is damaged, or holds no official
+      state dict, or several. OSError if it cannot be read.
   """
   path = pathlib.Path(path)
-  if path.suffix == '.safetensors':
-    flat = weights.read_tensors(path)
-  else:
-    flat = dict(_read_torch(path))
+  if path.suffix != '.safetensors':
+    raise ValueError(
+      f'{path} must be a .safetensors file; in Python, '
+      'safetensors.torch.save_file(state_dict, path) writes one'
+    )
+  flat = weights.read_tensors(path)
   ends = [name for name in flat if f'.{name}'.endswith(f'.{_FIRST}')]
   if len(ends) != 1:
     raise ValueError(
@@ -171,27 +169,3 @@ def write_file(
   path.parent.mkdir(parents=True, exist_ok=True)
   # 'pt' is what PyTorch's own readers ask for.
   weights.write_tensors(path, tensors, {'format': 'pt'})
-
-
-def _read_torch(path):
-  try:
-    import torch  # only these files need it
-  except ImportError as error:
-    raise ImportError(
-      f'{path} needs torch; pip install torch, or convert it to .safetensors'
-    ) from error
-  wrong = 'damaged, or holds more than tensors, which could run a program'
-  with outside.named(path, wrong, 'save its state dict alone'):
-    return _flatten(torch.load(path, map_location='cpu', weights_only=True))
-
-
-def _flatten(tree, prefix=''):
-  """(name, array) of all tensors in nested dicts, names joined by dots."""
-  for name, value in tree.items() if isinstance(tree, Mapping) else ():
-    if hasattr(value, 'detach'):
-      # numpy has no bfloat16; float32 holds all values of the shorter floats.
-      short = value.is_floating_point() and value.element_size() < 4
-      value = value.float() if short else value
-      yield f'{prefix}{name}', value.detach().numpy()
-    else:
-      yield from _flatten(value, f'{prefix}{name}.')

@@ -206,14 +206,9 @@ class Segmenter:
   def _drafts(self, photos, starts, options, progress):
     """A draft of each photo. That of the last one is kept, for more marks."""
     begins = any(start is not None for start in starts)
-    if begins and options.strength == 0:
-      return [
-        answer.draft_of_start(photo, start, options.num_samples)
-        for photo, start in zip(photos, starts, strict=True)
-      ]
     key = None
     if len(photos) == 1 and not begins:
-      later = {'min_area': 0.0, 'split_disconnected': False, 'strength': 0.0}
+      later = {'min_area': 0.0, 'split_disconnected': False, 'strength': 1.0}
       digest = hashlib.blake2b(photos[0].tobytes()).digest()
       key = digest, photos[0].shape, dataclasses.replace(options, **later)
       last = self._last

@@ -167,21 +167,13 @@ def _find_files(place, names, form):
     numbers = itertools.count(0 if at(f'{link}0') else 1)
     numbered = (at(f'{link}{n}') for n in numbers)
     counted = list(itertools.takewhile(bool, numbered))
-    inside = [
-      file
-      for stem, files in listed(path).items()
-      for file in filter(fits, files)
-      if path / stem not in taken
-    ]
-    both = counted[0] + inside if counted and not one else []
-    for clash in one, both, *counted:
+    for clash in one, *counted:
       if len(clash) > 1:
         raise SourceError(
           f'{clash[0]} and {clash[1]} are both there for image {path.name}; '
           'keep one of them'
         )
-    in_order = sorted(inside, key=lambda file: (len(file.name), file.name))
-    return one or [files[0] for files in counted] or in_order
+    return one or [files[0] for files in counted]
 
   forms = ('labels', 'masks') if form == 'any' else (form,)
   found = {}

@@ -125,26 +125,20 @@ def test_marks_are_answered_from_what_was_drawn(model, draw_photo, monkeypatch):
   assert (changed.samples != expected.samples).any()
 
 
-def test_several_samples_differ_and_one_is_chosen(model, draw_photo):
+def test_several_samples_differ_and_make_one_answer(model, draw_photo):
   result = model.segment(draw_photo(0, 16, 16), num_samples=4)
   assert all(
     (a != b).any() for a, b in itertools.combinations(result.samples, 2)
   )
-  medoid = model.segment(draw_photo(0, 16, 16), num_samples=4, method='medoid')
-  chosen = result.samples[consensus.medoid(result.samples)]
-  np.testing.assert_array_equal(medoid.id_map, chosen)
   expected = consensus.consensus(result.samples)
   assert metrics.adjusted_rand_index(expected, result.id_map) == 1
-  for one in result, medoid:
-    np.testing.assert_allclose(
-      one.uncertainty, consensus.doubt(one.id_map, result.samples)
-    )
-    assert one.confidence.shape == (one.id_map.max() + 1,)
-    np.testing.assert_allclose(
-      one.confidence, consensus.stability(one.id_map, result.samples)
-    )
-  with pytest.raises(ValueError, match="'best'; it must be one of consensus"):
-    model.segment(draw_photo(0, 16, 16), method='best')
+  np.testing.assert_allclose(
+    result.uncertainty, consensus.doubt(result.id_map, result.samples)
+  )
+  assert result.confidence.shape == (result.id_map.max() + 1,)
+  np.testing.assert_allclose(
+    result.confidence, consensus.stability(result.id_map, result.samples)
+  )
 
 
 @pytest.mark.parametrize('turn', [0, 1])
