@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from bitseg_jax.app import polygons
 
@@ -22,19 +22,19 @@ TEMPLATE = """<div class="board">
 <div class="said">${said}</div><div class="chips">${chips}</div>
 <div class="told">${told}</div>
 <div>${value.replace('</svg>', marks + '</svg>')}</div></div>"""
-_DRAWING = '<path class="drawing" d=""/>'  # follows the mouse
-PARTS = {'said': '', 'chips': '', 'told': '', 'marks': _DRAWING}
+PARTS = {'said': '', 'chips': '', 'told': '', 'marks': ''}
 HINT = (
   'Not as you want it? Click on the picture. Clicks with one letter are one '
-  'entity, those with another letter are another; a mouse can also draw.'
+  'entity, those with another letter are another.'
 )
 
 
 class Mark(NamedTuple):
-  """A click, or a stroke drawn with the mouse."""
+  """A click at a pixel."""
 
   entity: int  # that it belongs to, from 0
-  points: tuple[tuple[int, int], ...]  # (x, y) of its corners; of a click one
+  x: int
+  y: int
 
 
 class Marks(NamedTuple):
@@ -54,19 +54,17 @@ def act(marks: Marks, what: Mapping[str, Any], size: tuple[int, int]) -> Marks:
 
   Args:
     marks: those so far.
-    what: {'points': [[x, y], ...]} of a new mark, as shares of the picture's
-      width and height; or {'act': 'new', 'undo', 'clear', or the number of an
-      entity as text}.
+    what: {'point': [x, y]} of a new mark, as shares of the picture's width and
+      height; or {'act': 'new', 'undo', 'clear', or the number of an entity as
+      text}.
     size: height and width of the picture.
   """
   name = str(what.get('act'))
-  if 'points' in what:
+  if 'point' in what:
     end = np.array(size[::-1])
-    shares = np.array(what['points'], float).clip(0, 1)
-    pixels = np.minimum(shares * end, end - 1).astype(int)
+    pixel = (np.array(what['point']) * end).clip(0, end - 1).astype(int)
     entity = marks.count if marks.active is None else marks.active
-    mark = Mark(entity, tuple(map(tuple, pixels.tolist())))
-    return Marks((*marks.done, mark), entity)
+    return Marks((*marks.done, Mark(entity, *pixel.tolist())), entity)
   if name == 'undo' and marks.done:
     *rest, last = marks.done
     left = Marks(tuple(rest))
@@ -81,21 +79,12 @@ def act(marks: Marks, what: Mapping[str, Any], size: tuple[int, int]) -> Marks:
   return marks
 
 
-def _pixels(mark, size):
-  """Rows and columns of the pixels that a mark covers."""
-  canvas = Image.new('1', size[::-1])
-  draw = ImageDraw.Draw(canvas)
-  draw.line(mark.points, fill=1)
-  draw.point(mark.points, fill=1)
-  return np.nonzero(np.array(canvas))
-
-
 def known(
   marks: Marks, size: tuple[int, int], full: tuple[int, int] | None = None
 ) -> np.ndarray:
   """Returns what the marks say, as Segmenter.segment takes it.
 
-  Where two go over each other, the later one counts.
+  Of two at one pixel the later one counts.
 
   Args:
     marks, size: the marks, and height and width of the picture.
@@ -105,14 +94,12 @@ def known(
   Returns:
     int32 [h, w]: the number of the entity at each marked pixel, -1 elsewhere.
   """
-  full = full or size
-  ids = np.full(full, -1, np.int32)
-  for mark in marks.done:
-    rows, columns = (
-      (2 * along + 1) * new // (2 * old)
-      for along, old, new in zip(_pixels(mark, size), size, full, strict=True)
-    )
-    ids[rows, columns] = mark.entity
+  height, width = full or size
+  ids = np.full((height, width), -1, np.int32)
+  for entity, x, y in marks.done:
+    row = (2 * y + 1) * height // (2 * size[0])
+    column = (2 * x + 1) * width // (2 * size[1])
+    ids[row, column] = entity
   return ids
 
 
@@ -161,18 +148,13 @@ def picture(
 
 
 def marks_html(marks: Marks) -> str:
-  """Draws the marks, and a path for the one that is being drawn."""
-  drawn = ''
-  for mark in marks.done:
-    places = [f'{x + 0.5} {y + 0.5}' for x, y in mark.points]
-    x, y = places[0].split()
-    # The same point twice is a dot as wide as the line.
-    path = 'L'.join([places[0], *places])
-    drawn += (
-      f'<g class="mark"><path d="M{path}"/>'
-      f'<text x="{x}" y="{y}">{letter(mark.entity)}</text></g>'
-    )
-  return drawn + _DRAWING
+  """Draws the marks: dots with letters."""
+  # A line without length is a dot as wide as the line.
+  return ''.join(
+    f'<g class="mark"><path d="M{x + 0.5} {y + 0.5}h0"/>'
+    f'<text x="{x + 0.5}" y="{y + 0.5}">{letter(entity)}</text></g>'
+    for entity, x, y in marks.done
+  )
 
 
 def chips(marks: Marks) -> str:
