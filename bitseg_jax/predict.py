@@ -11,7 +11,7 @@ command to resume. The exit code is 1 if a file could not be read.
 much may change; app/known.py describes the files.
 
 Several jobs share the work: each is given --shard=I/N, and the same command
-without --shard then writes summary.json and the other files of all photos.
+without --shard (and --overwrite) then writes the files of all photos together.
 
 Always written are NAME.json (size, area, box and confidence of the segments)
 and summary.json. --outputs chooses among
@@ -37,7 +37,7 @@ __doc__ = (__doc__ or '') + '\n'.join(
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  string, enum = flags.DEFINE_string, flags.DEFINE_enum
+  string = flags.DEFINE_string
   string('checkpoint', weights.DEFAULT, weights.FLAG_HELP)
   places = 'Photo, folder, pattern or list.'
   flags.DEFINE_multi_string('input', None, places, required=True)
@@ -48,17 +48,14 @@ def define_flags() -> None:
   string('known', None, 'What is known of photos: a folder or a JSON file.')
   string('start', None, 'Segmentations to begin from: a folder of labels.')
   string('shard', None, 'I/N, such as 0/4: part I of N, counted from 0.')
+  define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
+  define |= {float: flags.DEFINE_float, str: string}
   for option in dataclasses.fields(AnswerOptions):
-    setting, given = option.metadata['setting'], (option.name, option.default)
-    meaning = setting.meaning[0].upper() + setting.meaning[1:] + '.'
+    setting = option.metadata['setting']
+    meaning = f'{setting.meaning[0].upper()}{setting.meaning[1:]}.'
     if setting.choices:
-      enum(*given, setting.choices, meaning)
-    elif isinstance(setting.default, bool):
-      flags.DEFINE_bool(*given, meaning)
-    elif isinstance(setting.default, int):
-      flags.DEFINE_integer(*given, meaning, *setting.bounds)
-    else:
-      flags.DEFINE_float(*given, meaning, *setting.bounds)
+      meaning += f' One of {", ".join(setting.choices)}.'
+    define[type(setting.default)](option.name, option.default, meaning)
 
 
 def main() -> int:
@@ -75,30 +72,15 @@ def main() -> int:
     if index >= count:
       raise ValueError(f'--shard={f.shard}: give I/N, such as 0/2 and 1/2')
   found = photos.find(f.input, outputs.folder)
-  if (f.known or f.start) and f.tile is not None:
-    raise ValueError('--known and --start cannot be used with --tile')
-  given, output = {}, outputs.folder.resolve()
+  given, names = {}, [photo.name for photo in found]
   for kind, place in ('known', f.known), ('start', f.start):
-    if not place:
-      continue
-    path = Path(place).resolve()
-    if output in (path, *path.parents):
-      raise ValueError(
-        f'--{kind}={place} lies in --output={f.output}, where it would be '
-        'written over; give a copy of it, or another --output'
-      )
-    given[kind] = known.open_place(place, [photo.name for photo in found])
-    number = len(given[kind].of)
-    print(f'{kind}: {place} has {number} of {len(found)} photos')
+    if place:
+      given[kind] = known.open_place(place, names, outputs.folder)
+      print(f'{kind}: {place} has {len(given[kind].of)} of {len(names)} photos')
+  segmenter, whole = Segmenter.from_pretrained(f.checkpoint), not f.shard
+  mine = found[index::count]
   summary = collection.predict(
-    Segmenter.from_pretrained(f.checkpoint),
-    found[index::count],
-    outputs,
-    options,
-    f.checkpoint,
-    f.overwrite,
-    not f.shard,
-    given,
+    segmenter, mine, outputs, options, f.checkpoint, f.overwrite, whole, given
   )
   states = [photo['status'] for photo in summary['photos']]
   done, there, failed = map(states.count, ('done', 'there', 'failed'))
@@ -108,16 +90,8 @@ def main() -> int:
     + f'; {there} were there' * bool(there)
     + f'; {failed} could not be read' * bool(failed)
   )
-  if f.shard:
-    print(
-      'once all parts are done, the same command without --shard (and '
-      '--overwrite) writes summary.json'
-    )
   if done + there and 'labels' in outputs.kinds:
-    print(
-      'labels look black in a picture viewer, for their pixel values are '
-      'segment ids; the picture to look at is overlay'
-    )
+    print('labels look black, for they hold ids; look at the overlay instead')
   return 1 if failed else 0
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from bitseg_jax import relabel
 from bitseg_jax.app import known as user
-from bitseg_jax.app import regions, views
+from bitseg_jax.app import regions
+from bitseg_jax.app.closeups import scaled
 from bitseg_jax.data import images, transforms
 from bitseg_jax.evaluation import consensus, obeying, upsample
 from bitseg_jax.evaluation.consensus import Box
@@ -37,9 +38,8 @@ class AnswerOptions:
 
   Every field has its meaning, unit and range in metadata['setting']; from it
   come predict's flags, the page's controls, the table in docs and the record of
-  what made a file. A default of None means what the model's config says, or
-  for `tile` that photos are not cut. Raises ValueError if a value is out of
-  range, or two do not fit each other.
+  what made a file. A default of None means what the model's config says.
+  Raises ValueError if a value is out of range, or two do not fit each other.
   """
 
   # fmt: off
@@ -54,9 +54,6 @@ class AnswerOptions:
   guidance_weight: float | None = _option(None, 1.0,
     'how closely samples keep to the photo; 0 is off and twice as fast; by '
     "default that of the model's config", -100, 100)
-  tile: int | None = _option(None, 1,
-    'side in pixels of overlapping tiles into which larger photos are cut, '
-    'each segmented by itself; by default none', 1, 65535)
   follow_edges: bool = _option(True, True,
     "let borders follow the photo's edges")
   color_votes: bool = _option(True, True,
@@ -163,7 +160,7 @@ def draft(
   elif pieces is None:
     id_map = _stretched(consensus.consensus(codes), small, None)
   else:
-    others = [(views.scaled(box, size, small), c, 1.0) for box, c in closeups]
+    others = [(scaled(box, size, small), c, 1.0) for box, c in closeups]
     if options.color_votes:
       cuts = regions.large(copy)
       seen = [transforms.resize_ids(cut, grid) for cut in cuts]
@@ -244,33 +241,6 @@ def _tidied(id_map, options, marks=None):
   if options.split_disconnected:
     id_map = regions.split_disconnected(id_map, marks)
   return id_map
-
-
-def of_tiles(
-  parts: Sequence[Segmentation],
-  tiles: Sequence[views.Tile],
-  options: AnswerOptions,
-) -> Segmentation:
-  """Makes the segmentation of a photo from those of its tiles.
-
-  A segment's confidence is the mean over its pixels. Options say what is done
-  with small and separate pieces, of which tiles alone do not know.
-  """
-  id_maps = [part.id_map for part in parts]
-  id_map = _tidied(views.merge_ids(id_maps, tiles), options)
-  confident = views.join([p.confidence[p.id_map] for p in parts], tiles)
-  return Segmentation(
-    id_map=id_map,
-    uncertainty=views.join([part.uncertainty for part in parts], tiles),
-    confidence=_means(confident, id_map),
-    num_samples=parts[0].num_samples,
-    sample=functools.partial(_sample_of_tiles, parts, tiles, options),
-  )
-
-
-def _sample_of_tiles(parts, tiles, options, n):
-  samples = [part.sample(n) for part in parts]
-  return _tidied(views.merge_ids(samples, tiles), options)
 
 
 def _means(values, id_map):

@@ -105,16 +105,25 @@ class Given(NamedTuple):
   of: dict[str, Any]  # of photos of which something is said: file or marks
 
 
-def open_place(place: str | Path, names: Sequence[str]) -> Given:
+def open_place(
+  place: str | Path, names: Sequence[str], output: Path | None = None
+) -> Given:
   """Finds what a folder or a JSON file says of photos.
 
   Photos are found by the names of their results, with or without folders.
 
   Raises:
     SourceError: the place is neither, or says nothing of any of the photos, so
-      is not the one meant; or something may be said of either of two photos.
+      is not the one meant; something may be said of either of two photos; or
+      it lies in the output.
   """
   place, marks = Path(place), None
+  path = place.resolve()
+  if output is not None and output.resolve() in (path, *path.parents):
+    raise SourceError(
+      f'{place} lies in the output {output}, where it would be written over; '
+      'give a copy of it, or another output'
+    )
   if not place.is_dir():
     marks = outside.read_json(place)
     if not isinstance(marks, dict) or not any(marks.values()):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from bitseg_jax import palette
-from bitseg_jax.app import answer, stablehlo, views
+from bitseg_jax.app import answer, closeups, stablehlo
 from bitseg_jax.app import known as user
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.configs import base
@@ -177,31 +177,11 @@ class Segmenter:
     photos = [read_photo(one, options.exif, options.page) for one in images]
     sizes = [photo.shape[:2] for photo in photos]
     known, start = user.check(sizes, known, start)
-    if options.tile is None:
-      drafts = self._drafts(photos, start, options, progress)
-      return [
-        answer.finish(drafted, ids, options)
-        for drafted, ids in zip(drafts, known, strict=True)
-      ]
-    least = self._parts.image_size
-    if options.tile < least:
-      raise ValueError(
-        f'tile is {options.tile}; it must be at least {least} pixels'
-      )
-    if any(ids is not None for ids in known + start):
-      raise ValueError('known and start cannot be used with tile')
-    whole = dataclasses.replace(options, tile=None)
-    plain = dataclasses.replace(whole, min_area=0.0, split_disconnected=False)
-    results = []
-    for photo in photos:
-      tiles = views.split(photo.shape[:2], options.tile)
-      if len(tiles) == 1:
-        results += self.segment_batch([photo], whole, progress=progress)
-        continue
-      crops = [views.crop(photo, tile.box) for tile in tiles]
-      parts = self.segment_batch(crops, plain, progress=progress)
-      results.append(answer.of_tiles(parts, tiles, options))
-    return results
+    drafts = self._drafts(photos, start, options, progress)
+    return [
+      answer.finish(drafted, ids, options)
+      for drafted, ids in zip(drafts, known, strict=True)
+    ]
 
   def _drafts(self, photos, starts, options, progress):
     """A draft of each photo. That of the last one is kept, for more marks."""
@@ -217,10 +197,10 @@ class Segmenter:
     # Close-ups are drawn after all photos.
     seen, boxes = list(zip(photos, starts, strict=True)), []
     for photo, start in seen[:]:
-      boxes.append(views.closeups(photo.shape[:2]) if options.closeups else [])
-      for box in boxes[-1]:
-        part = None if start is None else views.crop(start, box)
-        seen.append((views.crop(photo, box), part))
+      boxes.append(closeups.boxes(photo.shape[:2]) if options.closeups else [])
+      for top, left, bottom, right in boxes[-1]:
+        part = np.s_[top:bottom, left:right]
+        seen.append((photo[part], None if start is None else start[part]))
     counts = [options.num_samples] * len(photos)
     counts += [options.closeups] * (len(seen) - len(photos))
     drawn = self._draw(seen, counts, options, progress)

@@ -306,7 +306,6 @@ def test_strength_leads_from_the_start_to_the_plain_sample(model, draw_photo):
     ({'start': regions(), 'strength': 0.0}, 'strength is 0'),
     ({'start': regions(), 'strength': 1.5}, 'strength is 1.5'),
     ({'start': regions(), 'strength': float('nan')}, 'strength is nan'),
-    ({'known': regions(), 'tile': 40}, 'tile'),
   ],
 )
 def test_what_does_not_fit_is_refused(model, draw_photo, given, reason):

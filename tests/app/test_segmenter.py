@@ -1,4 +1,4 @@
-"""Photos in, segmentations out: sizes, seeds, batches, tiles, export."""
+"""Photos in, segmentations out: sizes, seeds, batches, export."""
 
 import concurrent.futures
 import copy
@@ -230,23 +230,6 @@ def test_the_kind_of_weights_can_be_chosen(random_run, model, draw_photo):
     Segmenter.from_checkpoint(random_run, kind='ema')
 
 
-def test_tiles_make_one_map_of_a_large_photo(model, draw_photo):
-  photo = draw_photo(0, 40, 70)
-  result = model.segment(photo, num_samples=2, tile=32)
-  assert result.samples.shape == (2, 40, 70)
-  assert result.uncertainty.shape == result.id_map.shape == (40, 70)
-  ids = np.unique(result.id_map)
-  np.testing.assert_array_equal(ids, np.arange(len(result.confidence)))
-  # Where no other tile reaches, it is what the tile alone gives.
-  corner = model.segment(photo[:32, :32], num_samples=2)
-  inner = np.s_[:8, :19]
-  ari = metrics.adjusted_rand_index(corner.id_map[inner], result.id_map[inner])
-  assert ari == 1
-  assert_same(model.segment(photo, tile=70), model.segment(photo))
-  with pytest.raises(ValueError, match='tile is 8; it must be at least 16'):
-    model.segment(photo, tile=8)
-
-
 def test_threads_may_share_a_segmenter(random_run, draw_photo, monkeypatch):
   made = []
   make = draw_samples.make_functions
@@ -270,7 +253,7 @@ def test_results_and_segmenters_go_to_other_processes(model, draw_photo):
   photo = draw_photo(0, 30, 47)
   known = np.full((30, 47), -1)
   known[3, 3], known[20, 40] = 0, 1
-  for settings in {}, {'known': known}, {'tile': 32}, {'num_samples': 1}:
+  for settings in {}, {'known': known}, {'num_samples': 1}:
     result = model.segment(photo, **{'num_samples': 2, **settings})
     assert_same(pickle.loads(pickle.dumps(result)), result)
     assert_same(copy.deepcopy(result), result)

@@ -1,10 +1,9 @@
-"""Tiles and close-ups: what the model sees of photos, and their answers."""
+"""Close-ups: what the model sees of photos, and their answers."""
 
 import numpy as np
 import pytest
 
-from bitseg_jax import metrics
-from bitseg_jax.app import views
+from bitseg_jax.app import closeups
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
 
@@ -17,7 +16,7 @@ def model(random_run):
 @pytest.mark.parametrize('shape', [(1, 1), (50, 70), (3, 90)])
 def test_close_ups_cover_the_photo(shape):
   seen = np.zeros(shape, int)
-  for top, left, bottom, right in views.closeups(shape):
+  for top, left, bottom, right in closeups.boxes(shape):
     assert 0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]
     seen[top:bottom, left:right] += 1
   assert seen.min() > 0
@@ -34,8 +33,6 @@ def test_close_ups_join_the_consensus_alone(model, draw_photo):
     [photo, photo[:20]], AnswerOptions(num_samples=3, seed=1, closeups=2)
   )[0]
   np.testing.assert_array_equal(again.id_map, closer.id_map)
-  tiled = model.segment(photo, 2, closeups=1, tile=32)
-  assert tiled.id_map.shape == (64, 48)
   # What the model sees whole has no more detail.
   small = draw_photo(3, 16, 12)
   np.testing.assert_array_equal(
@@ -75,51 +72,3 @@ def test_bad_settings_are_named(model, draw_photo, settings, said):
 def test_close_ups_of_a_line_of_pixels(model, draw_photo, shape):
   photo = draw_photo(0, *shape)
   assert model.segment(photo, closeups=1).id_map.shape == shape
-
-
-def cut(picture, tiles):
-  return [views.crop(picture, tile.box) for tile in tiles]
-
-
-@pytest.mark.parametrize(
-  ('size', 'side'),
-  [((100, 170), 64), ((64, 64), 64), ((5, 300), 7), ((3, 2), 9)],
-)
-def test_tiles_cover_and_overlap(size, side):
-  tiles = views.split(size, side)
-  covered, filled = np.zeros(size, int), np.zeros(size, int)
-  for (top, left, bottom, right), own in tiles:
-    assert (bottom - top, right - left) == tuple(np.minimum(side, size))
-    covered[top:bottom, left:right] += 1
-    views.crop(filled, own)[:] += 1
-  assert covered.min() == 1 and (filled == 1).all()
-  # Neighbours share at least a quarter of a tile, rounded down.
-  lefts = sorted({tile.box[1] for tile in tiles})
-  assert all(np.diff(lefts) <= side - int(side * views.OVERLAP))
-  picture = np.arange(covered.size, dtype=np.float32).reshape(size)
-  np.testing.assert_array_equal(views.join(cut(picture, tiles), tiles), picture)
-
-
-def test_segments_go_on_in_the_next_tile():
-  whole = np.zeros((100, 170), int)
-  whole[20:80, 30:140] = 1
-  whole[:, 150:] = 2
-  tiles = views.split(whole.shape, 64)
-  # Every tile numbers its segments in its own way.
-  parts = [
-    np.unique(part, return_inverse=True)[1].reshape(part.shape)
-    for part in cut(whole, tiles)
-  ]
-  merged = views.merge_ids(parts, tiles)
-  assert metrics.adjusted_rand_index(whole, merged) == 1
-  np.testing.assert_array_equal(np.unique(merged), range(3))
-
-
-def test_what_differs_in_the_overlap_stays_apart():
-  tiles = views.split((16, 28), 16)
-  assert [tile.box for tile in tiles] == [(0, 0, 16, 16), (0, 12, 16, 28)]
-  left, right = np.zeros((16, 16), int), np.zeros((16, 16), int)
-  left[:8] = 1  # half of the rows
-  right[:, :3] = 1  # three columns of the four that overlap
-  merged = views.merge_ids([left, right], tiles)
-  assert len(np.unique(merged)) == 4
