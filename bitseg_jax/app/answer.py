@@ -197,7 +197,9 @@ def finish(
     confidence = consensus.stability(small, samples)
   else:
     certain = upsample.upsample_values(drafted.certain, small.shape)
-    confidence = _means(certain, small)
+    sums = np.bincount(small.ravel(), certain.ravel())
+    means = sums / np.bincount(small.ravel())
+    confidence = np.clip(means, 0, 1).astype(np.float32)
   return Segmentation(
     id_map=ids,
     uncertainty=upsample.upsample_values(drafted.uncertainty, drafted.size),
@@ -219,7 +221,10 @@ def _finished(id_map, drafted, known, options):
   if known is not None:
     marks = user.shrink(known, id_map.shape)
     id_map = obeying.obey(id_map, marks, drafted.copy, drafted.pieces)
-  id_map = _tidied(id_map, options, marks)
+  if options.min_area:
+    id_map = regions.join_specks(id_map, options.min_area, marks)
+  if options.split_disconnected:
+    id_map = regions.split_disconnected(id_map, marks)
   ids = upsample.smooth_ids(id_map, drafted.size)
   origin = np.arange(id_map.max() + 1)
   if known is not None:
@@ -232,19 +237,3 @@ def _finished(id_map, drafted, known, options):
     ids[y, x] = own[known[y, x]]
   ids, present = relabel.compact(ids)
   return id_map, ids, origin[present]
-
-
-def _tidied(id_map, options, marks=None):
-  """The id map without specks, and with segments in one piece."""
-  if options.min_area:
-    id_map = regions.join_specks(id_map, options.min_area, marks)
-  if options.split_disconnected:
-    id_map = regions.split_disconnected(id_map, marks)
-  return id_map
-
-
-def _means(values, id_map):
-  """Averages values [H, W] over each id, without gaps: float32 [K]."""
-  ids = id_map.ravel()
-  means = np.bincount(ids, values.ravel()) / np.bincount(ids)
-  return np.clip(means, 0, 1).astype(np.float32)
