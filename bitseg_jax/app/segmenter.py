@@ -154,7 +154,7 @@ class Segmenter:
     options: AnswerOptions | None = None,
     known: Sequence[np.ndarray | None] | None = None,
     start: Sequence[np.ndarray | None] | None = None,
-    progress: Callable[[draw_samples.Progress], None] | None = None,
+    progress: Callable[[tuple[int, int]], None] | None = None,
     **changes: Any,
   ) -> list[Segmentation]:
     """Segments photos of any sizes.
@@ -164,7 +164,7 @@ class Segmenter:
         [H, W] grey, see data.images.read_photo.
       options: how they are segmented; None: AnswerOptions().
       known, start: as in `segment`, for each photo.
-      progress: told whenever samples are drawn.
+      progress: told whenever samples are drawn: how many, and of how many.
       **changes: fields of AnswerOptions that differ from options.
 
     Returns:
@@ -238,7 +238,7 @@ class Segmenter:
         drawn[i].append(x_hat[:, :height, :width])
         done += len(x_hat)
         if progress:
-          progress(draw_samples.Progress(done, sum(counts)))
+          progress((done, sum(counts)))
     found = []
     for x_hat in map(np.concatenate, drawn):
       codes, certain = np.asarray(parts.codec.decode(x_hat)), None

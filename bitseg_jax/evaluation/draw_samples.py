@@ -19,13 +19,6 @@ from bitseg_jax.runs import devices
 from bitseg_jax.runs.build import Experiment, SamplerOptions
 
 
-class Progress(NamedTuple):
-  """How far the drawing of samples is."""
-
-  drawn: int
-  total: int
-
-
 class Functions(NamedTuple):
   """The two compiled programs that draw samples.
 

@@ -23,7 +23,6 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import images, transforms
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.evaluation import pictures, upsample
-from bitseg_jax.evaluation.draw_samples import Progress
 from bitseg_jax.runs.log import write_json
 
 EXAMPLES = sorted((Path(__file__).parent / 'examples').glob('*.jpg'))
@@ -93,7 +92,7 @@ def segment(
   options: AnswerOptions,
   marks: Marks,
   before: Shown | None = None,
-  told: Callable[[Progress], None] | None = None,
+  told: Callable[[tuple[int, int]], None] | None = None,
 ) -> Shown:
   """Segments a photo, true to its marks, and tells how far it is.
 

@@ -127,7 +127,7 @@ def build(
     def run(path, before, marked, told=_PROGRESS, *values):
       told(0, 'starting')
       photo = lambda: actions.open_photo(path, max_pixels)
-      count = lambda drawn: told(tuple(drawn), unit='samples')
+      count = lambda drawn: told(drawn, unit='samples')
       return work(photo, before, marked, values, count)
 
     def mark(before, marked, event: gr.EventData):
