@@ -16,7 +16,7 @@ import numpy as np
 from bitseg_jax.app import official
 from bitseg_jax.configs import quickstart
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, devices, weights
+from bitseg_jax.runs import build, devices
 from bitseg_jax.training.step import make_step
 from tests import recorded
 from tests.batches import training_batch
@@ -25,7 +25,7 @@ from tests.batches import training_batch
 def golden_difference() -> float:
   """Largest difference of the network's output from the recorded one."""
   tensors, config = recorded.official_model()
-  expected = weights.abstract_params(config)
+  expected = build.abstract_params(config)
   params = official.from_official(tensors, expected, config)
   golden = np.load(recorded.UNET)
   last = lambda name: np.moveaxis(golden[name], 1, -1)
@@ -50,7 +50,7 @@ def step_and_codes(chips: list[jax.Device]) -> tuple[float, float, np.ndarray]:
     state = state.replace(params=jax.tree.map(noisy, state.params))
     state = jax.device_put(state, devices.shardings(abstract))
     batch = training_batch(config, parts, mesh)
-    options = build.sampler_options(config.sample)
+    options = build.SamplerOptions(**config.sample)
     draw = draw_samples.make_functions(parts, options, mesh)
     count = len(batch['image'])
     size = np.full((count, 2), parts.code_size, np.int32)

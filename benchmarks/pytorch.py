@@ -242,7 +242,7 @@ def make_parts(
 
 def make_sampler(config, parts, mesh, params):
   """Returns our sampler of one image."""
-  options = build.sampler_options(config.sample)
+  options = build.SamplerOptions(**config.sample)
   draw = draw_samples.make_functions(parts, options, mesh)
   side = parts.image_size
   image = np.zeros((1, side, side, 3), np.uint8)

@@ -58,6 +58,7 @@ def run(
       a user can cause end in one line and code 1, Ctrl-C with 130, SIGTERM with
       143.
   """
+  use_utf8()
   interrupts.install()
   open_streams()
   define_flags()
@@ -75,6 +76,18 @@ def run(
     sys.exit(0)
 
   app.run(work, None, parse_flags)
+
+
+def use_utf8() -> None:
+  """Begins anew in Python's UTF-8 mode where the locale is another.
+
+  Names of files are then the same in folders, in lists and in results.
+  """
+  encoding = sys.getfilesystemencoding()
+  if encoding != 'utf-8' and os.environ.get('PYTHONUTF8') != '1':
+    # What is printed keeps the encoding of the terminal.
+    os.environ.update(PYTHONUTF8='1', PYTHONIOENCODING=encoding)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 class _Stream(io.FileIO):

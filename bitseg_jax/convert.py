@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
 from bitseg_jax.app import official
-from bitseg_jax.runs import schema, weights
+from bitseg_jax.runs import build, schema, weights
 
 
 def convert(
@@ -59,7 +59,7 @@ def convert(
   else:
     schema.check(config)
     official.check_config(config)
-    expected = weights.abstract_params(config)
+    expected = build.abstract_params(config)
     tensors = official.read_file(source)
     params = official.from_official(tensors, expected, config, source)
   if to == 'official':

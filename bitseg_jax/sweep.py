@@ -1,10 +1,10 @@
 """Runs an experiment of the paper: trains missing runs and writes the table.
 
 bitseg sweep --sweep=table3 --size=tiny --seeds=0,1,2
-  [--output=runs/sweeps] [--data=DIR] [--format=png|pdf|svg]
+  [--output=runs/sweeps] [--data=DIR]
 
 To resume a stopped sweep, repeat the command; finished runs are kept.
-Writes <output>/<size>/<sweep>.md, .json and a plot, .png or as --format says.
+Writes <output>/<size>/<sweep>.md, .json and a plot, .png.
 
 Several jobs share the runs if each is given other --seeds; the same command
 with all of them then writes the table.
@@ -21,7 +21,6 @@ from absl import flags
 from bitseg_jax import cli
 from bitseg_jax.configs import sweeps as configs
 from bitseg_jax.configs.sweeps.sizes import SIZES
-from bitseg_jax.evaluation import pictures
 from bitseg_jax.experiments import sweeps
 from bitseg_jax.experiments.report import Sweep
 
@@ -34,8 +33,7 @@ def open_sweep(name: str) -> Sweep:
     raise ValueError(f'--sweep={name}: choose one of {", ".join(known)}')
   module = importlib.import_module(f'{configs.__name__}.{name}')
   title, answers = module.__doc__.strip(), getattr(module, 'ANSWERS', {})
-  rows, paper, x_label = module.ROWS, module.PAPER, module.X_LABEL
-  return Sweep(name, title, rows, paper, x_label, answers)
+  return Sweep(name, title, module.ROWS, module.PAPER, answers)
 
 
 def define_flags() -> None:
@@ -46,8 +44,6 @@ def define_flags() -> None:
   flags.DEFINE_list('seeds', ['0'], 'Seeds; each row is trained with each.')
   flags.DEFINE_string('output', 'runs/sweeps', 'Folder of runs and tables.')
   flags.DEFINE_string('data', '', "Prepared dataset; '' uses that of the size.")
-  kinds = list(pictures.PLOT_FORMATS)
-  flags.DEFINE_enum('format', kinds[0], kinds, 'File format of the plots.')
 
 
 def main() -> int:
@@ -69,7 +65,7 @@ def main() -> int:
   if f.data:
     base.data.dir = f.data
   for sweep in opened:
-    if not sweeps.run(sweep, base, seeds, folder, f.format):
+    if not sweeps.run(sweep, base, seeds, folder):
       print('stopped; run the same command to resume')
       return os.EX_TEMPFAIL
     print((folder / f'{sweep.name}.md').read_text())

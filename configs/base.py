@@ -36,7 +36,7 @@ DATA = {
     (),
     'how often each of dirs is drawn from; () is equally often',
     of=float,
-    above=0,
+    least=1e-6,
     most=1e6,
   ),
   'train_split': Setting('train', 'split to train on'),
@@ -61,7 +61,7 @@ DATA = {
     'random resized crops: least and most area of the part trained on, as a '
     "share of the photo's; over 1 the photo is seen smaller; (1, 1) is off",
     of=float,
-    above=0,
+    least=1e-6,
     most=16,
     length=2,
   ),
@@ -110,7 +110,7 @@ CODES = {
 DIFFUSION = {
   'schedule': Setting('cosine', 'noise schedule', choices=schedule.SCHEDULES),
   'input_scale': Setting(
-    0.1, 'scale b of the data against the noise', above=0, most=1000
+    0.1, 'scale b of the data against the noise', 1e-6, 1000
   ),
   'pred_type': Setting(
     'x', 'what the network predicts', choices=diffusion.PRED_TYPES
@@ -156,13 +156,6 @@ MODEL = {
     choices=('none', *encoder.VARIANTS),
   ),
   'encoder_width': Setting(128, "channels of the encoder's features", 1, 4096),
-  'encoder_rate': Setting(
-    0.0,
-    "learning rate of the encoder's weights as a share of the others'; 0 "
-    'leaves them as they are',
-    0,
-    1,
-  ),
   'dtype': Setting(
     'float32',
     'format of activations; parameters are always float32',
@@ -195,7 +188,7 @@ TRAIN = {
   'beta1': Setting(0.9, "decay of AdamW's mean of gradients", 0, 0.99999999),
   'beta2': Setting(0.999, "decay of AdamW's mean of squares", 0, 0.99999999),
   'weight_decay': Setting(0.0, 'weight decay of AdamW', 0, 10),
-  'grad_clip': Setting(1.0, 'largest norm of the gradient', above=0, most=1e9),
+  'grad_clip': Setting(1.0, 'largest norm of the gradient', 1e-6, 1e9),
   'ema_decay': Setting(0.9999, 'decay of the average of the parameters', 0, 1),
   'log_every': Setting(
     100, 'steps from one log line to the next', 1, _MANY, free=True

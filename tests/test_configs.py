@@ -44,7 +44,7 @@ seed init_from distill.teacher distill.teacher_steps
 data.dir data.dirs data.weights data.train_split data.eval_split
 data.num_threads data.num_workers data.num_scenes data.num_eval_scenes
 data.max_entities codes.palette_seed codes.overflow
-model.encoder_width model.encoder_rate
+model.encoder_width
 train.accumulate train.fsdp train.log_every
 train.eval_every train.checkpoint_every train.checkpoint_minutes
 train.keep_checkpoints eval.batch_size eval.num_images eval.num_samples
@@ -115,8 +115,7 @@ def test_every_default_lies_in_its_range():
   schema.check_ranges(base.get_config())
   for name, setting in ALL.items():
     assert setting.meaning, name
-    from_below = setting.least is not None or setting.above is not None
-    both = from_below and setting.most is not None
+    both = None not in setting.bounds
     assert name not in NUMERIC or both, name  # so neither nan nor inf passes
     if setting.of is not None:
       assert isinstance(setting.default, tuple), name
@@ -127,22 +126,16 @@ def test_no_wrong_number_passes(name):
   setting, kind = ALL[name], KINDS[name]
   wrong = [np.nan, np.inf, -np.inf, 'eight', None, True, [[1]], {}, 1j]
   wrong += [1.5] if kind is int else []
-  for bound, toward in (
-    (setting.least, -math.inf),
-    (setting.most, math.inf),
-    (setting.above, -math.inf),
-  ):
+  for bound, toward in zip(setting.bounds, (-math.inf, math.inf), strict=True):
     if bound is not None and kind is int:
       wrong.append(int(bound + math.copysign(1, toward)))
     elif bound is not None:
       wrong.append(math.nextafter(bound, toward))
-  if setting.above is not None:
-    wrong.append(kind(setting.above))
   for value in wrong:
     with pytest.raises(ValueError, match=rf'config\.{name}') as caught:
       checked_with(name, as_value(setting, value))
     assert '\n' not in str(caught.value)
-  for bound in (setting.least, setting.most):  # the ends are allowed
+  for bound in setting.bounds:  # the ends are allowed
     if bound is not None:
       checked_with(name, as_value(setting, kind(bound)))
 

@@ -99,7 +99,7 @@ def from_official(
 
   Args:
     tensors: the state dict, by name; float32, or 16 bits.
-    expected: our parameters or their shapes, see weights.abstract_params.
+    expected: our parameters or their shapes, see build.abstract_params.
     config, where: of the network, and where the tensors are from.
 
   Raises:

@@ -53,7 +53,7 @@ class Segmenter:
     params = jax.device_put(found.params, devices.copied_on(self._mesh))
     self._found = found._replace(params=params)
     self._parts = build.build(config)
-    self._sampler = build.sampler_options(config.sample)
+    self._sampler = build.SamplerOptions(**config.sample)
     count = jax.device_count()
     if batch_size is None:
       batch_size = 1 if jax.default_backend() == 'cpu' else 8 * count

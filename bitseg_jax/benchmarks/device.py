@@ -164,8 +164,8 @@ def sampler_to_compile(
   count = config.eval.batch_size
   devices.check_devices('eval.batch_size', count, devices=len(chips))
   parts, mesh = build.build(config), devices.make_mesh(1, list(chips))
-  options, rows = build.sampler_options(config.sample), devices.split_on(mesh)
-  params = build.abstract_params(parts, mesh)
+  options, rows = build.SamplerOptions(**config.sample), devices.split_on(mesh)
+  params = devices.placed(build.abstract_params(config), mesh)
   photos = _shape((count, *2 * [parts.image_size], 3), jnp.uint8, rows)
   seen = jax.eval_shape(parts.encode, params, photos)
   pairs = _shape((count, 2), jnp.int32, rows)  # sizes, and labels

@@ -138,11 +138,7 @@ def _is_deep_tiff(image):
 def read_tiff(
   content: bytes, where: Any, say: Callable[[str], Any], page: int = 0
 ) -> tuple[np.ndarray, int, bool]:
-  """Reads a TIFF of any depth.
-
-  Returns:
-    Numbers [H, W(, C)] as stored, EXIF orientation, if the largest is black.
-  """
+  """Reads (numbers [H, W(, C)], EXIF orientation, if the largest is black)."""
   import tifffile  # half a second that few photos need
 
   logging.getLogger('tifffile').setLevel(logging.CRITICAL)

@@ -41,7 +41,7 @@ def read_label(
     int32 [H, W], 0 where unlabelled.
 
   Raises:
-    SourceError: in one line, if the file cannot be read or does not hold ids.
+    SourceError: the file cannot be read or does not hold ids.
   """
   path = Path(path)
   say = lambda line: note(f'{path}: {line}')

@@ -167,10 +167,14 @@ def read_array(path: Path) -> np.ndarray:
 
 def read_lines(path: Path) -> list[str]:
   """Reads the lines of a text file that hold anything, without the spaces."""
-  content = read_bytes(path)
-  is_wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
-  try:
-    text = content.decode('utf-16' if is_wide else 'utf-8-sig')
-  except UnicodeDecodeError:  # of Western Windows
-    text = content.decode('cp1252', 'replace')
-  return [line.strip() for line in text.splitlines() if line.strip()]
+  content, lines = read_bytes(path).removeprefix(b'\xef\xbb\xbf'), []
+  if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    content = content.decode('utf-16', 'replace').encode()
+  for line in filter(None, map(bytes.strip, content.splitlines())):
+    try:
+      lines.append(line.decode())
+    except UnicodeDecodeError:  # the bytes of a file's name, or of Windows
+      name = os.fsdecode(line)
+      is_there = os.path.lexists(path.parent / name)
+      lines.append(name if is_there else line.decode('cp1252', 'replace'))
+  return lines

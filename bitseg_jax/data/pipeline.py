@@ -74,12 +74,12 @@ def training_batches(
 ) -> grain.IterDataset:
   """Builds an endless stream of shuffled training batches.
 
-  Every epoch has a new order and new draws. Batch k depends on the sources, the
-  example, the batch size, the seed and k alone, so any processes and readers
-  give the same stream.
+  Every epoch has a new order and new draws. Batch k depends on the arguments
+  and k alone, so any processes and readers give the same stream.
 
   Args:
-    sources: random-access records, each shuffled and repeated on its own.
+    sources: random-access records, each shuffled and repeated on its own; none
+      may be empty.
     example: record -> example.
     batch_size: examples in a batch over all processes, B.
     seed: of order and augmentation.
@@ -87,9 +87,6 @@ def training_batches(
     num_threads: reader threads.
     rows: which rows of each batch are this process's; None = all of them.
     start: number of the first batch.
-
-  Raises:
-    ValueError: if a source is empty.
   """
   for source in sources:
     if not len(source):

@@ -18,18 +18,10 @@ _OUTSIDE = 2.0  # pixels by which a polygon may leave its image; it is clipped
 
 
 def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-  """Reads the pixels of a COCO segmentation.
+  """Reads the pixels of a COCO segmentation: indices x * height + y, int64 [N].
 
-  Args:
-    segmentation: polygons [[x0, y0, x1, y1, ...], ...], which are united, or
-      {'size': [height, width], 'counts': run lengths, packed or numbers}.
-    height, width: size of the image in pixels.
-
-  Returns:
-    Indices x * height + y without repeats, int64 [N].
-
-  Raises:
-    ValueError: if the segmentation is none of these or does not fit the image.
+  It is polygons [[x0, y0, x1, y1, ...], ...], which are united, or {'size':
+  [height, width], 'counts': run lengths, packed or numbers}; else ValueError.
   """
   read = _run_lengths if isinstance(segmentation, dict) else _polygons
   return np.flatnonzero(mask.decode(read(segmentation, height, width)).T)

@@ -54,12 +54,11 @@ def split_at_random(items: Sequence) -> dict[str, list]:
 
 
 def load_example(source: Source, item: Item) -> dict[str, Any]:
-  """Reads the photo and the id maps of one item and checks their sizes.
+  """Reads the photo and the id maps of one item.
 
   Returns:
-    {'image': uint8 [H, W, 3], 'plain_jpeg': bool, whether the file is a JPEG of
-    these pixels, 'id_maps': list of int32 [H, W], one per annotator, -1 where
-    unlabelled}.
+    {'image': uint8 [H, W, 3], 'plain_jpeg': whether the file is a JPEG of these
+    pixels, 'id_maps': int32 [H, W] of each annotator, -1 where unlabelled}.
 
   Raises:
     SourceError: a file cannot be read, or photo and annotation do not fit.

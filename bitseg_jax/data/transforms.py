@@ -195,9 +195,8 @@ def evaluation_example(
 
   Returns:
     {'name': str, 'image': uint8 [S, S, 3], 'size': int32 [2], 'id_maps': list
-    of int32 [G, G]}, where S and G are image_size and code_size. size is the
-    height and width of the resized photo within the square of G; id maps are -1
-    where unlabelled or padding.
+    of int32 [G, G], -1 where unlabelled or padding}, where S and G are
+    image_size and code_size; size is that of the photo within the square of G.
   """
   size = fit_longest_side(*record['id_maps'][0].shape, image_size)
   photo = resize_image(record['image'], size)

@@ -212,9 +212,9 @@ def evaluate(
   mesh = devices.make_mesh(config.train.fsdp)
   sources = build.open_sources(config, 'eval')
   functions = draw_samples.make_functions(
-    parts, build.sampler_options(config.sample), mesh
+    parts, build.SamplerOptions(**config.sample), mesh
   )
-  abstract = build.abstract_params(parts, mesh)
+  abstract = devices.placed(build.abstract_params(config), mesh)
   params, results = {}, {name: {} for name in sources}
   for kind in config.eval.weights:
     step, params[kind] = checkpoint.read_params(

@@ -17,7 +17,6 @@ from bitseg_jax.runs.log import whole_file
 
 Color = tuple[int, int, int]
 Cell = tuple[np.ndarray, str]
-PLOT_FORMATS = ('png', 'pdf', 'svg')
 
 # From the thirteenth on, each is as far as can be from all before (CIEDE2000),
 # among those that are neither the grey of a photo nor the white of contours.

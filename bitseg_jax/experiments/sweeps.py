@@ -30,7 +30,10 @@ def configured(
   """The config of one row and seed; raises if it cannot work."""
   config = base.copy_and_resolve_references()
   config.seed = seed
-  config.update_from_flattened_dict(overrides)
+  try:
+    config.update_from_flattened_dict(overrides)
+  except (KeyError, TypeError) as error:  # of several lines
+    raise ValueError(f'a row of the sweep: {error.args[0]}') from error
   build.build(config)
   return config
 
@@ -81,18 +84,11 @@ def run(
   base: ConfigDict,
   seeds: Sequence[int],
   folder: pathlib.Path,
-  plot_format: str = 'png',
 ) -> bool:
   """Runs every row with every seed; writes table and plot after each run.
 
-  Args:
-    sweep, seeds: the rows, and the seeds that each is trained with.
-    base: config of the size.
-    folder: where all sweeps of this size lie.
-    plot_format: one of pictures.PLOT_FORMATS.
-
-  Returns:
-    False if it was stopped on the way; call it again to resume.
+  The folder has all sweeps of a size, of which base is the config. Returns
+  False if it was stopped on the way; call it again to resume.
   """
   scores: dict[str, Scores] = {name: {} for name in sweep.rows}
   todo = [
@@ -101,10 +97,9 @@ def run(
     for name, overrides in sweep.rows.items()
   ]
   # First what is done, or a report that is there would lose it for a while.
-  is_done = lambda item: results_path(item[-1], folder).is_file()
-  todo.sort(key=is_done, reverse=True)
-  for i, item in enumerate(todo):
-    (name, seed, config), done = item, is_done(item)
+  todo.sort(key=lambda item: not results_path(item[-1], folder).is_file())
+  for i, (name, seed, config) in enumerate(todo):
+    done = results_path(config, folder).is_file()
     place = f'[{i + 1} of {len(todo)}] {sweep.name}: {name}, seed {seed}'
     print(place + ', done before' * done)
     results = run_row(config, folder)
@@ -115,7 +110,7 @@ def run(
       with whole_file(folder / f'{sweep.name}.md') as file:
         file.write(report.format_table(sweep, scores))
       write_json(folder / f'{sweep.name}.json', scores)
-      report.draw(sweep, scores, folder / f'{sweep.name}.{plot_format}')
+      report.draw(sweep, scores, folder / f'{sweep.name}.png')
   return True
 
 

@@ -136,41 +136,28 @@ class EfficientNetLite(nn.Module):
 
 
 class PhotoEncoder(nn.Module):
-  """What a denoiser sees of a photo: pixels and features, joined by a neck.
+  """What a denoiser sees of a photo: pixels and features, joined by a neck."""
 
-  Attributes:
-    variant: of EfficientNetLite.
-    code_size: side in pixels of the photo as the codes divide it.
-    patch_size: of the denoiser, in such pixels.
-    width: channels that the neck makes of the features.
-    frozen: whether no gradient goes into the EfficientNet.
-  """
-
-  variant: str
-  code_size: int
-  patch_size: int
-  width: int = 128
-  frozen: bool = True
+  variant: str  # of EfficientNetLite
+  code_size: int  # side in pixels of the photo as the codes divide it
+  patch_size: int  # of the denoiser, in such pixels
+  width: int = 128  # channels that the neck makes of the features
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
     """Maps photos to what the denoiser's first level sees at each position.
 
-    Args:
-      image: photographs, values 0 to 255, [B, S, S, 3].
-
-    Returns:
-      float32 [B, T, T, 3 patch_size^2 + width], T = code_size / patch_size.
+    That is [B, S, S, 3], values 0 to 255, to float32
+    [B, T, T, 3 patch_size^2 + width], where T = code_size / patch_size.
     """
     side = self.code_size // self.patch_size
     found = EfficientNetLite(self.variant, self.dtype, name='trunk')(image)
     features = [
       _at_side(found[stage], side) for stage in _STAGE_OF_STRIDE.values()
     ]
-    h = jnp.concatenate(features, axis=-1)
-    if self.frozen:
-      h = jax.lax.stop_gradient(h)
+    # The EfficientNet stays as it is.
+    h = jax.lax.stop_gradient(jnp.concatenate(features, axis=-1))
     h = layers.GroupNorm(self.dtype, name='norm')(h)
     h = nn.Dense(self.width, dtype=self.dtype, name='join')(h)
     for i in range(2):
@@ -217,13 +204,9 @@ class WithEncoder(nn.Module):
 
 
 def read_imagenet(variant: str) -> dict[str, np.ndarray]:
-  """Reads the ImageNet weights of a variant, 'lite0', 'lite1' or 'lite2'.
+  """Reads the ImageNet weights of a variant, as `from_pytorch` takes them.
 
-  Returns:
-    The state dict of the PyTorch network, for `from_pytorch`.
-
-  Raises:
-    ImportError: their package, or PyTorch to read it, is not installed.
+  Raises ImportError if their package, or PyTorch to read it, is not installed.
   """
   try:
     import torch  # to read the file of weights, and for nothing else

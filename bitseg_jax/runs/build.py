@@ -27,27 +27,19 @@ from bitseg_jax.runs import devices, schema, train_state
 
 
 class Experiment(NamedTuple):
-  """The parts of a run, built from its config.
+  """The parts of a run, built from its config."""
 
-  Attributes:
-    image_size: side S of the padded square that the network sees, in pixels.
-    code_size: side G of the same square as the codes divide it; divides S.
-    palette: int [K, K] with K^2 codes; None for random codes.
-    encode: (params, image uint8 [B, S, S, 3]) -> seen, float32 [B, ...]: what
-      the network sees of photos, computed once for each.
-    denoise: (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
-    init_params: key -> the initial float32 parameters of the network.
-  """
-
-  image_size: int
-  code_size: int
+  image_size: int  # side S of the padded square that the network sees
+  code_size: int  # side G of it as the codes divide it; divides S
   schedule: schedule.Schedule
   codec: codecs.Codec
-  palette: np.ndarray | None
+  palette: np.ndarray | None  # int [K, K] with K^2 codes; None: random codes
   model: Any  # a Flax module
+  # (params, image uint8 [B, S, S, 3]) -> seen, float32 [B, ...], once a photo.
   encode: Callable[[Any, jax.Array], jax.Array]
+  # (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
   denoise: Callable[..., jax.Array]
-  init_params: Callable[[jax.Array], Any]
+  init_params: Callable[[jax.Array], Any]  # key -> float32 parameters
 
 
 class Recipe(NamedTuple):
@@ -64,17 +56,12 @@ class Recipe(NamedTuple):
 
 
 class SamplerOptions(NamedTuple):
-  """How samples are drawn, see sampler.sample and diffusion.guided_denoiser."""
+  """How samples are drawn: the section `sample` of a config."""
 
   num_steps: int = 8
   method: str = 'ddpm'
   variance: str = 'large'
   guidance_weight: float = 1.0  # 0 is off
-
-
-def sampler_options(settings: ConfigDict) -> SamplerOptions:
-  """Returns how samples are drawn, by the `sample` section of a config."""
-  return SamplerOptions(**settings.to_dict())
 
 
 def make_recipe(config: ConfigDict) -> Recipe:
@@ -138,11 +125,7 @@ def build(config: ConfigDict) -> Experiment:
 def make_network(
   settings: ConfigDict, out_channels: int, code_size: int
 ) -> Any:
-  """Builds the network that the `model` section of a config describes.
-
-  It is given every setting that it has an attribute for, the number of output
-  channels C, those of the codec, and, for an encoder, the side G of the codes.
-  """
+  """Builds the network of a config's section `model`, by its attributes."""
   network, dtype = MODELS[settings.name], jnp.dtype(settings.dtype)
   values = settings.to_dict() | {'out_channels': out_channels, 'dtype': dtype}
   del values['name']  # Flax has one of its own
@@ -155,7 +138,6 @@ def make_network(
     code_size,
     settings.patch_size,
     settings.encoder_width,
-    frozen=settings.encoder_rate == 0,
     dtype=dtype,
   )
   return encoder.WithEncoder(eyes, denoiser)
@@ -172,10 +154,9 @@ def with_imagenet(params: Any, settings: ConfigDict) -> Any:
   return {**params, 'eyes': {**params['eyes'], 'trunk': trunk}}
 
 
-def abstract_params(parts: Experiment, mesh: Mesh) -> Any:
-  """Returns shapes, dtypes and shardings of the parameters, without values."""
-  shapes = jax.eval_shape(parts.init_params, jax.random.key(0))
-  return devices.placed(shapes, mesh)
+def abstract_params(config: ConfigDict) -> Any:
+  """Shapes and dtypes of the parameters of a config's network."""
+  return jax.eval_shape(build(config).init_params, jax.random.key(0))
 
 
 def training_batches(
@@ -187,8 +168,7 @@ def training_batches(
 ) -> Iterable[dict[str, np.ndarray]]:
   """Builds this process's stream of batches, see pipeline.training_batches.
 
-  `codes` is the palette; `start` the number of the first batch, so the steps
-  that the run has taken; the mesh says what rows are this process's.
+  `codes` is the palette, and `start` the number of steps that were taken.
   """
   from bitseg_jax.data import pipeline  # only a training needs grain
 
@@ -220,7 +200,7 @@ def make_optimizer(
   config: ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
   """Returns (step -> learning rate, optimizer) of a run."""
-  s, model = config.train, config.model
+  s = config.train
   learning_rate = train_state.learning_rate_schedule(
     s.learning_rate, s.num_steps, s.warmup_steps, s.decay_steps
   )
@@ -231,7 +211,7 @@ def make_optimizer(
     s.weight_decay,
     s.grad_clip,
     s.optimizer,
-    None if model.encoder == 'none' else model.encoder_rate,
+    config.model.encoder != 'none',
   )
 
 
@@ -247,9 +227,7 @@ def make_state(
 def open_sources(
   config: ConfigDict, split: str
 ) -> dict[str, Sequence[dict[str, Any]]]:
-  """Opens records, see data/pipeline.py, of a split, by name of the dataset.
-
-  The split is 'train' or 'eval'.
+  """Opens records of the split 'train' or 'eval', by name of the dataset.
 
   Raises:
     ValueError, OSError: in one line, if a dataset is missing.
@@ -289,9 +267,8 @@ def evaluated(
 ) -> ConfigDict:
   """Returns the config of a run with what its evaluation is asked for.
 
-  That is the sections `sample` and `eval` of `given`, and what was `named` one
-  by one, such as 'data.eval_split', of the data to score. The steps and the
-  guidance of a distilled model must be named, too.
+  That is its sections `sample` and `eval`, and what was `named` of `data`, such
+  as 'data.eval_split'. Steps and guidance of a student must be named, too.
 
   Raises:
     ValueError: in one line, if a value of given is out of its range.

@@ -1,10 +1,9 @@
 """Checkpoints (orbax): asynchronous, atomic, each one whole or passed over.
 
-<workdir>/checkpoints/<step>/ holds apart what is read apart: params,
-ema_params, optimizer ({'step', 'opt_state'}) and config (JSON). Written last,
-digest.json has the SHA-256 of each file, since orbax notices no flipped bit in
-array data; a step that does not fit it is passed over. The position of the
-input is the step: every step takes one batch.
+<workdir>/checkpoints/<step>/ holds params, ema_params, optimizer ({'step',
+'opt_state'}) and config (JSON). Written last, digest.json has the SHA-256 of
+each file, since orbax notices no flipped bit in array data; a step that does
+not fit it is passed over.
 """
 
 import contextlib
@@ -104,9 +103,8 @@ def _open_orbax(folder, **options):
 def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
   """Restores the newest step that is whole, or None where there is no step.
 
-  Steps that are damaged are passed over with a warning and, once an older one
-  was read, moved to <workdir>/damaged/: their numbers will be saved again.
-  `abstract` has the shapes, dtypes and shardings of the state.
+  Damaged steps are passed over and, once an older one was read, moved to
+  <workdir>/damaged/. `abstract` has shapes, dtypes and shardings of the state.
 
   Raises:
     OSError: there are steps, but none is whole, or one cannot be read.

@@ -71,7 +71,7 @@ def join(
     patience: seconds to wait for the others, before the program ends.
 
   Raises:
-    ValueError: in one line, if the processes cannot meet there.
+    ValueError: the processes cannot meet there.
   """
   host, _, port = (coordinator or 'cluster:1').rpartition(':')
   if not (host and port.isdecimal()):
@@ -118,15 +118,10 @@ def join(
 def make_mesh(
   fsdp: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Arranges devices in a mesh [devices / fsdp, fsdp], axes data and fsdp.
+  """Arranges devices, by default all, as [devices / fsdp, fsdp].
 
-  Args:
-    fsdp: number of devices that share one copy of the training state; they are
-      neighbours, between which communication is fastest.
-    devices: others than those of all processes, as to compile for.
-
-  Raises:
-    ValueError: if fsdp does not divide the number of devices.
+  The fsdp devices that share one copy of the training state are neighbours,
+  between which communication is fastest. ValueError if it does not divide them.
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
@@ -154,8 +149,7 @@ def placed(shapes: Any, mesh: Mesh) -> Any:
   """Assigns a sharding to each array, or shape, of a training state.
 
   An array is split along its longest axis that the number of fsdp devices
-  divides. Small arrays are copied, and so are all arrays if fsdp is 1. Returns
-  the same tree of jax.ShapeDtypeStruct.
+  divides; small arrays are copied. Returns a tree of jax.ShapeDtypeStruct.
   """
   parts = mesh.shape['fsdp']
 
@@ -217,12 +211,9 @@ def check_devices(
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
   """Returns `compiler_options` of jax.jit for training steps and samplers.
 
-  On CPU it leaves products and sums to YNNPACK, but not convolutions, as some
-  jaxlibs do by default: those are no faster for large arrays, half as fast for
-  small ones, and their gradients by kernels take four times as long.
-
-  It is None on other devices, with a jaxlib without that choice, or where
-  XLA_FLAGS makes it.
+  On CPU they leave products and sums to YNNPACK, but not convolutions, whose
+  gradients by kernels would take four times as long. They are None on other
+  devices, with a jaxlib without that choice, or where XLA_FLAGS makes it.
   """
   on_cpu = mesh.devices.flat[0].platform == 'cpu'
   chosen = _FUSION in os.environ.get('XLA_FLAGS', '')

@@ -24,7 +24,6 @@ class Setting(NamedTuple):
   meaning: str  # what it does, for people, with its unit
   least: float | None = None
   most: float | None = None
-  above: float | None = None  # that it must exceed
   choices: Sequence[Any] | None = None
   of: type | None = None  # of a tuple's elements, which all this applies to
   length: int | None = None  # of a tuple
@@ -48,6 +47,7 @@ _GONE = {
   'diffusion.size_power': 0.0,
   'diffusion.prompt_rate': 0.0,
   'diffusion.self_conditioning': False,
+  'model.encoder_rate': 0.0,
   'model.fold_columns': False,
   'model.fused_attention': None,
   'model.remat': None,
@@ -124,8 +124,6 @@ def _unfulfilled(value, setting):
   # Written so that nan, which compares to nothing, is in no range.
   if least is not None and not value >= least:
     return f'at least {least}'
-  if setting.above is not None and not value > setting.above:
-    return f'over {setting.above}'
   if most is not None and not value <= most:
     return f'at most {most}'
   return None
@@ -277,7 +275,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
   """Lists all settings as text: rows (name, default, range, meaning)."""
   rows = []
   for name, s in _each(settings):
-    bounds = ('>', s.above), ('>=', s.least), ('<=', s.most)
+    bounds = ('>=', s.least), ('<=', s.most)
     values = s.choices or [f'{sign} {b}' for sign, b in bounds if b is not None]
     rows.append((name, repr(s.default), ', '.join(map(str, values)), s.meaning))
   return rows

@@ -18,14 +18,9 @@ def stop_signal(
 ) -> Iterator[Callable[[int], bool]]:
   """Gives stop_asked(step): whether SIGTERM or Ctrl-C has come.
 
-  Signals do what they did before while there is nothing to be saved, that is
-  until stop_asked is first called; and so do a late second one, and one that
-  stop_asked has not told by the end of the block.
-
-  Args:
-    reached_preemption: orbax's, by which several processes agree on a step. It
-      is asked of every step up to the one that stop_asked is told, since they
-      agree on the step after the last that any has asked of.
+  Signals do what they did before until stop_asked is first called, as there is
+  nothing to save; and so do a late second one, and one that was never told.
+  Several processes agree on a step by orbax's reached_preemption.
   """
   several = jax.process_count() > 1
   # Several processes: JAX hears SIGTERM and tells all, so Ctrl-C becomes one.
@@ -52,7 +47,7 @@ def stop_signal(
           before[number] = signal.signal(number, note)
     stop = bool(came)
     if several:
-      # A list, for every one of them must be asked of.
+      # A list, to ask of all: they agree on the one after the last asked of.
       stop = any([reached_preemption(n) for n in range(last + 1, step + 1)])
       last = step
     told = told or stop

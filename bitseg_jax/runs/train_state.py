@@ -24,12 +24,8 @@ def learning_rate_schedule(
 ) -> optax.Schedule:
   """Builds a run's learning rate, a function of the step.
 
-  Args:
-    peak: the constant learning rate.
-    num_steps: steps of the whole run.
-    warmup_steps: the first ones, in which the rate rises linearly from 0.
-    decay_steps: the last ones, in which it falls to 0 by a cosine. A run that
-      is too short for both is divided between them in proportion.
+  It rises linearly to `peak` in the first warmup_steps and falls to 0 by a
+  cosine in the last decay_steps, which share a run that is too short for both.
   """
   both = warmup_steps + decay_steps
   if both > num_steps:
@@ -52,21 +48,18 @@ def make_optimizer(
   weight_decay: float = 0.0,
   grad_clip: float = 1.0,
   name: str = 'adamw',
-  encoder_rate: float | None = None,
+  has_encoder: bool = False,
 ) -> optax.GradientTransformation:
   """Builds a run's optimizer, with the global gradient norm clipped.
 
   Args:
     learning_rate: about the most by which a step changes a weight. With muon it
       is the root mean square over the weights of a kernel.
-    beta1, beta2: decay of AdamW's means of gradients and of their squares.
-    weight_decay: as a share of the learning rate.
-    grad_clip: largest global norm of the gradient.
+    beta1, beta2, weight_decay, grad_clip: see configs/base.py.
     name: one of OPTIMIZERS. muon is for kernels, as matrices from all that goes
       into an output to the outputs; the others have AdamW with Nesterov's
       momentum.
-    encoder_rate: learning rate of a pretrained encoder's weights, as a share of
-      the others'; 0 leaves them as they are. None: there is no encoder.
+    has_encoder: whether there is a pretrained encoder, whose trunk stays.
 
   Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019;
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
@@ -87,10 +80,9 @@ def make_optimizer(
     rule = optax.adamw(
       learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay
     )
-  if encoder_rate is not None:
-    slower = optax.chain(rule, optax.scale(encoder_rate))
-    trunk = slower if encoder_rate else optax.set_to_zero()
-    rule = optax.partition({'all': rule, 'trunk': trunk}, _part_of_each)
+  if has_encoder:
+    rules = {'all': rule, 'trunk': optax.set_to_zero()}
+    rule = optax.partition(rules, _part_of_each)
   return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
 
 

@@ -63,14 +63,12 @@ def read(
       <workdir>/checkpoints/<step>; or a pretrained folder; or the name of a
       model that comes with the package; or hf://OWNER/NAME[@REVISION].
     kind: 'ema_params' or 'params' of a run. A pretrained model has one only.
-    expected: shapes, dtypes and shardings that the parameters must have; None
-      for those of the model's own network, with a copy on every device.
+    expected: shapes, dtypes and shardings of the parameters; None for those of
+      the model's own network, with a copy on every device.
 
   Raises:
-    ValueError: if kind is neither, what is there is damaged, or the parameters
-      are not those of the network.
-    OSError: if it is not there, or cannot be read, or the Hub not be reached.
-    ImportError: hf:// needs huggingface_hub, which is not installed.
+    ValueError: it is damaged, or not of the network; or the kind is neither.
+    OSError, ImportError: it is not there, or cannot be read or downloaded.
   """
   kinds = checkpoint.KINDS.values()
   if kind not in kinds:
@@ -96,7 +94,7 @@ def read(
 
 
 def _placed(config):
-  return devices.placed(abstract_params(config), devices.make_mesh())
+  return devices.placed(build.abstract_params(config), devices.make_mesh())
 
 
 def shipped() -> list[str]:
@@ -156,7 +154,7 @@ def _read_folder(folder, expected):
   # What earlier versions wrote has no digest.
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
-  shapes = flatten_shapes(expected or abstract_params(config))
+  shapes = _flat_shapes(expected or build.abstract_params(config))
   check_tensors(tensors, shapes, path, DTYPES)
   return config, tensors
 
@@ -171,9 +169,8 @@ def save(
   """Writes a pretrained folder, see above, whole or not at all.
 
   Args:
-    folder: to be made; it may be there if it is empty.
-    params: float32 parameters of the config's network.
-    config: of the run.
+    folder: to be made, or empty.
+    params, config: float32 parameters of a run, and its config.
     card: Markdown about the model: what it was trained on, how well it does.
     dtype: 'float32', which keeps every bit, or 'bfloat16', half the size.
 
@@ -191,7 +188,7 @@ def save(
   config = schema.complete(settings)
   cast = lambda tensor: np.asarray(tensor).astype(DTYPES[dtype])
   tensors = flatten_dict(jax.tree.map(cast, params), sep='/')
-  shapes = flatten_shapes(abstract_params(config))
+  shapes = _flat_shapes(build.abstract_params(config))
   check_tensors(tensors, shapes, 'the parameters', DTYPES)
   new = folder.with_name(f'.{folder.name}.{os.getpid()}.partly')
   try:
@@ -233,11 +230,7 @@ def check_tensors(
   where: str | pathlib.Path,
   dtypes: Mapping[str, Any],
 ) -> None:
-  """Raises ValueError unless tensors, by name, are what a network takes.
-
-  That is finite ones of all the shapes, and of some of the dtypes. The message
-  tells where they are from.
-  """
+  """Raises ValueError unless tensors, by name, are finite and fit a network."""
   for name in {**shapes, **tensors}:
     tensor, shape = tensors.get(name), shapes.get(name)
     if tensor is None:
@@ -255,13 +248,7 @@ def check_tensors(
     raise ValueError(f'{where}: tensor {name} {wrong}')
 
 
-def abstract_params(config: ConfigDict) -> Any:
-  """Shapes and dtypes of the parameters of a config's network."""
-  return jax.eval_shape(build.build(config).init_params, jax.random.key(0))
-
-
-def flatten_shapes(params: Any) -> dict[str, tuple[int, ...]]:
-  """Shape of each parameter, or of each abstract one, by its flat name."""
+def _flat_shapes(params):
   flat = flatten_dict(params, sep='/')
   return {name: tuple(leaf.shape) for name, leaf in flat.items()}
 
@@ -291,7 +278,5 @@ analog bits. It has {count:,} parameters and sees photos as squares of
 {config.data.image_size} pixels, in which it tells at most
 {config.codes.num_codes} entities apart.
 
-```
-bitseg predict --checkpoint=FOLDER --input='photos/*.jpg' --output=segmented
-```
+    bitseg predict --checkpoint=FOLDER --input='photos/*.jpg' --output=segmented
 """

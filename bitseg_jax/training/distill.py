@@ -79,12 +79,8 @@ def load_teacher(
 ) -> tuple[tuple[Any, ...], Callable[..., jax.Array] | None]:
   """Reads the teacher that the config of a student's run names.
 
-  Returns:
-    (what the training step takes, that is the teacher's parameters; target_fn,
-    see make_target_fn), or ((), None) if the config names no teacher.
-
-  Raises:
-    ValueError, OSError: in one line; the teacher does not fit, or is not there.
+  Returns ((its parameters,), target_fn as of make_target_fn), or ((), None) if
+  it names none. Raises ValueError or OSError if it does not fit.
   """
   if not config.distill.teacher:
     return (), None

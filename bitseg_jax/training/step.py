@@ -120,8 +120,7 @@ def mean_gradient(
 
   Args:
     loss_fn: (params, batch) -> loss, a mean over the rows.
-    params: pytree of parameters.
-    batch: pytree of arrays [B, ...] or [B D, ...], D rows for each of B.
+    params, batch: pytrees; arrays [B, ...] or [B D, ...], D rows for each of B.
     parts: number of microbatches, computed one after the other; divides B.
     unroll: write them out instead of looping.
   """

@@ -30,7 +30,12 @@ from bitseg_jax.training import step as train_step
 
 
 class NonFiniteLossError(ArithmeticError):
-  """The training loss or its gradient became inf or nan."""
+  """A loss, a gradient or a parameter became inf or nan."""
+
+  def __init__(self, what: str, last_saved: int | None):
+    good = f'the last good checkpoint is step {last_saved}'
+    good = good if last_saved else 'there is no checkpoint yet'
+    super().__init__(f'{what}; {good}; lower the learning rate, or use float32')
 
 
 @devices.jax_defaults()
@@ -164,42 +169,26 @@ def first_state(config, workdir, init, abstract, manager):
   return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
-def _advice(last_saved):
-  good = f'the last good checkpoint is step {last_saved}'
-  good = good if last_saved else 'there is no checkpoint yet'
-  return f'{good}; lower the learning rate, or use float32'
-
-
 _all_finite = jax.jit(lambda tree: jnp.isfinite(optax.global_norm(tree)))
 
 
 def _check_finite(state, step, last_saved):
-  """Raises NonFiniteLossError for a parameter or an average that is not finite.
-
-  The loss of a step does not show it: what is saved comes after its update.
-  """
+  # The loss of a step comes before its update, and says nothing of it.
   if not _all_finite((state.params, state.ema_params)):
-    raise NonFiniteLossError(
-      f'parameters are not finite after step {step}; ' + _advice(last_saved)
-    )
+    what = f'parameters are not finite after step {step}'
+    raise NonFiniteLossError(what, last_saved)
 
 
 def _collect(pending, step, last_saved):
-  """Averages the metrics of the steps since the last call, up to `step`.
+  """Averages the metrics of the steps since the last call, if all are finite.
 
-  All are read at once, so that the device seldom waits for the host, but before
-  anything is saved, so that no checkpoint holds a state that is not finite.
-
-  Raises:
-    NonFiniteLossError: if a value is inf or nan.
+  They are read at once, so that the device seldom waits for the host.
   """
   pending = jax.device_get(pending)
   for k, metrics in enumerate(pending, step - len(pending) + 1):
     for name, value in metrics.items():
       if not np.isfinite(value):
-        raise NonFiniteLossError(
-          f'{name} is {value} at step {k}; ' + _advice(last_saved)
-        )
+        raise NonFiniteLossError(f'{name} is {value} at step {k}', last_saved)
   return {n: float(np.mean([m[n] for m in pending])) for n in pending[0]}
 
 
@@ -208,7 +197,7 @@ def make_score_fn(config, workdir, parts, sources, mesh, writer):
   if not config.eval.during_training:
     return lambda step, state: None
   functions = draw_samples.make_functions(
-    parts, build.sampler_options(config.sample), mesh
+    parts, build.SamplerOptions(**config.sample), mesh
   )
 
   def score(step, state):

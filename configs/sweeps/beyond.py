@@ -1,6 +1,5 @@
 """Beyond the paper: training and sampling options, one at a time."""
 
-X_LABEL = ''
 _UNIFORM = {'diffusion.loss_weight': 'uniform', 'diffusion.decoupled': False}
 ROWS = {
   'as the paper': {},

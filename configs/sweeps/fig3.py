@@ -1,6 +1,5 @@
 """Figure 3: encodings against the number of codes."""
 
-X_LABEL = 'Number of codes'
 ROWS = {
   f'{encoding}, {count}': {
     'codes.encoding': encoding,

@@ -1,6 +1,5 @@
 """Figure 6: the best of N samples (an oracle), and answers without one."""
 
-X_LABEL = 'Samples per image'
 _COUNTS = {
   'one': (1,),
   'oracle': (2, 4, 8, 16),

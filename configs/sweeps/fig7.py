@@ -1,6 +1,5 @@
 """Figure 7: what is predicted, and how the loss is weighted."""
 
-X_LABEL = ''
 _WEIGHTS = ('sigmoid', 'uniform', 'SNR', 'SNR_plus1', 'SNR_trunc')
 ROWS = {
   f'{pred}, {weight}': {

@@ -1,6 +1,5 @@
 """Figure 8: eps-prediction, or x without tanh, leaves noisy specks."""
 
-X_LABEL = ''
 ROWS = {
   'x, tanh': {},
   'x, no tanh': {'diffusion.tanh': False},

@@ -1,6 +1,5 @@
 """Beyond Figure 5: why do more steps hurt? Samplers by steps, of one model."""
 
-X_LABEL = 'Sampling steps'
 _WAYS = {
   'ddpm': {},
   'ddpm, small': {'sample.variance': 'small'},

@@ -1,6 +1,5 @@
 """Table 1: encodings, without and with the location-aware palette."""
 
-X_LABEL = ''
 ROWS = {
   'one-hot': {'codes.encoding': 'onehot', 'codes.palette': 'none'},
   'RGB': {'codes.encoding': 'rgb', 'codes.palette': 'none'},

@@ -1,6 +1,5 @@
 """Table 3: orders of the codes in the location-aware palette."""
 
-X_LABEL = ''
 ROWS = {
   'none': {'codes.palette': 'none'},
   'different': {'codes.palette': 'different'},

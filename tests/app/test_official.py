@@ -25,7 +25,7 @@ def assert_same(tensors, others):
 def converted(official_model):
   """(official tensors, our parameters, config)."""
   tensors, config = official_model
-  expected = weights.abstract_params(config)
+  expected = build.abstract_params(config)
   return tensors, official.from_official(tensors, expected, config), config
 
 
@@ -71,7 +71,7 @@ def test_any_levels_blocks_and_attention_have_names(converted):
       num_res_blocks=blocks,
       attention_levels=attended,
     )
-    params = weights.abstract_params(config)
+    params = build.abstract_params(config)
     pairs = official.official_names(flatten_dict(params, sep='/'), config)
     assert len(set(pairs.values())) == len(pairs)
     return pairs
@@ -157,7 +157,7 @@ def test_a_file_must_hold_one_state_dict(converted, tmp_path):
 
 def test_the_main_model_goes_there_and_back(tmp_path):
   config = main.get_config()
-  expected = weights.abstract_params(config)
+  expected = build.abstract_params(config)
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda w: rng.standard_normal(w.shape, np.float32), expected

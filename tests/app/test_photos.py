@@ -131,6 +131,15 @@ def test_an_empty_input_is_no_folder(tmp_path):
     photos.find([''], tmp_path)
 
 
+def test_a_list_may_hold_names_that_are_no_text(tmp_path):
+  names = ['ünï.png', 'no text \udcff.png']
+  for name in names:
+    (tmp_path / name).touch()
+  (tmp_path / 'all.txt').write_bytes(os.fsencode('\n'.join(names)))
+  found = photos.find([str(tmp_path / 'all.txt')], tmp_path / 'out')
+  assert [photo.path.name for photo in found] == names
+
+
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
 def test_lists_and_names_written_on_other_systems(tmp_path, encoding):
   make_tree(tmp_path)

@@ -67,8 +67,7 @@ def resume(folder):
 
 def evaluate(folder):
   config = checkpoint.read_config(folder / 'run')
-  parts = build.build(config)
-  abstract = build.abstract_params(parts, devices.make_mesh())
+  abstract = devices.placed(build.abstract_params(config), devices.make_mesh())
   return [
     checkpoint.read_params(folder / 'run', abstract, kind)
     for kind in checkpoint.KINDS.values()

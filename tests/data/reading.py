@@ -1,12 +1,12 @@
 """Prepares a source as the command does, and reads records back by name."""
 
-from bitseg_jax import cli, prepare
-from bitseg_jax.data.prepared import splits
+from bitseg_jax import cli
+from bitseg_jax.data.prepared import splits, write
 
 
 def run(source, output, dataset='folder', **options):
   return cli.call(
-    lambda: prepare.prepare(dataset, str(source), str(output), **options)
+    lambda: write.prepare(dataset, str(source), str(output), **options)
   )
 
 

@@ -348,7 +348,7 @@ def test_a_plot_has_the_format_of_its_name(tmp_path, kind, begin):
   draw_plot(tmp_path / f'a.{kind}')
   (file,) = tmp_path.iterdir()
   content = file.read_bytes()
-  assert content.startswith(begin) and kind in pictures.PLOT_FORMATS
+  assert content.startswith(begin)
   # Vector files hold lines and text but no pixels.
   assert kind == 'png' or not (
     b'/Subtype /Image' in content or b'<image' in content

@@ -9,7 +9,7 @@ from flax import linen as nn
 from bitseg_jax.app import official
 from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
-from bitseg_jax.runs import build, weights
+from bitseg_jax.runs import build
 from tests import recorded
 
 GOLDEN = np.load(recorded.UNET)
@@ -20,7 +20,7 @@ def small(official_model):
   """The small official instance and its parameters."""
   tensors, config = official_model
   model = build.build(config).model
-  expected = weights.abstract_params(config)
+  expected = build.abstract_params(config)
   params = official.from_official(tensors, expected, config)
   return model, params, jax.jit(model.apply)
 

@@ -102,8 +102,7 @@ def wait_for(workdir, process, step=1):
 
 def params_of(config, workdir, kind='params'):
   """(step, parameters) of the newest checkpoint, as numpy arrays."""
-  parts = build.build(config)
-  abstract = build.abstract_params(parts, devices.make_mesh())
+  abstract = devices.placed(build.abstract_params(config), devices.make_mesh())
   step, params = checkpoint.read_params(workdir, abstract, kind)
   return step, jax.tree.map(np.asarray, params)
 

@@ -34,11 +34,10 @@ def open_source(
     dataset, source_dir: its name, and where it is, as it was downloaded.
     unlabelled: 'ignore' unlabelled pixels, or count them as one more 'entity'.
     exif, page: how photos are read, see images.read_photo.
-    **options: passed to the family's own `open_source`.
+    **options: of the family's own `open_source`.
 
   Raises:
-    SourceError: if the directory has another layout, or an option is not for
-      this family.
+    SourceError: the layout is another, or an option is not for this family.
   """
   family = FAMILIES[dataset]
   for name in options.keys() - inspect.signature(family).parameters:

@@ -3,7 +3,6 @@
 Entities are painted by area as in coco.py, and photos shrink to their size.
 """
 
-import glob
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,8 +34,7 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
   paths: dict[str, Path] = {}
   for form in _ANNOTATIONS:
     pair = {s: root / form.format(s) for s in ('train', 'val')}
-    pair = {s: path for s, path in pair.items() if path.is_file()}
-    paths = max(paths, pair, key=len)
+    paths = max(paths, {s: p for s, p in pair.items() if p.is_file()}, key=len)
   if not paths:
     names = _ANNOTATIONS[0].format('train'), _ANNOTATIONS[3].format('train')
     raise SourceError(f'{root}: no {" or ".join(names)} in it')
@@ -57,7 +55,10 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
       with left_out(source.problems, labels[0]):
         if items.pop(name, None):
           raise ValueError(f'in {paths["train"].name} as well')
-        items[name] = Item(name, _find_photo(root, name, places), labels)
+        photo = find_below(root, places, name)
+        if photo is None:
+          raise ValueError(f'no photo {name} in {root}')
+        items[name] = Item(name, photo, labels)
   if split == 'paper':
     names = paper_split(**names)
   for part, listed in names.items():
@@ -68,10 +69,7 @@ def open_source(source_dir: str | Path, split: str = 'paper') -> Source:
 def paper_split(
   train: Iterable[str], val: Iterable[str]
 ) -> dict[str, list[str]]:
-  """Splits file names 80/10/10, with all native validation images in test.
-
-  Source: the official data/entity/process_entity.py, with the same draws.
-  """
+  """Splits file names as the official data/entity/process_entity.py does."""
   tenth = round(0.1 * len({*train, *val}))
   draw = random.Random(SPLIT_SEED).sample
   left = sorted(set(train) - set(val))
@@ -80,14 +78,3 @@ def paper_split(
   chosen = set(draw(left, min(len(left), tenth)))
   train = sorted(set(left) - chosen)
   return {'train': train, 'val': sorted(chosen), 'test': sorted(test)}
-
-
-def _find_photo(root, name, places):
-  if found := find_below(root, places, name):
-    return found
-  # An unpacked archive may nest a folder: entity_01_11580/images_merge/7.jpg.
-  for place in places:
-    pattern = f'*/{glob.escape(Path(name).name)}'
-    for nested in sorted((place / name).parent.glob(pattern)):
-      return nested
-  raise ValueError(f'no photo {name} in {root}')

@@ -26,11 +26,7 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
 
   They are its `dataset`, `longest_side`, `options`, and `splits`: for each the
   number of `images`, those by `annotators_per_image`, and the id maps by
-  `entities_per_map`, with strings as keys.
-
-  Raises:
-    FileNotFoundError: if there is no prepared dataset.
-    SourceError: if its metadata is damaged.
+  `entities_per_map`. FileNotFoundError or SourceError if there is none whole.
   """
   path = dataset_path(data_dir) / 'metadata.json'
   if not path.is_file():
@@ -69,10 +65,7 @@ def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SplitReader:
-  """One split of a prepared dataset, a sequence of records as from `decode`.
-
-  Reads with grain or by index, and is safe to share and to pickle.
-  """
+  """One split of a prepared dataset, a sequence of records as from `decode`."""
 
   place: Path
   split: str
@@ -95,9 +88,7 @@ def open_split(
 ) -> SplitReader:
   """Opens one split of a prepared dataset; `decode` has more on wanted_side.
 
-  Raises:
-    FileNotFoundError: if there is no prepared dataset.
-    ValueError: if it has no such split or its files are damaged.
+  Raises FileNotFoundError or ValueError if it is not there, or damaged.
   """
   import tensorflow_datasets as tfds  # half a second that few commands need
 

@@ -107,11 +107,8 @@ def write_dataset(
 ) -> None:
   """Writes a source as a prepared dataset, and prints what is left out.
 
-  An interrupted call is continued by another of the same arguments. The name
-  `dataset` and the `options` are stored; for the others see `prepare`.
-
-  Raises:
-    SourceError: nothing was written; the line says why.
+  An interrupted call is continued by another of the same arguments, which are
+  those of `prepare`. SourceError says why nothing was written.
   """
   about = {'dataset': dataset, 'longest_side': longest_side, 'options': options}
   unfinished = Path(data_dir) / f'unfinished-{_fingerprint(source, about)}'
@@ -175,9 +172,8 @@ def write_dataset(
 def _encode_shards(source, folder, longest_side):
   """Encodes the shards that are not in the folder already.
 
-  Returns:
-    Of each the `split`, the `file` and its `bytes`, the number of `entities` of
-    each map of each record, and the `problems`.
+  Each has `split`, `file`, `bytes`, the number of `entities` of each map of
+  each record, and `problems`.
   """
   shards = []
   total = sum(map(len, source.splits.values()))
@@ -232,11 +228,9 @@ def _write_shard(path, read, items, progress):
 def encode(
   source: Source, item: Item, longest_side: int
 ) -> tuple[dict[str, Any], list[int]] | str:
-  """Reads one item and encodes it as a record.
+  """Reads one item; returns its record and the number of entities of each map.
 
-  Returns:
-    The record {'name', 'image': JPEG, 'id_maps': list of PNG} and the number
-    of entities of each map; or, if a file is at fault, one line that says so.
+  If a file is at fault, it returns one line that says so.
   """
   try:
     return _encode(source, item, longest_side)

@@ -137,18 +137,6 @@ def test_low_resolution_and_its_own_photos_are_preferred(tmp_path):
     assert '_lr.json' in str(item.labels[0])
 
 
-def test_photos_of_unpacked_archives_may_be_nested(tmp_path):
-  truth = make_tree(tmp_path)
-  for folder in FOLDERS:
-    place = tmp_path / 'images' / folder
-    place.rename(tmp_path / 'held')
-    place.mkdir()
-    (tmp_path / 'held').rename(place / 'images_merge')
-  source = entityseg.open_source(tmp_path, 'native')
-  assert source.problems == []
-  assert sum(map(len, source.splits.values())) == len(truth)
-
-
 def test_paper_split_holds_all_native_validation_images():
   train = [f'a/{i}.jpg' for i in range(96)]
   val = [f'b/{i}.jpg' for i in range(4)]

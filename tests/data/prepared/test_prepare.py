@@ -307,6 +307,23 @@ def test_a_bad_file_whose_path_is_no_text_is_named(tmp_path, capfd):
   assert sorted(read_all(tmp_path / 'out')) == ['a', 'c', 'd']
 
 
+def test_names_are_the_same_in_every_locale(tmp_path):
+  source, output = make_folder(tmp_path / 'in', 'aü'), tmp_path / 'out'
+  (source / 'train.txt').write_text('a\nü', 'utf-8')
+  save_photo(source / 'images/no text \udcff.png')
+  command = 'prepare', '--dataset=folder', f'--source={source}'
+  ascii_only = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+  result = subprocess.run(
+    [sys.executable, '-m', 'bitseg_jax', *command, f'--output={output}'],
+    env={**os.environ, **ascii_only},
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
+  assert sorted(read_all(output)) == ['a', 'ü']
+  assert 'photos are in none of train.txt' in result.stdout
+
+
 def test_damaged_mat_is_named_and_left_out(tmp_path, capfd):
   for name in 'ab':
     save_photo(tmp_path / f'in/images/val/{name}.jpg')
