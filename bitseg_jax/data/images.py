@@ -56,12 +56,11 @@ def read_photo(
     note: called with a line for each thing done that a user may not expect.
 
   Returns:
-    uint8 [H, W, 3] RGB, without colour profiles. Transparent pixels are laid on
-    white; pixels of more than 8 bits are stretched, so that their PERCENTILES
-    are black and white.
+    uint8 [H, W, 3] RGB. Transparent pixels are laid on white; pixels of more
+    than 8 bits are stretched, so that their PERCENTILES are black and white.
 
   Raises:
-    SourceError: in one line, if it is no photo or damaged.
+    SourceError: it is no photo or damaged.
   """
   return open_photo(source, exif, page, note).image
 

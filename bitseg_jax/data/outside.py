@@ -83,10 +83,7 @@ def find_below(root: Path, folders: Iterable[Path], name: Any) -> Path | None:
   r"""Finds a file by a name that somebody else wrote down, with / or \.
 
   The name is relative to one of the folders, which are tried in this order, or
-  absolute. It may not lead out of the root, in which folders may be links.
-
-  Raises:
-    ValueError: the name is no text, or leads out of the root.
+  absolute. ValueError if it is no text, or leads out of the root.
   """
   if not isinstance(name, str) or not name or '\0' in name:
     raise ValueError(f'{shown(name)} is no file name')
@@ -114,11 +111,7 @@ def check_size(height: Any, width: Any) -> tuple[int, int]:
 
 
 def check_ids(values: Any, where: Any, least: int = 0) -> np.ndarray:
-  """Returns whole numbers [H, W] of any type as ids, int32 [H, W].
-
-  Raises:
-    SourceError: of another shape, not whole, or not in `least` to MAX_ID.
-  """
+  """Returns whole numbers [H, W] in `least` to MAX_ID as int32, or raises."""
   values = np.asarray(values)
   if values.dtype.kind not in 'iuf' or values.ndim != 2 or not values.size:
     what = f'{values.dtype} {list(values.shape)}'

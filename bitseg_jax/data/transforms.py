@@ -53,10 +53,7 @@ def random_box(
 def resize_image(
   image: np.ndarray, size: tuple[int, int], box: Box = WHOLE
 ) -> np.ndarray:
-  """Resizes a photo, or a box of it, to (height, width) by area averaging.
-
-  Beyond the photo's edges the result has the mean colour.
-  """
+  """Resizes a photo, or a box of it, by area averaging; PAD_COLOR beyond it."""
   if image.shape[:2] == tuple(size) and box == WHOLE:
     return image
   (top, bottom), rows = _inside(image.shape[0], size[0], *box[::2])
@@ -91,10 +88,7 @@ def _inside(length, count, low, high):
 def resize_ids(
   id_map: np.ndarray, size: tuple[int, int], box: Box = WHOLE
 ) -> np.ndarray:
-  """Resizes an id map, or a box of it, to (height, width) by nearest neighbour.
-
-  Beyond the photo's edges the result has IGNORE_ID.
-  """
+  """Resizes an id map, or a box of it, to the nearest; IGNORE_ID beyond it."""
   # Maps pixel centres to pixel centres, like Pillow's NEAREST.
   resized = id_map
   for axis, (low, high) in enumerate(zip(box[:2], box[2:], strict=True)):

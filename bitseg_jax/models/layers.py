@@ -121,11 +121,7 @@ class ResBlock(nn.Module):
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """Computes scaled dot-product attention with a float32 softmax.
-
-  q, k and v are queries, keys and values of N heads, float [B, T, N, D], and so
-  is the result, with the dtype of v.
-  """
+  """Computes attention of q, k, v [B, T, N, D], N heads; softmax in float32."""
   # Scaling both q and k keeps the products small in low precision.
   scale = q.shape[-1] ** -0.25
   q, k = q * scale, k * scale

@@ -17,28 +17,19 @@ class UNet(nn.Module):
   the way up each block takes concat(h, skip), and each level has one block more
   than on the way down.
 
-  Attributes:
-    out_channels: channels of the codes, C.
-    base_channels: channels of the first level.
-    channel_mults: width of each level in multiples of base_channels.
-    num_res_blocks: residual blocks per level on the way down.
-    attention_levels: levels (0 is full resolution) with attention after each
-      block. If there are any, the middle has attention between its two blocks.
-    num_heads: of the attention.
-    patch_size: side in pixels of the patches that the first level sees as one
-      position; above 1 it is cheaper and coarser (simple diffusion, Hoogeboom
-      et al. 2023).
-    dtype: compute dtype; parameters and the output are float32.
+  Patches above 1 make it cheaper and coarser (Hoogeboom et al., "simple
+  diffusion", 2023).
   """
 
-  out_channels: int
-  base_channels: int = 64
-  channel_mults: Sequence[int] = (1, 2, 2, 4, 4)
-  num_res_blocks: int = 3
+  out_channels: int  # of the codes, C
+  base_channels: int = 64  # of the first level
+  channel_mults: Sequence[int] = (1, 2, 2, 4, 4)  # width of each level
+  num_res_blocks: int = 3  # in each level on the way down
+  # Levels, 0 the finest, with attention after each block; then the middle too.
   attention_levels: Sequence[int] = (3, 4)
   num_heads: int = 4
-  patch_size: int = 1
-  dtype: jnp.dtype = jnp.float32
+  patch_size: int = 1  # side of the squares of pixels that are one position
+  dtype: jnp.dtype = jnp.float32  # of compute; the output is float32
 
   @nn.compact
   def __call__(

@@ -146,8 +146,7 @@ def read_params(
   """Reads (step, parameters) of the newest whole step.
 
   Args:
-    workdir: directory of the run; or <workdir>/checkpoints/<step>, which reads
-      this step and no other.
+    workdir: directory of the run, or <workdir>/checkpoints/<step>.
     abstract: shapes, dtypes and shardings of the parameters.
     kind: 'ema_params' or 'params'.
 
@@ -247,14 +246,9 @@ def write_digest(folder: pathlib.Path) -> None:
 
 
 def check_digest(folder: pathlib.Path, items: Sequence[str] = ITEMS) -> None:
-  """Compares the files of a checkpoint with its digest.
+  """Compares the files of the subfolders `items`, and others, with the digest.
 
-  Only files of the subfolders `items`, and those beside them, are read.
-
-  Raises:
-    DamagedError: a file is missing, new or changed, or there is no digest; one
-      line that names it.
-    OSError: a file is there but cannot be read.
+  Raises DamagedError, which names a file that is missing, new or changed.
   """
   path = folder / DIGEST
   if not path.is_file():

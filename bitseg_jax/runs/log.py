@@ -57,10 +57,9 @@ def _naming(path):
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
-  """Yields a file to write that gets its name once it is whole.
+  """Yields a file to write ('w' or 'wb') that gets its name once it is whole.
 
-  One that is there is replaced, a link too, not its target. The mode is 'w' or
-  'wb'.
+  One that is there is replaced, a link too, not its target.
   """
   path = pathlib.Path(path)
   # The same name each time, so what a killed process left is replaced by the

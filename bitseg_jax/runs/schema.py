@@ -162,10 +162,9 @@ def _check_model(model, image_size, code_size):
       f'config.model.attention_levels names level '
       f'{max(model.attention_levels)}; there are levels 0 to {levels - 1}'
     )
-  attended = [*model.attention_levels, -1] if model.attention_levels else []
-  for level in attended:  # -1 stands for the middle blocks
+  for level in (*model.attention_levels, -1):  # -1 stands for the middle
     width = model.base_channels * model.channel_mults[level]
-    if width % heads:
+    if model.attention_levels and width % heads:
       raise ValueError(
         f'config.model: attention on {width} channels cannot be split into '
         f'num_heads = {heads}'
@@ -208,11 +207,8 @@ def without_paths(config: ConfigDict) -> dict[str, Any]:
 def complete(saved: Mapping[str, Any]) -> ConfigDict:
   """Completes and checks a saved config, nested dicts as read from JSON.
 
-  Settings that an earlier version lacked take their defaults, which by
-  convention leave an older run as it was.
-
-  Raises:
-    ValueError: one line that names the unknown or invalid setting.
+  Settings that an earlier version lacked take their defaults, which leave an
+  older run as it was. ValueError names an unknown or invalid setting.
   """
   if not isinstance(saved, Mapping):
     raise ValueError(f'the saved config is {saved!r:.50}, no sections')
@@ -242,10 +238,7 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
 def check_same_run(
   config: ConfigDict, saved: ConfigDict, workdir: str | pathlib.Path
 ) -> None:
-  """Raises ValueError unless what `config` asks for is the run in a workdir.
-
-  Only settings that are free may differ; one line names another that does.
-  """
+  """Raises ValueError if settings that are not free differ from the run's."""
   ours, theirs = _identity(config), _identity(saved)
   for name in theirs:
     if ours.get(name) != theirs[name]:

@@ -42,8 +42,7 @@ def make_target_fn(
 
   Args:
     teacher: parts of its run; the student has the same schedule.
-    num_steps: of the student.
-    substeps: steps of the teacher in one of the student.
+    num_steps: of the student, in each of which the teacher takes `substeps`.
     guidance_weight: of the teacher, see diffusion.guided_denoiser.
 
   Returns:

@@ -26,9 +26,7 @@ def make_step(
   """Compiles one training step over a mesh.
 
   Args:
-    parts: of the run; code side G, C channels.
-    recipe: how it learns; D = recipe.draws.
-    optimizer: as from train_state.make_optimizer.
+    parts, recipe, optimizer: of the run; code side G, C channels, D draws.
     mesh: as from devices.make_mesh.
     state_shardings: sharding of the state; None = a copy on every device.
     target_fn: (teacher's parameters, image, z_t, t, valid) -> x_hat, which is

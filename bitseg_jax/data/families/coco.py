@@ -28,9 +28,8 @@ def open_panoptic(source_dir: str | Path) -> Source:
 
   They lie directly in source_dir or in its annotations/. Photos are in PLACE/,
   images/PLACE/, images/, input_images/ or where their names say, and PLACE is
-  NAME without a leading panoptic_. A NAME with the word train, val or test,
-  such as panoptic_val2017, is that split; images of other files are split
-  80/10/10 at random with seed 0.
+  NAME without a leading panoptic_. A NAME with the word train, val or test is
+  that split; images of other files are split at random.
   """
   root = Path(source_dir)
   paths = [path for path in _jsons(root) if path.with_suffix('').is_dir()]

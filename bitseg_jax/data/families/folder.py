@@ -25,10 +25,9 @@ def open_source(
   Args:
     source_dir: holds images/NAME.jpg (or .png, ...) and labels/NAME.png (or
       another of labels.SUFFIXES, after one of labels.ENDINGS), or
-      labels/ANNOTATOR/NAME.png for several annotators. Optional train.txt,
-      val.txt and test.txt list the names of each split; else they are random.
-    connected: the labels are semantic maps, in which pixels of one id that
-      touch, if only at a corner, form an entity.
+      labels/ANNOTATOR/NAME.png. Optional train.txt, val.txt and test.txt list
+      the names of each split; else they are random.
+    connected: pixels of one id form an entity only where they touch.
     ignore: ids in the files that mean unlabelled, beside 0.
   """
   root, folders = Path(source_dir), []

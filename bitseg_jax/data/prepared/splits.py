@@ -41,13 +41,6 @@ def read_metadata(data_dir: str | Path) -> dict[str, Any]:
   return metadata
 
 
-def share_that_fits(split: dict[str, Any], num_codes: int) -> float:
-  """Share of the id maps of one of the `splits` with at most num_codes ids."""
-  maps = {int(k): n for k, n in split['entities_per_map'].items()}
-  fitting = sum(n for k, n in maps.items() if k <= num_codes)
-  return fitting / sum(maps.values())
-
-
 def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
   """Formats the counts of `read_metadata`, one line per split."""
   row = '{:<8}{:>8}{:>18}{:>15}{:>8}{:>7}'.format
@@ -57,9 +50,9 @@ def format_table(metadata: dict[str, Any], num_codes: int = 64) -> str:
     maps = {int(k): n for k, n in counts['entities_per_map'].items()}
     images, num_maps = counts['images'], sum(maps.values())
     mean = sum(k * n for k, n in maps.items()) / num_maps
-    fitting = f'{share_that_fits(counts, num_codes):.1%}'
-    spread = f'{num_maps / images:.2f}', f'{mean:.1f}', max(maps), fitting
-    lines.append(row(split, images, *spread))
+    fitting = sum(n for k, n in maps.items() if k <= num_codes) / num_maps
+    spread = f'{num_maps / images:.2f}', f'{mean:.1f}', max(maps)
+    lines.append(row(split, images, *spread, f'{fitting:.1%}'))
   return '\n'.join(lines)
 
 

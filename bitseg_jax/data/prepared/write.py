@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from functools import partial
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ SHARD = 256  # items, the most that an interrupted preparation loses
 MOST_SHARDS = 256  # of a split: a reader keeps every shard open
 _MAX_IDS = 65_534
 _LAYOUT = 3  # of unfinished folders; those of another are of no use
+_ABOUT = {'dataset': '', 'longest_side': 512, 'options': {}}
 
 # id_maps are bytes, because TFDS cannot decode 16-bit PNG without OpenCV.
 _FEATURES = tfds.features.FeaturesDict(
@@ -80,7 +81,7 @@ def prepare(
     print(splits.format_table(held))
     return
   opened = open_source(dataset, source, **options)
-  write_dataset(opened, output, longest_side, strict, dataset, **options)
+  write_dataset(opened, output, about, strict)
   print(splits.format_table(splits.read_metadata(output)))
 
 
@@ -100,23 +101,20 @@ def _fingerprint(source, about):
 def write_dataset(
   source: Source,
   data_dir: str | Path,
-  longest_side: int = 512,
+  about: Mapping[str, Any] = _ABOUT,
   strict: bool = False,
-  dataset: str = '',
-  **options: Any,
 ) -> None:
   """Writes a source as a prepared dataset, and prints what is left out.
 
-  An interrupted call is continued by another of the same arguments, which are
-  those of `prepare`. SourceError says why nothing was written.
+  An interrupted call is continued by another of the same arguments. `about` is
+  stored. SourceError says why nothing was written.
   """
-  about = {'dataset': dataset, 'longest_side': longest_side, 'options': options}
   unfinished = Path(data_dir) / f'unfinished-{_fingerprint(source, about)}'
   for left in Path(data_dir).glob('unfinished-*'):
     other = 'is of another source or other settings; it may be deleted'
     print(f'{left}: {"is continued" if left == unfinished else other}')
   unfinished.mkdir(parents=True, exist_ok=True)
-  shards = _encode_shards(source, unfinished, longest_side)
+  shards = _encode_shards(source, unfinished, about['longest_side'])
   alike: dict[str, list[str]] = {}  # notes that differ in numbers only
   for line in sorted(source.notes):
     kind = re.sub(r'[\d.e+-]+', '0', line.rpartition(': ')[2])
@@ -159,7 +157,7 @@ def write_dataset(
   info |= {'fileFormat': 'array_record', 'moduleName': __name__}
   _FEATURES.save_config(written)
   (written / 'dataset_info.json').write_text(json.dumps(info))
-  about['splits'] = counts
+  about = {**about, 'splits': counts}
   (written / 'metadata.json').write_text(json.dumps(about))
   final = splits.dataset_path(data_dir)
   final.parent.mkdir(exist_ok=True)
@@ -177,7 +175,13 @@ def _encode_shards(source, folder, longest_side):
   """
   shards = []
   total = sum(map(len, source.splits.values()))
-  read = partial(encode, source, longest_side=longest_side)
+
+  def read(item):
+    try:
+      return encode(source, item, longest_side)
+    except SourceError as error:  # its file's name may be no text
+      return str(error).encode(errors='backslashreplace').decode()
+
   with tqdm(total=total, unit=' images', mininterval=1) as progress:
     for split, items in source.splits.items():
       length = max(SHARD, -(-len(items) // MOST_SHARDS))
@@ -227,19 +231,11 @@ def _write_shard(path, read, items, progress):
 
 def encode(
   source: Source, item: Item, longest_side: int
-) -> tuple[dict[str, Any], list[int]] | str:
+) -> tuple[dict[str, Any], list[int]]:
   """Reads one item; returns its record and the number of entities of each map.
 
-  If a file is at fault, it returns one line that says so.
+  Raises SourceError if a file is at fault.
   """
-  try:
-    return _encode(source, item, longest_side)
-  except SourceError as error:
-    # The name of a file may hold bytes that are no text.
-    return str(error).encode(errors='backslashreplace').decode()
-
-
-def _encode(source, item, longest_side):
   example = load_example(source, item)
   image, id_maps = example['image'], example['id_maps']
   is_plain = example['plain_jpeg']

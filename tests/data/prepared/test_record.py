@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from bitseg_jax.data import transforms
+from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.prepared import splits, write
 from bitseg_jax.data.source import Item, Source
 
@@ -70,8 +71,8 @@ def test_a_photo_too_long_for_a_jpeg_is_named(tmp_path):
   item = Item('a', tmp_path / 'a.png', ('a label',))
   ids = np.zeros((1, length), np.int32)
   source = Source({}, lambda item: [ids], [], [])
-  problem = write.encode(source, item, longest_side=0)
-  assert 'a.png: no JPEG is so large' in problem
+  with pytest.raises(SourceError, match=r'a\.png: no JPEG is so large'):
+    write.encode(source, item, longest_side=0)
   shrunk, _ = write.encode(source, item, longest_side=512)
   assert splits.decode({**shrunk, 'name': b'a'})['image'].shape == (1, 512, 3)
 
