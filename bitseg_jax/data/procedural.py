@@ -1,9 +1,8 @@
 """Dataset of procedural scenes: textured shapes with exact id maps, no files.
 
 A scene is drawn back to front in relative coordinates (pixel centres at
-(c + 0.5) / size), so that it looks alike at any size. Shapes and textures are
-scalar fields over the picture: a shape is its signed distance (positive
-inside), and a texture is a mix in [0, 1] between two colours.
+(c + 0.5) / size), so that it looks alike at any size. A shape is a field of
+signed distances (positive inside), a texture one of mixes of two colours.
 """
 
 import dataclasses

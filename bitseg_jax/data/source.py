@@ -1,7 +1,7 @@
 """Defines what a dataset family provides, and reads one item of a source.
 
-A family is one module with one function, `open_source(source_dir) -> Source`,
-which raises SourceError if the directory has another layout.
+A family is one function, `open_source(source_dir) -> Source`, which raises
+SourceError if the directory has another layout.
 """
 
 from collections.abc import Callable, Sequence

@@ -103,10 +103,9 @@ class EfficientNetLite(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> dict[int, jax.Array]:
-    """Maps photos, values 0 to 255, [B, H, W, 3], to the output of each stage.
+    """Maps photos, values 0 to 255, [B, H, W, 3], to features of stages 0 to 6.
 
-    Returns:
-      Stage 0 to 6 -> features [B, H / stride, W / stride, channels].
+    Each has [B, H / stride, W / stride, channels].
     """
 
     def conv(name, features, size=1, stride=1, **options):
@@ -224,10 +223,7 @@ def read_imagenet(variant: str) -> dict[str, np.ndarray]:
 
 
 def from_pytorch(variant: str, state: dict[str, np.ndarray]) -> dict[str, Any]:
-  """Converts the state dict of the PyTorch network to our parameters.
-
-  Each batch norm is folded into the convolution before it.
-  """
+  """Converts the state dict of the PyTorch network, batch norms folded in."""
   params = {'stem': fold_batch_norm(state, '_conv_stem', '_bn0')}
   for i, block in enumerate(blocks(variant)):
     for n, name in enumerate(('expand', 'depthwise', 'project')):

@@ -26,10 +26,9 @@ def normalize_image(image: jax.Array) -> jax.Array:
 def time_features(
   t: jax.Array, channels: int, max_period: float = 10.0
 ) -> jax.Array:
-  """Embeds diffusion times in [0, 1], float [B], as float32 [B, channels].
+  """Embeds times in [0, 1], [B], as cos(t f_k) and sin(t f_k), [B, channels].
 
-  The first half are cos(t f_k), the others sin(t f_k), with the frequencies
-  f_k = max_period^(-k / half).
+  The frequencies are f_k = max_period^(-k / half).
   """
   half = channels // 2
   frequencies = max_period ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -38,10 +37,7 @@ def time_features(
 
 
 def to_patches(x: jax.Array, size: int) -> jax.Array:
-  """Moves the pixels of each patch, row by row, to the network's channels.
-
-  It maps [B, H, W, C] to [B, H / size, W / size, size^2 C].
-  """
+  """Patches to channels: [B, H, W, C] to [B, H/size, W/size, size^2 C]."""
   b, h, w, c = x.shape
   x = x.reshape(b, h // size, size, w // size, size, c)
   return x.swapaxes(2, 3).reshape(b, h // size, w // size, size**2 * c)
@@ -58,7 +54,6 @@ def conv(features: int, size: int = 3, stride: int = 1, **options) -> nn.Conv:
   """Makes a convolution with size // 2 zeros on every side of the image.
 
   'SAME' would pad strided ones at the end only, unlike the official code.
-  options are those of nn.Conv.
   """
   return nn.Conv(features, (size, size), stride, size // 2, **options)
 
@@ -66,9 +61,8 @@ def conv(features: int, size: int = 3, stride: int = 1, **options) -> nn.Conv:
 class GroupNorm(nn.Module):
   """Group normalisation with gcd(32, channels) groups and learned affine.
 
-  flax's sums over pixels and channels of a group at once, in an array of five
-  axes. Here each channel is summed over its pixels first: XLA:CPU takes half
-  the time for it, and for its gradient. dtype is that of the result.
+  Each channel is summed over its pixels before its group is: XLA:CPU takes half
+  the time of flax's for it and its gradient. dtype is that of the result.
   """
 
   dtype: jnp.dtype = jnp.float32

@@ -132,10 +132,7 @@ def restore_newest(manager: Manager, abstract: TrainState) -> TrainState | None:
 
 
 def read_config(workdir: str | pathlib.Path) -> ConfigDict:
-  """Reads the config of the newest whole step.
-
-  Raises what `read_params` raises, and ValueError, see schema.complete.
-  """
+  """Reads the config of the newest whole step; see schema.complete."""
   _, items = _read_newest(workdir, {'config': ocp.args.JsonRestore()})
   return schema.complete(items['config'])
 

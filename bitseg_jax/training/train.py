@@ -42,11 +42,9 @@ class NonFiniteLossError(ArithmeticError):
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
   """Trains until config.train.num_steps, resuming what the workdir holds.
 
-  Training starts from the first of these that exists: the newest whole
-  checkpoint in the workdir; config.init_from, a pretrained model or another
-  run's EMA parameters; config.distill.teacher, likewise; random parameters,
-  those of a pretrained encoder from ImageNet. SIGTERM or Ctrl-C saves a
-  checkpoint and stops it.
+  It starts from the first of these that exists: the newest whole checkpoint in
+  the workdir; config.init_from; config.distill.teacher; random parameters, with
+  an encoder's from ImageNet. SIGTERM or Ctrl-C saves a checkpoint and stops it.
 
   Returns:
     Whether the last step was reached.

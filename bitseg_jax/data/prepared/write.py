@@ -62,10 +62,7 @@ def prepare(
   """Writes the dataset in `source` to `output`, unless it is there already.
 
   The arguments are the flags of `bitseg prepare`, and the options those of
-  `families.open_source`.
-
-  Raises:
-    SourceError, OSError: if nothing could be written; the line says why.
+  `families.open_source`. SourceError or OSError if nothing could be written.
   """
   about = {'dataset': dataset, 'longest_side': longest_side, 'options': options}
   if splits.dataset_path(output).exists() and not overwrite:
