@@ -4,12 +4,12 @@ bitseg convert --input=official.safetensors --output=DIR --config=main
 bitseg convert --input=MODEL --output=official.safetensors --to=official
 bitseg convert --input=MODEL --output=DIR [--dtype=bfloat16]
 
-The first makes a pretrained model of an official state dict that is saved with
-safetensors.torch.save_file. The config is that of the network, a name or a
-file. The second writes the official state dict of a MODEL: the workdir of a
-run, a step of it, a pretrained folder, the name of a model that comes with the
-package, or hf://OWNER/NAME. The third packs a MODEL into a pretrained folder.
-As float32 all are exact, bit for bit.
+The first makes a pretrained model of an official state dict, a .safetensors
+file or what torch.save wrote (.pt, .pth; pip install torch). The config is that
+of the network, a name or a file. The second writes the official state dict of a
+MODEL: the workdir of a run, a step of it, a pretrained folder, the name of a
+model that comes with the package, or hf://OWNER/NAME. The third packs a MODEL
+into a pretrained folder. As float32 all are exact, bit for bit.
 """
 
 import pathlib

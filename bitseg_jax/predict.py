@@ -44,6 +44,8 @@ def define_flags() -> None:
   string('output', None, 'Directory to write to.', required=True)
   kinds = f'Some of {",".join(KINDS)}.'
   flags.DEFINE_list('outputs', list(DEFAULT), kinds)
+  tif = 'Of labels: tif has 32 bits.'
+  flags.DEFINE_enum('label_format', 'png', ['png', 'tif'], tif)
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   string('known', None, 'What is known of photos: a folder or a JSON file.')
   string('start', None, 'Segmentations to begin from: a folder of labels.')
@@ -61,7 +63,7 @@ def define_flags() -> None:
 def main() -> int:
   """Segments photos and says how it went; 0 if all could be segmented."""
   f, index, count = flags.FLAGS, 0, 1
-  outputs = Outputs(Path(f.output), f.outputs)
+  outputs = Outputs(Path(f.output), f.outputs, f.label_format)
   names = [option.name for option in dataclasses.fields(AnswerOptions)]
   options = AnswerOptions(**{name: f[name].value for name in names})
   if f['strength'].present and not f.start:
@@ -73,6 +75,8 @@ def main() -> int:
       raise ValueError(f'--shard={f.shard}: give I/N, such as 0/2 and 1/2')
   found = photos.find(f.input, outputs.folder)
   given, names = {}, [photo.name for photo in found]
+  if (f.known or f.start) and f.tile is not None:
+    raise ValueError('--known and --start cannot be used with --tile')
   for kind, place in ('known', f.known), ('start', f.start):
     if place:
       given[kind] = known.open_place(place, names, outputs.folder)

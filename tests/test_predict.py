@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import tifffile
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
@@ -244,6 +245,21 @@ def test_labelme_and_shapely_find_the_labels(folder, tmp_path):
     assert [f['properties']['id'] for f in features] == list(
       range(1, len(areas) + 1)
     )
+
+
+def test_labels_may_have_32_bits(folder, model, tmp_path):
+  output, kinds = tmp_path / 'out', ['labels', 'samples']
+  run(folder / 'b.jpg', output, kinds)
+  before = read_labels(output / 'b_labels.png')
+  run(folder / 'b.jpg', output, kinds, label_format='tif')
+  assert names_in(output) == [
+    *('b.json', 'b_labels.tif', 'b_sample_1.tif', 'b_sample_2.tif'),
+    'summary.json',
+  ]
+  labels = tifffile.imread(output / 'b_labels.tif')
+  assert labels.dtype == np.uint32
+  np.testing.assert_array_equal(labels, before)
+  np.testing.assert_array_equal(read_labels(output / 'b_labels.tif'), labels)
 
 
 def test_more_ids_than_16_bits_hold(tmp_path):

@@ -38,8 +38,9 @@ class AnswerOptions:
 
   Every field has its meaning, unit and range in metadata['setting']; from it
   come predict's flags, the page's controls, the table in docs and the record of
-  what made a file. A default of None means what the model's config says.
-  Raises ValueError if a value is out of range, or two do not fit each other.
+  what made a file. A default of None means what the model's config says, or
+  for `tile` that photos are not cut. Raises ValueError if a value is out of
+  range, or two do not fit each other.
   """
 
   # fmt: off
@@ -54,6 +55,9 @@ class AnswerOptions:
   guidance_weight: float | None = _option(None, 1.0,
     'how closely samples keep to the photo; 0 is off and twice as fast; by '
     "default that of the model's config", -100, 100)
+  tile: int | None = _option(None, 1,
+    'side in pixels of overlapping tiles into which larger photos are cut, '
+    'each segmented by itself; by default none', 1, 65535)
   follow_edges: bool = _option(True, True,
     "let borders follow the photo's edges")
   color_votes: bool = _option(True, True,

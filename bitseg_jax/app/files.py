@@ -29,7 +29,7 @@ from bitseg_jax.runs.log import whole_file, write_json
 
 KINDS = {
   'labels': "NAME_labels.png: segment id + 1 at the photo's size, in 16 bits; "
-  'NAME_labels.tif in 32 bits where there are more',
+  'NAME_labels.tif in 32 bits where there are more, or if asked',
   'overlay': 'NAME_overlay.png: the segments in colour over the photo',
   'contours': 'NAME_contours.png: their borders alone over the photo',
   'uncertainty': 'NAME_uncertainty.png: where the answer is most uncertain',
@@ -56,6 +56,7 @@ class Outputs:
 
   folder: Path  # made if it is not there
   kinds: Sequence[str] = DEFAULT  # of KINDS
+  label_format: str = 'png'  # more ids than 16 bits hold make it tif
 
   def __post_init__(self):
     for kind in set(self.kinds) - KINDS.keys():
@@ -90,7 +91,7 @@ def write(
     return folder / file
 
   def save_labels(kind, stem, ids):
-    if ids.max() < 65535:
+    if outputs.label_format == 'png' and ids.max() < 65535:
       picture = (ids + 1).astype(np.uint16)
       pictures.save_png(picture, path(kind, f'{stem}.png'))
     else:

@@ -14,6 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from bitseg_jax.data import outside
 from bitseg_jax.runs import weights
 
 # What a float32 parameter can be made of without loss.
@@ -134,17 +135,16 @@ def to_official(params: Any, config: ConfigDict) -> dict[str, np.ndarray]:
 def read_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """Reads the one official state dict in a file: tensors by official name.
 
+  It is a .safetensors file; or what torch.save wrote, the state dict or nested
+  dicts with it in them.
+
   Raises:
-    ValueError: it is no .safetensors file, is damaged, or holds no official
-      state dict, or several. OSError if it cannot be read.
+    ValueError: the file is damaged or holds no official state dict, or several.
+    OSError, ImportError: it cannot be read, or needs torch, which is not there.
   """
   path = pathlib.Path(path)
-  if path.suffix != '.safetensors':
-    raise ValueError(
-      f'{path} must be a .safetensors file; in Python, '
-      'safetensors.torch.save_file(state_dict, path) writes one'
-    )
-  flat = weights.read_tensors(path)
+  read = weights.read_tensors if path.suffix == '.safetensors' else _read_torch
+  flat = read(path)
   ends = [name for name in flat if f'.{name}'.endswith(f'.{_FIRST}')]
   if len(ends) != 1:
     raise ValueError(
@@ -156,6 +156,29 @@ def read_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     name.removeprefix(prefix): tensor
     for name, tensor in flat.items()
     if name.startswith(prefix)
+  }
+
+
+def _read_torch(path):
+  try:
+    import torch  # only these files need it
+  except ImportError as error:
+    raise ImportError(
+      f'{path} needs torch; pip install torch, or convert it to .safetensors'
+    ) from error
+  wrong = 'damaged, or holds more than tensors, which could run a program'
+  with outside.named(path, wrong, 'save its state dict alone'):
+    saved = torch.load(path, map_location='cpu', weights_only=True)
+    tensors = {
+      '.'.join(map(str, keys)): value
+      for keys, value in flatten_dict(saved).items()
+      if isinstance(value, torch.Tensor)
+    }
+  # numpy has no bfloat16; float32 holds all values of the shorter floats.
+  short = torch.bfloat16, torch.float16
+  return {
+    name: (w.float() if w.dtype in short else w).detach().numpy()
+    for name, w in tensors.items()
   }
 
 

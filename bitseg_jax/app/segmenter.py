@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from bitseg_jax import palette
-from bitseg_jax.app import answer, closeups, stablehlo
+from bitseg_jax.app import answer, closeups, stablehlo, tiles
 from bitseg_jax.app import known as user
 from bitseg_jax.app.answer import AnswerOptions, Segmentation
 from bitseg_jax.configs import base
@@ -177,11 +177,31 @@ class Segmenter:
     photos = [read_photo(one, options.exif, options.page) for one in images]
     sizes = [photo.shape[:2] for photo in photos]
     known, start = user.check(sizes, known, start)
+    if options.tile is not None:
+      if any(ids is not None for ids in [*known, *start]):
+        raise ValueError('known and start cannot be used with tile')
+      return [self._tiled(photo, options, progress) for photo in photos]
     drafts = self._drafts(photos, start, options, progress)
     return [
       answer.finish(drafted, ids, options)
       for drafted, ids in zip(drafts, known, strict=True)
     ]
+
+  def _tiled(self, photo, options, progress):
+    """Segments a photo tile by tile, or whole if it is no larger than one."""
+    if options.tile < self._parts.image_size:
+      raise ValueError(
+        f'tile is {options.tile}; it must be at least '
+        f'{self._parts.image_size} pixels'
+      )
+    whole = dataclasses.replace(options, tile=None)
+    cut = tiles.split(photo.shape[:2], options.tile)
+    if len(cut) == 1:
+      return self.segment_batch([photo], whole, progress=progress)[0]
+    crops = [tiles.crop(photo, tile.box) for tile in cut]
+    plain = dataclasses.replace(whole, min_area=0.0, split_disconnected=False)
+    parts = self.segment_batch(crops, plain, progress=progress)
+    return tiles.joined(parts, cut, options)
 
   def _drafts(self, photos, starts, options, progress):
     """A draft of each photo. That of the last one is kept, for more marks."""

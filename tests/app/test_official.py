@@ -1,5 +1,7 @@
 """Official state dicts: there and back bit for bit, and the same outputs."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -172,3 +174,35 @@ def test_the_main_model_goes_there_and_back(tmp_path):
     params,
     back,
   )
+
+
+def test_files_of_torch_are_read_without_running_what_is_in_them(
+  converted, tmp_path
+):
+  torch = pytest.importorskip('torch')
+  tensors, *_ = converted
+  state = {name: torch.from_numpy(w) for name, w in tensors.items()}
+  path = tmp_path / 'official.pt'
+  torch.save(state, path)
+  assert_same(tensors, official.read_file(path))
+  half = {name: w.bfloat16() for name, w in state.items()}
+  torch.save({'ema': {'rate': half}, 'step': 7, 'rest': [1, None]}, path)
+  short = {
+    name: w.astype(ml_dtypes.bfloat16).astype(np.float32)
+    for name, w in tensors.items()
+  }
+  assert_same(short, official.read_file(path))
+  torch.save({'model': state, 'program': print}, path)
+  with pytest.raises(ValueError, match='could run a program'):
+    official.read_file(path)
+  torch.save(state, path)
+  path.write_bytes(path.read_bytes()[:5000])
+  with pytest.raises(ValueError, match='damaged, or holds'):
+    official.read_file(path)
+
+
+def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  (tmp_path / 'official.pth').touch()
+  with pytest.raises(ImportError, match=r'pip install torch'):
+    official.read_file(tmp_path / 'official.pth')
