@@ -156,6 +156,13 @@ MODEL = {
     choices=('none', *encoder.VARIANTS),
   ),
   'encoder_width': Setting(128, "channels of the encoder's features", 1, 4096),
+  'encoder_rate': Setting(
+    0.0,
+    "learning rate of the encoder's weights as a share of the others'; 0 "
+    'leaves them as they are',
+    0,
+    1,
+  ),
   'dtype': Setting(
     'float32',
     'format of activations; parameters are always float32',

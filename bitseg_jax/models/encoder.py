@@ -141,6 +141,7 @@ class PhotoEncoder(nn.Module):
   code_size: int  # side in pixels of the photo as the codes divide it
   patch_size: int  # of the denoiser, in such pixels
   width: int = 128  # channels that the neck makes of the features
+  frozen: bool = True  # no gradient goes into the EfficientNet
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -155,8 +156,8 @@ class PhotoEncoder(nn.Module):
     features = [
       _at_side(found[stage], side) for stage in _STAGE_OF_STRIDE.values()
     ]
-    # The EfficientNet stays as it is.
-    h = jax.lax.stop_gradient(jnp.concatenate(features, axis=-1))
+    h = jnp.concatenate(features, axis=-1)
+    h = jax.lax.stop_gradient(h) if self.frozen else h
     h = layers.GroupNorm(self.dtype, name='norm')(h)
     h = nn.Dense(self.width, dtype=self.dtype, name='join')(h)
     for i in range(2):
@@ -174,7 +175,7 @@ def _at_side(x, side):
   """Brings features [B, H, H, C] to side x side positions; keeps finer ones."""
   if x.shape[1] > side:
     return layers.to_patches(x, x.shape[1] // side)
-  return jax.image.resize(x, (len(x), side, side, x.shape[-1]), 'bilinear')
+  return jax.image.resize(x, (x.shape[0], side, side, x.shape[-1]), 'bilinear')
 
 
 def average_pool(image: jax.Array, side: int) -> jax.Array:

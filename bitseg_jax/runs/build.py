@@ -138,6 +138,7 @@ def make_network(
     code_size,
     settings.patch_size,
     settings.encoder_width,
+    frozen=settings.encoder_rate == 0,
     dtype=dtype,
   )
   return encoder.WithEncoder(eyes, denoiser)
@@ -200,7 +201,7 @@ def make_optimizer(
   config: ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
   """Returns (step -> learning rate, optimizer) of a run."""
-  s = config.train
+  s, model = config.train, config.model
   learning_rate = train_state.learning_rate_schedule(
     s.learning_rate, s.num_steps, s.warmup_steps, s.decay_steps
   )
@@ -211,7 +212,7 @@ def make_optimizer(
     s.weight_decay,
     s.grad_clip,
     s.optimizer,
-    config.model.encoder != 'none',
+    None if model.encoder == 'none' else model.encoder_rate,
   )
 
 

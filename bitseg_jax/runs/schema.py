@@ -47,7 +47,6 @@ _GONE = {
   'diffusion.size_power': 0.0,
   'diffusion.prompt_rate': 0.0,
   'diffusion.self_conditioning': False,
-  'model.encoder_rate': 0.0,
   'model.fold_columns': False,
   'model.fused_attention': None,
   'model.remat': None,

@@ -48,7 +48,7 @@ def make_optimizer(
   weight_decay: float = 0.0,
   grad_clip: float = 1.0,
   name: str = 'adamw',
-  has_encoder: bool = False,
+  encoder_rate: float | None = None,
 ) -> optax.GradientTransformation:
   """Builds a run's optimizer, with the global gradient norm clipped.
 
@@ -59,7 +59,8 @@ def make_optimizer(
     name: one of OPTIMIZERS. muon is for kernels, as matrices from all that goes
       into an output to the outputs; the others have AdamW with Nesterov's
       momentum.
-    has_encoder: whether there is a pretrained encoder, whose trunk stays.
+    encoder_rate: learning rate of a pretrained encoder's weights, as a share of
+      the others'; 0 leaves them as they are. None: there is no encoder.
 
   Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019;
     Jordan et al., "Muon: an optimizer for hidden layers in neural networks",
@@ -80,9 +81,10 @@ def make_optimizer(
     rule = optax.adamw(
       learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay
     )
-  if has_encoder:
-    rules = {'all': rule, 'trunk': optax.set_to_zero()}
-    rule = optax.partition(rules, _part_of_each)
+  if encoder_rate is not None:
+    slower = optax.chain(rule, optax.scale(encoder_rate))
+    trunk = slower if encoder_rate else optax.set_to_zero()
+    rule = optax.partition({'all': rule, 'trunk': trunk}, _part_of_each)
   return optax.chain(optax.clip_by_global_norm(grad_clip), rule)
 
 
