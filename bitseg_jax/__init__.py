@@ -1,28 +1,11 @@
 """Diffusion over analog bits that segments a whole image, in JAX/Flax.
 
-A map of the house. The method is five files, read in this order:
+The method is five files, read in this order: schedule, codec, palette,
+diffusion, sampler. docs/contributing.md is a map of the rest. To segment a
+photo, an array [H, W, 3] or a Pillow image, with the model that comes along:
 
-  schedule     time -> noise level (logsnr, alpha, sigma) and loss weight
-  codec        codes <-> channels: analog bits, one-hot or RGB
-  palette      id map -> codes, chosen by where an entity lies
-  diffusion    noising, prediction types, guidance, the loss
-  sampler      noise -> x_hat in one scan: DDPM or DDIM
-
-Each folder is a room and imports only from those above it:
-
-  models       the networks, listed by name in MODELS
-  metrics      the scores, listed in one table, SCORES
-  data         photos and annotations: families (one file per dataset),
-               prepared (our own files), transforms, batches, drawn scenes
-  runs         what every run needs: settings, parts, devices, checkpoints
-  evaluation   samples, their consensus, and how well a model or any other does
-  training     the compiled step and the loop around it
-  experiments  the paper's tables and figures
-  app          from a photo to its segmentation: the Segmenter, files, the page
-  benchmarks   how fast each part is
-
-The commands, which `python -m bitseg_jax` lists, are small files that read
-flags and make one call. The settings of a run are in configs/base.py.
+  from bitseg_jax import Segmenter
+  Segmenter.from_pretrained().segment(photo).id_map  # int32 [H, W]
 """
 
 import importlib
