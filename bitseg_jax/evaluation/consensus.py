@@ -54,10 +54,9 @@ def consensus(
     (sum_own s - m |own|) / ((|own| + sum_all s) / 2 - m |own|)
 
   At its maximum v, a pair in the same segment contributes s - m - v (1/2 - m).
-  If all samples agree, v = 1 and this is s - 1/2, so the majority decides. The
-  less the samples agree, the fewer of them suffice. Regions move to the segment
-  in which they gain most and segments merge, until nothing helps; then v is
-  recomputed.
+  If all samples agree, v = 1 and this is s - 1/2: the majority decides. Regions
+  move to the segment in which they gain most and segments merge, until nothing
+  helps; then v is recomputed.
 
   Args:
     id_maps: integers [N, h, w], without IGNORE_ID.
@@ -76,8 +75,7 @@ def consensus(
     of samples except for which of several equally good medoids is first.
 
   Source: Fritsch and Ickstadt, "Improved criteria for clustering based on the
-    posterior similarity matrix", 2009, who call the objective PEAR; maximised
-    by Dinkelbach's method, which solves a linear objective for each value v.
+    posterior similarity matrix", 2009 (PEAR), by Dinkelbach's method.
   """
   id_maps = np.asarray(id_maps)
   best = id_maps[medoid(id_maps)]
