@@ -52,11 +52,8 @@ def run(
 ) -> NoReturn:
   """Runs a command and ends the program with its exit code.
 
-  Args:
-    define_flags: defines the absl flags of the command.
-    main: does the work and returns the exit code; None counts as 0. Errors that
-      a user can cause end in one line and code 1, Ctrl-C with 130, SIGTERM with
-      143.
+  That is what main returns (None counts as 0); 1 after an error that a user can
+  cause, which is told in one line; 130 after Ctrl-C, 143 after SIGTERM.
   """
   use_utf8()
   interrupts.install()

@@ -30,10 +30,6 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
   Raises:
     ValueError: if the order is unknown or num_codes does not fit it.
   """
-  if order not in ORDERS:
-    raise ValueError(
-      f'unknown palette order {order!r}; choose one of {", ".join(ORDERS)}'
-    )
   size = round(num_codes**0.5)
   if size * size != num_codes:
     raise ValueError(
@@ -54,6 +50,10 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
   elif order == 'different':
     codes = _alternating_codes(num_codes).reshape(size, size)
     codes[1::2] = codes[1::2, ::-1]
+  elif order != 'range':
+    raise ValueError(
+      f'unknown palette order {order!r}; choose one of {", ".join(ORDERS)}'
+    )
   return codes.reshape(size, size).astype(np.int32)
 
 

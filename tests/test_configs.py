@@ -44,6 +44,7 @@ seed init_from distill.teacher distill.teacher_steps
 data.dir data.dirs data.weights data.train_split data.eval_split
 data.num_threads data.num_workers data.num_scenes data.num_eval_scenes
 data.max_entities codes.palette_seed codes.overflow
+model.encoder_rate
 model.encoder_width
 train.accumulate train.fsdp train.log_every
 train.eval_every train.checkpoint_every train.checkpoint_minutes

@@ -19,9 +19,8 @@ from bitseg_jax.runs.schema import Setting
 
 _COPY_SIDE = 256  # of the copy on which answers are made, in pixels
 # All cuts by colour together count as this many times the samples if they agree
-# with the samples as well as the samples agree with each other. This factor and
-# the square below were chosen on every second photo of the val splits in
-# docs/results.md; with 1 and with 3 instead ARI on BSDS500 was within .01.
+# with the samples as well as these with each other. Chosen, as the square below
+# is, on every second photo of the val splits; 1 and 3 were within .01 in ARI.
 _COLORS_WEIGHT = 2.0
 
 

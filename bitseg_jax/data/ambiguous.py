@@ -9,8 +9,8 @@ Every scene holds three things that people annotate in different ways:
   a blurred disc        is outlined tight, in the middle or wide, with
                         probabilities 1/4, 1/2 and 1/4
 
-An annotator decides on each independently, by what can be seen. So a scene has
-twelve modes, possible annotations, whose probabilities are exactly known.
+Annotators decide on each independently, so a scene has twelve possible
+annotations, whose probabilities are exactly known.
 """
 
 import dataclasses

@@ -71,8 +71,7 @@ def consensus(
 
   Returns:
     int32 [H, W], or [h, w] without regions; ids 0, 1, ... in the order of their
-    first pixels. It does not depend on the numbering of ids, nor on the order
-    of samples except for which of several equally good medoids is first.
+    first pixels. How ids are numbered does not matter.
 
   Source: Fritsch and Ickstadt, "Improved criteria for clustering based on the
     posterior similarity matrix", 2009 (PEAR), by Dinkelbach's method.

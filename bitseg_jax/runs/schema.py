@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from bitseg_jax import codec as codecs
-from bitseg_jax import palette
+from bitseg_jax import palette, sampler
 
 
 class Setting(NamedTuple):
@@ -228,7 +228,7 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
   # An earlier version let a run keep a single one.
   config.train.keep_checkpoints = max(2, config.train.keep_checkpoints)
   # And it had other methods that add no noise.
-  if config.sample.method in ('dpmpp', 'heun'):
+  if config.sample.method in {'dpmpp', 'heun'} - {*sampler.METHODS}:
     config.sample.method = 'ddim'
   check(config)
   return config

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import diffusion, sampler
 from bitseg_jax.runs import build, weights
+from bitseg_jax.schedule import loss_weight
 
 # What x_hat means and what the networks see, which both models must share.
 _SHARED = {
@@ -92,6 +93,12 @@ def load_teacher(
     raise ValueError(
       "config.diffusion.pred_type = 'eps' says nothing of x at t = 1, where a "
       "student's largest step begins; distill a model that predicts x or v"
+    )
+  parts, recipe = build.build(config), build.make_recipe(config)
+  if loss_weight(parts.schedule, jnp.ones(1), *recipe.loss_weight)[0] < 1e-3:
+    raise ValueError(
+      'config.diffusion.loss_weight leaves a student no weight at t = 1, where '
+      'its first step begins; set it to uniform, and decoupled to False'
     )
   teacher = weights.read(config.distill.teacher)
   for section, names in _SHARED.items():

@@ -218,3 +218,12 @@ def test_a_student_is_evaluated_as_it_was_trained(student_config):
 def test_a_run_without_a_teacher_has_no_target():
   config = quickstart.get_config()
   assert distill.load_teacher(config) == ((), None)
+
+
+def test_a_weight_that_hides_the_first_step_is_refused(random_run):
+  config = quickstart.get_config()
+  config.distill.teacher = str(random_run)
+  config.sample.guidance_weight = 0.0
+  config.diffusion.update(loss_weight='sigmoid', decoupled=True)
+  with pytest.raises(ValueError, match='no weight at t = 1'):
+    distill.load_teacher(config)

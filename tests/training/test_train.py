@@ -269,7 +269,7 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
   mesh = devices.make_mesh()
   source = ProceduralScenes(5, 16)
   functions = draw_samples.make_functions(
-    parts, build.sampler_options(flat_config.sample), mesh
+    parts, build.SamplerOptions(**flat_config.sample), mesh
   )
   params = parts.init_params(jax.random.key(0))
   run = lambda batch_size: evaluate.score_samples(
