@@ -18,9 +18,8 @@ from bitseg_jax.runs import schema
 from bitseg_jax.runs.schema import Setting
 
 _COPY_SIDE = 256  # of the copy on which answers are made, in pixels
-# All cuts by colour together count as this many times the samples if they agree
-# with the samples as well as these with each other. Chosen, as the square below
-# is, on every second photo of the val splits; 1 and 3 were within .01 in ARI.
+# Cuts by colour count as this many times the samples if they agree with them as
+# well as these with each other. Chosen on val; 1 and 3 are within .01 in ARI.
 _COLORS_WEIGHT = 2.0
 
 
