@@ -373,7 +373,7 @@ def test_an_evaluation_scores_the_data_that_flags_name(
   )
   monkeypatch.setattr(door.evaluate, 'format_results', lambda results: 'table')
 
-  def scored(*more):
+  def scored(more):
     values = flags.FlagValues()
     with monkeypatch.context() as patch:
       patch.setattr(flags, 'FLAGS', values)
@@ -389,12 +389,12 @@ def test_an_evaluation_scores_the_data_that_flags_name(
     data = seen[-1].data
     return data.source, data.eval_split, tuple(data.dirs) or data.dir
 
-  assert scored() == ('tfds', 'val', ('a', 'b'))
-  assert scored('--config.data.eval_split=test')[1] == 'test'
-  assert scored('--config.data.dir=c')[2] == 'c'
-  assert scored("--config.data.dirs=('d',)")[2] == ('d',)
-  drawn = '--config.data.source=ambiguous', '--config.data.dirs=()'
-  assert scored(*drawn)[0] == 'ambiguous'
+  assert scored([]) == ('tfds', 'val', ('a', 'b'))
+  assert scored(['--config.data.eval_split=test'])[1] == 'test'
+  assert scored(['--config.data.dir=c'])[2] == 'c'
+  assert scored(["--config.data.dirs=('d',)"])[2] == ('d',)
+  drawn = ['--config.data.source=ambiguous', '--config.data.dirs=()']
+  assert scored(drawn)[0] == 'ambiguous'
 
 
 def test_batches_must_divide_over_the_devices(monkeypatch):
