@@ -132,30 +132,29 @@ def sample(
 def sample_from(
   denoise_fn: Callable[[jax.Array, jax.Array], jax.Array],
   key: jax.Array,
-  x: jax.Array,
-  strength: jax.Array,
+  start: tuple[jax.Array, jax.Array],
   schedule: Schedule,
   num_steps: int = 8,
   method: str = 'ddpm',
+  variance: str = 'large',
   valid_mask: jax.Array | None = None,
 ) -> jax.Array:
   """Draws codes that begin from others (Meng et al. 2022).
 
   Args:
-    x: codes to begin from, float [B, H, W, C]. They are noised to t = strength,
-      from where the steps lead to 0.
-    strength: float32 [] in (0, 1]; at 1, x has no influence.
-    denoise_fn, key, schedule, num_steps, method, valid_mask: as of `sample`,
-      and so is what is returned and raised.
+    start: codes x to begin from, float [B, H, W, C], and strength, float32 [] in
+      (0, 1]. x is noised to t = strength; at 1 it has no influence.
+    denoise_fn, key, schedule, num_steps, method, variance, valid_mask: as of
+      `sample`, and so is what is returned and raised.
   """
-  walk = _method(method, num_steps)
+  (x, strength), walk = start, _method(method, num_steps)
   noise, predict = _noise(key, x.shape), _predictor(denoise_fn, valid_mask)
   z = noise(num_steps)
   alpha, sigma = schedule.alpha(strength), schedule.sigma(strength)
   # alpha is small at t = 1, but not 0.
   z = jnp.where(strength < 1, diffusion.q_sample(x, z, alpha, sigma), z)
   time = lambda i: strength * jnp.asarray(i, jnp.float32) / num_steps
-  return walk(predict, z, num_steps, time, schedule.logsnr, noise, 'large')
+  return walk(predict, z, num_steps, time, schedule.logsnr, noise, variance)
 
 
 def _predictor(denoise_fn, valid_mask):

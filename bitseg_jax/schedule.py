@@ -46,9 +46,7 @@ class Schedule:
         f'unknown schedule {self.kind!r}; choose one of {", ".join(SCHEDULES)}'
       )
     if self.input_scale <= 0:
-      raise ValueError(
-        f'input_scale is {self.input_scale}; it must be positive'
-      )
+      raise ValueError(f'input_scale is {self.input_scale}; it must be over 0')
 
   def logsnr(self, t: jax.Array) -> jax.Array:
     """Returns the log signal-to-noise ratio at t in [0, 1], shape of t."""

@@ -179,3 +179,19 @@ def test_any_number_of_steps_gives_numbers(method, num_steps):
     method,
   )
   assert np.all(np.isfinite(out)) and np.std(out) > 0
+
+
+@pytest.mark.parametrize('method', sampler.METHODS)
+@pytest.mark.parametrize('variance', sampler.VARIANCES)
+def test_from_a_start_without_influence_it_is_a_sample(method, variance):
+  denoise_fn = lambda z_t, t: jnp.tanh(3 * z_t) * t[:, None, None, None]
+  key, shape = jax.random.key(3), (2, 4, 4, 3)
+  noise_schedule = Schedule()
+  how = {'num_steps': 3, 'method': method, 'variance': variance}
+  plain = sampler.sample(denoise_fn, key, shape, noise_schedule, **how)
+  start = jnp.ones(shape), jnp.float32(1)
+  begun = sampler.sample_from(denoise_fn, key, start, noise_schedule, **how)
+  np.testing.assert_allclose(begun, plain, rtol=1e-5, atol=1e-6)
+  start = jnp.ones(shape), jnp.float32(0.3)
+  other = sampler.sample_from(denoise_fn, key, start, noise_schedule, **how)
+  assert not np.allclose(other, plain)

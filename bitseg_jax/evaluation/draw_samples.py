@@ -59,16 +59,19 @@ def make_functions(
     denoise = diffusion.guided_denoiser(
       parts.denoise, params, seen, options.guidance_weight
     )
-    keys, steps = jax.vmap(fold)(labels), options.num_steps
-    schedule, method = parts.schedule, options.method
+    draw_from, begin = sampler.sample, (*valid.shape, parts.codec.channels)
     if with_start:
-      x, strength = parts.codec.encode(start[0]), start[1]
-      return sampler.sample_from(
-        denoise, keys, x, strength, schedule, steps, method, valid
-      )
-    shape = *valid.shape, parts.codec.channels
-    return sampler.sample(
-      denoise, keys, shape, schedule, steps, method, options.variance, valid
+      draw_from = sampler.sample_from
+      begin = parts.codec.encode(start[0]), start[1]
+    return draw_from(
+      denoise,
+      jax.vmap(fold)(labels),
+      begin,
+      parts.schedule,
+      num_steps=options.num_steps,
+      method=options.method,
+      variance=options.variance,
+      valid_mask=valid,
     )
 
   if mesh is None:
