@@ -142,8 +142,8 @@ def sample_from(
   """Draws codes that begin from others (Meng et al. 2022).
 
   Args:
-    start: codes x to begin from, float [B, H, W, C], and strength, float32 [] in
-      (0, 1]. x is noised to t = strength; at 1 it has no influence.
+    start: codes x to begin from, float [B, H, W, C], and strength, float32 []
+      in (0, 1]. x is noised to t = strength; at 1 it has no influence.
     denoise_fn, key, schedule, num_steps, method, variance, valid_mask: as of
       `sample`, and so is what is returned and raised.
   """

@@ -86,7 +86,7 @@ def test_unknown_names_are_refused():
     Schedule('cosin')
   with pytest.raises(ValueError, match='unknown loss weight'):
     loss_weight(Schedule(), T, 'snr')
-  with pytest.raises(ValueError, match='must be positive'):
+  with pytest.raises(ValueError, match='must be over 0'):
     Schedule(input_scale=0.0)
 
 
