@@ -64,8 +64,8 @@ def main() -> int:
   """Segments photos and says how it went; 0 if all could be segmented."""
   f, index, count = flags.FLAGS, 0, 1
   outputs = Outputs(Path(f.output), f.outputs, f.label_format)
-  names = [option.name for option in dataclasses.fields(AnswerOptions)]
-  options = AnswerOptions(**{name: f[name].value for name in names})
+  fields = [field.name for field in dataclasses.fields(AnswerOptions)]
+  options = AnswerOptions(**{name: f[name].value for name in fields})
   if f['strength'].present and not f.start:
     raise ValueError('--strength says how much of --start may change; give it')
   if f.shard:

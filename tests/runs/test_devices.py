@@ -103,7 +103,7 @@ def test_eight_devices_share_the_work_by_one_sum_of_gradients(optimizer):
   plain, cut, others = json.loads(done.stdout)
   for other in (cut, *others):
     np.testing.assert_allclose(other['losses'], plain['losses'], rtol=1e-5)
-  # The gradient crosses once a step, and little else with it, however many
+  # The gradient crosses once per step, and little else with it, however many
   # devices there are.
   crossed = lambda of: sum(size for _, size in of['collectives'].values())
   for many in (plain, *others[1:2]):
