@@ -21,29 +21,33 @@ def labelled(annotations: Sequence[np.ndarray]) -> list[np.ndarray]:
   return [a for a in annotations if (a != IGNORE_ID).any()]
 
 
+def score_pairs(
+  samples: Sequence[np.ndarray], annotations: Sequence[np.ndarray]
+) -> np.ndarray:
+  """Scores N samples by A annotations each: [A, N, K], see region_scores."""
+  pairs = [[metrics.region_scores(a, s) for s in samples] for a in annotations]
+  return np.reshape(pairs, (len(pairs), len(samples), -1))
+
+
 def score(
-  samples: np.ndarray, annotations: Sequence[np.ndarray]
-) -> dict[str, dict] | None:
+  samples: np.ndarray, annotations: Sequence[np.ndarray], pairs: np.ndarray
+) -> dict[str, dict]:
   """Evaluates the single answers that the samples of one image give.
 
   Args:
     samples: integers [N, H, W], without IGNORE_ID. Smaller N use the first
       samples, but `one` is the mean over all of them.
-    annotations: integers [H, W] each; -1 is unlabelled and left out.
+    annotations: integers [H, W] each, of one annotator at least; -1 is
+      unlabelled and left out.
+    pairs: what score_pairs gives for them.
 
   Returns:
     {N': {answer: {name in metrics.SCORES: value}}} for N' = 1, 2, 4, ... up to
-    N: means over annotators who labelled anything, None if nobody did. The
-    answer 'set' has the scores of all N' samples as a set.
+    N: means over annotators. The answer 'set' has the scores of all N' samples
+    as a set.
   """
-  annotations = labelled(annotations)
-  if not annotations:
-    return None
-  regions = np.array(
-    [[metrics.region_scores(a, s) for s in samples] for a in annotations]
-  )
-  of_samples, names = regions.mean(axis=0), metrics.names('table')  # [N, K]
-  ari, iou = (regions[..., names.index(name)] for name in ('ari', 'iou'))
+  of_samples, names = pairs.mean(axis=0), metrics.names('table')  # [N, K]
+  ari, iou = (pairs[..., names.index(name)] for name in ('ari', 'iou'))
   ensemble = metrics.Ensemble.of(samples, annotations, ari, iou)
   higher = [metrics.SCORES[name].higher_is_better for name in names]
   found = {}

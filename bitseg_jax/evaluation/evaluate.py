@@ -27,8 +27,8 @@ class Scores(NamedTuple):
   """Scores of N samples of each of M images, and some samples to look at.
 
   Attributes:
-    images: M of {'name', 'ari': N floats, 'iou': N floats}, means over
-      annotators, nan if nobody labelled anything. If asked for,
+    images: M of {'name', and N floats for each name in metrics.names('table')},
+      means over annotators, nan if nobody labelled anything. If asked for,
       'by_num_samples' too, see ensembles.score.
     samples: codes int32 [N, S, S] of some of this process's images, by index.
   """
@@ -74,14 +74,20 @@ def score_samples(
   )
 
   def score(example, codes):
-    found = {'name': example['name']}
-    found |= _mean_scores(example['id_maps'], codes)
-    if options.with_ensembles:
-      height, width = example['size']
-      inside = np.s_[..., :height, :width]
-      annotated = [id_map[inside] for id_map in example['id_maps']]
-      found['by_num_samples'] = ensembles.score(codes[inside], annotated)
-    return found
+    height, width = example['size']
+    codes = codes[:, :height, :width]
+    annotated = ensembles.labelled(
+      [id_map[:height, :width] for id_map in example['id_maps']]
+    )
+    names = metrics.names('table')
+    found = dict.fromkeys(names, [math.nan] * count)
+    if annotated:
+      pairs = ensembles.score_pairs(codes, annotated)
+      found = dict(zip(names, pairs.mean(axis=0).T.tolist(), strict=True))
+      if options.with_ensembles:
+        answers = ensembles.score(codes, annotated, pairs)
+        found['by_num_samples'] = answers
+    return {'name': example['name'], **found}
 
   scored, drawn, samples = {}, {}, {}
   with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -118,34 +124,23 @@ def _of_all_processes(found):
   return dict(itertools.chain(*(json.loads(bytes(text)) for text in texts)))
 
 
-def _mean_scores(id_maps, samples):
-  """Returns ARI and IoU of every sample, averaged over annotators."""
-  id_maps = ensembles.labelled(id_maps)
-  if not id_maps:
-    return dict.fromkeys(('ari', 'iou'), [math.nan] * len(samples))
-  each = [
-    [[*metrics.ari_and_iou(a, b).values()] for b in samples] for a in id_maps
-  ]
-  ari, iou = np.mean(each, axis=0).T.tolist()
-  return {'ari': ari, 'iou': iou}
-
-
 def summarize(scores: Scores) -> dict[str, float]:
   """Averages scores over images: of all samples, and of the best one (oracle).
 
   Returns:
-    ari, iou: mean over images and samples. With several samples also
-    ari_oracle_best_of_N and iou_oracle_best_of_N, which look at the truth.
-    Images without a valid pixel are left out; None if no image is left.
+    Of each name in metrics.names('table') the mean over images and samples, and
+    with several samples NAME_oracle_best_of_N, which looks at the truth. Images
+    without a valid pixel are left out; None if no image is left.
   """
   summary = {}
-  for name in ('ari', 'iou'):
+  for name in metrics.names('table'):
     values = np.array([image[name] for image in scores.images])
     values = values[~np.isnan(values).any(axis=1)]
     summary[name] = float(np.mean(values)) if len(values) else None
     if values.shape[1] > 1 and len(values):
+      best = np.max if metrics.SCORES[name].higher_is_better else np.min
       oracle = f'{name}_oracle_best_of_{values.shape[1]}'
-      summary[oracle] = float(np.mean(np.max(values, axis=1)))
+      summary[oracle] = float(np.mean(best(values, axis=1)))
   return summary
 
 
@@ -239,13 +234,12 @@ def evaluate(
     if kind != first:
       continue
     if several:
-      of_images = [image.pop('by_num_samples') for image in scores.images]
-      of_images = [answers for answers in of_images if answers]
-      found['by_num_samples'] = ensembles.summarize(of_images)
+      by_num = [image.pop('by_num_samples', None) for image in scores.images]
+      found['by_num_samples'] = ensembles.summarize([*filter(None, by_num)])
     nothing = [math.isnan(image['ari'][0]) for image in scores.images]
     found['num_images'] = len(nothing) - sum(nothing)
     found['per_image'] = {
-      image['name']: {score: image[score] for score in ('ari', 'iou')}
+      image['name']: {name: image[name] for name in metrics.names('table')}
       for image in scores.images
     }
     if jax.process_index() == 0:

@@ -4,8 +4,8 @@
 `panoptic` its segments by COCO's rules, `sets` several samples against several
 annotators, and `uncertainty` their disagreement.
 
-`SCORES` is the one table of all scores. Evaluation, baselines, reports and the
-scoring of other methods read it, so a new score takes a function and a row.
+`SCORES` is the one table of all scores. Evaluation, baselines and the scoring
+of other methods read it, so a new score takes a function and a row.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import pathlib
 import time
 
@@ -213,6 +214,7 @@ def make_score_fn(config, workdir, parts, sources, mesh, writer):
       )
       found = evaluate.summarize(scores).items()
       summary = {f'eval{suffix}_{name}': value for name, value in found}
+      summary = {n: math.nan if v is None else v for n, v in summary.items()}
       said = [f'{name} {value:.4f}' for name, value in summary.items()]
       tqdm.write(f'step {step}: {", ".join(said)}')
       writer.write_scalars(step, summary)

@@ -14,12 +14,17 @@ def noisy(truth, share, count, seed=0):
   return np.where(wrong, rng.integers(0, 4, wrong.shape), truth)
 
 
+def score(samples, annotations):
+  pairs = ensembles.score_pairs(samples, annotations)
+  return ensembles.score(samples, annotations, pairs)
+
+
 @pytest.fixture(scope='module')
 def example():
   """Four quarters, 8 noisy samples; one annotator quarters, one halves."""
   truth = np.kron([[0, 1], [2, 3]], np.ones((8, 8), int))
   samples = noisy(truth, 0.4, 8)
-  return truth, samples, ensembles.score(samples, [truth, truth // 2])
+  return truth, samples, score(samples, [truth, truth // 2])
 
 
 def values(found):
@@ -37,7 +42,7 @@ def test_numbers_of_samples_are_the_powers_of_two(example):
   assert list(found['1']) == ['one', 'set']
   assert list(found['8']) == ['medoid', 'consensus', 'oracle', 'set']
   more = np.concatenate([samples, samples[:3]])
-  assert list(ensembles.score(more, [truth])) == list(found)
+  assert list(score(more, [truth])) == list(found)
 
 
 def test_each_answer_is_what_its_metric_says(example):
@@ -69,28 +74,24 @@ def test_consensus_beats_every_noisy_sample(example):
 
 def test_ids_mean_nothing(example):
   truth, samples, found = example
-  renamed = ensembles.score(7 - samples, [truth + 5, truth // 2])
+  renamed = score(7 - samples, [truth + 5, truth // 2])
   np.testing.assert_allclose(values(renamed), values(found))
 
 
 def test_what_nobody_labelled_counts_nowhere(example):
   truth, samples, _ = example
   blank = np.full_like(truth, -1)
-  assert ensembles.score(samples[:2], [blank]) is None
-  alone, both = (
-    values(ensembles.score(samples[:2], maps))
-    for maps in ([truth], [truth, blank])
-  )
-  np.testing.assert_allclose(both, alone)
+  (kept,) = ensembles.labelled([truth, blank])
+  assert kept is truth
   half, other = truth.copy(), samples[:2].copy()
   half[:, 8:], other[:, :, 8:] = -1, 0  # region scores must not see it
-  seen = [ensembles.score(s, [half])['1']['one'] for s in (samples[:2], other)]
+  seen = [score(s, [half])['1']['one'] for s in (samples[:2], other)]
   assert seen[0] == pytest.approx(seen[1])
 
 
 def test_summary_is_the_mean_over_images(example):
   truth, samples, _ = example
-  found = [ensembles.score(s, [truth]) for s in (samples[:2], samples[2:4])]
+  found = [score(s, [truth]) for s in (samples[:2], samples[2:4])]
   summary = ensembles.summarize(found)
   each = [of_image['2']['medoid']['iou'] for of_image in found]
   assert summary['2']['medoid']['iou'] == pytest.approx(np.mean(each))
@@ -98,7 +99,7 @@ def test_summary_is_the_mean_over_images(example):
   assert summary['2']['set']['contested_auroc'] is None
 
 
-def test_table_has_a_line_an_answer(example):
+def test_table_has_a_line_per_answer(example):
   _, _, found = example
   summary = ensembles.summarize([found])
   lines = ensembles.format_table(summary).splitlines()

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bitseg_jax import main as door
+from bitseg_jax import metrics
 from bitseg_jax.configs import base
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples, evaluate
@@ -290,10 +291,11 @@ def test_evaluation_does_not_depend_on_the_batch(flat_config):
 
 def test_summary_means_and_oracle():
   scores = [0.0, 1.0], [0.5, 0.5], [np.nan, np.nan]
-  images = [{'ari': ari, 'iou': ari} for ari in scores]
+  images = [dict.fromkeys(metrics.names('table'), s) for s in scores]
   summary = evaluate.summarize(evaluate.Scores(images, {}))
   assert summary['ari'] == 0.5
   assert summary['ari_oracle_best_of_2'] == 0.75
+  assert summary['voi_bits_oracle_best_of_2'] == 0.25  # lower is better
 
 
 WRONG = {
