@@ -69,7 +69,7 @@ def depthwise(
   return jax.lax.platform_dependent(
     x,
     kernel,
-    cpu=lambda x, kernel: depthwise_by_shifts(x, kernel, strides),
+    cpu=lambda x, kernel: depthwise_by_shifts(x, kernel, strides, padding),
     default=lambda x, kernel: jax.lax.conv_general_dilated(
       x, kernel, strides, padding, **how
     ),
@@ -77,16 +77,14 @@ def depthwise(
 
 
 def depthwise_by_shifts(
-  x: jax.Array, kernel: jax.Array, strides: tuple[int, int]
+  x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str
 ) -> jax.Array:
   """Sums shifted images [B, H, W, C], each times a weight of [h, w, 1, C]."""
-  sides, size = x.shape[1:3], kernel.shape[:2]
-  pads = jax.lax.padtype_to_pads(sides, size, strides, 'SAME')
+  size = kernel.shape[:2]
+  pads = jax.lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
   x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-  rows, columns = (  # from the first to the last pixel under a weight
-    (-(-side // stride) - 1) * stride + 1
-    for side, stride in zip(sides, strides, strict=True)
-  )
+  # From the first to the last pixel under a weight.
+  rows, columns = (n - k + 1 for n, k in zip(x.shape[1:3], size, strict=True))
   return sum(
     x[:, i : i + rows : strides[0], j : j + columns : strides[1]]
     * kernel[i, j, 0]

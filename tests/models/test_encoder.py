@@ -96,18 +96,19 @@ def test_imagenet_weights_name_what_is_on_the_photographs(variant):
     assert logits.argmax() == expected.argmax()
 
 
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
 @pytest.mark.parametrize(('size', 'stride'), [(3, 1), (3, 2), (5, 1), (5, 2)])
-def test_sums_of_shifts_are_the_convolution(size, stride):
+def test_sums_of_shifts_are_the_convolution(size, stride, padding):
   x = jax.random.normal(jax.random.key(0), (2, 13, 8, 5))
   kernel = jax.random.normal(jax.random.key(1), (size, size, 1, 5))
   strides = stride, stride
   both = lambda x: [
-    encoder.depthwise_by_shifts(x, kernel, strides),
+    encoder.depthwise_by_shifts(x, kernel, strides, padding),
     jax.lax.conv_general_dilated(
       x,
       kernel,
       strides,
-      'SAME',
+      padding,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
       feature_group_count=5,
     ),

@@ -1,5 +1,6 @@
 """How the demo page looks and what its controls do; the only room of gradio."""
 
+import dataclasses
 import html
 from pathlib import Path
 
@@ -186,8 +187,9 @@ def build(
 def _settings(segmenter):
   """A control for each option that is offered, in this order."""
   sampler, controls = segmenter.sampler_options()._asdict(), []
+  fields = {field.name: field for field in dataclasses.fields(AnswerOptions)}
   for name, (value, choices) in _OFFERED.items():
-    setting = AnswerOptions.__dataclass_fields__[name].metadata['setting']
+    setting = fields[name].metadata['setting']
     value = sampler[name] if value is None else value
     label = name.removeprefix('num_').replace('_', ' ').capitalize()
     about = {'value': value, 'label': label, 'info': setting.meaning}
