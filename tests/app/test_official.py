@@ -151,8 +151,6 @@ def test_a_file_must_hold_one_state_dict(converted, tmp_path):
   with pytest.raises(ValueError, match=r'some.safetensors is damaged'):
     official.read_file(path)
   for refused in path, tmp_path / 'official.pt':
-    with pytest.raises(ValueError, match=r'must be a .safetensors|damaged'):
-      official.read_file(refused)
     with pytest.raises(ValueError, match=r'a new file that ends in .safetens'):
       official.write_file(refused, {first: w})
 
