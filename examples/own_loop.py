@@ -23,7 +23,7 @@ held_out = images[:64]
 
 model = UNet(bits.channels, 32, (1, 2), 1, attention_levels=())  # or your own
 denoise = diffusion.make_denoiser(model.apply, noise)  # gives x_hat
-params = model.init(
+params = jax.jit(model.init)(
   jax.random.key(0), bits.encode(codes[:64]), held_out, np.zeros(64)
 )
 optimizer = optax.adam(1e-3)

@@ -222,7 +222,12 @@ def make_state(
   """Returns (key -> state of step 0, jitted; its shapes and shardings)."""
   init = lambda key: train_state.create_state(parts.init_params(key), optimizer)
   abstract = devices.placed(jax.eval_shape(init, jax.random.key(0)), mesh)
-  return jax.jit(init, out_shardings=devices.shardings(abstract)), abstract
+  begin = jax.jit(
+    init,
+    out_shardings=devices.shardings(abstract),
+    compiler_options=devices.run_once(mesh),
+  )
+  return begin, abstract
 
 
 def open_sources(

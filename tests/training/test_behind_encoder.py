@@ -15,13 +15,15 @@ leaves = jax.tree.leaves
 
 
 @pytest.fixture
-def config(tiny_config, monkeypatch):
+def config(tiny_config, small_trunk, monkeypatch):
   """Photos at 32 px, codes at 16; ImageNet weights are drawn from a seed."""
 
   def read_imagenet(variant):
-    model = encoder.EfficientNetLite(variant)
+    model, rng = encoder.EfficientNetLite(variant), np.random.default_rng(7)
     image = np.zeros((1, 32, 32, 3), np.float32)
-    return jax.device_get(model.init(jax.random.key(7), image)['params'])
+    shapes = jax.eval_shape(model.init, jax.random.key(7), image)['params']
+    draw = lambda w: rng.standard_normal(w.shape, np.float32) / w.size**0.5
+    return jax.tree.map(draw, shapes)
 
   monkeypatch.setattr(encoder, 'read_imagenet', read_imagenet)
   monkeypatch.setattr(encoder, 'from_pytorch', lambda variant, params: params)
