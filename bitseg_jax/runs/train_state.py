@@ -125,4 +125,6 @@ def update_ema(
   run is not dominated by the initial parameters.
   """
   decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-  return optax.incremental_update(params, ema_params, 1 - decay)
+  # So written, what is frozen stays as it is to the last bit.
+  move = lambda mean, new: mean + (1 - decay) * (new - mean)
+  return jax.tree.map(move, ema_params, params)
