@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bitseg_jax import cli, metrics
 from bitseg_jax.data import transforms
 from bitseg_jax.data.prepared import splits
-from bitseg_jax.evaluation import ensembles, others
+from bitseg_jax.evaluation import others
 from bitseg_jax.runs.log import write_json
 
 
@@ -48,7 +48,7 @@ def score_source(source: Sequence[dict], image_size: int) -> dict[str, dict]:
   for i in tqdm(range(len(source)), unit=' images', mininterval=1):
     example = transforms.evaluation_example(source[i], image_size)
     inside = np.s_[: example['size'][0], : example['size'][1]]
-    id_maps = ensembles.labelled([ids[inside] for ids in example['id_maps']])
+    id_maps = metrics.labelled([ids[inside] for ids in example['id_maps']])
     pairs = {}
     for name, segment in methods.items():
       pred = segment(example['image'][inside])

@@ -18,7 +18,6 @@ and summary.json. --outputs chooses among
 """
 
 import dataclasses
-import re
 from pathlib import Path
 
 from absl import flags
@@ -42,10 +41,8 @@ def define_flags() -> None:
   places = 'Photo, folder, pattern or list.'
   flags.DEFINE_multi_string('input', None, places, required=True)
   string('output', None, 'Directory to write to.', required=True)
-  kinds = f'Some of {",".join(KINDS)}.'
-  flags.DEFINE_list('outputs', list(DEFAULT), kinds)
-  tif = 'Of labels: tif has 32 bits.'
-  flags.DEFINE_enum('label_format', 'png', ['png', 'tif'], tif)
+  flags.DEFINE_list('outputs', list(DEFAULT), f'Some of {",".join(KINDS)}.')
+  flags.DEFINE_enum('label_format', 'png', ['png', 'tif'], 'tif has 32 bits.')
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   string('known', None, 'What is known of photos: a folder or a JSON file.')
   string('start', None, 'Segmentations to begin from: a folder of labels.')
@@ -62,17 +59,16 @@ def define_flags() -> None:
 
 def main() -> int:
   """Segments photos and says how it went; 0 if all could be segmented."""
-  f, index, count = flags.FLAGS, 0, 1
+  f = flags.FLAGS
   outputs = Outputs(Path(f.output), f.outputs, f.label_format)
   fields = [field.name for field in dataclasses.fields(AnswerOptions)]
   options = AnswerOptions(**{name: f[name].value for name in fields})
   if f['strength'].present and not f.start:
     raise ValueError('--strength says how much of --start may change; give it')
-  if f.shard:
-    part = re.fullmatch('([0-9]{1,6})/([0-9]{1,6})', f.shard)
-    index, count = map(int, part.groups()) if part else (0, 0)
-    if index >= count:
-      raise ValueError(f'--shard={f.shard}: give I/N, such as 0/2 and 1/2')
+  index, _, count = (f.shard or '0/1').partition('/')
+  numbers = index.isdecimal() and count.isdecimal()
+  if not numbers or int(index) >= int(count):
+    raise ValueError(f'--shard={f.shard}: give I/N, such as 0/2 and 1/2')
   found = photos.find(f.input, outputs.folder)
   given, names = {}, [photo.name for photo in found]
   if (f.known or f.start) and f.tile is not None:
@@ -82,7 +78,7 @@ def main() -> int:
       given[kind] = known.open_place(place, names, outputs.folder)
       print(f'{kind}: {place} has {len(given[kind].of)} of {len(names)} photos')
   segmenter, whole = Segmenter.from_pretrained(f.checkpoint), not f.shard
-  mine = found[index::count]
+  mine = found[int(index) :: int(count)]
   summary = collection.predict(
     segmenter, mine, outputs, options, f.checkpoint, f.overwrite, whole, given
   )

@@ -10,15 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bitseg_jax import IGNORE_ID, metrics
+from bitseg_jax import metrics
 from bitseg_jax.evaluation import consensus
 
 ANSWERS = 'one', 'medoid', 'consensus', 'oracle'
-
-
-def labelled(annotations: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """Leaves out annotations, integers [H, W] each, that label no pixel."""
-  return [a for a in annotations if (a != IGNORE_ID).any()]
 
 
 def score_pairs(

@@ -76,7 +76,7 @@ def score_samples(
   def score(example, codes):
     height, width = example['size']
     codes = codes[:, :height, :width]
-    annotated = ensembles.labelled(
+    annotated = metrics.labelled(
       [id_map[:height, :width] for id_map in example['id_maps']]
     )
     names = metrics.names('table')

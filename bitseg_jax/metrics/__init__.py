@@ -21,6 +21,7 @@ from bitseg_jax.metrics.regions import (  # for who scores maps of their own
   covering,
   hungarian_iou,
   iou_matrix,
+  labelled,
   rand_index,
   variation_of_information,
 )

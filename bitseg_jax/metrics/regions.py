@@ -187,6 +187,11 @@ def table_voi(table: np.ndarray) -> float:
   return max(2 * _entropy(table) - of_true - of_pred, 0.0)
 
 
+def labelled(annotations: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """Leaves out annotations, integers [H, W] each, that label no pixel."""
+  return [a for a in annotations if (a != IGNORE_ID).any()]
+
+
 def as_list(maps: IdMaps, name: str) -> list[np.ndarray]:
   """Returns one id map or several as a list; `name` is for the error."""
   if getattr(maps, 'ndim', None) == 2:

@@ -81,7 +81,7 @@ def test_ids_mean_nothing(example):
 def test_what_nobody_labelled_counts_nowhere(example):
   truth, samples, _ = example
   blank = np.full_like(truth, -1)
-  (kept,) = ensembles.labelled([truth, blank])
+  (kept,) = metrics.labelled([truth, blank])
   assert kept is truth
   half, other = truth.copy(), samples[:2].copy()
   half[:, 8:], other[:, :, 8:] = -1, 0  # region scores must not see it
