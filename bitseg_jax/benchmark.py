@@ -1,9 +1,7 @@
 """Benchmarks how fast the parts are; prints a table, writes JSON to --output.
 
-bitseg benchmark [--what=input,metrics,train,sample]
-  [--config=configs/main.py] [--config.train.batch_size=8]
-  [--output=FILE.json] [--compare=OLD.json] [--profile=DIR]
-  [--topology=v5e:2x2]
+bitseg benchmark [--what=train,sample] [--config=configs/main.py]
+  [--output=FILE.json] [--compare=OLD.json] [--profile=DIR] [--topology=v5e:2x2]
 """
 
 from pathlib import Path
@@ -18,7 +16,7 @@ from bitseg_jax.data import outside
 from bitseg_jax.runs import schema
 from bitseg_jax.runs.log import write_json
 
-WHAT = ('input', 'metrics', 'train', 'sample')
+WHAT = ('input', 'metrics', *device.UNITS)
 
 
 def define_flags() -> None:
@@ -27,12 +25,13 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', str(cli.CONFIGS / 'main.py'), 'Config to measure.'
   )
-  flags.DEFINE_list('what', list(WHAT), f'Parts to measure: {", ".join(WHAT)}.')
+  some = f'Parts to measure, of {",".join(WHAT)}.'
+  flags.DEFINE_list('what', list(WHAT[:4]), some)
   string('data', '', 'Prepared dataset; by default one is made.')
   string('output', '', 'JSON file to write as well.')
   string('compare', '', 'JSON of an earlier run, to print ratios.')
-  string('profile', '', 'Folder for XProf traces of train and sample.')
-  slices = 'Slice of TPUs to compile train and sample for, such as v5e:2x2.'
+  string('profile', '', 'Folder for XProf traces.')
+  slices = 'Slice of TPUs to compile for, such as v5e:2x2.'
   string('topology', '', slices)
 
 
@@ -42,11 +41,10 @@ def main() -> None:
   if not f.what or set(f.what) - set(WHAT):
     choices = ', '.join(WHAT)
     raise ValueError(f'--what={",".join(f.what)}: choose among {choices}')
-  on_devices = [name for name in f.what if name in ('train', 'sample')]
+  on_devices = [name for name in f.what if name in device.UNITS]
   if f.topology and (f.profile or not on_devices):
     raise ValueError(
-      '--topology compiles train and sample, and runs nothing: name one in '
-      '--what, and give no --profile'
+      '--topology compiles only: give --what=train, no --profile'
     )
   cli.check_output(f.output, 'rows')
   old = {}

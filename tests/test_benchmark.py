@@ -57,7 +57,7 @@ def test_it_prints_writes_and_compares_what_it_measures(
   assert ['all', 2.0, 'ms'] in json.loads(path.read_text())['rows']
 
 
-@pytest.mark.parametrize('what', ['train', 'sample'])
+@pytest.mark.parametrize('what', device.UNITS)
 def test_every_measure_gives_rows(tiny_config, what, monkeypatch, tmp_path):
   tiny_config.model.channel_mults, tiny_config.model.attention_levels = (1,), ()
 
@@ -92,8 +92,8 @@ def test_for_a_slice_only_programs_are_measured(
   [
     ('speed', {}, 'choose among input, metrics'),
     ('input', {'output': '/nowhere/a'}, 'its folder does not exist'),
-    ('input', {'topology': 'v5e:2x2'}, 'compiles train and sample'),
-    ('train', {'topology': 'v5e:2x2', 'profile': 'x'}, 'give no --profile'),
+    ('input', {'topology': 'v5e:2x2'}, '--topology compiles only'),
+    ('train', {'topology': 'v5e:2x2', 'profile': 'x'}, 'no --profile'),
   ],
 )
 def test_what_is_asked_wrongly_is_refused(

@@ -27,6 +27,13 @@ from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.runs import build, devices
 from bitseg_jax.training.step import make_step
 
+# Of a training step, whole samples, what is seen of photos, single denoisings.
+UNITS = {
+  'train': 'images',
+  'sample': 'samples',
+  'encode': 'photos',
+  'denoise': 'evaluations',
+}
 _COLLECTIVES = (
   'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
 )
@@ -54,7 +61,7 @@ def matmul_rate(dtype: str) -> float:
 
 
 def work(config: ConfigDict) -> dict[str, float]:
-  """Counts the FLOPs of an image that is to 'train', and of one to 'sample'.
+  """Counts the FLOPs of one of the units of each of UNITS.
 
   They are counted before any optimisation, which JAX does for CPU alone: it has
   to be among JAX_PLATFORMS. In a training step the gradients by inputs and by
@@ -78,6 +85,8 @@ def work(config: ConfigDict) -> dict[str, float]:
   return {
     'train': 3 * (encode + config.train.draws * denoise),
     'sample': config.sample.num_steps * branches * denoise,
+    'encode': encode,
+    'denoise': denoise,
   }
 
 
@@ -132,46 +141,42 @@ def open_slice(name: str) -> list[jax.Device]:
     ) from error
 
 
-def step_to_compile(
-  config: ConfigDict, chips: Sequence[jax.Device]
+def to_compile(
+  what: str, config: ConfigDict, chips: Sequence[jax.Device]
 ) -> tuple[Callable, tuple]:
-  """Returns the training step of a config, and shapes of its arguments.
+  """Returns one of UNITS of a config, jitted, and shapes of its arguments.
 
   The batch is over all chips, which may be there or not, see open_slice.
   """
-  train = config.train
-  devices.check_devices(
-    'train.batch_size', train.batch_size, train.accumulate, len(chips)
-  )
-  parts, mesh = build.build(config), devices.make_mesh(train.fsdp, list(chips))
-  _, optimizer = build.make_optimizer(config)
-  _, abstract = build.make_state(parts, optimizer, mesh)
-  placed, recipe = devices.shardings(abstract), build.make_recipe(config)
-  step = make_step(parts, recipe, optimizer, mesh, placed)
-  count, rows = train.batch_size, devices.split_on(mesh)
-  batch = {
-    'image': _shape((count, *2 * [parts.image_size], 3), jnp.uint8, rows),
-    'codes': _shape((count, *2 * [parts.code_size]), jnp.int16, rows),
-  }
-  key = _shape((), jax.random.key(0).dtype, devices.copied_on(mesh))
-  return step, (abstract, batch, key)
-
-
-def sampler_to_compile(
-  config: ConfigDict, chips: Sequence[jax.Device]
-) -> tuple[Callable, tuple]:
-  """As step_to_compile, of the sampler without the encoder."""
-  count = config.eval.batch_size
-  devices.check_devices('eval.batch_size', count, devices=len(chips))
-  parts, mesh = build.build(config), devices.make_mesh(1, list(chips))
-  options, rows = build.SamplerOptions(**config.sample), devices.split_on(mesh)
-  params = devices.placed(build.abstract_params(config), mesh)
+  train, section = what == 'train', 'train' if what == 'train' else 'eval'
+  count, parts = config[section].batch_size, build.build(config)
+  accumulate = config.train.accumulate if train else 1
+  devices.check_devices(f'{section}.batch_size', count, accumulate, len(chips))
+  mesh = devices.make_mesh(config.train.fsdp if train else 1, list(chips))
+  rows, grid = devices.split_on(mesh), (count, *2 * [parts.code_size])
   photos = _shape((count, *2 * [parts.image_size], 3), jnp.uint8, rows)
+  if train:
+    _, optimizer = build.make_optimizer(config)
+    _, abstract = build.make_state(parts, optimizer, mesh)
+    placed, recipe = devices.shardings(abstract), build.make_recipe(config)
+    batch = {'image': photos, 'codes': _shape(grid, jnp.int16, rows)}
+    key = _shape((), jax.random.key(0).dtype, devices.copied_on(mesh))
+    step = make_step(parts, recipe, optimizer, mesh, placed)
+    return step, (abstract, batch, key)
+  options = build.SamplerOptions(**config.sample)
+  encode, sample = draw_samples.make_functions(parts, options, mesh)
+  params = devices.placed(build.abstract_params(config), mesh)
+  if what == 'encode':
+    return encode, (params, photos)
   seen = jax.eval_shape(parts.encode, params, photos)
+  seen = _shape(seen.shape, seen.dtype, rows)
+  if what == 'denoise':
+    given = _shape((*grid, parts.codec.channels), where=rows), seen
+    fast = devices.compiler_options(mesh)
+    denoise = jax.jit(parts.denoise, compiler_options=fast)
+    return denoise, (params, *given, _shape((count,), where=rows))
   pairs = _shape((count, 2), jnp.int32, rows)  # sizes, and labels
   seed = _shape((), jnp.uint32, devices.copied_on(mesh))
-  sample = draw_samples.make_functions(parts, options, mesh).sample
-  seen = _shape(seen.shape, seen.dtype, rows)
   return sample, (params, seen, pairs, pairs, seed)
 
 
@@ -182,18 +187,16 @@ def _shape(shape, dtype=jnp.float32, where=None):
 def compile_and_tell(
   what: str, config: ConfigDict, chips: Sequence[jax.Device]
 ) -> tuple[Any, tuple, Rows]:
-  """Compiles 'train' or 'sample'.
+  """Compiles one of UNITS.
 
   Returns:
     (the program, the shapes of its arguments, what the compiler says).
   """
-  began, train = time.perf_counter(), what == 'train'
-  make = step_to_compile if train else sampler_to_compile
-  function, shapes = make(config, chips)
+  began, section = time.perf_counter(), 'train' if what == 'train' else 'eval'
+  function, shapes = to_compile(what, config, chips)
   program = devices.compile_ahead(function, *shapes)
   took = time.perf_counter() - began
-  images = config.train.batch_size if train else config.eval.batch_size
-  flops = images / len(chips) * work(config)[what]
+  flops = config[section].batch_size / len(chips) * work(config)[what]
   need = program.memory_analysis()
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
   used += need.output_size_in_bytes - need.alias_size_in_bytes
@@ -211,10 +214,10 @@ def compile_and_tell(
 def measure(
   what: str, config: ConfigDict, peak: float, traces: str = ''
 ) -> Rows:
-  """Benchmarks a step, 'train', or the sampler, 'sample', and its compiling.
+  """Benchmarks a program and its compiling.
 
   Args:
-    what: which of the two.
+    what: which of UNITS.
     config: config of a run.
     peak: FLOP/s to compare with, see matmul_rate.
     traces: folder for a trace of one call; '' = none.
@@ -240,9 +243,8 @@ def measure(
       args = state, *args[1:]
     return results
 
-  count, unit = config.eval.batch_size, 'samples'
-  if what == 'train':
-    count, unit = config.train.batch_size, 'images'
+  unit = UNITS[what]
+  count = config['train' if what == 'train' else 'eval'].batch_size
   rate = count / seconds(call)
   flops = rate * work(config)[what]
   if traces:  # for XProf, TensorBoard or Perfetto

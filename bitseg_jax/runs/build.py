@@ -225,7 +225,7 @@ def make_state(
   begin = jax.jit(
     init,
     out_shardings=devices.shardings(abstract),
-    compiler_options=devices.run_once(mesh),
+    compiler_options=devices.compiler_options(mesh, runs_once=True),
   )
   return begin, abstract
 

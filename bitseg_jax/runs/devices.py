@@ -208,25 +208,21 @@ def check_devices(
     )
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+def compiler_options(
+  mesh: Mesh, runs_once: bool = False
+) -> dict[str, Any] | None:
   """Returns `compiler_options` of jax.jit for training steps and samplers.
 
   On CPU they leave products and sums to YNNPACK, but not convolutions, whose
   gradients by kernels would take four times as long. They are None on other
-  devices, with a jaxlib without that choice, or where XLA_FLAGS makes it.
+  devices, with a jaxlib without that choice, or where XLA_FLAGS makes it. What
+  runs only once is not optimized on CPU, and so compiles in half of the time.
   """
   on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  if runs_once:
+    return {'xla_backend_optimization_level': 0} if on_cpu else None
   chosen = _FUSION in os.environ.get('XLA_FLAGS', '')
   return _FUSED if on_cpu and not chosen and _xla_fuses() else None
-
-
-def run_once(mesh: Mesh) -> dict[str, int] | None:
-  """Returns `compiler_options` of jax.jit for what runs once, such as a start.
-
-  XLA:CPU then optimizes nothing, and compiles in half of the time.
-  """
-  on_cpu = mesh.devices.flat[0].platform == 'cpu'
-  return {'xla_backend_optimization_level': 0} if on_cpu else None
 
 
 @functools.cache

@@ -153,8 +153,7 @@ def _check_model(model, image_size, code_size):
     )
   if model.encoder != 'none' and image_size % 32:
     raise ValueError(
-      f'config.data.image_size is {image_size}; with config.model.encoder it '
-      'must be a multiple of 32'
+      f'config.data.image_size is {image_size}: encoders need a multiple of 32'
     )
   if max(model.attention_levels, default=0) >= levels:
     raise ValueError(

@@ -64,6 +64,4 @@ def stop_signal(
 def is_due(began: float, minutes: float) -> bool:
   """Whether minutes (0: never) are over; process 0 decides for all."""
   due = np.array(time.monotonic() - began >= 60 * minutes)
-  if minutes and jax.process_count() > 1:
-    due = multihost_utils.broadcast_one_to_all(due)
-  return bool(minutes and due)
+  return bool(minutes and multihost_utils.broadcast_one_to_all(due))
