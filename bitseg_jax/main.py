@@ -66,8 +66,7 @@ def main() -> int:
 
 def _run(f):
   config, (run, step) = f.config, checkpoint.run_and_step(f.workdir)
-  if not jax.config.jax_compilation_cache_dir:  # reused by the next start
-    jax.config.update('jax_compilation_cache_dir', f'{run}/compiled')
+  devices.keep_compiled(run / 'compiled')
   if f.mode == 'eval':
     config = checkpoint.read_config(f.workdir)
     if f.config is not None:  # it decides how to sample and score

@@ -27,7 +27,7 @@ from bitseg_jax.app import collection, known, photos
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.files import DEFAULT, KINDS, Outputs
 from bitseg_jax.app.segmenter import Segmenter
-from bitseg_jax.runs import weights
+from bitseg_jax.runs import devices, weights
 
 __doc__ = (__doc__ or '') + '\n'.join(
   f'  {kind}: {meaning}' for kind, meaning in KINDS.items()
@@ -66,8 +66,7 @@ def main() -> int:
   if f['strength'].present and not f.start:
     raise ValueError('--strength says how much of --start may change; give it')
   index, _, count = (f.shard or '0/1').partition('/')
-  numbers = index.isdecimal() and count.isdecimal()
-  if not numbers or int(index) >= int(count):
+  if not (index.isdecimal() and count.isdecimal()) or int(index) >= int(count):
     raise ValueError(f'--shard={f.shard}: give I/N, such as 0/2 and 1/2')
   found = photos.find(f.input, outputs.folder)
   given, names = {}, [photo.name for photo in found]
@@ -77,6 +76,7 @@ def main() -> int:
     if place:
       given[kind] = known.open_place(place, names, outputs.folder)
       print(f'{kind}: {place} has {len(given[kind].of)} of {len(names)} photos')
+  devices.keep_compiled()
   segmenter, whole = Segmenter.from_pretrained(f.checkpoint), not f.shard
   mine = found[int(index) :: int(count)]
   summary = collection.predict(

@@ -15,7 +15,6 @@ import os
 import pathlib
 import pkgutil
 
-import jax
 from absl import flags
 
 from bitseg_jax import cli
@@ -23,6 +22,7 @@ from bitseg_jax.configs import sweeps as configs
 from bitseg_jax.configs.sweeps.sizes import SIZES
 from bitseg_jax.experiments import sweeps
 from bitseg_jax.experiments.report import Sweep
+from bitseg_jax.runs import devices
 
 
 def open_sweep(name: str) -> Sweep:
@@ -59,8 +59,7 @@ def main() -> int:
     raise ValueError(f'--seeds={",".join(f.seeds)}: give numbers') from error
   opened = [open_sweep(name) for name in f.sweep]
   folder = pathlib.Path(f.output) / f.size
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', f'{folder}/compiled')
+  devices.keep_compiled(folder / 'compiled')
   base = SIZES[f.size]()
   if f.data:
     base.data.dir = f.data

@@ -56,7 +56,6 @@ def trace(id_map: np.ndarray, inset: bool = False) -> list[list[Piece]]:
 
 
 def _simplify(ring):
-  """Leaves out points where the ring, int [N, 2], does not turn."""
   ring = ring[np.any(ring != np.roll(ring, 1, axis=0), axis=1)]
   before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, 0) - ring
   return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]

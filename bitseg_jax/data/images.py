@@ -231,7 +231,6 @@ def _stretch(values, where, say):
 
 
 def _turn(pixels, orientation):
-  """Turns stored pixels upright by their EXIF orientation, 1 to 8."""
   if orientation in (5, 6, 7, 8):
     pixels = np.swapaxes(pixels, 0, 1)
   if orientation in (3, 4, 7, 8):

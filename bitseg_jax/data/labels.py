@@ -140,7 +140,6 @@ def _read_labelme(path, say):
 
 
 def _labelme_pixels(shape, kind, size):
-  """Pixels bool [H, W] of a shape, as labelme draws it."""
   points = np.array(shape['points'], np.float64)
   if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
     raise ValueError('points are no list of x, y')

@@ -132,7 +132,6 @@ def _draw_position(rng, placed, radius):
 
 
 def _turned(x, y, angle):
-  """Coordinates along and across a direction."""
   cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
   return cos * x + sin * y, cos * y - sin * x
 
@@ -155,7 +154,6 @@ def _rectangle(rng, x, y, radius):
 
 
 def _polygon(rng, x, y, radius):
-  """The intersection of three to six half planes."""
   sides = int(rng.integers(3, 7))
   jitter = rng.uniform(-0.25, 0.25, sides)
   angles = (np.arange(sides) + jitter) * (2 * np.pi / sides)
@@ -166,7 +164,6 @@ def _polygon(rng, x, y, radius):
 
 
 def _blob(rng, x, y, radius):
-  """A smooth star shape whose radius has three harmonics."""
   theta = np.arctan2(y, x)
   outline = np.float32(radius)
   for order, most in ((2, 0.25), (3, 0.2), (5, 0.08)):

@@ -152,7 +152,6 @@ def _lookup(image, tables):
 
 
 def _shift_hsv(image, shift):
-  """Shifts hue (180 steps per turn, wrapping), saturation and value."""
   tables = np.arange(256) + np.round(shift[:, None])
   tables[0] %= 180
   hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)

@@ -163,7 +163,6 @@ def trust(others: Sequence[np.ndarray], id_maps: np.ndarray) -> np.ndarray:
 
 
 def _iou(id_map, sample):
-  """IoU of all segments of two id maps, [K, L]."""
   return metrics.iou_matrix(metrics.contingency(id_map, sample)[0])
 
 

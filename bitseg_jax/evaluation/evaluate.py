@@ -114,7 +114,6 @@ def score_samples(
 
 
 def _of_all_processes(found):
-  """What all processes found, by index; it travels as JSON."""
   if jax.process_count() == 1:
     return found
   text = np.frombuffer(json.dumps([*found.items()]).encode(), np.uint8)

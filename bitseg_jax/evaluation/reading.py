@@ -138,7 +138,6 @@ def _without_suffix(name):
 
 
 def _find_files(place, names, form):
-  """The files of each image in a folder."""
   # A file that is called as an image is that image's alone: IMG_1.png is no
   # sample of IMG where there is an image IMG_1.
   taken = {place / base for name in names for base in _bases(name)}
@@ -192,7 +191,6 @@ def _key(name: Any) -> str:
 
 
 def _find_masks(path, names):
-  """The masks of each image in a list of results, or of COCO's instances."""
   content = outside.read_json(path)
   entries = _masks_in(content, path)
   images = content.get('images', ()) if isinstance(content, dict) else ()

@@ -228,7 +228,6 @@ def _pair_counts(table):
 
 
 def _entropy(counts):
-  """Returns the entropy in bits of counts of any shape."""
   shares = counts[counts > 0] / counts.sum()
   return -(shares * np.log2(shares)).sum()
 

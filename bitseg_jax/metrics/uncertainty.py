@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import mannwhitneyu
 
 from bitseg_jax import IGNORE_ID
 from bitseg_jax.metrics import regions
@@ -168,5 +167,6 @@ def contested_auroc(
   if not above.any() or not below.any():
     return math.nan
   # How many of all pairs have the contested pixel on top; ties count half.
-  won = mannwhitneyu(uncertainty[above], uncertainty[below]).statistic
-  return float(won / above.sum() / below.sum())
+  low, high = np.sort(uncertainty[below]), uncertainty[above]
+  won = low.searchsorted(high) + low.searchsorted(high, 'right')
+  return float(won.mean() / 2 / len(low))

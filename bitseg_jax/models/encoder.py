@@ -8,6 +8,7 @@ squeeze-and-excitation, ReLU6), whose batch norms are folded into the
 convolutions. third_party/efficientnet_lite holds values of the original.
 """
 
+import functools
 import importlib
 import math
 import pathlib
@@ -76,6 +77,7 @@ def depthwise(
   )
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))  # traced once per shape
 def depthwise_by_shifts(
   x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str
 ) -> jax.Array:

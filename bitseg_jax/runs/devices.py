@@ -234,6 +234,22 @@ def _xla_fuses():  # not all jaxlibs know the choice
   return True
 
 
+def keep_compiled(folder: str | os.PathLike = '') -> None:
+  """Has JAX keep what it compiles for the next start, by default in ~/.cache.
+
+  What the user has told JAX about it stays.
+  """
+  if not folder:  # machines that share a home may differ
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    folder = os.path.join(cache, 'bitseg_jax', socket.gethostname())
+    with contextlib.suppress(OSError):
+      os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+      return
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
 def compile_ahead(function: Callable, *args: Any) -> Callable[..., Any]:
   """Compiles a jitted function for arguments, or their jax.ShapeDtypeStruct."""
   program = function.lower(*args).compile()

@@ -82,12 +82,7 @@ def read(
     )
     digest = checkpoint.read_digest(folder, step)
     return Weights(params, config, step, digest)
-  config, tensors = _read_folder(folder, expected)
-  put = lambda w, like: jax.make_array_from_callback(
-    w.shape, like.sharding, lambda index: w[index].astype(np.float32)
-  )
-  params = unflatten_dict(tensors, sep='/')
-  params = jax.tree.map(put, params, expected or _placed(config))
+  config, params = _read_folder(folder, expected)
   with open(folder / WEIGHTS, 'rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
   return Weights(params, config, None, digest)
@@ -139,7 +134,7 @@ def _find(name):
 
 
 def _read_folder(folder, expected):
-  """(config, tensors by flat name) of a pretrained model, checked."""
+  """(config, parameters as expected) of a pretrained model, checked."""
   path = folder / WEIGHTS
   for file in (folder / CONFIG, path):
     if not file.is_file():
@@ -154,9 +149,13 @@ def _read_folder(folder, expected):
   # What earlier versions wrote has no digest.
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
-  shapes = _flat_shapes(expected or build.abstract_params(config))
-  check_tensors(tensors, shapes, path, DTYPES)
-  return config, tensors
+  expected = expected or _placed(config)
+  check_tensors(tensors, _flat_shapes(expected), path, DTYPES)
+  put = lambda w, like: jax.make_array_from_callback(
+    w.shape, like.sharding, lambda index: w[index].astype(np.float32)
+  )
+  params = unflatten_dict(tensors, sep='/')
+  return config, jax.tree.map(put, params, expected)
 
 
 def save(

@@ -182,7 +182,6 @@ def build(
 
 
 def _settings(segmenter):
-  """A control for each option that is offered, in this order."""
   sampler, controls = segmenter.sampler_options()._asdict(), []
   fields = {field.name: field for field in dataclasses.fields(AnswerOptions)}
   for name, (value, choices) in _OFFERED.items():

@@ -195,12 +195,10 @@ def _whole(value, least, most):
 
 
 def _key(number):
-  """An id as text, for some programs write them so."""
   return str(number) if isinstance(number, int | str) else shown(number)
 
 
 def _names_by_id(path, images):
-  """The file name of each image by its id."""
   names = {}
   for image in images:
     key, name = _key(image.get('id')), image.get('file_name')

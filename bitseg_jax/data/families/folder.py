@@ -95,7 +95,6 @@ def _visible(directory, folders=False):
 
 
 def _find_labels(directory, names, problems):
-  """Finds the label files of each photo, in labels/ and of each annotator."""
   found: dict[str, list[Path]] = {}
   for place in [directory, *_visible(directory, folders=True)]:
     own: dict[str, list[Path]] = {}
