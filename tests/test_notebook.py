@@ -11,7 +11,8 @@ from PIL import Image
 
 NOTEBOOK = pathlib.Path('launch/colab_demo.ipynb')
 # In place of what the cells say, for a quick run.
-SHORT = {'NUM_STEPS': 20, 'NUM_SCENES': 4, 'NUM_SAMPLES': 2, 'PHOTO': 'a.jpg'}
+SHORT = {'NUM_STEPS': 20, 'NUM_SCENES': 4, 'NUM_TUNING_STEPS': 2}
+SHORT |= {'NUM_SAMPLES': 2, 'PHOTO': 'a.jpg'}
 
 
 @pytest.fixture
@@ -44,12 +45,13 @@ def test_the_notebook_is_small_valid_and_shows_a_whole_run(notebook):
   assert NOTEBOOK.stat().st_size < 700_000
   cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
   assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
-  assert len(pictures(notebook)) == 4
-  installed, _, predicted, trained, *_ = texts(notebook)
-  assert "the model 'photos' that comes with" in predicted
+  assert len(pictures(notebook)) == 6
+  installed, _, predicted, *_, tuned, trained = texts(notebook)
+  assert '1 of 1 photos segmented' in predicted
   assert installed.startswith('jax 0.')
   assert re.search(r'ema: ari 0\.\d', trained) and ' s, compiling' in trained
-  assert len(trained.splitlines()) < 30  # no flood of progress
+  assert 'starting from photos' in tuned
+  assert len((trained + tuned).splitlines()) < 60  # no flood of progress
   assert 'BITSEG' not in NOTEBOOK.read_text()  # nothing is there for tests
 
 
@@ -70,7 +72,7 @@ def test_the_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     notebook, timeout=900, resources={'metadata': {'path': str(tmp_path)}}
   ).execute()
   shown = pictures(notebook)
-  assert len(shown) == 4
+  assert len(shown) == 6
   width, height = shown[0].size
   assert height == 256 and abs(width - 256 * 900 / 1500) <= 1
   assert (tmp_path / 'runs/notebook_guidance.png').stat().st_size > 1000
