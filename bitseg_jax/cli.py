@@ -70,6 +70,7 @@ def run(
       # Python would wait for its threads first, jax for the other processes,
       # and libraries would tell, after our line, what they could not close.
       os._exit(code)
+    interrupts.ignore()  # all is done
     sys.exit(0)
 
   app.run(work, None, parse_flags)

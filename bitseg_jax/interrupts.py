@@ -24,8 +24,7 @@ def install() -> None:
     if os.getpid() != owner:  # a forked worker ends as any other program
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
-    for each in _SAID:  # the shell's `timeout` sends SIGTERM twice
-      signal.signal(each, signal.SIG_IGN)
+    ignore()  # the shell's `timeout` sends SIGTERM twice
     for function in at_end:
       function()
     with contextlib.suppress(Exception):
@@ -40,6 +39,12 @@ def install() -> None:
   for number in _SAID:
     if signal.getsignal(number) is not signal.SIG_IGN:
       signal.signal(number, end)
+
+
+def ignore() -> None:
+  """Ignores both signals, as Python, when it ends, would not call `end`."""
+  for number in _SAID:
+    signal.signal(number, signal.SIG_IGN)
 
 
 def is_command() -> bool:

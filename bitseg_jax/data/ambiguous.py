@@ -77,7 +77,6 @@ class AmbiguousScenes:
 
 
 def _draw_scene(rng, size):
-  """Draws the image and the modes of one scene."""
   centres = (np.arange(size) + 0.5) / size
   x, y = np.meshgrid(centres, centres)
   # Each thing has a quarter of the picture to itself, so that none is hidden.

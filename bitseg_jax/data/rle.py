@@ -50,7 +50,6 @@ def _run_lengths(segmentation, height, width):
 
 
 def _are_within(counts, total):
-  """Whether run lengths add up to so many pixels or fewer."""
   try:
     mask.decode({'size': [total, 1], 'counts': counts})
   except ValueError:

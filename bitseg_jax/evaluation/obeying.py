@@ -73,7 +73,6 @@ def obey(
 
 
 def _mean_colours(photo, pieces):
-  """Lab [R, 3] and area [R] of each piece."""
   lab = cv2.cvtColor(photo.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
   areas = np.bincount(pieces.ravel())
   sums = [

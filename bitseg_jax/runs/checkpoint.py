@@ -209,7 +209,6 @@ def _newest_whole(folder, steps, items):
 
 
 def _steps(folder):
-  """Numbers of the steps that orbax has finished."""
   return [int(p.name) for p in folder.glob('*') if p.name.isdigit()]
 
 

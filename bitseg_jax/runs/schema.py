@@ -137,7 +137,6 @@ _KINDS = {  # what each type accepts, and its name
 
 
 def _shown(value):
-  """A value in one line, as people would write it."""
   value = tuple(value) if isinstance(value, list) else value
   return ' '.join(repr(value).split())
 

@@ -124,7 +124,6 @@ def _find_labels(directory, names, problems):
 
 
 def _make_splits(root, names, source):
-  """Returns the names of each split, by the lists or at random."""
   lists = [path for s in SPLITS if (path := root / f'{s}.txt').exists()]
   if not lists:
     source.notes.append(f'{root}: split 80/10/10 at random with seed 0')
