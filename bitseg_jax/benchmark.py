@@ -25,14 +25,12 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', str(cli.CONFIGS / 'main.py'), 'Config to measure.'
   )
-  some = f'Parts to measure, of {",".join(WHAT)}.'
-  flags.DEFINE_list('what', list(WHAT[:4]), some)
+  flags.DEFINE_list('what', list(WHAT[:4]), f'Some of {",".join(WHAT)}.')
   string('data', '', 'Prepared dataset; by default one is made.')
   string('output', '', 'JSON file to write as well.')
   string('compare', '', 'JSON of an earlier run, to print ratios.')
   string('profile', '', 'Folder for XProf traces.')
-  slices = 'Slice of TPUs to compile for, such as v5e:2x2.'
-  string('topology', '', slices)
+  string('topology', '', 'Slice of TPUs to compile for, such as v5e:2x2.')
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def install() -> None:
 
 
 def ignore() -> None:
-  """Ignores both signals, as Python, when it ends, would not call `end`."""
+  """Ignores both signals: Python, when it ends, no longer calls handlers."""
   for number in _SAID:
     signal.signal(number, signal.SIG_IGN)
 

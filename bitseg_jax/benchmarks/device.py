@@ -141,6 +141,10 @@ def open_slice(name: str) -> list[jax.Device]:
     ) from error
 
 
+def _section(what):  # of a config, that has the batch size
+  return 'train' if what == 'train' else 'eval'
+
+
 def to_compile(
   what: str, config: ConfigDict, chips: Sequence[jax.Device]
 ) -> tuple[Callable, tuple]:
@@ -148,7 +152,7 @@ def to_compile(
 
   The batch is over all chips, which may be there or not, see open_slice.
   """
-  train, section = what == 'train', 'train' if what == 'train' else 'eval'
+  train, section = what == 'train', _section(what)
   count, parts = config[section].batch_size, build.build(config)
   accumulate = config.train.accumulate if train else 1
   devices.check_devices(f'{section}.batch_size', count, accumulate, len(chips))
@@ -171,10 +175,10 @@ def to_compile(
   seen = jax.eval_shape(parts.encode, params, photos)
   seen = _shape(seen.shape, seen.dtype, rows)
   if what == 'denoise':
-    given = _shape((*grid, parts.codec.channels), where=rows), seen
+    z_t = _shape((*grid, parts.codec.channels), where=rows)
     fast = devices.compiler_options(mesh)
     denoise = jax.jit(parts.denoise, compiler_options=fast)
-    return denoise, (params, *given, _shape((count,), where=rows))
+    return denoise, (params, z_t, seen, _shape((count,), where=rows))
   pairs = _shape((count, 2), jnp.int32, rows)  # sizes, and labels
   seed = _shape((), jnp.uint32, devices.copied_on(mesh))
   return sample, (params, seen, pairs, pairs, seed)
@@ -192,11 +196,11 @@ def compile_and_tell(
   Returns:
     (the program, the shapes of its arguments, what the compiler says).
   """
-  began, section = time.perf_counter(), 'train' if what == 'train' else 'eval'
+  began = time.perf_counter()
   function, shapes = to_compile(what, config, chips)
   program = devices.compile_ahead(function, *shapes)
   took = time.perf_counter() - began
-  flops = config[section].batch_size / len(chips) * work(config)[what]
+  flops = config[_section(what)].batch_size / len(chips) * work(config)[what]
   need = program.memory_analysis()
   used = need.argument_size_in_bytes + need.temp_size_in_bytes
   used += need.output_size_in_bytes - need.alias_size_in_bytes
@@ -243,9 +247,7 @@ def measure(
       args = state, *args[1:]
     return results
 
-  unit = UNITS[what]
-  count = config['train' if what == 'train' else 'eval'].batch_size
-  rate = count / seconds(call)
+  unit, rate = UNITS[what], config[_section(what)].batch_size / seconds(call)
   flops = rate * work(config)[what]
   if traces:  # for XProf, TensorBoard or Perfetto
     with jax.profiler.trace(f'{traces}/{what}'):

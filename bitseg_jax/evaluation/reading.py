@@ -267,7 +267,6 @@ def _paint(part, shape, order):
 
 
 def _check_shape(where, shape, wanted):
-  """Rejects a prediction of another aspect ratio, perhaps of another image."""
   small, large = sorted((shape, tuple(wanted)), key=max)
   expected = transforms.fit_longest_side(*large, max(small))
   if np.abs(np.subtract(expected, small)).max() > 1:

@@ -110,6 +110,10 @@ def test_the_average_forgets_its_start_quickly():
   for step in range(100):
     ema = train_state.update_ema(ema, {'w': jnp.ones(())}, step, decay)
   assert ema['w'] > 0.99
+  still = {'w': jnp.float32([0.1, -0.2, 0.3])}  # as of a frozen encoder
+  for step in range(3):
+    same = jax.jit(train_state.update_ema)(still, still, step, decay)
+    np.testing.assert_array_equal(same['w'], still['w'])
   held = train_state.update_ema(ema, {'w': jnp.zeros(())}, 10**7, decay)
   np.testing.assert_allclose(held['w'], decay * ema['w'], rtol=1e-6)
 

@@ -47,8 +47,11 @@ def build(
     folder: for the files of results.
     max_pixels: of a photo.
   """
-  made_with = {'checkpoint': checkpoint, 'step': segmenter.step}
-  made_with['digest'] = segmenter.digest
+  made_with = {
+    'checkpoint': checkpoint,
+    'step': segmenter.step,
+    'digest': segmenter.digest,
+  }
   empty = gr.HTML(actions.note('The segmentation will be here.'), **board.PARTS)
   with gr.Blocks(
     title='bitseg_jax', analytics_enabled=False, delete_cache=_DELETE_CACHE
