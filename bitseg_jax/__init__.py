@@ -9,12 +9,15 @@ photo, an array [H, W, 3] or a Pillow image, with the model that comes along:
 """
 
 import importlib
+import signal
 from typing import Any
 
 from bitseg_jax import interrupts
 
 if interrupts.is_command():  # before the imports that take seconds
   interrupts.install()
+elif interrupts.is_worker():  # Ctrl-C reaches it as well; the command says it
+  interrupts.ignore([signal.SIGINT])
 
 __all__ = ['IGNORE_ID', 'Segmenter', '__version__']
 

@@ -9,7 +9,9 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
+_COMMAND = 'BITSEG_COMMAND'  # set for the workers that a command starts
 _SAID = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'ended by SIGTERM'}
 at_end = []  # functions to be called before a signal ends the program
 
@@ -18,6 +20,7 @@ def install() -> None:
   """Takes both signals over; what the caller ignores, as nohup, stays so."""
   # The helper of multiprocessing would tell, after our line, what it removes.
   os.environ.setdefault('PYTHONWARNINGS', 'ignore:resource_tracker')
+  os.environ[_COMMAND] = '1'
   owner = os.getpid()
 
   def end(number, frame):
@@ -41,10 +44,15 @@ def install() -> None:
       signal.signal(number, end)
 
 
-def ignore() -> None:
-  """Ignores both signals: Python, when it ends, no longer calls handlers."""
-  for number in _SAID:
+def ignore(numbers: Iterable[int] = tuple(_SAID)) -> None:
+  """Ignores signals: Python, when it ends, no longer calls handlers."""
+  for number in numbers:
     signal.signal(number, signal.SIG_IGN)
+
+
+def is_worker() -> bool:
+  """Whether a command of the package has spawned this process."""
+  return _COMMAND in os.environ and '--multiprocessing-fork' in sys.orig_argv
 
 
 def is_command() -> bool:

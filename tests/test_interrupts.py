@@ -109,6 +109,21 @@ def test_who_imports_the_package_keeps_its_signals():
   assert said == 'True True\n'
 
 
+@pytest.mark.parametrize('of', ['a command', 'another program'])
+def test_a_worker_leaves_ctrl_c_to_its_command(of):
+  """It would print where it was when it got the signal, which goes to all."""
+  program = (
+    'import multiprocessing, signal; from bitseg_jax import interrupts; '
+    + 'interrupts.install(); ' * (of == 'a command')
+    + 'pool = multiprocessing.get_context("spawn").Pool('
+    '1, initializer=interrupts.is_worker); '
+    'print(pool.apply(signal.getsignal, [signal.SIGINT]) == signal.SIG_IGN); '
+    'pool.terminate()'
+  )
+  said = subprocess.check_output([sys.executable, '-c', program], text=True)
+  assert said == f'{of == "a command"}\n'
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_after_all_is_done_it_has_succeeded(number):
   """Python still has to end, which takes a moment with jax in it."""
