@@ -29,9 +29,9 @@ def main():
     from bitseg_jax import Segmenter
     from bitseg_jax.app import collection
     from bitseg_jax.evaluation import draw_samples
-    from bitseg_jax.runs import build, devices, weights
+    from bitseg_jax.runs import build, devices, programs, weights
   del flax, collection  # only imported
-  devices.keep_compiled()
+  programs.keep_compiled()
   with phase('reading the model'):
     found = weights.read(weights.DEFAULT)
   params, config, mesh = found.params, found.config, devices.make_mesh()

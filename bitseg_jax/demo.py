@@ -20,7 +20,7 @@ from absl import flags
 from bitseg_jax import cli, interrupts
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import outside
-from bitseg_jax.runs import devices, weights
+from bitseg_jax.runs import programs, weights
 
 
 def define_flags() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
   advice = 'choose another --port or --host'
   with outside.named(f'{f.host}:{f.port}', 'cannot listen there', advice):
     socket.create_server((f.host, f.port)).close()
-  devices.keep_compiled()
+  programs.keep_programs()
   segmenter = Segmenter.from_pretrained(f.checkpoint)
   print('compiling the model ...', flush=True)
   segmenter.segment(np.zeros((32, 32, 3), np.uint8))

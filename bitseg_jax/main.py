@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from bitseg_jax import cli, interrupts
 from bitseg_jax.evaluation import evaluate
-from bitseg_jax.runs import build, checkpoint, devices
+from bitseg_jax.runs import build, checkpoint, devices, programs
 from bitseg_jax.training import train
 
 
@@ -66,7 +66,7 @@ def main() -> int:
 
 def _run(f):
   config, (run, step) = f.config, checkpoint.run_and_step(f.workdir)
-  devices.keep_compiled(run / 'compiled')
+  programs.keep_compiled(run / 'compiled')
   if f.mode == 'eval':
     config = checkpoint.read_config(f.workdir)
     if f.config is not None:  # it decides how to sample and score

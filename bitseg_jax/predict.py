@@ -27,7 +27,7 @@ from bitseg_jax.app import collection, known, photos
 from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.files import DEFAULT, KINDS, Outputs
 from bitseg_jax.app.segmenter import Segmenter
-from bitseg_jax.runs import devices, weights
+from bitseg_jax.runs import programs, weights
 
 __doc__ = (__doc__ or '') + '\n'.join(
   f'  {kind}: {meaning}' for kind, meaning in KINDS.items()
@@ -76,7 +76,7 @@ def main() -> int:
     if place:
       given[kind] = known.open_place(place, names, outputs.folder)
       print(f'{kind}: {place} has {len(given[kind].of)} of {len(names)} photos')
-  devices.keep_compiled()
+  programs.keep_programs()
   segmenter, whole = Segmenter.from_pretrained(f.checkpoint), not f.shard
   mine = found[int(index) :: int(count)]
   summary = collection.predict(

@@ -22,7 +22,7 @@ from bitseg_jax.configs import sweeps as configs
 from bitseg_jax.configs.sweeps.sizes import SIZES
 from bitseg_jax.experiments import sweeps
 from bitseg_jax.experiments.report import Sweep
-from bitseg_jax.runs import devices
+from bitseg_jax.runs import programs
 
 
 def open_sweep(name: str) -> Sweep:
@@ -58,7 +58,7 @@ def main() -> int:
   seeds = list(map(int, f.seeds))
   opened = [open_sweep(name) for name in f.sweep]
   folder = pathlib.Path(f.output) / f.size
-  devices.keep_compiled(folder / 'compiled')
+  programs.keep_compiled(folder / 'compiled')
   base = SIZES[f.size]()
   if f.data:
     base.data.dir = f.data

@@ -19,7 +19,7 @@ from bitseg_jax.configs import base
 from bitseg_jax.data import transforms
 from bitseg_jax.data.images import read_photo
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, devices, schema, weights
+from bitseg_jax.runs import build, devices, programs, schema, weights
 
 
 class Segmenter:
@@ -247,9 +247,10 @@ class Segmenter:
     drawn, sampler = [[] for _ in seen], self.sampler_options(options)
     with self._drawing:  # two batches at once may not fit the devices
       if (sampler, begins) not in self._functions:
-        self._functions[sampler, begins] = draw_samples.make_functions(
-          parts, sampler, self._mesh, begins
-        )
+        found = draw_samples.make_functions(parts, sampler, self._mesh, begins)
+        told = self._found.config.to_json(), sampler, begins, self.batch_size
+        kept = [programs.kept(f, i, *told) for i, f in enumerate(found)]
+        self._functions[sampler, begins] = draw_samples.Functions(*kept)
       functions = self._functions[sampler, begins]
       for i, example, x_hat in draw_samples.draw(
         functions, self._found.params, jobs, self._mesh, self.batch_size

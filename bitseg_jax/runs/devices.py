@@ -1,17 +1,16 @@
-"""Devices: other processes, the mesh, compiling, and placement of arrays.
+"""Devices: other processes, the mesh, and placement of arrays.
 
 The rows of a batch are split over all devices; the training state is copied on
 each, or split over the neighbours that share it (FSDP).
 """
 
 import contextlib
-import ctypes
 import functools
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -232,29 +231,3 @@ def _xla_fuses():  # not all jaxlibs know the choice
   except jax.errors.JaxRuntimeError:
     return False
   return True
-
-
-def keep_compiled(folder: str | os.PathLike = '') -> None:
-  """Has JAX keep what it compiles for the next start, by default in ~/.cache.
-
-  What the user has told JAX about it stays.
-  """
-  if not folder:  # machines that share a home may differ
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    folder = os.path.join(cache, 'bitseg_jax', socket.gethostname())
-    with contextlib.suppress(OSError):
-      os.makedirs(folder, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-      return
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', str(folder))
-
-
-def compile_ahead(function: Callable, *args: Any) -> Callable[..., Any]:
-  """Compiles a jitted function for arguments, or their jax.ShapeDtypeStruct."""
-  program = function.lower(*args).compile()
-  # Returns the memory of compilation, a GiB for the paper's model, which glibc
-  # would keep. Other C libraries lack this function.
-  with contextlib.suppress(OSError, AttributeError, TypeError):
-    ctypes.CDLL(None).malloc_trim(0)
-  return program

@@ -149,13 +149,17 @@ def _read_folder(folder, expected):
   # What earlier versions wrote has no digest.
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
+  # The tests compare those with the network, which takes a second.
+  if folder.parent == SHIPPED and content and not expected:
+    shape_of = lambda w: jax.ShapeDtypeStruct(w.shape, np.float32)
+    shapes = jax.tree.map(shape_of, unflatten_dict(tensors, sep='/'))
+    expected = devices.placed(shapes, devices.make_mesh())
   expected = expected or _placed(config)
   check_tensors(tensors, _flat_shapes(expected), path, DTYPES)
   put = lambda w, like: jax.make_array_from_callback(
     w.shape, like.sharding, lambda index: w[index].astype(np.float32)
   )
-  params = unflatten_dict(tensors, sep='/')
-  return config, jax.tree.map(put, params, expected)
+  return config, jax.tree.map(put, unflatten_dict(tensors, sep='/'), expected)
 
 
 def save(

@@ -21,6 +21,7 @@ from bitseg_jax.runs import (
   checkpoint,
   devices,
   log,
+  programs,
   schema,
   stopping,
   weights,
@@ -103,11 +104,13 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     for step in range(first + 1, settings.num_steps + 1):
       batch = devices.put_batch(next(batches), mesh)
       if step == first + 1:
-        step_fn = devices.compile_ahead(step_fn, state, batch, key, *teacher)
+        step_fn = programs.compile_ahead(step_fn, state, batch, key, *teacher)
         progress.unpause()  # compiling counts neither for the time left
         began = time.perf_counter()  # nor for the images per second
       state, metrics = step_fn(state, batch, key, *teacher)
       pending.append(metrics)
+      # Few steps are launched ahead: progress is true, and a stop heard soon.
+      jax.block_until_ready(pending[-3:-2])
       progress.update(size)
       last = step == settings.num_steps
       stop = not last and (manager.check() or told(step))

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from bitseg_jax import Segmenter
 from bitseg_jax.app.page import actions
 from bitseg_jax.data.images import read_photo
-from bitseg_jax.runs import weights
+from bitseg_jax.runs import build, weights
 
 FOLDER = weights.SHIPPED / weights.DEFAULT
 
@@ -27,6 +28,14 @@ def test_it_is_small_and_says_what_it_was_trained_on():
   card = (FOLDER / weights.CARD).read_text()
   for word in ('BSDS500', 'research', 'Apache-2.0', 'CC0', 'ARI', 'cannot'):
     assert word in card, word
+
+
+@pytest.mark.parametrize('name', weights.shipped())
+def test_it_is_of_its_network(name):
+  """Which `read` takes for granted."""
+  found = weights.read(name)
+  shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+  assert shapes(found.params) == shapes(build.abstract_params(found.config))
 
 
 def test_it_holds_no_path_of_the_machine_it_was_trained_on():

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -208,20 +206,3 @@ def test_a_forked_process_is_told_instead_of_hanging(random_run):
   )
   assert done.returncode == 0
   assert 'load the model in each worker' in done.stderr
-
-
-def test_what_is_compiled_is_kept_where_it_can_be(tmp_path, monkeypatch):
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  told = mock.Mock(jax_compilation_cache_dir='elsewhere')
-  monkeypatch.setattr(jax, 'config', told)
-  devices.keep_compiled()
-  assert not told.update.mock_calls
-  told.jax_compilation_cache_dir = None
-  devices.keep_compiled()
-  ((name, folder),) = (call.args for call in jax.config.update.mock_calls)
-  assert name == 'jax_compilation_cache_dir'
-  assert Path(folder).is_dir() and Path(folder).is_relative_to(tmp_path)
-  (tmp_path / 'file').touch()
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-  devices.keep_compiled()  # cannot be made: compiled anew each time
-  assert len(jax.config.update.mock_calls) == 1

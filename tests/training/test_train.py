@@ -17,7 +17,7 @@ from bitseg_jax import metrics
 from bitseg_jax.configs import base
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples, evaluate
-from bitseg_jax.runs import build, devices, schema, train_state
+from bitseg_jax.runs import build, devices, programs, schema, train_state
 from bitseg_jax.training import step as train_step
 from bitseg_jax.training import train
 from tests.batches import training_batch
@@ -345,14 +345,14 @@ def test_compiling_does_not_count_as_slow_training(
   flat_config, tmp_path, monkeypatch
 ):
   clock, passed = time.perf_counter, [0.0]
-  compile_ahead = devices.compile_ahead
+  compile_ahead = programs.compile_ahead
 
   def compile_slowly(*args):
     passed[0] += 1e6
     return compile_ahead(*args)
 
   monkeypatch.setattr(time, 'perf_counter', lambda: clock() + passed[0])
-  monkeypatch.setattr(devices, 'compile_ahead', compile_slowly)
+  monkeypatch.setattr(programs, 'compile_ahead', compile_slowly)
   flat_config.train.update(num_steps=2, warmup_steps=0, decay_steps=0)
   flat_config.train.update(log_every=1, eval_every=2, checkpoint_every=2)
   flat_config.eval.during_training = 0
