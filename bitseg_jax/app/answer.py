@@ -221,7 +221,7 @@ def _finished(id_map, drafted, known, options):
   """The id map as known and tidied, and enlarged; where its ids come from."""
   marks = None
   if known is not None:
-    marks = user.shrink(known, id_map.shape)
+    marks = obeying.shrink(known, id_map.shape)
     id_map = obeying.obey(id_map, marks, drafted.copy, drafted.pieces)
   if options.min_area:
     id_map = regions.join_specks(id_map, options.min_area, marks)

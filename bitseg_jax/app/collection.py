@@ -100,15 +100,12 @@ def predict(
     if not tasks:
       return
     start = time.perf_counter()
-    results = segmenter.segment_batch(
-      [image for *_, image, _ in tasks],
-      options,
-      **{kind: [ids] for kind, ids in tasks[0][-1].items()},
-    )
+    pixels = [image for *_, image, _ in tasks]
+    said = {kind: [ids] for kind, ids in tasks[0][-1].items()}
+    results = segmenter.segment_batch(pixels, options, **said)
     seconds = round((time.perf_counter() - start) / len(tasks), 3)
-    for (name, wanted, about, image, _), result in zip(
-      tasks, results, strict=True
-    ):
+    for task, result in zip(tasks, results, strict=True):
+      name, wanted, about, image, _ = task
       files.write(wanted, name, image, result, about)
       note(name, 'done', about, seconds=seconds)
 

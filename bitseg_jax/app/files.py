@@ -135,8 +135,7 @@ def write(
   if kinds & {'overlay', 'contours', 'uncertainty', 'sheet'}:
     # Shrunk before they are painted: large photos need as little as small ones.
     size = photo.shape[:2]
-    if max(size) > LONGEST_SIDE:
-      size = transforms.fit_longest_side(*size, LONGEST_SIDE)
+    size = transforms.fit_longest_side(*size, min(max(size), LONGEST_SIDE))
     photo = transforms.resize_image(photo, size)
     small = transforms.resize_ids(id_map, size)
     doubt = Image.fromarray(result.uncertainty)
@@ -160,13 +159,8 @@ def write(
     rows = [cells[i : i + 5] for i in range(0, len(cells), 5)]
     pictures.gallery(rows, path('sheet', f'{name}_sheet.png'), cell_size=400)
 
-  record = {
-    **about,
-    'width': width,
-    'height': height,
-    'segments': segments,
-    'files': written,
-  }
+  record = {**about, 'width': width, 'height': height}
+  record |= {'segments': segments, 'files': written}
   (folder / name).parent.mkdir(parents=True, exist_ok=True)
   write_json(folder / f'{name}.json', record)
   return record

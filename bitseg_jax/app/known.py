@@ -86,18 +86,6 @@ def _check_ids(name, ids, size):
   return found if said.any() else None
 
 
-def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Reduces known ids [H, W] to a size; a cell has the last one that is in it.
-
-  Where nothing is said they are -1, before and after.
-  """
-  small = np.full(size, IGNORE_ID, np.int32)
-  y, x = np.nonzero(known >= 0)
-  rows, columns = y * size[0] // known.shape[0], x * size[1] // known.shape[1]
-  small[rows, columns] = known[y, x]
-  return small
-
-
 class Given(NamedTuple):
   """What files say of photos."""
 

@@ -81,15 +81,10 @@ def large(photo: np.ndarray) -> list[np.ndarray]:
   # At half the size they cost a quarter and score as well.
   half = transforms.resize_image(photo, [-(-length // 2) for length in size])
   lab, larger = _to_lab(half), max(half.shape) / _SIDE
-  cuts = [
-    felzenszwalb(
-      lab,
-      scale=scale * larger**0.5,
-      sigma=_LARGE_BLUR * larger,
-      min_size=max(8, round(_LARGE_MIN_AREA * larger**2)),
-    )
-    for scale in _LARGE_SCALES
-  ]
+  least = max(8, round(_LARGE_MIN_AREA * larger**2))
+  how = {'sigma': _LARGE_BLUR * larger, 'min_size': least}
+  scales = [scale * larger**0.5 for scale in _LARGE_SCALES]
+  cuts = [felzenszwalb(lab, scale=scale, **how) for scale in scales]
   return [transforms.resize_ids(relabel.compact(c)[0], size) for c in cuts]
 
 
@@ -120,10 +115,9 @@ def join_specks(
   stays = areas >= min(min_area * id_map.size, areas.max())
   if known is not None:
     stays[pieces[known >= 0]] = True
+  seeds = np.where(stays[pieces], id_map + 1, 0)
   flat = np.zeros(id_map.shape, np.uint8)
-  return relabel.compact(
-    watershed(flat, np.where(stays[pieces], id_map + 1, 0))
-  )[0]
+  return relabel.compact(watershed(flat, seeds))[0]
 
 
 def split_disconnected(

@@ -49,10 +49,8 @@ def export(
     params = jax.tree.unflatten(structure, leaves)
     labels = jnp.stack([numbers, jnp.zeros_like(numbers)], axis=-1)
     size = -(-size * parts.code_size // side)  # codes may be coarser
-    x_hat = functions.sample(
-      *(params, functions.encode(params, image), size, labels),
-      seed.astype(jnp.uint32),
-    )
+    seen, seed = functions.encode(params, image), seed.astype(jnp.uint32)
+    x_hat = functions.sample(params, seen, size, labels, seed)
     return parts.codec.decode(x_hat)
 
   (batch,) = jax_export.symbolic_shape('batch')

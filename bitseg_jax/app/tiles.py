@@ -38,11 +38,10 @@ def split(size: tuple[int, int], side: int) -> list[Tile]:
     seams = [(a + b) // 2 for a, b in zip(ends[:-1], starts[1:], strict=True)]
     return zip(starts, ends, [0, *seams], [*seams, length], strict=True)
 
+  pairs = itertools.product(*map(spans, size))
   return [
     Tile((y0, x0, y1, x1), (top, left, bottom, right))
-    for (y0, y1, top, bottom), (x0, x1, left, right) in itertools.product(
-      *map(spans, size)
-    )
+    for (y0, y1, top, bottom), (x0, x1, left, right) in pairs
   ]
 
 

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from bitseg_jax.benchmarks.host import Rows
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, devices
+from bitseg_jax.runs import build, devices, programs
 from bitseg_jax.training.step import make_step
 
 # Of a training step, whole samples, what is seen of photos, single denoisings.
@@ -198,7 +198,7 @@ def compile_and_tell(
   """
   began = time.perf_counter()
   function, shapes = to_compile(what, config, chips)
-  program = devices.compile_ahead(function, *shapes)
+  program = programs.compile_ahead(function, *shapes)
   took = time.perf_counter() - began
   flops = config[_section(what)].batch_size / len(chips) * work(config)[what]
   need = program.memory_analysis()

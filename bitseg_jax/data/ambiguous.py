@@ -15,6 +15,7 @@ annotations, whose probabilities are exactly known.
 
 import dataclasses
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,10 +60,8 @@ class AmbiguousScenes:
   def __getitem__(self, index: int) -> dict[str, Any]:
     image, modes = self._draw(index)
     rng = np.random.default_rng([self.seed, index, 1])
-    drawn = rng.choice(
-      len(modes.probabilities), self.num_annotators, p=modes.probabilities
-    )
-    id_maps = [modes.id_maps[m] for m in drawn]
+    count, shares = self.num_annotators, modes.probabilities
+    id_maps = list(rng.choice(modes.id_maps, count, p=shares))
     name = f'ambiguous_{self.seed}_{index:06d}'
     return {'name': name, 'image': image, 'id_maps': id_maps}
 
@@ -80,9 +79,8 @@ def _draw_scene(rng, size):
   centres = (np.arange(size) + 0.5) / size
   x, y = np.meshgrid(centres, centres)
   # Each thing has a quarter of the picture to itself, so that none is hidden.
-  corners = rng.permutation(
-    [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75,) * 2]
-  )
+  ends = 0.25, 0.75
+  corners = rng.permutation([(a, b) for b in ends for a in ends])
   places = corners[:3] + rng.uniform(-0.03, 0.03, (3, 2))
   colours = [rng.uniform(0.6, 0.9, 3)]  # a light ground
   while len(colours) < 4:  # and three others, each far from those before
@@ -118,20 +116,13 @@ def _draw_scene(rng, size):
   image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
   outlines = [distance < _RADIUS + d for d in (-_BLUR, 0, _BLUR)]
-  share_parted, share_shadowed = np.where([parted, shadowed], 0.75, 0.25)
-  choices = list(itertools.product(range(2), range(2), range(3)))
-  id_maps, probabilities = [], []
-  for part, shade, outline in choices:  # which are independent
-    id_map = np.where(bar, 1, 0).astype(np.int32)
-    if part:
-      id_map[second] = 2
-    if shade:
-      id_map[shadow] = 4
-    id_map[disc] = 3
-    id_map[outlines[outline]] = 5
-    id_maps.append(id_map)
-    share = share_parted if part else 1 - share_parted
-    share *= share_shadowed if shade else 1 - share_shadowed
-    probabilities.append(share * _OUTLINE_SHARES[outline])
+  likely = np.where([parted, shadowed], 0.75, 0.25)  # independently
+  shares = *np.stack([1 - likely, likely], axis=1), _OUTLINE_SHARES
+  probabilities = [math.prod(each) for each in itertools.product(*shares)]
+  choices = list(itertools.product((False, True), (False, True), range(3)))
+  id_maps = []
+  for part, shade, outline in choices:
+    on_top = outlines[outline], disc, shadow & shade, second & part, bar
+    id_maps.append(np.select(on_top, (5, 3, 4, 2, 1)).astype(np.int32))
   modes = Modes(np.stack(id_maps), np.array(probabilities), np.array(choices))
   return image, modes

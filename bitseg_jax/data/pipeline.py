@@ -108,11 +108,8 @@ def training_batches(
 
   # As good as endless, so none is dropped.
   mine = grain.MapDataset.range((2**62 // batch_size - start) * count).map(row)
-  return mine.batch(count, drop_remainder=True).to_iter_dataset(
-    grain.ReadOptions(
-      num_threads=num_threads, prefetch_buffer_size=4 * num_threads
-    )
-  )
+  options = grain.ReadOptions(num_threads, prefetch_buffer_size=4 * num_threads)
+  return mine.batch(count, drop_remainder=True).to_iter_dataset(options)
 
 
 def read_in_processes(

@@ -64,9 +64,8 @@ def resize_image(
   # Pillow's BOX filter averages areas; bilinear is smoother for enlarging.
   shrinks = bottom - top >= height and right - left >= width
   kind = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-  photo = Image.fromarray(image).resize(
-    (width, height), kind, (left, top, right, bottom)
-  )
+  part = left, top, right, bottom
+  photo = Image.fromarray(image).resize((width, height), kind, part)
   return _pad(np.asarray(photo), (*rows, *columns), PAD_COLOR)
 
 
@@ -163,15 +162,12 @@ def rotate(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Rotates photo (bilinear) and id map (nearest) about the centre."""
   height, width = id_map.shape
-  center = (width - 1) / 2, (height - 1) / 2
+  size, center = (width, height), ((width - 1) / 2, (height - 1) / 2)
   matrix = cv2.getRotationMatrix2D(center, degrees, 1)
-  turned = cv2.warpAffine(image, matrix, (width, height), borderValue=PAD_COLOR)
+  turned = cv2.warpAffine(image, matrix, size, borderValue=PAD_COLOR)
   # OpenCV cannot rotate int32, and float32 holds every id that occurs.
-  ids = cv2.warpAffine(
-    *(id_map.astype(np.float32), matrix, (width, height)),
-    flags=cv2.INTER_NEAREST,
-    borderValue=IGNORE_ID,
-  )
+  nearest = {'flags': cv2.INTER_NEAREST, 'borderValue': IGNORE_ID}
+  ids = cv2.warpAffine(id_map.astype(np.float32), matrix, size, **nearest)
   return turned, ids.astype(np.int32)
 
 

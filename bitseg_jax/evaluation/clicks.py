@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 from skimage import segmentation
 from tqdm import tqdm
 
 from bitseg_jax import IGNORE_ID, metrics
 from bitseg_jax.data import transforms
-from bitseg_jax.evaluation import others
+from bitseg_jax.evaluation import others, pictures
 
 # (image uint8 [H, W, 3], known int32 [H, W]) -> int ids [H, W]
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -39,12 +38,7 @@ def next_click(
     (row, column) of the region's pixel farthest from its border; None if every
     wrong region has a click.
   """
-  table, entities, segments = metrics.contingency(true, pred)
-  rows, columns = linear_sum_assignment(-metrics.iou_matrix(table))
-  matched = np.full(len(segments), IGNORE_ID, np.int64)
-  matched[columns] = entities[rows]
-  place = np.searchsorted(segments, pred).clip(0, len(segments) - 1)
-  wrong = (true != IGNORE_ID) & (matched[place] != true)
+  wrong = (true != IGNORE_ID) & (pictures.match_ids(true, pred) != true)
   largest, area = None, 0
   for entity in np.unique(true[wrong]):
     regions, _ = ndimage.label(wrong & (true == entity))

@@ -211,13 +211,14 @@ def _of_atoms(id_maps, start):
   large, rest = counts[:MAX_ATOMS], counts[MAX_ATOMS:]
   together = large @ large.T / len(id_maps)
   pairs = np.outer(areas[:MAX_ATOMS], areas[:MAX_ATOMS])
-  labels, _ = _climb(
-    together, pairs, start.ravel()[first[order]][:MAX_ATOMS], new=False
-  )
+  begin = start.ravel()[first[order[:MAX_ATOMS]]]
+  labels, value = _climb(together, pairs, begin, new=False)
   if len(rest):
-    needed = _needed(together, pairs, labels)
+    _, mean = _expected_ari(together, pairs, labels)
     near = rest @ _sums(large, labels).T / len(id_maps)
     sizes = np.bincount(labels, areas[:MAX_ATOMS])
+    # Co-association above which it is better to join a pair, as in _climb.
+    needed = mean + value * (0.5 - mean)
     gains = near - needed * np.outer(areas[MAX_ATOMS:], sizes)
     labels = np.concatenate([labels, gains.argmax(axis=1)])
   return labels[atoms]
@@ -243,23 +244,17 @@ def _expected_ari(together, pairs, labels):
   return ((own_sum - mean * own) / best if best > 1e-9 else 1.0), mean
 
 
-def _needed(together, pairs, labels):
-  """Co-association above which it is better to join a pair."""
-  value, mean = _expected_ari(together, pairs, labels)
-  return mean + value * (0.5 - mean)
-
-
 def _climb(together, pairs, labels, new):
   """Labels [R] that no move and no merger can improve, and their objective.
 
   With `new`, regions may also move to labels that were not there.
   """
   labels = relabel.by_first_appearance(labels)
-  value, _ = _expected_ari(together, pairs, labels)
+  value, mean = _expected_ari(together, pairs, labels)
   least = 1e-9 * pairs.sum()  # what a change must gain
   for _ in range(_MAX_ROUNDS):
     # What it gains to have two regions under one label.
-    gains = together - _needed(together, pairs, labels) * pairs
+    gains = together - (mean + value * (0.5 - mean)) * pairs
     found = labels
     for _ in range(_MAX_SWEEPS):
       before = found

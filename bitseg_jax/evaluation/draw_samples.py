@@ -4,7 +4,6 @@ Each image is encoded once for all of its samples. Batches have one size and are
 filled up, so that everything is compiled once.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -53,9 +52,8 @@ def make_functions(
       jax.random.fold_in(key, label[0]), label[1]
     )
     along = jnp.arange(parts.code_size)
-    valid = (along[:, None] < size[:, 0, None, None]) & (
-      along < size[:, 1, None, None]
-    )
+    height, width = size[:, 0, None, None], size[:, 1, None, None]
+    valid = (along[:, None] < height) & (along < width)
     denoise = diffusion.guided_denoiser(
       parts.denoise, params, seen, options.guidance_weight
     )
@@ -76,11 +74,8 @@ def make_functions(
 
   if mesh is None:
     return Functions(jax.jit(parts.encode), jax.jit(sample))
-  rows = devices.split_on(mesh)
-  placed = {
-    'out_shardings': rows,
-    'compiler_options': devices.compiler_options(mesh),
-  }
+  rows, fast = devices.split_on(mesh), devices.compiler_options(mesh)
+  placed = {'out_shardings': rows, 'compiler_options': fast}
   # Parameters lie as they are.
   given = None, *[rows] * 3, None, *[rows, None] * with_start
   return Functions(
@@ -114,9 +109,8 @@ def draw(
   """Draws samples of images; each process gets those of its own images.
 
   While the devices draw one batch, the images of the next are read and the
-  caller has the samples of the last.
-
-  `batch_size` is that of all processes together.
+  caller has the samples of the last. A batch has `batch_size` samples over all
+  processes.
 
   Yields:
     (index of the image, what was read of it, x_hat float32 [n, G, G, C]) for
@@ -139,14 +133,10 @@ def draw(
     [of_one[at : at + rows] for at in range(0, max(map(len, pairs)), rows)]
     for of_one in pairs
   ]
+  images_of = lambda batch: {i for i, _ in batch}
   # The images of each batch that are not in the one before.
-  new = [
-    [
-      sorted({i for i, _ in now} - {i for i, _ in before})
-      for before, now in itertools.pairwise([[], *of_one, []])
-    ]
-    for of_one in batches
-  ]
+  added = lambda before, now: sorted(images_of(now) - images_of(before))
+  new = [list(map(added, [[], *of_one], [*of_one, []])) for of_one in batches]
   for of_one in new:  # with no image of its own, it still takes part
     of_one[0] = of_one[0] or [0]
   examples, seen = {}, {}
@@ -166,12 +156,8 @@ def draw(
     filled = (batch + (batch or [(next(iter(seen)), 0)]) * rows)[:rows]
     stacked = lambda name: np.stack([examples[i][name] for i, _ in filled])
     labels = [(n, 0 if jobs.shared_noise else i) for i, n in filled]
-    given = (
-      np.stack([seen[i] for i, _ in filled]),
-      stacked('size'),
-      np.array(labels, np.int32),
-    )
-    start = ()
+    encoded, start = np.stack([seen[i] for i, _ in filled]), ()
+    given = encoded, stacked('size'), np.array(labels, np.int32)
     if jobs.strength is not None:
       start = devices.put_batch(stacked('start'), mesh)
       start = start, jnp.float32(jobs.strength)
@@ -185,7 +171,7 @@ def draw(
         'the sampler drew values that are not finite: the weights are damaged '
         'or the model did not train; look at the loss in metrics.jsonl'
       )
-    for i in sorted({i for i, _ in batch}):
+    for i in sorted(images_of(batch)):
       yield i, examples[i], x_hat[[j == i for j, _ in batch]]
 
   waiting = None
@@ -198,7 +184,7 @@ def draw(
       reading = reader.submit(read, k + 1)
       if waiting:
         yield from collect(*waiting)
-        for i in {i for i, _ in waiting[0]} - {i for i, _ in batch}:
+        for i in images_of(waiting[0]) - images_of(batch):
           if len(examples) > 1:  # one is left, to fill up with
             del examples[i], seen[i]
       waiting = launched

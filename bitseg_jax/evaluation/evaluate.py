@@ -67,11 +67,8 @@ def score_samples(
   read = lambda i: transforms.evaluation_example(
     source[i], parts.image_size, parts.code_size
   )
-  jobs = draw_samples.Jobs(
-    [functools.partial(read, i) for i in range(total)],
-    [count] * total,
-    options.seed,
-  )
+  examples = [functools.partial(read, i) for i in range(total)]
+  jobs = draw_samples.Jobs(examples, [count] * total, options.seed)
 
   def score(example, codes):
     height, width = example['size']
@@ -85,8 +82,7 @@ def score_samples(
       pairs = ensembles.score_pairs(codes, annotated)
       found = dict(zip(names, pairs.mean(axis=0).T.tolist(), strict=True))
       if options.with_ensembles:
-        answers = ensembles.score(codes, annotated, pairs)
-        found['by_num_samples'] = answers
+        found['by_num_samples'] = ensembles.score(codes, annotated, pairs)
     return {'name': example['name'], **found}
 
   scored, drawn, samples = {}, {}, {}
@@ -95,9 +91,8 @@ def score_samples(
     # Of few samples only so many as fill all devices.
     filled = -(-total * count // jax.device_count()) * jax.device_count()
     batch_size = min(options.batch_size, filled)
-    for i, example, x_hat in draw_samples.draw(
-      functions, params, jobs, mesh, batch_size
-    ):
+    drawing = draw_samples.draw(functions, params, jobs, mesh, batch_size)
+    for i, example, x_hat in drawing:
       codes = np.asarray(parts.codec.decode(x_hat))
       drawn[i] = np.concatenate([drawn.get(i, codes[:0]), codes])
       progress.update(len(codes) * jax.process_count())
@@ -154,11 +149,10 @@ def draw_gallery(
   `source` are the records of the images that have scores, and samples in them.
   """
   rows = []
+  sides = parts.image_size, parts.code_size
   zoom = parts.image_size // parts.code_size
   for i, samples in scores.samples.items():
-    example = transforms.evaluation_example(
-      source[i], parts.image_size, parts.code_size
-    )
+    example = transforms.evaluation_example(source[i], *sides)
     height, width = example['size']
     photo = example['image'][: zoom * height, : zoom * width]
     truth = example['id_maps'][0][:height, :width]

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import dijkstra
 from skimage import measure
 from skimage.graph import pixel_graph
 
-from bitseg_jax import relabel
+from bitseg_jax import IGNORE_ID, relabel
 from bitseg_jax.data import transforms
 from bitseg_jax.evaluation import upsample
 
@@ -72,12 +72,23 @@ def obey(
   return relabel.compact(result)[0]
 
 
+def shrink(known: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Reduces known ids [H, W] to a size; a cell has the last one that is in it.
+
+  Where nothing is said they are -1, before and after.
+  """
+  small = np.full(size, IGNORE_ID, np.int32)
+  y, x = np.nonzero(known >= 0)
+  rows, columns = y * size[0] // known.shape[0], x * size[1] // known.shape[1]
+  small[rows, columns] = known[y, x]
+  return small
+
+
 def _mean_colours(photo, pieces):
   lab = cv2.cvtColor(photo.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-  areas = np.bincount(pieces.ravel())
-  sums = [
-    np.bincount(pieces.ravel(), plane.ravel()) for plane in cv2.split(lab)
-  ]
+  pieces = pieces.ravel()
+  sums = [np.bincount(pieces, plane.ravel()) for plane in cv2.split(lab)]
+  areas = np.bincount(pieces)
   return np.stack(sums, axis=1) / np.maximum(areas, 1)[:, None], areas
 
 
@@ -123,19 +134,9 @@ def _geodesic_graph(photo):
 
 def _nearest(known, inside, graph, small):
   """The known entity [H, W] that is nearest among those in a segment."""
-  ys, xs = np.nonzero(inside & (known >= 0))
-  rows, columns = (
-    along * new // old
-    for along, new, old in zip((ys, xs), small, known.shape, strict=True)
-  )
-  entity = np.full(small, -1, np.int64)
-  entity[rows, columns] = known[ys, xs]
-  _, _, sources = dijkstra(
-    graph,
-    directed=False,
-    indices=np.flatnonzero(entity >= 0),
-    return_predecessors=True,
-    min_only=True,
-  )
+  entity = shrink(np.where(inside, known, IGNORE_ID), small)
+  marked = np.flatnonzero(entity >= 0)
+  how = {'directed': False, 'return_predecessors': True, 'min_only': True}
+  _, _, sources = dijkstra(graph, indices=marked, **how)
   nearest = entity.ravel()[sources].reshape(small)
   return upsample.smooth_ids(nearest, known.shape)

@@ -16,10 +16,8 @@ from bitseg_jax.metrics import boundary, panoptic, uncertainty
 from bitseg_jax.runs.log import without_nan
 
 # Columns of the tables: names in metrics.SCORES and some other results.
-_COLUMNS = (
-  *('missing', *metrics.names('table'), *metrics.names('panoptic')),
-  *('boundary_f', 'unclaimed'),
-)
+_COLUMNS = 'missing', *metrics.names('table'), *metrics.names('panoptic')
+_COLUMNS += 'boundary_f', 'unclaimed'
 _OF_SETS = *metrics.names('ensemble'), 'ari_oracle', 'iou_oracle'
 _SET_COLUMNS = 'num_samples', *_OF_SETS, *metrics.names('reliability')
 _TITLES = {name: score.title for name, score in metrics.SCORES.items()} | {
@@ -102,10 +100,9 @@ def score_image(
     # Pixels that all annotators label and all samples claim.
     valid = np.all([m != IGNORE_ID for m in (*samples, *annotations)], axis=0)
     drawn = uncertainty.draw_pairs(valid)
-    counts['reliability'] = uncertainty.count_reliability(
-      uncertainty.share_together(samples, drawn),
-      uncertainty.share_together(annotations, drawn),
-    )
+    both = samples, annotations
+    shares = (uncertainty.share_together(maps, drawn) for maps in both)
+    counts['reliability'] = uncertainty.count_reliability(*shares)
   return ImageScore(values, counts, count)
 
 

@@ -136,9 +136,8 @@ def match_ids(reference: np.ndarray, id_map: np.ndarray) -> np.ndarray:
   Segments without a partner get new ids, above those of the reference. Maps are
   integers [H, W], in which -1 is ignored and stays -1; int32 is returned.
   """
-  table, entities, segments = metrics.contingency(
-    reference, id_map, id_map != IGNORE_ID
-  )
+  valid = id_map != IGNORE_ID
+  table, entities, segments = metrics.contingency(reference, id_map, valid)
   match = linear_sum_assignment(-metrics.iou_matrix(table))
   names = {
     int(segments[j]): int(entities[i])

@@ -58,9 +58,7 @@ def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
     axes.errorbar(names, means, spread, fmt='o', label='ours', capsize=3)
     paper = {n: sweep.paper[n][i] for n in names if n in sweep.paper}
     if paper:
-      axes.plot(
-        list(paper), list(paper.values()), 'D', label='paper (EntitySeg)'
-      )
+      axes.plot(paper.keys(), paper.values(), 'D', label='paper (EntitySeg)')
     axes.tick_params('x', rotation=30 if len(names) < 10 else 90)
     axes.set_ylabel(f'{("ARI", "IoU")[i]} (higher is better)')
     axes.margins(0.08)

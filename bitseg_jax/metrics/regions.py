@@ -66,10 +66,8 @@ def ari_and_iou(
     {'ari': float in [-1, 1], 'iou': float in [0, 1]}, nan without valid pixels.
   """
   table = contingency(true, pred, valid)[0]
-  return {
-    'ari': _of_table(table_ari, table),
-    'iou': _of_table(table_iou, table),
-  }
+  scores = {'ari': table_ari, 'iou': table_iou}
+  return {name: _of_table(score, table) for name, score in scores.items()}
 
 
 def adjusted_rand_index(

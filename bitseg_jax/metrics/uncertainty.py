@@ -132,10 +132,8 @@ def disagreement(id_maps: Sequence[np.ndarray]) -> np.ndarray:
     both = (first != IGNORE_ID) & (second != IGNORE_ID)
     table, rows, columns = regions.contingency(first, second, both)
     iou = regions.iou_matrix(table)
-    agreed[both] += iou[
-      np.searchsorted(rows, first[both]),
-      np.searchsorted(columns, second[both]),
-    ]
+    place = rows.searchsorted(first[both]), columns.searchsorted(second[both])
+    agreed[both] += iou[place]
     asked += both
   with np.errstate(invalid='ignore'):
     return (1 - agreed / asked).astype(np.float32)

@@ -197,9 +197,8 @@ def _newest_whole(folder, steps, items):
     except DamagedError as error:
       wrong = wrong or str(error)
       logging.warning('passing over step %d: %s', step, error)
-  if jax.process_count() > 1:  # process 0 decides for all
-    told = multihost_utils.broadcast_one_to_all(np.array(found, np.int32))
-    found = int(told)
+  # Process 0 decides for all.
+  found = int(multihost_utils.broadcast_one_to_all(np.array(found, np.int32)))
   if found < 0:
     raise FileNotFoundError(
       f'no whole checkpoint in {folder}: {wrong}; to begin anew, use another '

@@ -85,7 +85,7 @@ def check(config: ConfigDict) -> None:
 
 def check_ranges(config: ConfigDict) -> None:
   """Raises ValueError unless every value has its setting's type and range."""
-  settings, values = dict(_each(_settings())), _flat(config)
+  settings, values = flatten_dict(_settings(), sep='.'), _flat(config)
   for name in sorted(values.keys() - settings.keys()):
     raise ValueError(f'config.{name} is no setting; configs/base.py lists them')
   for name, setting in settings.items():
@@ -253,7 +253,7 @@ def _identity(config):
   teacher = 'some' if config.distill.teacher else 'none'
   names = tuple(_dataset_names(data)) if data.source == 'tfds' else ()
   fixed = {'distill.teacher': teacher, 'data.dirs': names}
-  for name, setting in _each(_settings()):
+  for name, setting in flatten_dict(_settings(), sep='.').items():
     # A student learns for the steps that it is sampled with.
     learned = config.distill.teacher and name.startswith('sample.')
     if learned or not setting.free:
@@ -264,20 +264,11 @@ def _identity(config):
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
   """Lists all settings as text: rows (name, default, range, meaning)."""
   rows = []
-  for name, s in _each(settings):
+  for name, s in flatten_dict(settings, sep='.').items():
     bounds = ('>=', s.least), ('<=', s.most)
     values = s.choices or [f'{sign} {b}' for sign, b in bounds if b is not None]
     rows.append((name, repr(s.default), ', '.join(map(str, values)), s.meaning))
   return rows
-
-
-def _each(settings, prefix=''):
-  """(full name, setting) of each; names join sections with dots."""
-  for name, setting in settings.items():
-    if isinstance(setting, Setting):
-      yield prefix + name, setting
-    else:
-      yield from _each(setting, f'{prefix}{name}.')
 
 
 def _flat(config):

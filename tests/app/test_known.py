@@ -324,18 +324,6 @@ def test_photos_are_steered_one_by_one(model, draw_photo):
     model.segment_batch(photos, known=known[:1])
 
 
-def test_no_known_pixel_is_lost_where_cells_have_room():
-  known = np.full((40, 60), -1, np.int32)
-  known[3, 7], known[39, 59], known[20, 20:24] = 0, 1, 2
-  known[20, 20] = 1  # not the last one in its cell
-  small = user.shrink(known, (10, 15))
-  assert small[0, 1] == 0
-  assert small[9, 14] == 1
-  assert small[5, 5] == 2
-  assert (small >= 0).sum() == 3
-  np.testing.assert_array_equal(user.shrink(known, known.shape), known)
-
-
 @pytest.mark.parametrize(
   ('ids', 'reason'),
   [

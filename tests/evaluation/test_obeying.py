@@ -111,3 +111,15 @@ def test_a_click_on_a_saucer_leaves_the_table():
   photo[:] = 200
   known[30, 50] = -1
   assert obeying.obey(pred, known, photo, pieces).max() == 0
+
+
+def test_no_known_pixel_is_lost_where_cells_have_room():
+  known = np.full((40, 60), -1, np.int32)
+  known[3, 7], known[39, 59], known[20, 20:24] = 0, 1, 2
+  known[20, 20] = 1  # not the last one in its cell
+  small = obeying.shrink(known, (10, 15))
+  assert small[0, 1] == 0
+  assert small[9, 14] == 1
+  assert small[5, 5] == 2
+  assert (small >= 0).sum() == 3
+  np.testing.assert_array_equal(obeying.shrink(known, known.shape), known)

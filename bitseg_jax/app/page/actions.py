@@ -80,9 +80,8 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
     photo = images.read_photo(path)
   except SourceError as error:
     raise SourceError(str(error).replace(f'{path}', path.name)) from error
-  size = small = photo.shape[:2]
-  if max(size) > files.LONGEST_SIDE:
-    small = transforms.fit_longest_side(*size, files.LONGEST_SIDE)
+  size = photo.shape[:2]
+  small = transforms.fit_longest_side(*size, min(max(size), files.LONGEST_SIDE))
   return Photo(path.name, transforms.resize_image(photo, small), size)
 
 

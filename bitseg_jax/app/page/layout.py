@@ -110,9 +110,8 @@ def build(
       """The status, what is shown, the picture and the other tabs."""
       try:
         options = AnswerOptions(**dict(zip(_OFFERED, values, strict=True)))
-        now = actions.segment(
-          segmenter, open_photo(), options, marked, before, told
-        )
+        photo = open_photo()
+        now = actions.segment(segmenter, photo, options, marked, before, told)
       except ValueError as error:
         message = actions.note(str(error), bad=True)
         return message, gr.skip(), gr.HTML(told=message), *[gr.skip()] * 2
@@ -154,13 +153,8 @@ def build(
     given = [shown, marks, *settings]
     answered = [status, shown, picture, *others]
     silent = {'trigger_mode': 'multiple', 'show_progress': 'hidden'}
-    segmenting = button.click(
-      run,
-      [upload, *given],
-      answered,
-      show_progress_on=[status],
-      **_ONE_AT_A_TIME,
-    )
+    busy = {'show_progress_on': [status], **_ONE_AT_A_TIME}
+    segmenting = button.click(run, [upload, *given], answered, **busy)
     segmenting.then(None, js=_SHOW_RESULT, **_PRIVATE)
     marking = picture.select(
       mark, [shown, marks], [marks, picture], **silent, **_PRIVATE
@@ -168,13 +162,9 @@ def build(
     answering = marking.then(
       answer, given, answered, **silent, **_ONE_AT_A_TIME
     )
-    upload.change(
-      check,
-      upload,
-      [status, preview, shown, marks, picture, *others],
-      cancels=[segmenting, answering],  # of the photo before
-      **_PRIVATE,
-    )
+    renewed = [status, preview, shown, marks, picture, *others]
+    ended = [segmenting, answering]  # of the photo before
+    upload.change(check, upload, renewed, cancels=ended, **_PRIVATE)
 
     def write(now):
       return actions.write_files(now, folder, made_with) if now else nothing
