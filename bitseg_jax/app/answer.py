@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from bitseg_jax import relabel
-from bitseg_jax.app import known as user
 from bitseg_jax.app import regions
 from bitseg_jax.app.closeups import scaled
 from bitseg_jax.data import images, transforms
