@@ -2,6 +2,10 @@
 
 All functions are pure. alpha and sigma, the factors of data and noise at t, may
 be scalars or arrays that broadcast against x, for example [B, 1, 1, 1].
+
+Source, of sections and equations in every file: Christensen et al., "Towards
+  agnostic and holistic universal image segmentation with bit diffusion", NLDL
+  2026, arXiv 2601.02881.
 """
 
 from collections.abc import Callable
@@ -107,7 +111,8 @@ def stratified_times(key: jax.Array, batch_size: int) -> jax.Array:
   """
   key_order, key_place = jax.random.split(key)
   strata = jax.random.permutation(key_order, batch_size)
-  return (strata + jax.random.uniform(key_place, (batch_size,))) / batch_size
+  t = (strata + jax.random.uniform(key_place, (batch_size,))) / batch_size
+  return jnp.minimum(t, 1 - 2**-24)  # float32 may round the last one up to 1
 
 
 def denoising_loss(

@@ -51,9 +51,8 @@ def define_flags() -> None:
   define |= {float: flags.DEFINE_float, str: string}
   for option in dataclasses.fields(AnswerOptions):
     setting = option.metadata['setting']
-    meaning = f'{setting.meaning[0].upper()}{setting.meaning[1:]}.'
-    if setting.choices:
-      meaning += f' One of {", ".join(setting.choices)}.'
+    meaning = f'{setting.meaning[0].upper()}{setting.meaning[1:]}'
+    meaning += f' ({setting.allowed}).' if setting.allowed else '.'
     define[type(setting.default)](option.name, option.default, meaning)
 
 

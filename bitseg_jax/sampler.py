@@ -122,7 +122,7 @@ def sample(
   Raises:
     ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
-  walk = _method(method, num_steps)
+  walk = _method(method, num_steps, variance)
   noise, predict = _noise(key, shape), _predictor(denoise_fn, valid_mask)
   z = noise(num_steps)
   time = lambda i: jnp.asarray(i, jnp.float32) / num_steps
@@ -147,7 +147,7 @@ def sample_from(
     denoise_fn, key, schedule, num_steps, method, variance, valid_mask: as of
       `sample`, and so is what is returned and raised.
   """
-  (x, strength), walk = start, _method(method, num_steps)
+  (x, strength), walk = start, _method(method, num_steps, variance)
   noise, predict = _noise(key, x.shape), _predictor(denoise_fn, valid_mask)
   z = noise(num_steps)
   alpha, sigma = schedule.alpha(strength), schedule.sigma(strength)
@@ -182,8 +182,9 @@ def _noise(key, shape):
   return lambda i: jax.vmap(of_one, (0, None))(keys, i)
 
 
-def _method(name, num_steps):
+def _method(name, num_steps, variance):
   _check('method', name, METHODS)
+  _check('variance', variance, VARIANCES)
   if num_steps < 1:
     raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
   return METHODS[name]

@@ -63,6 +63,13 @@ def test_times_are_one_a_stratum():
   assert np.any(np.diff(t) < 0)
 
 
+def test_times_stay_below_1(monkeypatch):
+  """A student's would else be beyond its sampler's first step."""
+  largest = lambda key, shape: jnp.full(shape, 1 - 2**-23)
+  monkeypatch.setattr(jax.random, 'uniform', largest)
+  assert diffusion.stratified_times(jax.random.key(0), 512).max() < 1
+
+
 def test_loss_ignores_what_is_not_valid():
   x, x_hat = jax.random.normal(jax.random.key(1), (2, 3, 4, 4, 6))
   valid = jnp.arange(16).reshape(4, 4) % 3 != 0

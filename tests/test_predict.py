@@ -561,6 +561,7 @@ def test_every_option_is_a_flag_and_stands_in_the_record(folder, tmp_path):
       flag = flags.FLAGS[field.name]
       assert flag.default == field.default
       assert field.metadata['setting'].meaning[1:] in flag.help
+      assert field.metadata['setting'].allowed in flag.help
   assert run(folder, tmp_path / 'out', ['labels'], closeups=1) == 0
   made_with = read_summary(tmp_path / 'out')['made_with']
   assert {f.name for f in dataclasses.fields(AnswerOptions)} <= made_with.keys()

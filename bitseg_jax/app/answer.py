@@ -22,9 +22,9 @@ _COPY_SIDE = 256  # of the copy on which answers are made, in pixels
 _COLORS_WEIGHT = 2.0
 
 
-def _option(default, kind, meaning, least=None, most=None, choices=None):
-  """A field; `kind` is a value of its type, for defaults that are None."""
-  kind = kind if default is None else default
+def _option(default, meaning, least=None, most=None, choices=None, kind=None):
+  """A field; `kind` is a value of its type where the default is None."""
+  kind = default if kind is None else kind
   setting = Setting(kind, meaning, least=least, most=most, choices=choices)
   return dataclasses.field(default=default, metadata={'setting': setting})
 
@@ -41,39 +41,40 @@ class AnswerOptions:
   """
 
   # fmt: off
-  num_samples: int = _option(8, 1,
+  num_samples: int = _option(8,
     'samples of each photo: more give a better answer and tell better where it '
     'is unsure; each takes the same time', 1, 1024)
-  seed: int = _option(0, 0,
+  seed: int = _option(0,
     'seed of the samples: the same one draws the same', 0, 2**31 - 1)
-  num_steps: int | None = _option(None, 8,
+  num_steps: int | None = _option(None,
     "steps from noise to a sample; by default those of the model's config",
-    1, 100_000)
-  guidance_weight: float | None = _option(None, 1.0,
+    1, 100_000, kind=8)
+  guidance_weight: float | None = _option(None,
     'how closely samples keep to the photo; 0 is off and twice as fast; by '
-    "default that of the model's config", -100, 100)
-  tile: int | None = _option(None, 1,
+    "default that of the model's config", -100, 100, kind=1.0)
+  tile: int | None = _option(None,
     'side in pixels of overlapping tiles into which larger photos are cut, '
-    'each segmented by itself; by default none', 1, 65535)
-  follow_edges: bool = _option(True, True,
+    'each segmented by itself; by default none', 1, 65535, kind=1)
+  follow_edges: bool = _option(True,
     "let borders follow the photo's edges")
-  color_votes: bool = _option(True, True,
+  color_votes: bool = _option(True,
     'let cuts of the photo by colour alone vote beside the samples')
-  closeups: int = _option(0, 0,
+  closeups: int = _option(0,
     'samples of each of five overlapping parts of the photo, in which the '
-    'model sees more detail; they join the consensus', 0, 256)
-  min_area: float = _option(0.0, 0.0,
+    'model sees more detail; they join the consensus of several samples',
+    0, 256)
+  min_area: float = _option(0.0,
     'connected pieces smaller than this share of the photo (0.001 is a '
     'thousandth) join their neighbours', 0, 0.5)
-  split_disconnected: bool = _option(False, False,
+  split_disconnected: bool = _option(False,
     'give pieces of a segment that do not touch ids of their own, so that ids '
     'count objects')
-  strength: float = _option(0.5, 0.0,
+  strength: float = _option(0.5,
     'how much of a given start may change; 1 is everything', 0.01, 1)
-  exif: str = _option('apply', '',
+  exif: str = _option('apply',
     'whether photos are turned upright as their EXIF data says, or stay as '
     'they are stored', choices=images.EXIF)
-  page: int = _option(0, 0,
+  page: int = _option(0,
     'page of a stack or an animation that is segmented, from 0', 0, 2**31 - 1)
   # fmt: on
 

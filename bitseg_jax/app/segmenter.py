@@ -119,29 +119,30 @@ class Segmenter:
   def segment(
     self,
     image: Any,
-    num_samples: int = 8,
-    seed: int = 0,
+    num_samples: int | None = None,
+    seed: int | None = None,
     known: np.ndarray | None = None,
     start: np.ndarray | None = None,
-    strength: float = 0.5,
+    strength: float | None = None,
     **options: Any,
   ) -> Segmentation:
     """Segments one photo.
 
     Args:
       image: as in `segment_batch`.
-      num_samples, seed, strength: see AnswerOptions.
+      num_samples, seed, strength: see AnswerOptions, also for their defaults.
       known: int [H, W], what is known of the photo: -1 where nothing is said,
         else the same number for pixels of one entity and different numbers for
         pixels of different ones. The result agrees with it.
       start: int [H, W], a segmentation by any method to begin from, of which
         `strength` says how much may change.
-      **options: other fields of AnswerOptions.
+      **options: other fields of AnswerOptions, or options=AnswerOptions(...).
 
     Raises:
       ValueError, OSError: see `segment_batch`.
     """
-    options |= {'num_samples': num_samples, 'seed': seed, 'strength': strength}
+    told = {'num_samples': num_samples, 'seed': seed, 'strength': strength}
+    options |= {name: v for name, v in told.items() if v is not None}
     (result,) = self.segment_batch(
       [image], known=[known], start=[start], **options
     )
@@ -216,8 +217,9 @@ class Segmenter:
         return last[1]
     # Close-ups are drawn after all photos.
     seen, boxes = list(zip(photos, starts, strict=True)), []
+    wanted = options.closeups and options.num_samples > 1
     for photo, start in seen[:]:
-      boxes.append(closeups.boxes(photo.shape[:2]) if options.closeups else [])
+      boxes.append(closeups.boxes(photo.shape[:2]) if wanted else [])
       for top, left, bottom, right in boxes[-1]:
         part = np.s_[top:bottom, left:right]
         seen.append((photo[part], None if start is None else start[part]))

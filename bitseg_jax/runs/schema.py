@@ -36,6 +36,13 @@ class Setting(NamedTuple):
     """The smallest and the largest value allowed."""
     return self.least, self.most
 
+  @property
+  def allowed(self) -> str:
+    """Its choices, or its bounds, as text."""
+    bounds = ('>=', self.least), ('<=', self.most)
+    values = [f'{sign} {bound}' for sign, bound in bounds if bound is not None]
+    return ', '.join(map(str, self.choices or values))
+
 
 Settings = Mapping[str, 'Setting | Settings']
 
@@ -263,12 +270,8 @@ def _identity(config):
 
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
   """Lists all settings as text: rows (name, default, range, meaning)."""
-  rows = []
-  for name, s in flatten_dict(settings, sep='.').items():
-    bounds = ('>=', s.least), ('<=', s.most)
-    values = s.choices or [f'{sign} {b}' for sign, b in bounds if b is not None]
-    rows.append((name, repr(s.default), ', '.join(map(str, values)), s.meaning))
-  return rows
+  every = flatten_dict(settings, sep='.').items()
+  return [(name, repr(s.default), s.allowed, s.meaning) for name, s in every]
 
 
 def _flat(config):

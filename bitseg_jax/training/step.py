@@ -1,4 +1,7 @@
-"""One training step, jitted and sharded: from a batch to the new state."""
+"""One training step, jitted and sharded: from a batch to the new state.
+
+Its equations and sections are those of diffusion.py.
+"""
 
 from collections.abc import Callable
 from typing import Any

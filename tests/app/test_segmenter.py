@@ -16,6 +16,7 @@ from PIL import Image
 
 from bitseg_jax import metrics, relabel
 from bitseg_jax.app import stablehlo_loader
+from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.page import actions
 from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.data import transforms
@@ -100,6 +101,20 @@ def test_the_batch_does_not_matter(random_run, draw_photo):
     fewer = model.segment(image, num_samples=2, seed=1)
     np.testing.assert_array_equal(fewer.samples, result.samples[:2])
   assert model.segment_batch([]) == []
+
+
+def test_options_may_be_given_together_or_one_by_one(model, draw_photo):
+  photo, options = draw_photo(0, 30, 47), AnswerOptions(num_samples=2, seed=5)
+  together = model.segment(photo, options=options)
+  assert_same(together, model.segment(photo, 2, 5))
+  assert len(model.segment(photo, 3, options=options).samples) == 3
+  assert_same(model.segment(photo, None), model.segment(photo, 8, 0))
+
+
+def test_one_sample_has_no_close_ups_to_join(model, draw_photo):
+  told = []
+  model.segment(draw_photo(0, 30, 47), 1, closeups=2, progress=told.append)
+  assert told == [(1, 1)]
 
 
 def test_marks_are_answered_from_what_was_drawn(model, draw_photo, monkeypatch):
