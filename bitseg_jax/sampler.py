@@ -91,7 +91,10 @@ def ddim(predict, z, N, time, logsnr, noise, variance):
   return predict(z, time(1))
 
 
-METHODS = {'ddpm': ddpm, 'ddim': ddim}
+METHODS = {
+  'ddpm': ddpm,
+  'ddim': ddim,
+}
 
 
 def sample(

@@ -124,7 +124,10 @@ DIFFUSION = {
   'loss_bias': Setting(
     -4.0, 'shift of the sigmoid weight along logsnr', -40, 40
   ),
-  'decoupled': Setting(True, 'multiply the weight by -dlogsnr/dt'),
+  'decoupled': Setting(
+    True,
+    'multiply the weight by -dlogsnr/dt; the paper does so for sigmoid alone',
+  ),
   'cond_drop_rate': Setting(
     0.05, 'share of rows without their photo, for guidance', 0, 1
   ),

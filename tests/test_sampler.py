@@ -122,7 +122,7 @@ def test_guidance_in_one_batch_is_guidance_in_two():
 
 def test_unknown_names_are_refused():
   arguments = (lambda z, t: z, jax.random.key(0), SHAPE, SCHEDULE)
-  wrongs = [{'method': 'euler'}, {'variance': 'mid'}, {'num_steps': 0}]
+  wrongs = [{'method': 'none such'}, {'variance': 'mid'}, {'num_steps': 0}]
   for wrong in [*wrongs, {'method': 'ddim', 'variance': 'mid'}]:
     with pytest.raises(ValueError):
       sampler.sample(*arguments, **wrong)

@@ -8,4 +8,6 @@ encoder.PhotoEncoder makes of them.
 
 from bitseg_jax.models.unet import UNet
 
-MODELS = {'unet': UNet}
+MODELS = {
+  'unet': UNet,
+}

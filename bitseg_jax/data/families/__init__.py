@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bitseg_jax.data.families import bsds500, coco, entityseg, folder
+from bitseg_jax.data.families import (
+  bsds500,
+  coco,
+  entityseg,
+  folder,
+)
 from bitseg_jax.data.outside import SourceError
 from bitseg_jax.data.source import SPLITS, Source
 
