@@ -1,5 +1,6 @@
 """Shared by all commands: flags, configs found by name, errors in one line."""
 
+import atexit
 import contextlib
 import io
 import json
@@ -71,6 +72,9 @@ def run(
       # and libraries would tell, after our line, what they could not close.
       os._exit(code)
     interrupts.ignore()  # all is done
+    if interrupts.is_command():  # Python would take a second to take jax down
+      atexit._run_exitfuncs()
+      os._exit(0)  # all that was printed is out, line by line
     sys.exit(0)
 
   app.run(work, None, parse_flags)
