@@ -1,8 +1,7 @@
 """Diffusion over analog bits that segments a whole image, in JAX/Flax.
 
 The method is five files, read in this order: schedule, codec, palette,
-diffusion, sampler; sections and equations are those of Christensen et al., NLDL
-2026, arXiv 2601.02881. docs/contributing.md is a map of the rest. To segment a
+diffusion, sampler. docs/contributing.md is a map of the rest. To segment a
 photo, an array [H, W, 3] or a Pillow image, with the model that comes along:
 
   from bitseg_jax import Segmenter

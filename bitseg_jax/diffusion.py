@@ -3,9 +3,8 @@
 All functions are pure. alpha and sigma, the factors of data and noise at t, may
 be scalars or arrays that broadcast against x, for example [B, 1, 1, 1].
 
-Source, of sections and equations in every file: Christensen et al., "Towards
-  agnostic and holistic universal image segmentation with bit diffusion", NLDL
-  2026, arXiv 2601.02881.
+Sections and equations, in every file, are those of Christensen et al., NLDL
+2026, arXiv 2601.02881.
 """
 
 from collections.abc import Callable

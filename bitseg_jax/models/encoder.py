@@ -39,6 +39,7 @@ _STAGES = (
 )
 # The last stage at each stride, which is what a denoiser is given.
 _STAGE_OF_STRIDE = {4: 1, 8: 2, 16: 4, 32: 6}
+_FIRST_TO_LEARN = 3  # at stride 16; those before take most of the time
 _BATCH_NORM_EPSILON = 1e-3
 
 # Shape of an inverted residual block.
@@ -66,7 +67,9 @@ def depthwise(
   x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **how
 ) -> jax.Array:
   """Convolves each channel by itself, as jax.lax.conv_general_dilated does."""
-  # XLA:CPU has no fast program for it: sums of shifts are 7 times faster.
+  # XLA:CPU has no fast program for it: sums of shifts are 7 times faster. For
+  # the gradient of a kernel it has neither, so kernels stay as they are.
+  kernel = jax.lax.stop_gradient(kernel)
   return jax.lax.platform_dependent(
     x,
     kernel,
@@ -130,6 +133,8 @@ class EfficientNetLite(nn.Module):
       h = nn.relu6(each_channel(h))
       h = conv(f'block_{i}_project', block.channels)(h)
       x = x + h if h.shape == x.shape else h
+      if block.stage < _FIRST_TO_LEARN:
+        x = jax.lax.stop_gradient(x)
       features[block.stage] = x
     return features
 

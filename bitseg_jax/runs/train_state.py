@@ -82,7 +82,8 @@ def make_optimizer(
       learning_rate, b1=beta1, b2=beta2, weight_decay=weight_decay
     )
   if encoder_rate is not None:
-    slower = optax.chain(rule, optax.scale(encoder_rate))
+    adam = optax.adam(learning_rate, beta1, beta2)  # some have no gradient
+    slower = optax.chain(adam, optax.scale(encoder_rate))
     trunk = slower if encoder_rate else optax.set_to_zero()
     rule = optax.partition({'all': rule, 'trunk': trunk}, _part_of_each)
   return optax.chain(optax.clip_by_global_norm(grad_clip), rule)

@@ -88,8 +88,9 @@ def read(
   return Weights(params, config, None, digest)
 
 
-def _placed(config):
-  return devices.placed(build.abstract_params(config), devices.make_mesh())
+def _placed(config, like=None):
+  like = like or build.abstract_params(config)
+  return devices.placed(like, devices.make_mesh())
 
 
 def shipped() -> list[str]:
@@ -149,17 +150,15 @@ def _read_folder(folder, expected):
   # What earlier versions wrote has no digest.
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
-  # The tests compare those with the network, which takes a second.
-  if folder.parent == SHIPPED and content and not expected:
-    shape_of = lambda w: jax.ShapeDtypeStruct(w.shape, np.float32)
-    shapes = jax.tree.map(shape_of, unflatten_dict(tensors, sep='/'))
-    expected = devices.placed(shapes, devices.make_mesh())
-  expected = expected or _placed(config)
+  params = lambda: unflatten_dict(tensors, sep='/')
+  # What is shipped the tests compare with its network, which takes a second.
+  like = params() if content and folder.parent == SHIPPED else None
+  expected = expected or _placed(config, like)
   check_tensors(tensors, _flat_shapes(expected), path, DTYPES)
   put = lambda w, like: jax.make_array_from_callback(
     w.shape, like.sharding, lambda index: w[index].astype(np.float32)
   )
-  return config, jax.tree.map(put, unflatten_dict(tensors, sep='/'), expected)
+  return config, jax.tree.map(put, params(), expected)
 
 
 def save(

@@ -1,7 +1,4 @@
-"""One training step, jitted and sharded: from a batch to the new state.
-
-Its equations and sections are those of diffusion.py.
-"""
+"""One training step, jitted and sharded: from a batch to the new state."""
 
 from collections.abc import Callable
 from typing import Any

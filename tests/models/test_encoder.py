@@ -142,7 +142,13 @@ def test_gradients_reach_the_encoder_only_where_it_is_trained(
   gradients = jax.jit(jax.grad(loss))(params)
   moved = lambda tree: any(np.any(g) for g in jax.tree.leaves(tree))
   assert moved(gradients['eyes']['join']) and moved(gradients['denoiser'])
-  assert moved(gradients['eyes']['trunk']) != frozen
+  # Late blocks learn, but for the kernels of each channel.
+  stages = [block.stage for block in encoder.blocks('lite0')]
+  for name, layer in gradients['eyes']['trunk'].items():
+    stage = -1 if name == 'stem' else stages[int(name.split('_')[1])]
+    learns = not frozen and stage >= 3
+    assert moved(layer['kernel']) == (learns and 'depthwise' not in name), name
+    assert moved(layer['bias']) == learns, name
 
 
 def test_what_is_seen_has_pixels_and_features_at_each_position(small_trunk):
