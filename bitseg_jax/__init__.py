@@ -17,7 +17,7 @@ from bitseg_jax import interrupts
 if interrupts.is_command():  # before the imports that take seconds
   interrupts.install()
 elif interrupts.is_worker():  # Ctrl-C reaches it as well; the command says it
-  interrupts.ignore([signal.SIGINT])
+  interrupts.ignore(signal.SIGINT)
 
 __all__ = ['IGNORE_ID', 'Segmenter', '__version__']
 

@@ -19,7 +19,7 @@ from bitseg_jax.app.segmenter import Segmenter
 from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import clicks
-from bitseg_jax.runs import programs, weights
+from bitseg_jax.runs import weights
 from bitseg_jax.runs.log import write_json
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
@@ -54,7 +54,6 @@ def main() -> None:
   source = grain.MapDataset.source(source)[:: f.every]
   path = Path(f.output, 'clicks.json')
   path.parent.mkdir(parents=True, exist_ok=True)
-  programs.keep_programs()
   segmenter, spent = Segmenter.from_pretrained(f.checkpoint), []
 
   def segment(image, known):

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterable
 
 _COMMAND = 'BITSEG_COMMAND'  # set for the workers that a command starts
 _SAID = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'ended by SIGTERM'}
@@ -44,9 +43,9 @@ def install() -> None:
       signal.signal(number, end)
 
 
-def ignore(numbers: Iterable[int] = tuple(_SAID)) -> None:
-  """Ignores signals: Python, when it ends, no longer calls handlers."""
-  for number in numbers:
+def ignore(*numbers: int) -> None:
+  """Ignores signals, or both: Python, when it ends, calls no more handlers."""
+  for number in numbers or _SAID:
     signal.signal(number, signal.SIG_IGN)
 
 

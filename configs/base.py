@@ -161,8 +161,8 @@ MODEL = {
   'encoder_width': Setting(128, "channels of the encoder's features", 1, 4096),
   'encoder_rate': Setting(
     0.0,
-    "learning rate of the encoder's weights from stride 16 on as a share of "
-    "the others'; 0 leaves them as they are",
+    "learning rate of the encoder's weights from stride 16 on, but for "
+    "depthwise kernels, as a share of the others'; 0 leaves all as they are",
     0,
     1,
   ),

@@ -46,8 +46,8 @@ def trace(id_map: np.ndarray, inset: bool = False) -> list[list[Piece]]:
     # segment to the left.
     order = np.argsort(tree[0, :, 3] >= 0, kind='stable')
     rings = [found[k].reshape(-1, 2)[::-1] for k in order]
-    half = lambda r: (r + 0.5) / 2 if inset else _simplify((r + 1) // 2)
-    segments[id_map[box][y, x]].append([corner + half(r) for r in rings])
+    outline = lambda r: (r + 0.5) / 2 if inset else _simplify((r + 1) // 2)
+    segments[id_map[box][y, x]].append([corner + outline(r) for r in rings])
   return segments
 
 

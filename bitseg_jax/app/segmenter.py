@@ -250,8 +250,8 @@ class Segmenter:
     with self._drawing:  # two batches at once may not fit the devices
       if (sampler, begins) not in self._functions:
         found = draw_samples.make_functions(parts, sampler, self._mesh, begins)
-        told = self._found.config.to_json(), sampler, begins, self.batch_size
-        kept = [programs.kept(f, i, *told) for i, f in enumerate(found)]
+        of = self._found.config.to_json(), sampler, begins, self.batch_size
+        kept = [programs.kept(f, i, *of) for i, f in enumerate(found)]
         self._functions[sampler, begins] = draw_samples.Functions(*kept)
       functions = self._functions[sampler, begins]
       for i, example, x_hat in draw_samples.draw(

@@ -67,8 +67,8 @@ def depthwise(
   x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **how
 ) -> jax.Array:
   """Convolves each channel by itself, as jax.lax.conv_general_dilated does."""
-  # XLA:CPU has no fast program for it: sums of shifts are 7 times faster. For
-  # the gradient of a kernel it has neither, so kernels stay as they are.
+  # XLA:CPU has no fast program for it: sums of shifts are 7 times faster. The
+  # gradient of a kernel would be slow, too, so kernels do not learn.
   kernel = jax.lax.stop_gradient(kernel)
   return jax.lax.platform_dependent(
     x,

@@ -1,4 +1,4 @@
-"""Programs: compiled ahead, and kept for the next start."""
+"""Compiles programs ahead, and keeps them for the next start."""
 
 import contextlib
 import ctypes
@@ -6,10 +6,10 @@ import hashlib
 import os
 import pathlib
 import pickle
-import socket
 from collections.abc import Callable
 from typing import Any
 
+import flax
 import jax
 import jaxlib
 from jax.experimental import serialize_executable
@@ -29,8 +29,7 @@ def keep_compiled(folder: str | os.PathLike) -> None:
 def keep_programs() -> None:
   """Has `kept` keep programs in ~/.cache, if that can be written to."""
   cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  # Machines that share a home may differ.
-  folder = pathlib.Path(cache, 'bitseg_jax', socket.gethostname())
+  folder = pathlib.Path(cache, 'bitseg_jax')
   with contextlib.suppress(OSError):
     folder.mkdir(parents=True, exist_ok=True)
   if os.access(folder, os.W_OK):
@@ -40,8 +39,8 @@ def keep_programs() -> None:
 def kept(function: Callable, *depends_on: Any) -> Callable[..., Any]:
   """Has the program of a jitted function read where an earlier start kept it.
 
-  That saves seconds of tracing. Without keep_programs the function stays as it
-  is, and so it does where JAX has a cache: what it reads there cannot be kept.
+  JAX's own cache would still trace it. The function stays as it is without
+  keep_programs, and where JAX has a cache: what it reads there cannot be kept.
 
   Args:
     function: called with arguments of the same shapes each time.
@@ -51,16 +50,20 @@ def kept(function: Callable, *depends_on: Any) -> Callable[..., Any]:
   if not _folder or jax.config.jax_compilation_cache_dir:
     return function
   key = hashlib.sha256(repr(depends_on).encode())
-  how = jaxlib.__version__, jax.devices(), os.environ.get('XLA_FLAGS')
-  key.update(repr([*how, *sorted(jax.config.values.items())]).encode())
+  how = [*sorted(jax.config.values.items()), os.environ.get('XLA_FLAGS')]
+  how += [*jax.devices(), *(m.__version__ for m in (flax, jax, jaxlib))]
+  with contextlib.suppress(OSError):  # machines that share a home may differ
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    how += sorted({s for s in lines if s.startswith(('flags', 'Features'))})
+  key.update(repr(how).encode())
   for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')):
     key.update(path.read_bytes())
   path = _folder[0] / f'{key.hexdigest()}.program'
   program = None
   with contextlib.suppress(Exception):  # there is none, or it is damaged
-    digest, content = path.read_bytes().split(b'\n', 1)
-    if digest.decode() == hashlib.sha256(content).hexdigest():
-      content = pickle.loads(content)
+    whole = path.read_bytes()
+    if hashlib.sha256(whole[32:]).digest() == whole[:32]:
+      content = pickle.loads(whole[32:])
       program = serialize_executable.deserialize_and_load(*content)
 
   def call(*args):
@@ -70,10 +73,9 @@ def kept(function: Callable, *depends_on: Any) -> Callable[..., Any]:
       with contextlib.suppress(Exception):
         content = pickle.dumps(serialize_executable.serialize(program))
         with log.whole_file(path, 'wb') as file:
-          digest = hashlib.sha256(content).hexdigest().encode()
-          file.write(digest + b'\n' + content)
-        by_age = lambda path: path.stat().st_mtime
-        for old in sorted(path.parent.glob('*.program'), key=by_age)[:-_MOST]:
+          file.write(hashlib.sha256(content).digest() + content)
+        by_age = sorted(_folder[0].glob('*.program'), key=os.path.getmtime)
+        for old in by_age[:-_MOST]:
           old.unlink()
     return program(*args)
 

@@ -151,7 +151,7 @@ def _read_folder(folder, expected):
   if content not in (None, _content(folder, tensors)):
     raise ValueError(f'{path}, or {CONFIG} beside it, was changed since')
   params = lambda: unflatten_dict(tensors, sep='/')
-  # What is shipped the tests compare with its network, which takes a second.
+  # The tests compare the shipped weights with their network: that is slow.
   like = params() if content and folder.parent == SHIPPED else None
   expected = expected or _placed(config, like)
   check_tensors(tensors, _flat_shapes(expected), path, DTYPES)

@@ -109,7 +109,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
         began = time.perf_counter()  # nor for the images per second
       state, metrics = step_fn(state, batch, key, *teacher)
       pending.append(metrics)
-      # Few steps are launched ahead: progress is true, and a stop heard soon.
+      # At most three steps are launched ahead, so that a stop is heard soon.
       jax.block_until_ready(pending[-3:-2])
       progress.update(size)
       last = step == settings.num_steps

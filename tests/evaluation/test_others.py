@@ -161,11 +161,9 @@ def test_methods_stand_beside_each_other(places):
   assert exact['ece'] == 0
   assert 0 < exact['brier'] < 0.1
   json.dumps(results, allow_nan=False)
-  lines, columns = (
-    others.format_table(results).splitlines(),
-    2 + len(others._COLUMNS),
-  )
-  assert [len(line.split()) for line in lines[1:3]] == 2 * [columns]
+  lines = others.format_table(results).splitlines()
+  columns = 2 + len(others._COLUMNS)  # the method and its images stand before
+  assert [len(line.split()) for line in lines[1:3]] == [columns, columns]
   assert lines[1].startswith(places[0])
   assert 'GED' in lines[4]
   assert lines[5].startswith(places[1])

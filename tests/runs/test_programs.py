@@ -64,6 +64,16 @@ def test_a_damaged_program_is_compiled_anew(folder, damage):
   assert len(traced) == 2  # the new one was kept
 
 
+def test_a_program_is_kept_for_the_flags_it_was_compiled_with(
+  folder, monkeypatch
+):
+  traced, x = [], np.ones(3, np.float32)
+  programs.kept(scale(traced, 2.0))(x)
+  monkeypatch.setenv('XLA_FLAGS', '--of_another_start')
+  programs.kept(scale(traced, 2.0))(x)
+  assert len(traced) == 2
+
+
 def test_the_oldest_programs_go(folder, monkeypatch):
   monkeypatch.setattr(programs, '_MOST', 2)
   for by in range(4):
@@ -71,7 +81,7 @@ def test_the_oldest_programs_go(folder, monkeypatch):
   assert len(list(folder.glob('*.program'))) == 2
 
 
-def test_what_the_user_told_jax_to_keep_stays_so(folder, tmp_path, monkeypatch):
+def test_what_the_user_told_jax_to_keep_stays_so(folder, monkeypatch):
   function = scale([], 1.0)
   told = mock.Mock(jax_compilation_cache_dir='elsewhere')
   monkeypatch.setattr(jax, 'config', told)
