@@ -49,7 +49,7 @@ def test_pieces_that_are_done_are_passed_over(tmp_path):
     'VARIANTS': 'bfloat16',
     'BENCH_FLAGS': ' '.join(TINY),
     'TRAIN_FLAGS': ' '.join(MORE + TINY),
-    'TRAIN_SECONDS': '60',
+    'TRAIN_SECONDS': '40',
   }
   first = run(tmp_path, 'check', 'bench', 'table', 'train', **env)
   assert first.returncode == 0, first.stdout + first.stderr
