@@ -9,8 +9,36 @@ import numpy as np
 
 from bitseg_jax import IGNORE_ID, relabel
 
-ORDERS = ('similar', 'different', 'random', 'range')
 OVERFLOWS = ('neighbour', 'largest')
+
+
+def _similar(num_codes, seed):
+  """2D Gray code: neighbours differ in one bit."""
+  size = round(num_codes**0.5)
+  gray = np.arange(size) ^ (np.arange(size) >> 1)
+  return gray[:, None] * size + gray
+
+
+def _different(num_codes, seed):
+  """Along a snake, the free code that differs from the last in most bits."""
+  free = np.arange(num_codes) > 0
+  sequence = np.zeros(num_codes, np.int32)
+  for i in range(1, num_codes):
+    distance = np.bitwise_count(sequence[i - 1] ^ np.arange(num_codes))
+    sequence[i] = np.argmax(distance * free)
+    free[sequence[i]] = False
+  grid = sequence.reshape(-1, round(num_codes**0.5))
+  grid[1::2] = grid[1::2, ::-1]
+  return grid
+
+
+# A new order is one row: (number of codes, seed) -> codes, each once.
+ORDERS = {
+  'similar': _similar,
+  'different': _different,
+  'random': lambda count, seed: np.random.default_rng(seed).permutation(count),
+  'range': lambda count, seed: np.arange(count),  # row-major
+}
 
 
 def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
@@ -19,9 +47,7 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
   Args:
     num_codes: number of codes: a square number, and a power of four for
       'similar' and 'different', which order the codes by their bits.
-    order: 'similar' (2D Gray code: neighbours differ in one bit),
-      'different' (greedy maximal bit difference along a snake), 'random'
-      (a permutation drawn from seed) or 'range' (row-major).
+    order: one of ORDERS.
     seed: seed of the 'random' order.
 
   Returns:
@@ -30,43 +56,18 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
   Raises:
     ValueError: if the order is unknown or num_codes does not fit it.
   """
-  size = round(num_codes**0.5)
-  if size * size != num_codes:
-    raise ValueError(
-      f'num_codes is {num_codes}, which fills no square palette; '
-      'use a square such as 4, 16, 64, 256 or 1024, or palette order none'
-    )
-  if order in ('similar', 'different') and num_codes & (num_codes - 1):
-    raise ValueError(
-      f'num_codes is {num_codes}; palette order {order!r} needs a power of '
-      'four such as 4, 16, 64, 256 or 1024'
-    )
-  codes = np.arange(num_codes)
-  if order == 'random':
-    codes = np.random.default_rng(seed).permutation(codes)
-  elif order == 'similar':
-    gray = np.arange(size) ^ (np.arange(size) >> 1)
-    codes = gray[:, None] * size + gray
-  elif order == 'different':
-    codes = _alternating_codes(num_codes).reshape(size, size)
-    codes[1::2] = codes[1::2, ::-1]
-  elif order != 'range':
+  if order not in ORDERS:
     raise ValueError(
       f'unknown palette order {order!r}; choose one of {", ".join(ORDERS)}'
     )
-  return codes.reshape(size, size).astype(np.int32)
-
-
-def _alternating_codes(num_codes):
-  """Orders the codes so that each differs from the last in most bits."""
-  free = np.ones(num_codes, bool)
-  sequence = np.zeros(num_codes, np.int32)
-  free[0] = False
-  for i in range(1, num_codes):
-    distance = np.bitwise_count(sequence[i - 1] ^ np.arange(num_codes))
-    sequence[i] = np.argmax(np.where(free, distance.astype(int), -1))
-    free[sequence[i]] = False
-  return sequence
+  size = round(num_codes**0.5)
+  by_bits = order in ('similar', 'different')
+  if size * size != num_codes or (by_bits and num_codes & (num_codes - 1)):
+    raise ValueError(
+      f'num_codes is {num_codes}, which fills no square palette of order '
+      f'{order!r}; use a power of four such as 16 or 64, or palette order none'
+    )
+  return ORDERS[order](num_codes, seed).reshape(size, size).astype(np.int32)
 
 
 def compact_ids(id_map: np.ndarray) -> tuple[np.ndarray, int]:
@@ -183,9 +184,8 @@ def _merge_into_neighbours(labels, area, num_codes):
 def _centroids(labels, count):
   """Returns the centroid (row, column) of each entity in [0, 1): [N, 2]."""
   pixels = np.nonzero(labels >= 0)  # rows and columns
-  ids = labels[pixels]
-  sums = [np.bincount(ids, place + 0.5, count) for place in pixels]
-  area = np.bincount(ids, minlength=count)
+  sums = [np.bincount(labels[pixels], at + 0.5, count) for at in pixels]
+  area = np.bincount(labels[pixels], minlength=count)
   return np.stack(sums, axis=-1) / area[:, None] / max(labels.shape)
 
 
@@ -195,7 +195,7 @@ def _nearest_free_cells(centroids, palette):
   offsets = (np.arange(size) + 0.5) / size - centroids[..., None]
   squares = offsets**2  # [N, 2, S]
   distance = squares[:, 0, :, None] + squares[:, 1, None, :]
-  distance = distance.reshape(len(centroids), size * size)
+  distance = distance.reshape(-1, size * size)
   cells = np.minimum((centroids * size).astype(int), size - 1) @ (size, 1)
   cells = cells.tolist()
   taken = set()
