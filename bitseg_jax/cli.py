@@ -37,13 +37,7 @@ COMMANDS = {
   'convert': ('convert', 'exchange weights with the official code'),
 }
 # Packages of the extra [train] that are imported when they are needed.
-OF_TRAINING = (
-  'array_record',
-  'grain',
-  'matplotlib',
-  'tensorboardX',
-  'tensorflow_datasets',
-)
+OF_TRAINING = 'array_record grain matplotlib tensorboardX tensorflow_datasets'
 # Of the configs that come with the package.
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -161,8 +155,9 @@ def _line_for_user(error):
         f'JAX_PLATFORMS={asked}, but JAX finds no such device here; unset it, '
         f'or set JAX_PLATFORMS=cpu ({_message(missing)[:200]})'
       )
-  if isinstance(error, ModuleNotFoundError) and error.name in OF_TRAINING:
-    return f"{error.name} is not installed; pip install -e '.[train]' adds it"
+  missing = error.name if isinstance(error, ModuleNotFoundError) else None
+  if missing in OF_TRAINING.split():
+    return f"{missing} is not installed; pip install -e '.[train]' adds it"
   known = ValueError, OSError, ImportError, ArithmeticError
   return _message(error) if isinstance(error, known) else None
 

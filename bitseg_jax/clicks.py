@@ -76,8 +76,8 @@ def main() -> None:
       for name, rows in scores.items()
     },
   }
-  write_json(path, results)
   print(clicks.format_results(results))
+  write_json(path, results)
 
 
 if __name__ == '__main__':

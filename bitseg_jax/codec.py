@@ -26,7 +26,6 @@ class Codec:
     decode: x float [..., H, W, C] -> codes int32 [..., H, W].
     probabilities: x float [..., H, W, C] in [-1, 1] -> float32
       [..., H, W, num_codes], summing to 1.
-    on_device: whether decode may be used inside jit.
   """
 
   num_codes: int
@@ -34,7 +33,6 @@ class Codec:
   encode: Callable[[jax.Array], jax.Array]
   decode: Callable[[jax.Array], jax.Array]
   probabilities: Callable[[jax.Array], jax.Array]
-  on_device: bool = True
 
 
 def make_codec(encoding: str, num_codes: int) -> Codec:
@@ -140,7 +138,7 @@ def _rgb(num_codes):
     joint = joint.reshape(*x.shape[:-1], -1)[..., :num_codes] + 1e-6
     return joint / jnp.sum(joint, axis=-1, keepdims=True)
 
-  return Codec(num_codes, 3, encode, decode, probabilities, on_device=False)
+  return Codec(num_codes, 3, encode, decode, probabilities)
 
 
 def _dichotomy_codes(image, colors):

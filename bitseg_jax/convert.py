@@ -76,20 +76,21 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', None, "Config of an official state dict's network, or its name."
   )
-  flags.DEFINE_string('input', None, 'State dict or MODEL, see above.')
-  flags.DEFINE_string('output', None, 'Folder or .safetensors file to write.')
+  string, must = flags.DEFINE_string, {'required': True}
+  string('input', None, 'State dict or MODEL, see above.', **must)
+  string('output', None, 'Folder or .safetensors file to write.', **must)
   flags.DEFINE_enum('to', 'pretrained', ['pretrained', 'official'], 'Format.')
   kinds = ['ema_params', 'params']
   flags.DEFINE_enum('kind', kinds[0], kinds, 'Which weights of a run.')
-  dtypes = list(weights.DTYPES)
-  flags.DEFINE_enum('dtype', dtypes[0], dtypes, 'Of a pretrained model.')
-  flags.DEFINE_string('card', '', 'Markdown file that describes the model.')
-  flags.mark_flags_as_required(['input', 'output'])
+  flags.DEFINE_enum('dtype', 'float32', list(weights.DTYPES), 'Of pretrained.')
+  string('card', '', 'Markdown file that describes the model.')
 
 
 def main() -> None:
   """Runs `convert` on the flags."""
   f = flags.FLAGS
+  if f.to == 'official' and (f.card or f['dtype'].present):
+    raise ValueError('--card and --dtype are of a pretrained model')
   card = pathlib.Path(f.card).read_text('utf-8') if f.card else ''
   convert(f.input, f.output, f.config, f.to, f.kind, f.dtype, card)
 

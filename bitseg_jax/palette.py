@@ -45,8 +45,7 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
   """Lays the codes out on a square grid.
 
   Args:
-    num_codes: number of codes: a square number, and a power of four for
-      'similar' and 'different', which order the codes by their bits.
+    num_codes: a square number; for 'similar', a Gray code, a power of four.
     order: one of ORDERS.
     seed: seed of the 'random' order.
 
@@ -61,8 +60,7 @@ def make_palette(num_codes: int, order: str, seed: int = 0) -> np.ndarray:
       f'unknown palette order {order!r}; choose one of {", ".join(ORDERS)}'
     )
   size = round(num_codes**0.5)
-  by_bits = order in ('similar', 'different')
-  if size * size != num_codes or (by_bits and num_codes & (num_codes - 1)):
+  if size * size != num_codes or (order == 'similar' and size & (size - 1)):
     raise ValueError(
       f'num_codes is {num_codes}, which fills no square palette of order '
       f'{order!r}; use a power of four such as 16 or 64, or palette order none'

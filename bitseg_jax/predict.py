@@ -7,8 +7,8 @@ patterns, or lists of these (.txt). The output keeps their folders. Run the same
 command to resume. The exit code is 1 if a file could not be read.
 
 --known=FOLDER|FILE.json says what is known of photos (pixels of one entity),
---start=FOLDER gives segmentations to begin from, of which --strength says how
-much may change; app/known.py describes the files.
+--start=FOLDER|FILE.json gives segmentations to begin from, of which --strength
+says how much may change; app/known.py describes the files.
 
 Several jobs share the work: each is given --shard=I/N, and the same command
 without --shard (and --overwrite) then writes the files of all photos together.
@@ -45,7 +45,7 @@ def define_flags() -> None:
   flags.DEFINE_enum('label_format', 'png', ['png', 'tif'], 'tif has 32 bits.')
   flags.DEFINE_bool('overwrite', False, 'Segment anew what is there.')
   string('known', None, 'What is known of photos: a folder or a JSON file.')
-  string('start', None, 'Segmentations to begin from: a folder of labels.')
+  string('start', None, 'Segmentations to begin from: a folder or a JSON file.')
   string('shard', None, 'I/N, such as 0/4: part I of N, counted from 0.')
   define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
   define |= {float: flags.DEFINE_float, str: string}

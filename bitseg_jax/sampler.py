@@ -125,11 +125,10 @@ def sample(
   Raises:
     ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
-  walk = _method(method, num_steps, variance)
-  noise, predict = _noise(key, shape), _predictor(denoise_fn, valid_mask)
-  z = noise(num_steps)
-  time = lambda i: jnp.asarray(i, jnp.float32) / num_steps
-  return walk(predict, z, num_steps, time, schedule.logsnr, noise, variance)
+  start = jnp.zeros(shape), 1.0  # of which nothing is left
+  return sample_from(
+    denoise_fn, key, start, schedule, num_steps, method, variance, valid_mask
+  )
 
 
 def sample_from(
@@ -150,9 +149,13 @@ def sample_from(
     denoise_fn, key, schedule, num_steps, method, variance, valid_mask: as of
       `sample`, and so is what is returned and raised.
   """
-  (x, strength), walk = start, _method(method, num_steps, variance)
+  _check('method', method, METHODS)
+  _check('variance', variance, VARIANCES)
+  if num_steps < 1:
+    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
+  x, strength = start
   noise, predict = _noise(key, x.shape), _predictor(denoise_fn, valid_mask)
-  z = noise(num_steps)
+  z, walk = noise(num_steps), METHODS[method]
   alpha, sigma = schedule.alpha(strength), schedule.sigma(strength)
   # alpha is small at t = 1, but not 0.
   z = jnp.where(strength < 1, diffusion.q_sample(x, z, alpha, sigma), z)
@@ -183,14 +186,6 @@ def _noise(key, shape):
     jax.random.fold_in(key, i), shape[1:], jnp.float32
   )
   return lambda i: jax.vmap(of_one, (0, None))(keys, i)
-
-
-def _method(name, num_steps, variance):
-  _check('method', name, METHODS)
-  _check('variance', variance, VARIANCES)
-  if num_steps < 1:
-    raise ValueError(f'num_steps is {num_steps}; it must be at least 1')
-  return METHODS[name]
 
 
 def _check(kind, name, choices):

@@ -79,11 +79,11 @@ DATA = {
     1024,
     free=True,
   ),
-  'num_scenes': Setting(1_000_000, 'procedural scenes to train on', 1, _MANY),
+  'num_scenes': Setting(1_000_000, 'drawn scenes to train on', 1, _MANY),
   'num_eval_scenes': Setting(
-    200, 'procedural scenes held out to evaluate on', 1, _MANY
+    200, 'drawn scenes held out to evaluate on', 1, _MANY
   ),
-  'max_entities': Setting(6, 'most entities in a procedural scene', 1, 64),
+  'max_entities': Setting(6, 'most entities in a drawn scene', 1, 64),
 }
 
 CODES = {
@@ -239,7 +239,7 @@ SAMPLE = {
 
 EVAL = {
   'batch_size': Setting(
-    16, 'images in a batch, over all devices', 1, 1_000_000, free=True
+    16, 'samples drawn at once, over all devices', 1, 1_000_000, free=True
   ),
   'num_images': Setting(
     0, 'images of each dataset; 0 is the whole split', 0, _MANY, free=True

@@ -348,6 +348,17 @@ def test_only_the_files_of_what_is_redone_go(tmp_path, draw_photo):
   assert (output / 'a_a_labels.png').is_file()
 
 
+def test_what_cannot_be_reached_for_a_while_keeps_its_files(folder, tmp_path):
+  inputs, output = tmp_path / 'links', tmp_path / 'out'
+  inputs.mkdir()
+  (inputs / 'a.png').symlink_to(folder / 'a.png')
+  assert run(inputs, output) == 0
+  before = names_in(output)
+  (folder / 'a.png').rename(folder / 'moved.png')
+  assert run(inputs, output) == 1
+  assert names_in(output) == before
+
+
 def test_samples_of_a_run_that_was_killed_do_not_stay(folder, tmp_path):
   output = tmp_path / 'out'
   run(folder, output, ['labels', 'samples'], num_samples=4)
@@ -366,6 +377,14 @@ def test_a_run_that_is_trained_anew_is_another_model(
   monkeypatch.setattr(model, 'digest', 'of other weights')
   assert run(folder, output) == 0
   assert [p['status'] for p in read_summary(output)['photos']] == ['done'] * 3
+
+
+def test_coco_files_name_photos_as_they_are_called(tmp_path, draw_photo):
+  for i, name in enumerate(['x.jpg', 'x.jpg.jpg']):
+    Image.fromarray(draw_photo(i, 30, 47)).save(tmp_path / name)
+  run(tmp_path, tmp_path / 'out', ['rle'])
+  images = json.loads((tmp_path / 'out/rle.json').read_text())['images']
+  assert [image['file_name'] for image in images] == ['x.jpg', 'x.jpg.jpg']
 
 
 def test_photos_of_one_name_stay_apart_in_coco_files(tmp_path, draw_photo):

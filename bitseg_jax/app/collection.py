@@ -68,6 +68,7 @@ def predict(
     record, same, wanted = None, False, outputs
     try:
       record = files.read_record(folder, name)
+      same = record is not None and about.items() <= record.items()
       if path.is_file():
         status = path.stat()
         about |= {'bytes': status.st_size, 'modified': status.st_mtime}
@@ -78,8 +79,8 @@ def predict(
           of_kinds = [record['files'].get(kind, ['']) for kind in outputs.kinds]
           if all((folder / file).is_file() for of in of_kinds for file in of):
             return note(name, 'there', about)
-      said = lambda line: tqdm.write(f'note: {line}', file=sys.stderr)
-      image = read_photo(path, options.exif, options.page, said)
+      say = lambda line: tqdm.write(f'note: {line}', file=sys.stderr)
+      image = read_photo(path, options.exif, options.page, say)
       ids = {k: known.read(g, name, image.shape[:2]) for k, g in given.items()}
     except (SourceError, OSError) as error:
       reason = ' '.join(str(error).split())
@@ -99,11 +100,11 @@ def predict(
     tasks = [task for photo in group if (task := read(*photo))]
     if not tasks:
       return
-    start = time.perf_counter()
+    began = time.perf_counter()
     pixels = [image for *_, image, _ in tasks]
     said = {kind: [ids] for kind, ids in tasks[0][-1].items()}
     results = segmenter.segment_batch(pixels, options, **said)
-    seconds = round((time.perf_counter() - start) / len(tasks), 3)
+    seconds = round((time.perf_counter() - began) / len(tasks), 3)
     for task, result in zip(tasks, results, strict=True):
       name, wanted, about, image, _ = task
       files.write(wanted, name, image, result, about)

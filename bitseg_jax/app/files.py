@@ -180,8 +180,9 @@ def write_together(outputs: Outputs, names: Sequence[str]) -> None:
       out.write('{"annotations": [')
       for image_id, name in enumerate(names, 1):
         record = read_record(outputs.folder, name)
-        suffix = Path(record['photo']).suffix
-        file_name = name if name.endswith(suffix) else name + suffix
+        photo = Path(record['photo'])
+        whole = Path(name).name == photo.name  # of two with one stem
+        file_name = name if whole else name + photo.suffix
         sizes = {key: record[key] for key in ('width', 'height')}
         images.append({'id': image_id, 'file_name': file_name, **sizes})
         entities = [
@@ -213,8 +214,8 @@ def read_record(folder: Path, name: str) -> Record | None:
     record = json.loads(file.read_bytes())
   except (OSError, ValueError):
     return None
-  known = isinstance(record, dict) and 'made_with' in record
-  if not known or not isinstance(record.get('files', {}), dict):
+  ours = isinstance(record, dict) and 'made_with' in record
+  if not ours or not isinstance(record.get('files', {}), dict):
     raise SourceError(
       f'{file} was not written by predict and would be overwritten; choose '
       'another --output'

@@ -23,6 +23,7 @@ from skimage import draw
 
 from bitseg_jax import IGNORE_ID, relabel
 from bitseg_jax.data import labels, outside
+from bitseg_jax.data.images import PHOTO_SUFFIXES
 from bitseg_jax.data.outside import SourceError
 
 _SHAPES = 'points', 'polygon', 'box'
@@ -54,8 +55,7 @@ def check(
       raise ValueError(
         f'{name} is given for {len(given)} photos of {len(sizes)}'
       )
-    names = [name] * len(sizes)
-    found.append(list(map(_check_ids, names, given, sizes)))
+    found.append(list(map(_check_ids, [name] * len(sizes), given, sizes)))
   known, start = found
   if len({ids is None for ids in start}) > 1:
     raise ValueError('start is given for some of the photos only')
@@ -118,9 +118,8 @@ def open_place(
       raise SourceError(f'{place}: must hold marks, a list for each photo')
   found, owners = {}, {}
   for name in names:
-    keys = name, Path(name).name
-    if marks is None:
-      keys = [key + ending for key in keys for ending in _ENDINGS]
+    endings = _ENDINGS if marks is None else ('', *PHOTO_SUFFIXES)
+    keys = [k + end for k in (name, Path(name).name) for end in endings]
     # What is there but no file, such as a broken link, is an error to be told.
     there = lambda key: lexists(place / key) if marks is None else key in marks
     key = next(filter(there, keys), None)

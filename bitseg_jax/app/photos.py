@@ -82,12 +82,14 @@ def _candidates(one: str | Path) -> Iterator[tuple[Path, Path]]:
           yield path, path.relative_to(root)
   elif root.suffix.lower() in ('.txt', '.lst') and root.is_file():
     for line in outside.read_lines(root):
-      found = list(_candidates(root.parent / line.replace('\\', '/')))
+      listed = root.parent / line.replace('\\', '/')
+      if listed.resolve() == root.resolve():  # as `ls > list.txt` writes
+        continue
+      found = list(_candidates(listed))
       if not found:
         raise ValueError(f'{root}: {line}: no photo there')
       for path, below in found:
-        inside = path.is_relative_to(root.parent)
-        yield path, path.relative_to(root.parent) if inside else below
+        yield path, _inside(root.parent, path) or below
   elif os.path.lexists(root):  # names may contain [ or *
     yield root, Path(root.name)
   else:
@@ -95,7 +97,14 @@ def _candidates(one: str | Path) -> Iterator[tuple[Path, Path]]:
     plain = Path(*root.parts[: magic.index(True)])
     for name in sorted(glob.glob(str(one), recursive=True)):
       if not os.path.isdir(name):
-        yield Path(name), Path(name).relative_to(plain)
+        path = Path(name)
+        yield path, _inside(plain, path) or Path(path.name)
+
+
+def _inside(folder, path):
+  """Where below a folder a path lies; None if elsewhere."""
+  below = Path(os.path.relpath(path, folder))
+  return None if below.parts[0] == '..' else below
 
 
 def _name(found):

@@ -28,8 +28,8 @@ class Segmenter:
   The result depends on photo, seed and options alone: every batch has the same
   size, filled up where photos are missing, and sample n of every photo starts
   from the same noise. So the sampler is compiled once for each (num_steps,
-  guidance_weight) and then kept. Threads may share a segmenter; it can be
-  pickled, and results too; other processes must be started by spawn.
+  guidance_weight), with a start or without, and kept. Threads may share a
+  segmenter. It and results can be pickled, for processes started by spawn.
 
   Attributes:
     batch_size: samples drawn at once over all devices.
@@ -206,11 +206,10 @@ class Segmenter:
 
   def _drafts(self, photos, starts, options, progress):
     """A draft of each photo. That of the last one is kept, for more marks."""
-    begins = any(start is not None for start in starts)
     key = None
-    if len(photos) == 1 and not begins:
+    if len(photos) == 1 and starts[0] is None:
       later = {'min_area': 0.0, 'split_disconnected': False, 'strength': 1.0}
-      digest = hashlib.blake2b(photos[0].tobytes()).digest()
+      digest = hashlib.blake2b(photos[0]).digest()
       key = digest, photos[0].shape, dataclasses.replace(options, **later)
       last = self._last
       if last is not None and last[0] == key:

@@ -117,4 +117,4 @@ def _tidied(id_maps, tiles, options):
     id_map = regions.join_specks(id_map, options.min_area)
   if options.split_disconnected:
     id_map = regions.split_disconnected(id_map)
-  return relabel.compact(id_map)[0]
+  return id_map

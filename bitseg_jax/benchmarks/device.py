@@ -34,9 +34,7 @@ UNITS = {
   'encode': 'photos',
   'denoise': 'evaluations',
 }
-_COLLECTIVES = (
-  'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
-)
+_KINDS = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute'
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -96,7 +94,7 @@ def collectives(program: str) -> dict[str, tuple[int, int]]:
   Returns (count, bytes of the results) for each kind of collective.
   """
   found = collections.defaultdict(dict)
-  pattern = rf' = (.*?) ({_COLLECTIVES})(-start)?\((.*)'
+  pattern = rf' = (.*?) ({_KINDS})(-start)?\((.*)'
   for i, match in enumerate(re.finditer(pattern, program)):
     result, kind, start, rest = match.groups()
     sizes = [

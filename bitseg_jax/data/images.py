@@ -31,7 +31,7 @@ PERCENTILES = 0.2, 99.8  # of deep pixels, which become black and white
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-class Photo(NamedTuple):
+class Decoded(NamedTuple):
   """A photo, and what its file says of it."""
 
   image: np.ndarray  # uint8 [H, W, 3] RGB
@@ -65,7 +65,7 @@ def read_photo(
   return open_photo(source, exif, page, note).image
 
 
-def open_photo(source: Any, exif: str, page: int, note: Callable) -> Photo:
+def open_photo(source: Any, exif: str, page: int, note: Callable) -> Decoded:
   """Reads a photo as `read_photo` does."""
   if exif not in EXIF:
     raise ValueError(f'exif is {exif!r}; choose one of {", ".join(EXIF)}')
@@ -85,9 +85,10 @@ def open_photo(source: Any, exif: str, page: int, note: Callable) -> Photo:
         if inverted:
           source = -source if source.dtype.kind == 'f' else ~source
       else:
-        if source.format != 'MPO':  # whose other pictures are small copies
-          _check_page(page, getattr(source, 'n_frames', 1), where, say)
-          source.seek(page)
+        # The other pictures of an MPO are small copies.
+        several = source.format != 'MPO' and getattr(source, 'n_frames', 1)
+        _check_page(page, several or 1, where, say)
+        source.seek(page)
         plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
         is_deep = is_deep_colour(source)
         orientation = _take_orientation(source)
@@ -102,7 +103,7 @@ def open_photo(source: Any, exif: str, page: int, note: Callable) -> Photo:
     image = _to_rgb(np.asarray(source), where, say)
   if exif == 'apply':
     image, plain = _turn(image, orientation), plain and orientation == 1
-  return Photo(np.ascontiguousarray(image), orientation, plain)
+  return Decoded(np.ascontiguousarray(image), orientation, plain)
 
 
 def open_image(content: bytes, where: Any) -> Image.Image | None:
@@ -146,12 +147,16 @@ def read_tiff(
     part = file.pages[page]
     if math.prod(part.shape) > 4 * MAX_PIXELS:
       raise ValueError(f'of size {list(part.shape)}')
+    if part.photometric in (5, 8):  # CMYK or CIELAB
+      raise ValueError(f'{part.photometric.name} pixels; save it as RGB')
     tag = part.tags.get(_ORIENTATION)
     orientation = tag.value if tag and tag.value in range(1, 9) else 1
     try:
       pixels = part.asarray()
       if part.axes == 'SYX':
         pixels = np.moveaxis(pixels, 0, -1)
+      if part.samplesperpixel == 4 and not {1, 2} & {*part.extrasamples}:
+        pixels = pixels[..., :3]  # the fourth, as infrared, is no alpha
     except ValueError as error:
       if page or 'imagecodecs' not in str(error):
         raise

@@ -59,12 +59,13 @@ def read_label(
     values = values @ _PLACES
   if values.size and values.dtype.kind in 'if' and values.min() < 0:
     values = np.maximum(values, -1) + 1
+    ignore = np.add(ignore, 1)
   ids = outside.check_ids(values, str(path))
   ids = np.where(np.isin(ids, ignore), 0, ids) if len(ignore) else ids
   present = np.unique(ids)
   most = present[-1]
   if most in (255, 65535) and most - 1 not in present and len(present) > 2:
-    say(f'{most} is taken for an entity; else give --ignore={most}')
+    say(f'{most} is taken for an entity; else make it 0, or --ignore={most}')
   if coloured:
     inner = ndimage.minimum_filter(ids, 3) == ndimage.maximum_filter(ids, 3)
     if 2 * len(np.unique(ids[inner])) < len(present):

@@ -154,11 +154,11 @@ def _rectangle(rng, x, y, radius):
 
 
 def _polygon(rng, x, y, radius):
-  sides = int(rng.integers(3, 7))
-  jitter = rng.uniform(-0.25, 0.25, sides)
-  angles = (np.arange(sides) + jitter) * (2 * np.pi / sides)
+  count = int(rng.integers(3, 7))
+  jitter = rng.uniform(-0.25, 0.25, count)
+  angles = (np.arange(count) + jitter) * (2 * np.pi / count)
   # A triangle reaches twice as far as its inner circle.
-  reach = radius * (1.15 * np.cos(np.pi / sides) + 0.05)
+  reach = radius * (1.15 * np.cos(np.pi / count) + 0.05)
   sides = (np.float32(reach) - _turned(x, y, angle)[0] for angle in angles)
   return functools.reduce(np.minimum, sides)
 

@@ -21,7 +21,7 @@ PAD_COLOR = (124, 116, 104)
 AUGMENTATIONS = 'full', 'flip', 'none'
 
 # (top, left, bottom, right), relative: 0 and 1 are the edges of the photo.
-Box = tuple[float, float, float, float]
+RelativeBox = tuple[float, float, float, float]
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -35,7 +35,7 @@ def fit_longest_side(
 
 def random_box(
   rng: np.random.Generator, scale: Sequence[float], aspect: float
-) -> Box:
+) -> RelativeBox:
   """Draws the box of a photo to train on: random resized crop, scale jitter.
 
   Along each axis the box lies within the photo or encloses it. Its area is in
@@ -51,9 +51,9 @@ def random_box(
 
 
 def resize_image(
-  image: np.ndarray, size: tuple[int, int], box: Box = WHOLE
+  image: np.ndarray, size: tuple[int, int], box: RelativeBox = WHOLE
 ) -> np.ndarray:
-  """Resizes a photo, or a box of it, by area averaging; PAD_COLOR beyond it."""
+  """Resizes a photo, or a box of it; PAD_COLOR is beyond it."""
   if image.shape[:2] == tuple(size) and box == WHOLE:
     return image
   (top, bottom), rows = _inside(image.shape[0], size[0], *box[::2])
@@ -85,11 +85,11 @@ def _inside(length, count, low, high):
 
 
 def resize_ids(
-  id_map: np.ndarray, size: tuple[int, int], box: Box = WHOLE
+  id_map: np.ndarray, size: tuple[int, int], box: RelativeBox = WHOLE
 ) -> np.ndarray:
   """Resizes an id map, or a box of it, to the nearest; IGNORE_ID beyond it."""
   # Maps pixel centres to pixel centres, like Pillow's NEAREST.
-  resized = id_map
+  resized = np.asarray(id_map, np.int32)
   for axis, (low, high) in enumerate(zip(box[:2], box[2:], strict=True)):
     length, count = id_map.shape[axis], size[axis]
     lines = np.arange(count) + 0.5

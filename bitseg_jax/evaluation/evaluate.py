@@ -30,7 +30,7 @@ class Scores(NamedTuple):
     images: M of {'name', and N floats for each name in metrics.names('table')},
       means over annotators, nan if nobody labelled anything. If asked for,
       'by_num_samples' too, see ensembles.score.
-    samples: codes int32 [N, S, S] of some of this process's images, by index.
+    samples: codes int32 [N, G, G] of some of this process's images, by index.
   """
 
   images: list[dict[str, Any]]
@@ -197,17 +197,16 @@ def evaluate(
   output = pathlib.Path(output or workdir)
   parts = build.build(config)
   devices.check_devices('eval.batch_size', config.eval.batch_size)
-  mesh = devices.make_mesh(config.train.fsdp)
+  mesh = devices.make_mesh(math.gcd(config.train.fsdp, jax.device_count()))
   sources = build.open_sources(config, 'eval')
   functions = draw_samples.make_functions(
     parts, build.SamplerOptions(**config.sample), mesh
   )
   abstract = devices.placed(build.abstract_params(config), mesh)
-  params, results = {}, {name: {} for name in sources}
-  for kind in config.eval.weights:
-    step, params[kind] = checkpoint.read_params(
-      workdir, abstract, checkpoint.KINDS[kind]
-    )
+  results = {name: {} for name in sources}
+  kinds = [checkpoint.KINDS[kind] for kind in config.eval.weights]
+  step, *read = checkpoint.read_params(workdir, abstract, *kinds)
+  params = dict(zip(config.eval.weights, read, strict=True))
   first, several = config.eval.weights[0], config.eval.num_samples > 1
   for (name, source), kind in itertools.product(sources.items(), params):
     options = Options(

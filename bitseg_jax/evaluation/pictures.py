@@ -144,7 +144,7 @@ def match_ids(reference: np.ndarray, id_map: np.ndarray) -> np.ndarray:
     for i, j in zip(*match, strict=True)
     if table[i, j]
   } | {IGNORE_ID: IGNORE_ID}
-  free = itertools.count(int(np.max(reference, initial=-1)) + 1)
+  free = itertools.count(int(reference.max()) + 1)
   ranks, present = relabel.compact(id_map)
   renamed = [names[i] if i in names else next(free) for i in present.tolist()]
   return np.array(renamed, np.int32)[ranks]

@@ -8,7 +8,7 @@ import numpy as np
 
 from bitseg_jax.evaluation import pictures
 
-Scores = dict[int, tuple[float, float]]  # by seed: ARI, IoU
+BySeed = dict[int, tuple[float, float]]  # by seed: ARI, IoU
 
 
 class Sweep(NamedTuple):
@@ -22,7 +22,7 @@ class Sweep(NamedTuple):
   answers: dict[str, tuple[str, int]]
 
 
-def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
+def format_table(sweep: Sweep, scores: dict[str, BySeed]) -> str:
   """Markdown: one line per row, beside the paper's."""
   lines = [
     f'### {sweep.title}',
@@ -30,6 +30,7 @@ def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
     '| | ARI | IoU | seeds | paper ARI | paper IoU |',
     '|---|---|---|---|---|---|',
   ]
+  none = ['-', '-']
   for name in sweep.rows:
     pairs = list(scores[name].values())
     cells = [
@@ -38,12 +39,12 @@ def format_table(sweep: Sweep, scores: dict[str, Scores]) -> str:
       for of in zip(*pairs, strict=True)
     ]
     published = [f'{value:.3f}' for value in sweep.paper.get(name, ())]
-    row = [name, *(cells or '--'), str(len(pairs)), *(published or '--')]
+    row = [name, *(cells or none), str(len(pairs)), *(published or none)]
     lines.append(f'| {" | ".join(row)} |')
   return '\n'.join(lines) + '\n'
 
 
-def draw(sweep: Sweep, scores: dict[str, Scores], path: pathlib.Path) -> None:
+def draw(sweep: Sweep, scores: dict[str, BySeed], path: pathlib.Path) -> None:
   """Draws ARI and IoU of the rows, mean and spread over seeds.
 
   The axes span the data: rows often differ by a few hundredths.

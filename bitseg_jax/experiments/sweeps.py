@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from bitseg_jax.configs.base import get_config as get_defaults
 from bitseg_jax.evaluation import evaluate
 from bitseg_jax.experiments import report
-from bitseg_jax.experiments.report import Scores, Sweep
+from bitseg_jax.experiments.report import BySeed, Sweep
 from bitseg_jax.runs import build
 from bitseg_jax.runs.log import whole_file, write_json
 from bitseg_jax.training import train
@@ -90,7 +90,7 @@ def run(
   The folder has all sweeps of a size, of which base is the config. Returns
   False if it was stopped on the way; call it again to resume.
   """
-  scores: dict[str, Scores] = {name: {} for name in sweep.rows}
+  scores: dict[str, BySeed] = {name: {} for name in sweep.rows}
   todo = [
     (name, seed, configured(base, overrides, seed))
     for seed in seeds

@@ -178,7 +178,7 @@ class PhotoEncoder(nn.Module):
 
 def _at_side(x, side):
   """Brings features [B, H, H, C] to side x side positions; keeps finer ones."""
-  if x.shape[1] > side:
+  if x.shape[1] % side == 0:
     return layers.to_patches(x, x.shape[1] // side)
   return jax.image.resize(x, (x.shape[0], side, side, x.shape[-1]), 'bilinear')
 
@@ -186,8 +186,6 @@ def _at_side(x, side):
 def average_pool(image: jax.Array, side: int) -> jax.Array:
   """Averages squares of pixels: [B, S, S, C] to [B, side, side, C]."""
   b, s, _, c = image.shape
-  if s == side:
-    return image
   return image.reshape(b, side, s // side, side, s // side, c).mean((2, 4))
 
 

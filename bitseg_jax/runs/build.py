@@ -4,6 +4,7 @@ The method, models, metrics and data never see a config: they take plain values.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -47,8 +48,7 @@ class Recipe(NamedTuple):
 
   draws: int = 1  # uses of each photo of a batch, with other times and noise
   cond_drop_rate: float = 0.05  # share of rows that learn without their photo
-  # Kind, bias and decoupled of schedule.loss_weight.
-  loss_weight: tuple[str, float, bool] = ('sigmoid', -4.0, True)
+  loss_weight: Callable[..., jax.Array] = schedule.loss_weight  # (schedule, t)
   ema_decay: float = 0.9999  # final decay of the average of the parameters
   accumulate: int = 1  # parts that a batch is computed in
   # Steps that a student is sampled in, so the times it learns at; None: no one.
@@ -67,10 +67,16 @@ class SamplerOptions(NamedTuple):
 def make_recipe(config: ConfigDict) -> Recipe:
   """Returns how the model of a config learns."""
   diff = config.diffusion
+  weigh = functools.partial(
+    schedule.loss_weight,
+    kind=diff.loss_weight,
+    bias=diff.loss_bias,
+    decoupled=diff.decoupled,
+  )
   return Recipe(
     draws=config.train.draws,
     cond_drop_rate=diff.cond_drop_rate,
-    loss_weight=(diff.loss_weight, diff.loss_bias, diff.decoupled),
+    loss_weight=weigh,
     ema_decay=config.train.ema_decay,
     accumulate=config.train.accumulate,
     num_times=config.sample.num_steps if config.distill.teacher else None,

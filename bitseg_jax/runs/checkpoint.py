@@ -138,21 +138,21 @@ def read_config(workdir: str | pathlib.Path) -> ConfigDict:
 
 
 def read_params(
-  workdir: str | pathlib.Path, abstract: Any, kind: str = 'ema_params'
-) -> tuple[int, Any]:
-  """Reads (step, parameters) of the newest whole step.
+  workdir: str | pathlib.Path, abstract: Any, *kinds: str
+) -> tuple[Any, ...]:
+  """Reads (step, parameters of each kind) of the newest whole step.
 
   Args:
     workdir: directory of the run, or <workdir>/checkpoints/<step>.
     abstract: shapes, dtypes and shardings of the parameters.
-    kind: 'ema_params' or 'params'.
+    *kinds: 'ema_params' or 'params', or both.
 
   Raises:
     OSError: there is no whole step, or it cannot be read.
   """
-  restore = {kind: ocp.args.StandardRestore(abstract)}
+  restore = {kind: ocp.args.StandardRestore(abstract) for kind in kinds}
   step, items = _read_newest(workdir, restore)
-  return step, items[kind]
+  return step, *(items[kind] for kind in kinds)
 
 
 def read_digest(workdir: str | pathlib.Path, step: int) -> str:

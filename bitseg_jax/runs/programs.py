@@ -51,7 +51,8 @@ def kept(function: Callable, *depends_on: Any) -> Callable[..., Any]:
     return function
   key = hashlib.sha256(repr(depends_on).encode())
   how = [*sorted(jax.config.values.items()), os.environ.get('XLA_FLAGS')]
-  how += [*jax.devices(), *(m.__version__ for m in (flax, jax, jaxlib))]
+  how += [(d, d.device_kind) for d in jax.devices()]
+  how += [m.__version__ for m in (flax, jax, jaxlib)]
   with contextlib.suppress(OSError):  # machines that share a home may differ
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     how += sorted({s for s in lines if s.startswith(('flags', 'Features'))})

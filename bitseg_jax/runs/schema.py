@@ -231,7 +231,7 @@ def complete(saved: Mapping[str, Any]) -> ConfigDict:
   except TypeError as error:
     raise ValueError(f'the saved config: {error}') from error
   # An earlier version let a run keep a single one.
-  config.train.keep_checkpoints = max(2, config.train.keep_checkpoints)
+  config.train.keep_checkpoints = max(2, config.train.keep_checkpoints or 2)
   # And it had other methods that add no noise.
   if config.sample.method in {'dpmpp', 'heun'} - {*sampler.METHODS}:
     config.sample.method = 'ddim'

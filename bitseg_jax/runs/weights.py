@@ -26,7 +26,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from bitseg_jax.data.outside import read_json
+from bitseg_jax.data.outside import named, read_json
 from bitseg_jax.runs import build, checkpoint, devices, schema
 from bitseg_jax.runs.log import whole_file
 
@@ -140,10 +140,8 @@ def _read_folder(folder, expected):
   for file in (folder / CONFIG, path):
     if not file.is_file():
       raise FileNotFoundError(f'{file} is missing, and {folder} holds no run')
-  try:
+  with named(folder / CONFIG, 'no config'):
     config = schema.complete(read_json(folder / CONFIG))
-  except ValueError as error:
-    raise ValueError(f'{folder / CONFIG} is no config: {error}') from error
   tensors = read_tensors(path)
   with safetensors.safe_open(path, 'numpy') as file:
     content = (file.metadata() or {}).get(_CONTENT)
@@ -205,11 +203,8 @@ def save(
 
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """Reads a safetensors file; ValueError if it is none, or damaged."""
-  try:
-    with safetensors.safe_open(path, 'numpy') as file:
-      return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as e:
-    raise ValueError(f'{path} is damaged, or no safetensors file: {e}') from e
+  with named(path, 'damaged, or no safetensors file'):
+    return safetensors.numpy.load_file(path)
 
 
 def write_tensors(

@@ -1,1 +1,1 @@
-"""Training: the compiled step, the loop around it, and sweeps of many runs."""
+"""Training: the compiled step, the loop around it, and distillation."""

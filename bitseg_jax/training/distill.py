@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from bitseg_jax import diffusion, sampler
 from bitseg_jax.runs import build, weights
-from bitseg_jax.schedule import loss_weight
 
 # What x_hat means and what the networks see, which both models must share.
 _SHARED = {
@@ -95,7 +94,7 @@ def load_teacher(
       "student's largest step begins; distill a model that predicts x or v"
     )
   parts, recipe = build.build(config), build.make_recipe(config)
-  if loss_weight(parts.schedule, jnp.ones(1), *recipe.loss_weight)[0] < 1e-3:
+  if recipe.loss_weight(parts.schedule, jnp.ones(1))[0] < 1e-3:
     raise ValueError(
       'config.diffusion.loss_weight leaves a student no weight at t = 1, where '
       'its first step begins; set it to uniform, and decoupled to False'
@@ -109,12 +108,12 @@ def load_teacher(
           f'config.{section}.{name} is {ours}, but {theirs} in the config of '
           'the teacher; they must be the same'
         )
-  num_steps, theirs = config.sample.num_steps, teacher.config.sample
-  steps = config.distill.teacher_steps or theirs.num_steps
-  if teacher.config.distill.teacher and steps != theirs.num_steps:
+  num_steps, taught = config.sample.num_steps, teacher.config.sample
+  steps = config.distill.teacher_steps or taught.num_steps
+  if teacher.config.distill.teacher and steps != taught.num_steps:
     raise ValueError(
       f'config.distill.teacher_steps is {steps}, but the teacher is a student '
-      f'itself, which learned to take {theirs.num_steps}'
+      f'itself, which learned to take {taught.num_steps}'
     )
   if steps % num_steps:
     raise ValueError(
@@ -122,7 +121,7 @@ def load_teacher(
       f'config.sample.num_steps = {num_steps}; choose another of these, or '
       'set config.distill.teacher_steps'
     )
-  parts, guidance = build.build(teacher.config), theirs.guidance_weight
+  of_teacher, guidance = build.build(teacher.config), taught.guidance_weight
   return (teacher.params,), make_target_fn(
-    parts, num_steps, steps // num_steps, guidance
+    of_teacher, num_steps, steps // num_steps, guidance
   )

@@ -12,7 +12,6 @@ from bitseg_jax import diffusion
 from bitseg_jax.runs import devices, train_state
 from bitseg_jax.runs.build import Experiment, Recipe
 from bitseg_jax.runs.train_state import TrainState
-from bitseg_jax.schedule import loss_weight
 
 
 def make_step(
@@ -76,7 +75,7 @@ def make_step(
       if target_fn:
         x = target_fn(*teacher, part['image'], z_t, t, valid)
       # 7. Weigh the squared error over valid pixels by noise level (sec. 3.3).
-      weight = loss_weight(parts.schedule, t, *recipe.loss_weight)  # [B D]
+      weight = recipe.loss_weight(parts.schedule, t)  # [B D]
       return jnp.mean(diffusion.denoising_loss(x_hat, x, weight, valid))
 
     # 8. Compute loss and gradient, in parts where memory is short.
@@ -111,7 +110,7 @@ def mean_gradient(
   loss_fn: Callable[..., jax.Array],
   params: Any,
   batch: Any,
-  parts: int,
+  count: int,
   unroll: bool = False,
 ) -> tuple[jax.Array, Any]:
   """Computes loss and gradient of a batch as the mean over microbatches.
@@ -119,18 +118,18 @@ def mean_gradient(
   Args:
     loss_fn: (params, batch) -> loss, a mean over the rows.
     params, batch: pytrees; arrays [B, ...] or [B D, ...], D rows for each of B.
-    parts: number of microbatches, computed one after the other; divides B.
+    count: number of microbatches, computed one after the other; divides B.
     unroll: write them out instead of looping.
   """
   gradient_fn = jax.value_and_grad(loss_fn)
-  if parts == 1:
+  if count == 1:
     return gradient_fn(params, batch)
-  count = min(map(len, jax.tree.leaves(batch)))
+  rows = min(map(len, jax.tree.leaves(batch)))
 
   def split(a):
     # Each microbatch takes rows from every device, so that no row has to move.
-    a = a.reshape(count // parts, parts, len(a) // count, *a.shape[1:])
-    return a.swapaxes(0, 1).reshape(parts, -1, *a.shape[3:])
+    a = a.reshape(rows // count, count, len(a) // rows, *a.shape[1:])
+    return a.swapaxes(0, 1).reshape(count, -1, *a.shape[3:])
 
   def add(total, part):
     if unroll:
@@ -146,4 +145,4 @@ def mean_gradient(
   zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
   several = jax.tree.map(split, batch)
   total, _ = jax.lax.scan(add, zero, several, unroll=unroll)
-  return jax.tree.map(lambda value: value / parts, total)
+  return jax.tree.map(lambda value: value / count, total)

@@ -26,7 +26,6 @@ from bitseg_jax.runs import (
   stopping,
   weights,
 )
-from bitseg_jax.runs.log import MetricWriter, progress_bar
 from bitseg_jax.training import distill
 from bitseg_jax.training import step as train_step
 
@@ -77,7 +76,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     contextlib.ExitStack() as readers,  # slow to end, so after all is saved
     checkpoint.open_manager(workdir, settings.keep_checkpoints) as manager,
     contextlib.closing(
-      MetricWriter(workdir, enabled=jax.process_index() == 0)
+      log.MetricWriter(workdir, enabled=jax.process_index() == 0)
     ) as writer,
   ):
     state = first_state(config, workdir, init, abstract, manager)
@@ -96,7 +95,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> bool:
     make_key = lambda: jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.jit(make_key, out_shardings=devices.copied_on(mesh))()
     size = settings.batch_size
-    progress = progress_bar(
+    progress = log.progress_bar(
       settings.num_steps * size, 'train', 'img', initial=first * size
     )
     began, saved_at = time.perf_counter(), time.monotonic()

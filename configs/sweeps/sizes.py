@@ -20,7 +20,6 @@ def tiny():
   config.train.num_steps = 400
   config.train.learning_rate = 1.5e-3
   config.train.decay_steps = 250
-  config.train.checkpoint_every = 200
   config.eval.weights = ('ema',)
   config.eval.during_training = 0
   config.eval.gallery_images = 4
@@ -35,14 +34,9 @@ def tiny_long():
   return config
 
 
-def bsds():
-  """The paper's model on BSDS500, see configs/bsds500.py."""
-  return bsds500.get_config()
-
-
-def paper():
-  """The paper's model on EntitySeg, see configs/main.py."""
-  return main.get_config()
-
-
-SIZES = {'tiny': tiny, 'tiny_long': tiny_long, 'bsds': bsds, 'paper': paper}
+SIZES = {
+  'tiny': tiny,
+  'tiny_long': tiny_long,
+  'bsds': bsds500.get_config,  # the paper's model on BSDS500
+  'paper': main.get_config,  # and on EntitySeg
+}

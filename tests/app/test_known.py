@@ -42,6 +42,8 @@ def test_marks_are_drawn(tmp_path):
   assert (ids >= 0).sum() == 2 + 6 * 11 + 5 * 5
   one = [{'id': 3, 'points': [[1, 2]]}]
   assert read(tmp_path, one, 'folder/photo')[2, 1] == 3
+  (tmp_path / 'marks.json').write_text(json.dumps({'photo.jpg': one}))
+  assert user.open_place(tmp_path / 'marks.json', ['photo']).of['photo'] == one
   many = [{'id': i, 'points': [[i % 30, i // 30]]} for i in range(600)]
   np.testing.assert_array_equal(
     read(tmp_path, many), np.arange(600).reshape(SIZE)

@@ -148,7 +148,7 @@ def test_a_file_must_hold_one_state_dict(converted, tmp_path):
     with pytest.raises(ValueError, match='must hold one official state dict'):
       official.read_file(path)
   path.write_bytes(path.read_bytes()[:-1])
-  with pytest.raises(ValueError, match=r'some.safetensors is damaged'):
+  with pytest.raises(ValueError, match=r'some.safetensors: damaged'):
     official.read_file(path)
   for refused in path, tmp_path / 'official.pt':
     with pytest.raises(ValueError, match=r'a new file that ends in .safetens'):

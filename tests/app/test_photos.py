@@ -165,3 +165,18 @@ def test_folders_are_found_through_links_and_cycles_end(tmp_path):
   (tmp_path / 'there/deep/cycle').symlink_to(folder)
   names = [p.name for p in photos.find([str(folder)], tmp_path / 'out')]
   assert names == ['linked/b', 'linked/deeper/c']
+
+
+def test_names_never_lead_out_of_the_output(tmp_path):
+  make_tree(tmp_path / 'in')
+  (tmp_path / 'lists').mkdir()
+  one = tmp_path / 'lists/one.txt'
+  one.write_text('../in/b.JPG\n../in/deep\none.txt\n')  # as by `ls > one.txt`
+  names = [p.name for p in photos.find([str(one)], tmp_path / 'out')]
+  assert names == ['b.JPG', 'b.jpg~2', 'deeper/c']
+  pattern = f'{tmp_path}/in/*/../deep/b.jpg'
+  found = photos.find([pattern], tmp_path / 'out')
+  assert [photo.name for photo in found] == ['deep/b']
+  pattern = f'{tmp_path}/in/*/../../in/b.JPG'
+  found = photos.find([pattern], tmp_path / 'out')
+  assert [photo.name for photo in found] == ['b']

@@ -19,6 +19,7 @@ PHOTO = PHOTO.astype(np.uint8)
 GREY = PHOTO[..., 0]
 PLANES = {'photometric': 'rgb', 'planarconfig': 'separate'}
 DEEP = GREY.astype(np.uint16) * 16  # 12 bits in 16
+FOUR = np.dstack([PHOTO, GREY]).astype(np.uint16) * 16
 
 
 def tiff(pixels, **options):
@@ -50,6 +51,7 @@ def by_opencv(pixels, suffix, *options):
     (tiff(GREY / 255), GREY),
     (tiff(DEEP, compression='zlib'), GREY),
     (tiff(np.moveaxis(PHOTO, 2, 0).astype(np.uint16), **PLANES), PHOTO),
+    (tiff(FOUR, photometric='rgb', extrasamples=[0]), PHOTO),  # infrared
     (by_opencv(PHOTO.astype(np.uint16) * 16, '.tif', 259, 5), PHOTO),  # LZW
     (by_opencv(PHOTO.astype(np.uint16) * 16, '.png'), PHOTO),
     (saved(DEEP, 'PNG'), GREY),
@@ -163,9 +165,21 @@ def test_one_page_is_read_and_it_is_said(content):
     images.read_photo(content, page=2)
 
 
+def test_an_mpo_has_one_page(tmp_path):
+  buffer = io.BytesIO()
+  first, second = (Image.fromarray(p) for p in (GREY, 255 - GREY))
+  first.save(buffer, 'MPO', save_all=True, append_images=[second])
+  notes = []
+  images.read_photo(buffer.getvalue(), note=notes.append)
+  assert not notes
+  with pytest.raises(SourceError, match='no page 1'):
+    images.read_photo(buffer.getvalue(), page=1)
+
+
 @pytest.mark.parametrize(
   ('source', 'reason'),
   [
+    (tiff(FOUR, photometric='separated'), 'SEPARATED pixels'),
     (b'', 'empty file'),
     (b'Dear photo', 'not an image'),
     (b'II*\0' + b'\1' * 90, 'has 0 pages'),

@@ -232,3 +232,10 @@ def test_files_that_hold_no_ids_are_refused(tmp_path, name, write, reason):
   write(tmp_path / name)
   with pytest.raises(SourceError, match=reason):
     labels.read_label(tmp_path / name)
+
+
+def test_numbers_mean_what_the_file_says_where_some_are_negative(tmp_path):
+  ids = np.array([[-1, 0, 1], [254, 255, 255]], np.int16)
+  tifffile.imwrite(tmp_path / 'a.tif', ids)
+  found = labels.read_label(tmp_path / 'a.tif', (255,))
+  np.testing.assert_array_equal(found, [[0, 1, 2], [255, 0, 0]])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bitseg_jax import IGNORE_ID
 from bitseg_jax.data import transforms
 from bitseg_jax.models import layers
 
@@ -28,6 +29,13 @@ def test_area_resize_is_the_mean_of_blocks(photo):
   small = transforms.resize_image(image, (12, 12))
   blocks = image.reshape(12, 2, 12, 3, 3).mean((1, 3))
   np.testing.assert_allclose(small, blocks, atol=1)  # rounds twice
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int64])
+def test_ids_of_any_type_are_resized(dtype):
+  ids = np.arange(6, dtype=dtype).reshape(2, 3)
+  found = transforms.resize_ids(ids, (4, 6), (0, 0, 1, 2))
+  assert found[0, 0] == 0 and (found[:, 3:] == IGNORE_ID).all()
 
 
 def test_ids_survive_enlarging_and_shrinking(photo):

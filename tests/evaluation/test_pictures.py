@@ -200,6 +200,12 @@ def test_segments_without_partner_get_new_ids():
   assert matched[0].tolist() == [0, 0, 0, 0, 1, 2]
 
 
+def test_match_ids_takes_ids_of_any_type():
+  reference = np.array([[0, 0, 1, 1]], np.uint8)
+  found = pictures.match_ids(reference, np.array([[5, 5, 6, 7]], np.uint8))
+  assert found.tolist() == [[0, 0, 1, 2]]
+
+
 def test_segments_do_not_take_ids_of_entities_they_miss():
   reference = np.array([[0] * 9 + [1]], np.int32)
   id_map = np.array([[5] + [6] * 9], np.int32)

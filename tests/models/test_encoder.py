@@ -163,3 +163,9 @@ def test_what_is_seen_has_pixels_and_features_at_each_position(small_trunk):
   pixels = layers.from_patches(seen[..., : 3 * 4**2], 4)
   small = encoder.average_pool(layers.normalize_image(image), 16)
   np.testing.assert_allclose(pixels, small, atol=1e-5)
+
+
+@pytest.mark.parametrize(('side', 'channels'), [(8, 9 * 2), (16, 2), (32, 2)])
+def test_features_are_brought_to_any_number_of_positions(side, channels):
+  x = jnp.ones((1, 24, 24, 2))
+  assert encoder._at_side(x, side).shape == (1, side, side, channels)

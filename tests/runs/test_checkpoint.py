@@ -491,6 +491,7 @@ def test_evaluation_needs_only_the_workdir(tiny_config, flat, tmp_path):
   config = flat(tiny_config)
   train.train(config, tmp_path)
   config = checkpoint.read_config(tmp_path)
+  config.train.fsdp = 8  # as if it was trained on more devices
   results = evaluate.evaluate(config, tmp_path)
   saved = json.loads((tmp_path / 'results.json').read_text())
   assert saved['ema'] == results['ema'] and saved['raw'] == results['raw']

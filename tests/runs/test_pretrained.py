@@ -168,16 +168,16 @@ def removed(name):
   return lambda folder: (folder / name).unlink()
 
 
-BROKEN = 'model.safetensors is damaged'
+BROKEN = 'model.safetensors: damaged'
 CHANGED = 'model.safetensors, or config.json beside it, was changed'
-NO_CONFIG = 'config.json is no config'
+NO_CONFIG = 'config.json: no config'
 DAMAGED = {
   'truncated': (data(lambda b: b[:-4]), BROKEN),
   'empty': (data(lambda b: b''), BROKEN),
   'header': (data(lambda b: b'\xff' * 8 + b[8:]), BROKEN),
   'no weights': (removed(weights.WEIGHTS), 'model.safetensors is missing'),
   'no config': (removed(weights.CONFIG), 'config.json is missing'),
-  'no json': (data(lambda b: b[:-9], weights.CONFIG), NO_CONFIG),
+  'no json': (data(lambda b: b[:-9], weights.CONFIG), 'not whole JSON'),
   'a list': (data(lambda b: b'[]', weights.CONFIG), NO_CONFIG),
   'a new setting': (config(b'"seed"', b'"sead"'), 'sead'),
   'missing': (tensors(lambda t: t.pop('stem/bias')), 'bias is missing'),
@@ -197,6 +197,11 @@ DAMAGED = {
     data(lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]),
     CHANGED,
   ),
+  'null': (
+    config(b'"keep_checkpoints": 2', b'"keep_checkpoints": null'),
+    CHANGED,
+  ),
+  '8 bits': (data(lambda b: b.replace(b'"F32"', b'"F8_E4M3"')), BROKEN),
   'a changed setting': (config(b'"seed": 0', b'"seed": 1'), CHANGED),
   'nan': (bias(lambda w: w.fill(np.nan)), 'bias has values that are not fini'),
 }

@@ -30,7 +30,7 @@ KINDS = 'labels', 'overlay', 'uncertainty', 'sheet', 'coco', 'geojson'
 _KEPT_RESULTS = 20  # folders; somebody may still be downloading from the last
 
 
-class Photo(NamedTuple):
+class Upload(NamedTuple):
   """A photo as the page works with it, so that a click is answered at once."""
 
   name: str
@@ -41,7 +41,7 @@ class Photo(NamedTuple):
 class Shown(NamedTuple):
   """A segmented photo, and with what it was made."""
 
-  photo: Photo
+  photo: Upload
   result: Segmentation  # of photo.pixels
   # The same segments, int32 [h, w], with the ids of those that they were before
   # a click wherever they are still there; and the colour of each id.
@@ -53,12 +53,12 @@ class Shown(NamedTuple):
   seconds: float
 
 
-def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
+def open_photo(path: str | Path | None, max_pixels: int) -> Upload:
   """Reads what somebody uploaded.
 
   Args:
     path: the file; None if there is none.
-    max_pixels: the most that are taken; more is refused before it is decoded.
+    max_pixels: the most that are taken; more is refused.
 
   Raises:
     SourceError: it is none, or too large; in one line, without the folder.
@@ -80,14 +80,16 @@ def open_photo(path: str | Path | None, max_pixels: int) -> Photo:
     photo = images.read_photo(path)
   except SourceError as error:
     raise SourceError(str(error).replace(f'{path}', path.name)) from error
+  if photo.size > 3 * max_pixels:  # in a TIFF that Pillow does not know
+    raise SourceError(f'{path.name}: over {max_pixels} pixels; shrink it')
   size = photo.shape[:2]
   small = transforms.fit_longest_side(*size, min(max(size), files.LONGEST_SIDE))
-  return Photo(path.name, transforms.resize_image(photo, small), size)
+  return Upload(path.name, transforms.resize_image(photo, small), size)
 
 
 def segment(
   segmenter: Segmenter,
-  photo: Photo,
+  photo: Upload,
   options: AnswerOptions,
   marks: Marks,
   before: Shown | None = None,
@@ -148,6 +150,7 @@ def write_files(
     shutil.rmtree(old, ignore_errors=True)
   folder = Path(tempfile.mkdtemp(dir=parent), 'files')
   stem, result = Path(shown.photo.name).stem, at_full_size(shown)
+  stem += '~2' * (stem.casefold() == 'coco')  # as photos.find names it
   made_with = {**made_with, **dataclasses.asdict(shown.options)}
   about = {'photo': shown.photo.name, 'made_with': made_with}
   outputs = files.Outputs(folder, KINDS)

@@ -44,7 +44,7 @@ def model(random_run):
 @pytest.fixture(scope='module')
 def shown(model, draw_photo):
   """What the page shows of a photo."""
-  photo = actions.Photo('my <photo>.jpg', draw_photo(0, 30, 47), (30, 47))
+  photo = actions.Upload('my <photo>.jpg', draw_photo(0, 30, 47), (30, 47))
   return actions.segment(model, photo, OPTIONS, Marks())
 
 
@@ -105,6 +105,14 @@ def test_what_can_be_downloaded(shown, tmp_path):
   record = json.loads(files[record].read_text())
   assert [segment['area'] for segment in record['segments']] == areas
   assert record['made_with'] == {**MADE_WITH, **dataclasses.asdict(OPTIONS)}
+
+
+def test_a_photo_may_be_called_as_a_file_of_all_photos(shown, tmp_path):
+  shown = shown._replace(photo=shown.photo._replace(name='coco.jpg'))
+  _, written = actions.write_files(shown, tmp_path, MADE_WITH)
+  named = {Path(path).name: Path(path) for path in written}
+  assert 'segments' in json.loads(named['coco~2.json'].read_text())
+  assert 'annotations' in json.loads(named['coco.json'].read_text())
 
 
 def entities(shown):

@@ -105,7 +105,7 @@ def test_marks_of_the_page_are_read_by_the_command(tmp_path):
 def answered(random_run, draw_photo):
   """A large photo before two clicks and after them."""
   model = Segmenter.from_checkpoint(random_run)
-  photo = actions.Photo('a.jpg', draw_photo(0, *SIZE), (120, 180))
+  photo = actions.Upload('a.jpg', draw_photo(0, *SIZE), (120, 180))
   options = AnswerOptions(num_samples=2)
   segment = lambda *how: actions.segment(model, photo, options, *how)
   before = segment(Marks())
@@ -128,7 +128,7 @@ def test_another_photo_owes_nothing_to_the_last(
 ):
   before, _ = answered
   model = Segmenter.from_checkpoint(random_run)
-  photo = actions.Photo('b.jpg', draw_photo(1, 30, 20), (30, 20))
+  photo = actions.Upload('b.jpg', draw_photo(1, 30, 20), (30, 20))
   options = AnswerOptions(num_samples=2)
   after = actions.segment(model, photo, options, Marks(), before)
   np.testing.assert_array_equal(after.matched, after.result.id_map)
