@@ -12,6 +12,7 @@ from bitseg_jax.configs import photos
 def get_config():
   """Returns the config."""
   config = photos.get_config()
+  config.model.encoder_rate = 0.0  # it stays as it is
   config.distill.teacher = 'photos'
   config.sample.num_steps = 4
   config.sample.guidance_weight = 0.0

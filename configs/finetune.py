@@ -13,6 +13,7 @@ from bitseg_jax.configs import photos
 def get_config():
   """Returns the config."""
   config = photos.get_config()
+  config.model.encoder_rate = 0.0  # it stays as it is
   config.init_from = 'photos'
   config.data.dir = 'datasets/mine'
   config.data.dirs = ()

@@ -21,10 +21,6 @@ def get_config():
   config = photos.get_config()
   config.data.dirs = tuple(f'datasets/{name}' for name in WEIGHTS)
   config.data.weights = tuple(WEIGHTS.values())
-  config.data.crop_scale = (0.2, 1.3)
-  config.data.crop_aspect = 1.35
-  config.model.encoder_rate = 0.15
-  config.train.weight_decay = 0.05
   config.train.num_steps = 1_400
   config.train.decay_steps = 1_000
   config.train.warmup_steps = 100
