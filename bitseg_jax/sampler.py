@@ -125,7 +125,7 @@ def sample(
   Raises:
     ValueError: unknown method or variance, num_steps < 1, or not 1 or B keys.
   """
-  start = jnp.zeros(shape), 1.0  # of which nothing is left
+  start = jnp.zeros(shape), 1.0  # at strength 1 it has no influence
   return sample_from(
     denoise_fn, key, start, schedule, num_steps, method, variance, valid_mask
   )

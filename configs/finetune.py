@@ -14,12 +14,15 @@ def get_config():
   """Returns the config."""
   config = photos.get_config()
   config.model.encoder_rate = 0.0  # it stays as it is
+  config.data.crop_scale = (0.3, 1.2)
+  config.data.crop_aspect = 1.2
   config.init_from = 'photos'
   config.data.dir = 'datasets/mine'
   config.data.dirs = ()
   config.data.weights = ()
   config.train.num_steps = 200
   config.train.learning_rate = 3e-4
+  config.train.weight_decay = 0.0
   config.train.warmup_steps = 20
   config.train.decay_steps = 150
   config.train.ema_decay = 0.98

@@ -29,11 +29,11 @@ WEIGHTS = {
 }
 
 
-def get_config():
-  """Returns the config."""
+def get_config(weights=WEIGHTS):
+  """Returns the config, for datasets and how often each is drawn from."""
   config = base.get_config()
-  config.data.dirs = tuple(f'datasets/{name}' for name in WEIGHTS)
-  config.data.weights = tuple(WEIGHTS.values())
+  config.data.dirs = tuple(f'datasets/{name}' for name in weights)
+  config.data.weights = tuple(weights.values())
   config.data.image_size = 256
   config.data.code_size = 64
   config.data.crop_scale = (0.2, 1.3)
@@ -53,13 +53,13 @@ def get_config():
   config.model.patch_size = 4
   config.train.batch_size = 16
   config.train.draws = 4
-  config.train.num_steps = 60_000
+  config.train.num_steps = 8_000
   config.train.learning_rate = 5e-4
   config.train.beta2 = 0.99
   config.train.weight_decay = 0.05
   config.train.warmup_steps = 200
-  config.train.decay_steps = 20_000
-  config.train.ema_decay = 0.9995
+  config.train.decay_steps = 4_000
+  config.train.ema_decay = 0.995
   config.train.log_every = 50
   config.train.eval_every = 2_000
   config.train.checkpoint_every = 500

@@ -18,9 +18,7 @@ WEIGHTS = {
 
 def get_config():
   """Returns the config."""
-  config = photos.get_config()
-  config.data.dirs = tuple(f'datasets/{name}' for name in WEIGHTS)
-  config.data.weights = tuple(WEIGHTS.values())
+  config = photos.get_config(WEIGHTS)
   config.train.num_steps = 1_400
   config.train.decay_steps = 1_000
   config.train.warmup_steps = 100

@@ -68,6 +68,7 @@ def predict(
     record, same, wanted = None, False, outputs
     try:
       record = files.read_record(folder, name)
+      # Of a photo that cannot be reached for a while the files stay.
       same = record is not None and about.items() <= record.items()
       if path.is_file():
         status = path.stat()

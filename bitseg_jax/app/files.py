@@ -180,9 +180,8 @@ def write_together(outputs: Outputs, names: Sequence[str]) -> None:
       out.write('{"annotations": [')
       for image_id, name in enumerate(names, 1):
         record = read_record(outputs.folder, name)
-        photo = Path(record['photo'])
-        whole = Path(name).name == photo.name  # of two with one stem
-        file_name = name if whole else name + photo.suffix
+        photo = Path(record['photo'])  # a name may already end in its suffix
+        file_name = name + photo.suffix * (Path(name).name != photo.name)
         sizes = {key: record[key] for key in ('width', 'height')}
         images.append({'id': image_id, 'file_name': file_name, **sizes})
         entities = [

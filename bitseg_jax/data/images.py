@@ -86,8 +86,8 @@ def open_photo(source: Any, exif: str, page: int, note: Callable) -> Decoded:
           source = -source if source.dtype.kind == 'f' else ~source
       else:
         # The other pictures of an MPO are small copies.
-        several = source.format != 'MPO' and getattr(source, 'n_frames', 1)
-        _check_page(page, several or 1, where, say)
+        count = 1 if source.format == 'MPO' else getattr(source, 'n_frames', 1)
+        _check_page(page, count, where, say)
         source.seek(page)
         plain = source.format == 'JPEG' and source.mode in ('RGB', 'L')
         is_deep = is_deep_colour(source)
