@@ -1,6 +1,7 @@
 """Settings and fixtures that several test files share."""
 
 import os
+import signal
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ def pytest_configure():
   Compiling takes most of the time, and so 40 % less of it. What XLA_FLAGS says
   about it stays: CI compares the method with recorded values optimized, too.
   """
+  # A shell has its background jobs ignore Ctrl-C, and so what they start.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   flags, level = (
     os.environ.get('XLA_FLAGS', ''),
     'xla_backend_optimization_level',
