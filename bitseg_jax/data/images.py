@@ -20,7 +20,7 @@ from bitseg_jax.data.outside import MAX_PIXELS, SourceError
 pillow_heif.register_heif_opener()
 # Large photos are expected, and of damaged ones our own line tells enough.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+(getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel)(0)
 
 PHOTO_SUFFIXES = (
   *('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.avif'),
