@@ -120,7 +120,7 @@ def summary(shown: Shown) -> str:
   return (
     f'{shown.photo.name}: {len(shown.result.confidence)} entities'
     + f', true to {clicks} marks,' * bool(clicks)
-    + f' in {shown.seconds:.1f} s.'
+    + f' in {shown.seconds:.2f} s.'
   )
 
 
