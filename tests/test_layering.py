@@ -33,7 +33,7 @@ ONLY_ROOM = {
   'safetensors': {'runs/weights'},
   'huggingface_hub': {'runs/weights'},
   'tensorflow': set(),
-  'torch': {'app/official', 'models/encoder'},
+  'torch': {'runs/official', 'models/encoder'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
 CONFIGS = sorted(pathlib.Path('configs').rglob('*.py'))

@@ -23,10 +23,9 @@ from bitseg_jax.runs import (
   log,
   programs,
   schema,
-  stopping,
   weights,
 )
-from bitseg_jax.training import distill
+from bitseg_jax.training import distill, stopping
 from bitseg_jax.training import step as train_step
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bitseg_jax.app import official
 from bitseg_jax.models import layers
 from bitseg_jax.models.unet import UNet
-from bitseg_jax.runs import build
+from bitseg_jax.runs import build, official
 from tests import recorded
 
 GOLDEN = np.load(recorded.UNET)

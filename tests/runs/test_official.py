@@ -10,9 +10,8 @@ import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
-from bitseg_jax.app import official
 from bitseg_jax.configs import base, main
-from bitseg_jax.runs import build, weights
+from bitseg_jax.runs import build, official, weights
 
 
 def assert_same(tensors, others):
