@@ -19,6 +19,7 @@ WEIGHTS = {
 def get_config():
   """Returns the config."""
   config = photos.get_config(WEIGHTS)
+  config.train.learning_rate = 8e-4
   config.train.num_steps = 1_400
   config.train.decay_steps = 1_000
   config.train.warmup_steps = 100

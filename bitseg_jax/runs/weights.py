@@ -38,8 +38,8 @@ _CONTENT = 'bitseg_jax_content'  # digest of tensors and config, in the header
 
 # Of the flag --checkpoint.
 FLAG_HELP = (
-  'Workdir of a run, a step of it, folder or name of a pretrained model, or '
-  'hf://OWNER/NAME; by default the model that comes with the package.'
+  'Workdir of a run, a step of it, folder of a pretrained model, or '
+  'hf://OWNER/NAME; or one of the package: photos, the default, or photos-free.'
 )
 
 

@@ -13,19 +13,23 @@ from bitseg_jax.app.page import actions
 from bitseg_jax.data.images import read_photo
 from bitseg_jax.runs import build, weights
 
-FOLDER = weights.SHIPPED / weights.DEFAULT
-
 
 @pytest.fixture(scope='module')
 def model():
   return Segmenter.from_pretrained()
 
 
-def test_it_is_small_and_says_what_it_was_trained_on():
-  assert weights.DEFAULT in weights.shipped()
-  size = sum(path.stat().st_size for path in FOLDER.iterdir())
+def test_what_comes_with_the_package():
+  assert weights.shipped() == [weights.DEFAULT, 'photos-free']
+  assert all(name in weights.FLAG_HELP for name in weights.shipped())
+
+
+@pytest.mark.parametrize('name', weights.shipped())
+def test_it_is_small_and_says_what_it_was_trained_on(name):
+  folder = weights.SHIPPED / name
+  size = sum(path.stat().st_size for path in folder.iterdir())
   assert size < 20e6
-  card = (FOLDER / weights.CARD).read_text()
+  card = (folder / weights.CARD).read_text()
   for word in ('BSDS500', 'research', 'Apache-2.0', 'CC0', 'ARI', 'cannot'):
     assert word in card, word
 
@@ -38,8 +42,9 @@ def test_it_is_of_its_network(name):
   assert shapes(found.params) == shapes(build.abstract_params(found.config))
 
 
-def test_it_holds_no_path_of_the_machine_it_was_trained_on():
-  config = json.loads((FOLDER / weights.CONFIG).read_text())
+@pytest.mark.parametrize('name', weights.shipped())
+def test_it_holds_no_path_of_the_machine_it_was_trained_on(name):
+  config = json.loads((weights.SHIPPED / name / weights.CONFIG).read_text())
   assert not [v for v in config['data'].values() if '/' in str(v)]
   assert not config.get('init_from')
 
