@@ -59,10 +59,10 @@ class AnswerOptions:
     "let borders follow the photo's edges")
   color_votes: bool = _option(True,
     'let cuts of the photo by colour alone vote beside the samples')
-  closeups: int = _option(0,
+  closeups: int = _option(2,
     'samples of each of five overlapping parts of the photo, in which the '
-    'model sees more detail; they join the consensus of several samples',
-    0, 256)
+    'model sees more detail; they join the consensus of several samples, if '
+    'borders follow edges; 0 takes half the time', 0, 256)
   min_area: float = _option(0.0,
     'connected pieces smaller than this share of the photo (0.001 is a '
     'thousandth) join their neighbours', 0, 0.5)
@@ -83,8 +83,6 @@ class AnswerOptions:
       value = getattr(self, field.name)
       if value is not None or field.default is not None:
         schema.check_value(field.name, value, field.metadata['setting'])
-    if self.closeups and not self.follow_edges:
-      raise ValueError(f'closeups is {self.closeups}; it needs follow_edges')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_marks_are_answered_from_what_was_drawn(model, draw_photo, monkeypatch):
   model.segment(photo, 2, seed=7)
   assert calls == [1]
   assert_same(
-    model.segment(photo, 2, seed=7, known=known, closeups=0),
+    model.segment(photo, 2, seed=7, known=known, closeups=2),
     model.segment(photo, 2, seed=7, known=known),
   )
   assert calls == [1]
