@@ -44,7 +44,7 @@ class Segmenter:
     Args:
       found: the parameters and their config.
       batch_size: samples drawn at once over all devices, rounded up to a
-        multiple of their number. None: 8 per device, 1 on CPU.
+        multiple of their number. None: 8 per device, 2 on CPU.
 
     Raises:
       ValueError: if batch_size is not positive.
@@ -56,7 +56,7 @@ class Segmenter:
     self._sampler = build.SamplerOptions(**config.sample)
     count = jax.device_count()
     if batch_size is None:
-      batch_size = 1 if jax.default_backend() == 'cpu' else 8 * count
+      batch_size = 2 if jax.default_backend() == 'cpu' else 8 * count
     schema.check_value('batch_size', batch_size, base.EVAL['batch_size'])
     self.batch_size = -(-batch_size // count) * count
     self.step, self.digest = found.step, found.digest
