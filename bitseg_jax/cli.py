@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from absl import app, flags
@@ -117,6 +117,17 @@ def define_split() -> None:
   string = flags.DEFINE_string
   string('data', None, 'Directory of the prepared dataset.', required=True)
   string('split', None, 'Split to score: train, val or test.', required=True)
+
+
+def define_options(options: type, names: Iterable[str]) -> None:
+  """Defines flags of fields of AnswerOptions: range, default and meaning."""
+  define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
+  define |= {float: flags.DEFINE_float, str: flags.DEFINE_string}
+  for name in names:
+    setting = options.__dataclass_fields__[name].metadata['setting']
+    meaning = f'{setting.meaning[0].upper()}{setting.meaning[1:]}'
+    meaning += f' ({setting.allowed}).' if setting.allowed else '.'
+    define[type(setting.default)](name, getattr(options, name), meaning)
 
 
 def call(main: Callable[[], int | None]) -> int:

@@ -3,9 +3,8 @@
 bitseg clicks --data=DIR --split=val --output=DIR [--checkpoint=DIR]
 
 A simulated user clicks at the centre of the largest wrong region, which says
-what entity lies there. Printed are ARI and IoU of the whole map after k clicks,
-of the model and of two classical methods that are given the same clicks. The
-output holds clicks.json.
+what entity lies there. Printed, and written to clicks.json, are ARI and IoU of
+the map after k clicks, of the model and of two methods given the same clicks.
 """
 
 import time
@@ -15,18 +14,16 @@ import numpy as np
 from absl import flags
 
 from bitseg_jax import cli
+from bitseg_jax.app.answer import AnswerOptions
 from bitseg_jax.app.segmenter import Segmenter
-from bitseg_jax.configs import base
 from bitseg_jax.data.prepared import splits
 from bitseg_jax.evaluation import clicks
 from bitseg_jax.runs import weights
 from bitseg_jax.runs.log import write_json
 
 COUNTS = 0, 1, 2, 3, 5, 10, 20
-_ASKED = (
-  *('checkpoint', 'data', 'split', 'every', 'image_size', 'seed'),
-  *('num_samples', 'num_steps'),
-)
+_OPTIONS = 'num_samples', 'closeups', 'num_steps', 'seed'  # of AnswerOptions
+_ASKED = 'checkpoint', 'data', 'split', 'every', 'image_size', *_OPTIONS
 
 
 def define_flags() -> None:
@@ -38,11 +35,7 @@ def define_flags() -> None:
   integer('image_size', 128, 'Longest side in pixels.', 8)
   integer('every', 1, 'Score every so many images.', 1)
   integer('most', COUNTS[-1], 'Most clicks on a photo.', 1, COUNTS[-1])
-  bounds = base.EVAL['num_samples'].bounds
-  integer('num_samples', 4, 'Samples of each answer.', *bounds)
-  steps = "Steps of the sampler; by default those of the model's config."
-  integer('num_steps', None, steps, *base.SAMPLE['num_steps'].bounds)
-  integer('seed', 0, 'Seed of the samples.', *base.SETTINGS['seed'].bounds)
+  cli.define_options(AnswerOptions, _OPTIONS)
 
 
 def main() -> None:
@@ -54,13 +47,12 @@ def main() -> None:
   source = grain.MapDataset.source(source)[:: f.every]
   path = Path(f.output, 'clicks.json')
   path.parent.mkdir(parents=True, exist_ok=True)
+  options = AnswerOptions(**{name: f[name].value for name in _OPTIONS})
   segmenter, spent = Segmenter.from_pretrained(f.checkpoint), []
 
   def segment(image, known):
     began = time.perf_counter()
-    result = segmenter.segment(
-      image, f.num_samples, f.seed, known, num_steps=f.num_steps
-    )
+    result = segmenter.segment(image, known=known, options=options)
     spent.append(time.perf_counter() - began)
     return result.id_map
 

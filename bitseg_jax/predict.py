@@ -32,6 +32,7 @@ from bitseg_jax.runs import programs, weights
 __doc__ = (__doc__ or '') + '\n'.join(
   f'  {kind}: {meaning}' for kind, meaning in KINDS.items()
 )
+_OPTIONS = [field.name for field in dataclasses.fields(AnswerOptions)]
 
 
 def define_flags() -> None:
@@ -47,21 +48,14 @@ def define_flags() -> None:
   string('known', None, 'What is known of photos: a folder or a JSON file.')
   string('start', None, 'Segmentations to begin from: a folder or a JSON file.')
   string('shard', None, 'I/N, such as 0/4: part I of N, counted from 0.')
-  define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
-  define |= {float: flags.DEFINE_float, str: string}
-  for option in dataclasses.fields(AnswerOptions):
-    setting = option.metadata['setting']
-    meaning = f'{setting.meaning[0].upper()}{setting.meaning[1:]}'
-    meaning += f' ({setting.allowed}).' if setting.allowed else '.'
-    define[type(setting.default)](option.name, option.default, meaning)
+  cli.define_options(AnswerOptions, _OPTIONS)
 
 
 def main() -> int:
   """Segments photos and says how it went; 0 if all could be segmented."""
   f = flags.FLAGS
   outputs = Outputs(Path(f.output), f.outputs, f.label_format)
-  fields = [field.name for field in dataclasses.fields(AnswerOptions)]
-  options = AnswerOptions(**{name: f[name].value for name in fields})
+  options = AnswerOptions(**{name: f[name].value for name in _OPTIONS})
   if f['strength'].present and not f.start:
     raise ValueError('--strength says how much of --start may change; give it')
   index, _, count = (f.shard or '0/1').partition('/')

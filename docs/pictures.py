@@ -18,9 +18,7 @@ NUM_SAMPLES, SHOWN = 8, 3
 def row(segmenter: Segmenter, path: pathlib.Path) -> list[pictures.Cell]:
   """A photograph, its segmentation, where it is unsure, and samples."""
   photo = read_photo(path)
-  result = segmenter.segment(
-    photo, num_samples=NUM_SAMPLES, closeups=2, min_area=0.002
-  )
+  result = segmenter.segment(photo, num_samples=NUM_SAMPLES, min_area=0.002)
   colors = pictures.entity_colors(result.id_map)
   samples = [
     pictures.colorize(

@@ -129,6 +129,11 @@ class Draft(NamedTuple):
   certain: np.ndarray | None  # float32 [g, g'], see `draft`
 
 
+def follows_edges(size: tuple, code_size: int, options: AnswerOptions) -> bool:
+  """Whether a photo of size (H, W) is larger than its codes, and has edges."""
+  return options.follow_edges and max(size) > code_size
+
+
 def draft(
   photo: np.ndarray,
   codes: np.ndarray,
@@ -153,7 +158,7 @@ def draft(
   longest = min(max(size), max(_COPY_SIDE, *grid))
   small, several = transforms.fit_longest_side(*size, longest), len(codes) > 1
   copy = transforms.resize_image(photo, small)
-  detailed = options.follow_edges and max(size) > max(grid)
+  detailed = follows_edges(size, max(grid), options)
   pieces = regions.split(copy) if detailed else None
   if not several:
     id_map = _stretched(codes[0], small, pieces)

@@ -217,11 +217,10 @@ class Segmenter:
     # Close-ups are drawn after all photos.
     seen, boxes = list(zip(photos, starts, strict=True)), []
     wanted = options.closeups and options.num_samples > 1
-    wanted = wanted and options.follow_edges
     for photo, start in seen[:]:
-      size = photo.shape[:2]
-      larger = wanted and max(size) > self._parts.code_size
-      boxes.append(closeups.boxes(size) if larger else [])
+      size, side = photo.shape[:2], self._parts.code_size
+      joined = wanted and answer.follows_edges(size, side, options)
+      boxes.append(closeups.boxes(size) if joined else [])
       for top, left, bottom, right in boxes[-1]:
         part = np.s_[top:bottom, left:right]
         seen.append((photo[part], None if start is None else start[part]))

@@ -239,7 +239,7 @@ def odd_mark(
   elif way == 'both':
     marks.append({'id': 4, 'points': [[2, 3]]})
   elif way == 'name':
-    content = {rng.choice(['b', '', '../a', 'A', 'a.pngx']): marks}
+    content = {rng.choice(['b', '', '../a', 'A']): marks}
   elif way == 'value':
     node, key = content, 'a'
     while isinstance(node[key], dict | list) and rng.random() < 0.8:
