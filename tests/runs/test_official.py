@@ -42,7 +42,7 @@ def test_there_and_back_every_bit_is_the_same(converted, tmp_path):
 def test_parameters_go_there_and_back_through_a_pretrained_folder(
   converted, tmp_path
 ):
-  """Of which tests/models/test_unet.py compares the outputs with golden ones."""
+  """tests/models/test_unet.py compares what they compute with golden values."""
   _, params, config = converted
   back = official.to_official(params, config)
   again = official.from_official(back, params, config)
